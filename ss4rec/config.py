@@ -1,0 +1,281 @@
+"""The configuration of a run: frozen, typed, nested; unknown keys are refused and all errors are listed at once.
+
+`RunConfig` is the one source of truth: presets (`ss4rec.presets`) return one, the command line overrides single
+fields (`--set model.dim=128`), and the resolved result is written into the run folder as `config.json`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeInt as NonNegativeInt
+
+from ss4rec.errors import ConfigError
+
+Probability = Field(ge=0.0, lt=1.0)
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """How sequences are cut and dealt."""
+
+    max_len: PositiveInt = 200
+    """Longest input sequence, in events."""
+    overlap: NonNegativeInt = 50
+    """Events that a window repeats from the one before it as context (they are no targets)."""
+    target_time: bool = True
+    """True: the gap of event k is the time to event k+1, so the model knows when its target happens (as published).
+    False: the gap of event k is the time since event k-1."""
+    shuffle_shards: PositiveInt = 8
+    """Shards whose windows are shuffled together; bounds the memory of the shuffle."""
+    source: Literal["ray", "local"] = "ray"
+    """Ray Data streaming, or reading in the worker's own process. Both give the same batches."""
+    prefetch_batches: NonNegativeInt = 4
+    """Blocks that Ray Data fetches ahead of the trainer."""
+
+
+class ModelConfig(Section):
+    """SS4Rec's shape. Defaults are the published configuration."""
+
+    dim: PositiveInt = 64
+    """Width of embeddings and residual stream (D)."""
+    blocks: PositiveInt = 2
+    """Number of SS-blocks."""
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """Dropout after each of a block's layers."""
+    embedding_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout on the item embeddings."""
+    time_states: PositiveInt = 32
+    """Complex states of the time-aware SSM (P)."""
+    time_step_min: PositiveFloat = 0.001
+    """Smallest initial step of the time-aware SSM, per unit of gap."""
+    time_step_max: PositiveFloat = 0.1
+    """Largest initial step of the time-aware SSM, per unit of gap."""
+    gap_map: Literal["seconds", "log"] = "seconds"
+    """`seconds`: step = gap * exp(log_step), as published. `log`: step = softplus(w*log1p(gap)+b) * exp(log_step)."""
+    relation_states: PositiveInt = 32
+    """States of the relation-aware SSM per channel (N)."""
+    expand: PositiveInt = 2
+    """Inner width of the relation-aware SSM in multiples of `dim`."""
+    conv_width: int = Field(default=4, ge=1, le=8)
+    """Taps of the causal convolution."""
+    dt_init: Literal["published", "mamba"] = "published"
+    """`published`: softplus(0) everywhere, since RecBole's initialiser erases Mamba's; `mamba`: log-uniform .001 to .1."""
+    feed_forward: float = Field(default=0.0, ge=0.0)
+    """Hidden width of a gated feed-forward layer after the two SSMs, in multiples of `dim`; 0 leaves it out."""
+    norm: Literal["post", "pre"] = "post"
+    """Layer norm after each residual sum (published) or before each layer."""
+    shared_norm: bool = True
+    """One layer norm for all layers of a block, as published."""
+    norm_eps: PositiveFloat = 1e-12
+    """Epsilon of layer norms."""
+    init_std: PositiveFloat = 0.02
+    """Standard deviation of embeddings and linear weights at the start."""
+    cosine_temperature: NonNegativeFloat = 0.0
+    """0: scores are dot products. Else: cosine similarity divided by this."""
+    time_backend: Literal["auto", "reference", "triton"] = "auto"
+    """Implementation of the time-aware scan; the run record names what `auto` chose."""
+    relation_backend: Literal["auto", "reference", "mamba_ssm", "triton"] = "auto"
+    """Implementation of the relation-aware scan and convolution."""
+
+
+class LossConfig(Section):
+    """The training objective."""
+
+    kind: Literal["cross_entropy", "bpr"] = "cross_entropy"
+    """Full-softmax cross entropy, or BPR with uniform negatives."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability mass spread evenly over all items."""
+    negatives: PositiveInt = 1
+    """Negatives per target (BPR)."""
+    chunk_tokens: PositiveInt = 8192
+    """Targets whose logits are in memory at one time."""
+
+
+class OptimConfig(Section):
+    """Adam and its schedule."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay (AdamW) on matrices; 0 is plain Adam."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's moment decays."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps of linear warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up; cosine falls to `final_lr_share` at the last epoch."""
+    final_lr_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of `lr` that is left at the end of a cosine schedule."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest global gradient norm; 0 does not clip."""
+    ema: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Decay of the moving average of weights that is validated and kept; 0 is off."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: PositiveInt = 200
+    """Most epochs."""
+    batch_size: PositiveInt = 64
+    """Windows a step, over all workers."""
+    patience: NonNegativeInt = 10
+    """Validations without a better NDCG@10 before training stops; 0 never stops early."""
+    validate_every: PositiveInt = 1
+    """Epochs between validations."""
+    max_minutes: NonNegativeFloat = 0.0
+    """Training ends after the epoch in which this is passed; 0 has no limit."""
+    seed: NonNegativeInt = 2020
+    """Seed of weights, order and dropout."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: autocast of matrix products; states, norms and losses stay float32."""
+    compile: bool = False
+    """torch.compile the model."""
+    deterministic: bool = False
+    """Deterministic CUDA algorithms, at a cost in speed."""
+    keep_checkpoints: PositiveInt = 1
+    """Last checkpoints that are kept beside the best one."""
+    status_every_s: PositiveFloat = 5.0
+    """Seconds between status lines."""
+    report_every_s: NonNegativeFloat = 10.0
+    """Least seconds between two reports to Ray Train (each is a barrier of about 2 s)."""
+    skip_bad_steps: NonNegativeInt = 0
+    """Steps with a non-finite loss or gradient that may be skipped before training stops."""
+
+
+class EvalConfig(Section):
+    """Full-ranking evaluation."""
+
+    ks: tuple[PositiveInt, ...] = (5, 10, 20)
+    """Cut-offs of HR, NDCG and MRR."""
+    batch_users: PositiveInt = 256
+    """Users scored together."""
+    at_end: bool = True
+    """Evaluate the best checkpoint on the test items when training ends."""
+
+
+class ResourceConfig(Section):
+    """What the run takes from the cluster."""
+
+    workers: PositiveInt = 1
+    """Training workers."""
+    gpu: Literal["auto", "yes", "no"] = "auto"
+    """Whether each worker takes a GPU; `auto` looks at the cluster."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """CPUs reserved for each worker."""
+    data_cpus: PositiveFloat = 1.0
+    """CPUs that must be left for Ray Data beside the workers."""
+    max_failures: int = Field(default=3, ge=-1)
+    """Failures of workers or nodes after which the run gives up; -1 never does."""
+    timeout_s: PositiveFloat = 600.0
+    """Time-out of collective operations."""
+
+
+class TrackingConfig(Section):
+    """Where metrics go besides `metrics.jsonl`."""
+
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """Weights & Biases mode."""
+    project: str = "ss4rec"
+    """Weights & Biases project."""
+
+
+class RunConfig(Section):
+    """Everything that decides a run's result, plus where it runs."""
+
+    preset: str = "paper"
+    """Name of the preset that this configuration started from."""
+    data: DataConfig = DataConfig()
+    """Sequences."""
+    model: ModelConfig = ModelConfig()
+    """Model."""
+    loss: LossConfig = LossConfig()
+    """Objective."""
+    optim: OptimConfig = OptimConfig()
+    """Optimizer."""
+    train: TrainConfig = TrainConfig()
+    """Loop."""
+    evaluation: EvalConfig = EvalConfig()
+    """Ranking metrics."""
+    resources: ResourceConfig = ResourceConfig()
+    """Cluster resources."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Experiment tracking."""
+
+    def fingerprint(self) -> str:
+        """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking)."""
+        decisive = self.model_dump(mode="json", exclude={"preset", "resources", "tracking"})
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def parse_config(raw: Mapping[str, Any]) -> RunConfig:
+    """Validate `raw` (nested, as from JSON) into a `RunConfig`.
+
+    Raises:
+        ConfigError: with every problem on a line of its own; unknown keys come with the nearest known one.
+    """
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [_describe(item) for item in error.errors()]
+        raise ConfigError("configuration refused:\n  " + "\n  ".join(problems)) from None
+
+
+def override(config: RunConfig, assignments: Mapping[str, Any]) -> RunConfig:
+    """Return `config` with dotted fields replaced, as in `{"model.dim": 128}`; all problems are listed at once."""
+    raw = config.model_dump(mode="json")
+    for dotted, value in assignments.items():
+        *parents, leaf = dotted.split(".")
+        node = raw
+        for name in parents:
+            child = node.setdefault(name, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{dotted}: {name!r} is a value, not a section; name one of its section's fields")
+            node = child
+        node[leaf] = value
+    return parse_config(raw)
+
+
+def field_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Return every dotted field name of `model`, sections' own names left out."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += field_names(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _describe(item: Mapping[str, Any]) -> str:
+    """Turn one pydantic error into `field: what, value, what to do`."""
+    dotted = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = _nearest(dotted)
+        hint = f'; did you mean "{near}"?' if near else "; see `ss4rec config --fields` for all names"
+        return f"{dotted}: no such field{hint}"
+    return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+
+
+def _nearest(dotted: str) -> str | None:
+    """Return the known field nearest to `dotted`: by its own name first, then by the whole path."""
+    names = field_names()
+    leaf = dotted.rsplit(".", 1)[-1]
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in reversed(names)}
+    for wanted, known in ((dotted, {name: name for name in names}), (leaf, by_leaf)):
+        found = difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)
+        if found:
+            return known[found[0]]
+    return None
