@@ -1,0 +1,189 @@
+"""The manifest of a prepared folder: what is in it, where it came from, and the checksum of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from ss4rec.errors import DataError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class Record(BaseModel):
+    """A frozen part of the manifest; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class FileRecord(Record):
+    """Size and checksum of one file."""
+
+    bytes: NonNegativeInt
+    """Size in bytes."""
+    sha256: str
+    """SHA-256 of the content, 64 hex digits."""
+
+
+class ShardRecord(FileRecord):
+    """One shard of user sequences."""
+
+    name: str
+    """Path relative to the prepared folder, as in `shards/part-00000.parquet`."""
+    rows: PositiveInt
+    """Users in the shard."""
+    events: PositiveInt
+    """Events of these users."""
+
+
+class SourceRecord(FileRecord):
+    """Where the rows came from."""
+
+    name: str
+    """Last part of the source's path; never the whole path, so that a folder has the same bytes anywhere."""
+    layout: str
+    """Name of the layout that the reader found."""
+    rows: PositiveInt
+    """Rows read, before any filter."""
+
+
+class Filters(Record):
+    """What was asked to be left out."""
+
+    k_core: NonNegativeInt
+    """Every user and every item has at least this many interactions; 0 keeps all."""
+
+
+class Manifest(Record):
+    """The content of `manifest.json`."""
+
+    format_version: Literal[1] = 1
+    """Version of the folder format."""
+    name: str
+    """Name of the data set."""
+    users: PositiveInt
+    """Users kept, U; their indices are 0..U-1."""
+    items: PositiveInt
+    """Items kept, I; their indices are 1..I, 0 is padding."""
+    interactions: PositiveInt
+    """Events kept, over all users."""
+    rows_dropped: dict[str, NonNegativeInt]
+    """Rows left out, by reason; rows read = interactions + all of these."""
+    first_time_s: NonNegativeInt
+    """Earliest event, unix seconds."""
+    last_time_s: NonNegativeInt
+    """Latest event, unix seconds."""
+    training_gaps: NonNegativeInt
+    """Gaps between consecutive training events of a user (all but the last two events)."""
+    zero_gaps: NonNegativeInt
+    """How many training gaps are 0 seconds."""
+    median_gap_s: float
+    """Median training gap in seconds; 0 if there is none."""
+    mean_length: float
+    """Mean events of a user."""
+    median_length: float
+    """Median events of a user."""
+    p90_length: float
+    """90th percentile (linear) of the events of a user."""
+    max_length: PositiveInt
+    """Events of the longest user."""
+    source: SourceRecord
+    """Where the rows came from."""
+    filters: Filters
+    """What was asked to be left out."""
+    columns: dict[str, dict[str, str]]
+    """Arrow type of every column, by table: `items`, `users`, `shards`."""
+    shards: tuple[ShardRecord, ...]
+    """The shards, in user order."""
+    files: dict[str, FileRecord]
+    """`items.parquet` and `users.parquet`."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read the manifest of a prepared folder.
+
+        Raises:
+            DataError: if it is missing, is not a manifest, or has another format version.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(f"{folder} is no prepared folder: it has no {MANIFEST_NAME}; {_AGAIN}") from None
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON ({error}); {_AGAIN}") from None
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{path} has format version {version}, this program reads {FORMAT_VERSION}; {_AGAIN}"
+            )
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"{path} is damaged: {field}: {first['msg']}; {_AGAIN}") from None
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`."""
+        (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def shard_paths(self, folder: Path) -> list[Path]:
+        """Return the path of every shard, in user order."""
+        return [folder / shard.name for shard in self.shards]
+
+    def quick_check(self, folder: Path) -> None:
+        """Check that every file exists with its size; reads no content.
+
+        Raises:
+            DataError: naming the first file that is missing or has another size.
+        """
+        for name, record in self._records():
+            _check_size(folder / name, record)
+
+    def verify(self, folder: Path) -> None:
+        """Check size and SHA-256 of every file.
+
+        Raises:
+            DataError: naming the first file that differs, with what was expected and found.
+        """
+        for name, record in self._records():
+            path = folder / name
+            _check_size(path, record)
+            found = sha256_of(path)
+            if found != record.sha256:
+                raise DataError(
+                    f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {_AGAIN}"
+                )
+
+    def _records(self) -> list[tuple[str, FileRecord]]:
+        """Return every file of the folder with its record, the tables first."""
+        return [*self.files.items(), *((shard.name, shard) for shard in self.shards)]
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_record(path: Path) -> FileRecord:
+    """Return size and checksum of `path`."""
+    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+_AGAIN = "copy the folder again or run `ss4rec data prepare` again"
+
+
+def _check_size(path: Path, record: FileRecord) -> None:
+    """Refuse a missing file and one of another size."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing although {MANIFEST_NAME} lists it; {_AGAIN}")
+    found = path.stat().st_size
+    if found != record.bytes:
+        raise DataError(f"{path} is damaged: expected {record.bytes:,} bytes, found {found:,}; {_AGAIN}")

@@ -1,0 +1,158 @@
+"""The Parquet tables of a prepared folder: their schemas, and the only code that reads and writes them.
+
+Files are written deterministically: the same rows give the same bytes (for one version of pyarrow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ss4rec.data.manifest import ShardRecord, file_record
+from ss4rec.errors import DataError
+
+SHARDS_FOLDER = "shards"
+ITEMS_NAME = "items.parquet"
+USERS_NAME = "users.parquet"
+
+SHARD_SCHEMA = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("items", pa.list_(pa.int32())),
+        ("timestamps", pa.list_(pa.int64())),
+        ("ratings", pa.list_(pa.float32())),
+    ]
+)
+
+
+def items_schema(id_type: pa.DataType) -> pa.Schema:
+    """Return the schema of `items.parquet`; `id_type` is int64 or string."""
+    return pa.schema(
+        [
+            ("item", pa.int32()),
+            ("source_id", id_type),
+            ("title", pa.string()),
+            ("genres", pa.list_(pa.string())),
+            ("count", pa.int64()),
+        ]
+    )
+
+
+def users_schema(id_type: pa.DataType) -> pa.Schema:
+    """Return the schema of `users.parquet`; `id_type` is int64 or string."""
+    return pa.schema(
+        [("user", pa.int32()), ("source_id", id_type), ("count", pa.int32()), ("shard", pa.int32())]
+    )
+
+
+def write_shards(
+    folder: Path,
+    *,
+    items_E: np.ndarray,
+    times_E: np.ndarray,
+    ratings_E: np.ndarray,
+    offsets_U1: np.ndarray,
+    rows_per_shard: int,
+) -> tuple[ShardRecord, ...]:
+    """Write all users' sequences into `folder/shards`, `rows_per_shard` users in each but the last.
+
+    Args:
+        folder: the prepared folder.
+        items_E: int32 item index of each event, users behind one another, each in its own order.
+        times_E: int64 unix seconds of each event.
+        ratings_E: float32 rating of each event.
+        offsets_U1: first event of each user, and at the end the number of events E.
+        rows_per_shard: users a shard.
+    """
+    (folder / SHARDS_FOLDER).mkdir()
+    num_users = len(offsets_U1) - 1
+    records = []
+    for number, first in enumerate(range(0, num_users, rows_per_shard)):
+        last = min(first + rows_per_shard, num_users)
+        start, stop = int(offsets_U1[first]), int(offsets_U1[last])
+        offsets = pa.array(offsets_U1[first : last + 1] - start, pa.int32())
+        columns = [pa.array(np.arange(first, last), pa.int32())]
+        for field, values_E in zip(list(SHARD_SCHEMA)[1:], (items_E, times_E, ratings_E), strict=True):
+            values = pa.array(values_E[start:stop], field.type.value_type)
+            columns.append(pa.ListArray.from_arrays(offsets, values, type=field.type))
+        name = f"{SHARDS_FOLDER}/part-{number:05d}.parquet"
+        write_table(pa.Table.from_arrays(columns, schema=SHARD_SCHEMA), folder / name)
+        record = file_record(folder / name)
+        records.append(ShardRecord(name=name, rows=last - first, events=stop - start, **record.model_dump()))
+    return tuple(records)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write one Parquet file with one row group."""
+    pq.write_table(table, path, compression="zstd", row_group_size=max(table.num_rows, 1))
+
+
+def read_shard(path: Path) -> pa.Table:
+    """Read one shard: a row a user, columns as in `SHARD_SCHEMA`.
+
+    Raises:
+        DataError: naming the file, if it is missing, truncated, or has other columns.
+    """
+    table = _read_parquet(path)
+    _check_schema(path, table.schema, SHARD_SCHEMA)
+    return table
+
+
+def read_items(folder: Path) -> pa.Table:
+    """Read `items.parquet`; row i-1 is item index i.
+
+    Raises:
+        DataError: naming the file, if it is missing, truncated, or has other columns.
+    """
+    return _read_indexed(folder / ITEMS_NAME, items_schema)
+
+
+def read_users(folder: Path) -> pa.Table:
+    """Read `users.parquet`; row u is user index u.
+
+    Raises:
+        DataError: naming the file, if it is missing, truncated, or has other columns.
+    """
+    return _read_indexed(folder / USERS_NAME, users_schema)
+
+
+def _read_indexed(path: Path, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:
+    """Read a table that has `source_id` of one of the two id types."""
+    table = _read_parquet(path)
+    has_strings = "source_id" in table.column_names and table.schema.field("source_id").type == pa.string()
+    _check_schema(path, table.schema, schema_for(pa.string() if has_strings else pa.int64()))
+    return table
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """Read one Parquet file; Arrow's own messages do not name it."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing; copy the folder again or run `ss4rec data prepare` again"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read, it is truncated or damaged ({str(error).splitlines()[0]}); "
+            "copy the folder again or run `ss4rec data prepare` again"
+        ) from None
+
+
+def _check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+    """Refuse a table with other columns than `expected`."""
+    if found.names != expected.names or found.types != expected.types:
+        raise DataError(
+            f"{path} has columns {_describe(found)}, expected {_describe(expected)}; "
+            "run `ss4rec data prepare` again with this version"
+        )
+
+
+def _describe(schema: pa.Schema) -> str:
+    """Name columns and types in one line."""
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
