@@ -1,0 +1,251 @@
+"""The run folder: what a training run leaves behind, and how it is opened again.
+
+    RUN/config.json       the resolved configuration
+    RUN/record.json       what ran: versions, backends, device, data manifest, configuration fingerprint
+    RUN/items.parquet     the vocabulary
+    RUN/metrics.jsonl     one line per status, epoch and validation
+    RUN/checkpoints/      see ss4rec.checkpoint
+    RUN/result.json       test metrics
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig, parse_config
+from ss4rec.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ss4rec.data.manifest import Manifest
+    from ss4rec.model.ss4rec import SS4Rec
+
+CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
+    "config.json",
+    "record.json",
+    "items.parquet",
+    "metrics.jsonl",
+    "result.json",
+)
+_PACKAGES = ("ss4rec", "torch", "ray", "pyarrow", "numpy", "triton", "mamba-ssm", "causal-conv1d", "safetensors")
+
+
+class RunRecord(BaseModel):
+    """What ran, on what data, with what code: enough to say why two runs differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    fingerprint: str
+    """`RunConfig.fingerprint()`."""
+    data_name: str
+    data_sha256: str
+    """Checksum of the data's manifest."""
+    num_users: int
+    num_items: int
+    num_interactions: int
+    median_gap_s: float
+    """Median gap between training events: stands in for the gap to a target whose time is not known."""
+    num_parameters: int
+    backends: dict[str, str]
+    """The implementation that each part of the model used."""
+    device: str
+    workers: int
+    versions: dict[str, str]
+    python: str
+    commit: str | None
+    """Git commit of the code, where it runs from a checkout."""
+
+    @classmethod
+    def collect(
+        cls, *, name: str, config: RunConfig, manifest: Manifest, model: SS4Rec, device: str, workers: int
+    ) -> RunRecord:
+        """Gather the facts of this process."""
+        return cls(
+            name=name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerprint=config.fingerprint(),
+            data_name=manifest.name,
+            data_sha256=manifest.fingerprint(),
+            num_users=manifest.num_users,
+            num_items=manifest.num_items,
+            num_interactions=manifest.num_interactions,
+            median_gap_s=manifest.median_gap_s,
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            backends=model.backends,
+            device=device,
+            workers=workers,
+            versions=installed_versions(),
+            python=platform.python_version(),
+            commit=git_commit(),
+        )
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run.
+
+        Raises:
+            DataError: if `path` is no run folder.
+        """
+        folder = cls(Path(path))
+        if not (folder.path / CONFIG_FILE).is_file():
+            raise DataError(f"{path} is not a run folder (it has no {CONFIG_FILE}); give the folder that training printed")
+        return folder
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG_FILE).exists()
+
+    def config(self) -> RunConfig:
+        """Read the resolved configuration."""
+        return parse_config(_read_json(self.path / CONFIG_FILE))
+
+    def record(self) -> RunRecord:
+        """Read the run record."""
+        try:
+            return RunRecord.model_validate(_read_json(self.path / RECORD_FILE))
+        except ValidationError as error:
+            raise DataError(f"{self.path / RECORD_FILE} is not a run record of this version: {error}") from None
+
+    def start(self, config: RunConfig, manifest: Manifest, data_dir: Path) -> None:
+        """Create the folder, or check that the run in it is the same one.
+
+        Raises:
+            ConfigError: if the folder holds a run of another configuration or other data.
+        """
+        if self.exists:
+            self._require_same(config, manifest)
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
+
+    def _require_same(self, config: RunConfig, manifest: Manifest) -> None:
+        before = self.config()
+        if before.fingerprint() != config.fingerprint():
+            changed = ", ".join(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
+            raise ConfigError(
+                f"the run {self.path.name} exists with another configuration ({changed}); "
+                "choose another --name, or repeat its options to continue it"
+            )
+        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != manifest.fingerprint():
+            raise ConfigError(
+                f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
+            )
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`."""
+        with (self.path / METRICS_FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read `metrics.jsonl`; a last line that a crash cut short is left out."""
+        path = self.path / METRICS_FILE
+        rows: list[dict[str, Any]] = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def rewind_metrics(self, global_step: int) -> None:
+        """Drop lines after `global_step`: a resumed run writes them again."""
+        kept = [json.dumps(row) for row in self.metrics() if row["global_step"] <= global_step]
+        _write_text(self.path / METRICS_FILE, "".join(line + "\n" for line in kept))
+
+
+def load_model(run_dir: Path, device: str = "cpu") -> tuple[SS4Rec, RunConfig]:
+    """Load the best checkpoint of a run as a model in evaluation mode.
+
+    Raises:
+        DataError: if `run_dir` is no run folder.
+        CheckpointError: if no checkpoint is intact.
+    """
+    from ss4rec.model.ss4rec import SS4Rec
+
+    folder = RunFolder.open(Path(run_dir))
+    config, record = folder.config(), folder.record()
+    model = SS4Rec(config.model, record.num_items, device=device)
+    load_weights(model, checkpoint.best(folder.checkpoints))
+    return model.to(device).eval(), config
+
+
+def load_weights(model: SS4Rec, saved: checkpoint.Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`; names and shapes must agree."""
+    try:
+        model.load_state_dict(saved.model_tensors())
+    except RuntimeError as error:
+        raise CheckpointError(f"checkpoint {saved.path} does not fit this model: {error}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON, whole or not at all."""
+    _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide a result; a missing one is left out."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code runs from, or None outside of one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _write_text(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return `field: old -> new` for every leaf that differs."""
+    found: list[str] = []
+    for key in old:
+        if isinstance(old[key], dict):
+            found += _differences(old[key], new[key], f"{prefix}{key}.")
+        elif old[key] != new[key]:
+            found.append(f"{prefix}{key}: {old[key]} -> {new[key]}")
+    return found
