@@ -146,6 +146,8 @@ class TrainConfig(Section):
     """Deterministic CUDA algorithms, at a cost in speed."""
     keep_checkpoints: PositiveInt = 1
     """Last checkpoints that are kept beside the best one."""
+    checkpoint_every_s: NonNegativeFloat = 60.0
+    """A checkpoint is written after each validation that is the best so far, and at least this often."""
     status_every_s: PositiveFloat = 5.0
     """Seconds between status lines."""
     report_every_s: NonNegativeFloat = 10.0
@@ -174,6 +176,8 @@ class ResourceConfig(Section):
     """Whether each worker takes a GPU; `auto` looks at the cluster."""
     cpus_per_worker: PositiveFloat = 1.0
     """CPUs reserved for each worker."""
+    threads_per_worker: NonNegativeInt = 0
+    """Torch threads of a CPU worker; 0 shares the machine's cores evenly among its workers."""
     data_cpus: PositiveFloat = 1.0
     """CPUs that must be left for Ray Data beside the workers."""
     max_failures: int = Field(default=3, ge=-1)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -78,10 +79,10 @@ class RunRecord(BaseModel):
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             fingerprint=config.fingerprint(),
             data_name=manifest.name,
-            data_sha256=manifest.fingerprint(),
-            num_users=manifest.num_users,
-            num_items=manifest.num_items,
-            num_interactions=manifest.num_interactions,
+            data_sha256=data_fingerprint(manifest),
+            num_users=manifest.users,
+            num_items=manifest.items,
+            num_interactions=manifest.interactions,
             median_gap_s=manifest.median_gap_s,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             backends=model.backends,
@@ -149,7 +150,7 @@ class RunFolder:
                 f"the run {self.path.name} exists with another configuration ({changed}); "
                 "choose another --name, or repeat its options to continue it"
             )
-        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != manifest.fingerprint():
+        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != data_fingerprint(manifest):
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
             )
@@ -198,6 +199,11 @@ def load_weights(model: SS4Rec, saved: checkpoint.Checkpoint) -> None:
         model.load_state_dict(saved.model_tensors())
     except RuntimeError as error:
         raise CheckpointError(f"checkpoint {saved.path} does not fit this model: {error}") from None
+
+
+def data_fingerprint(manifest: Manifest) -> str:
+    """Return the SHA-256 of everything a manifest says, the checksum of each shard included."""
+    return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

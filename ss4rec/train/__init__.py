@@ -1,0 +1,1 @@
+"""The training loop (pure torch) and its host on Ray Train (`ray_backend`)."""

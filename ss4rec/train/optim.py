@@ -1,0 +1,106 @@
+"""Adam, its schedule, the moving average of weights, and the guard against non-finite updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ss4rec.config import OptimConfig
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Adam:
+    """Return fused Adam; decoupled weight decay applies to matrices only.
+
+    Parameters with one dimension, and those that a module marked `no_decay` (state matrices of the SSMs, whose
+    values are rates), are not decayed.
+    """
+    decayed, free = [], []
+    for parameter in model.parameters():
+        matrix = parameter.ndim >= 2 and not getattr(parameter, "no_decay", False)
+        (decayed if matrix else free).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def lr_share(step: int, *, total_steps: int, config: OptimConfig) -> float:
+    """Return the share of the peak learning rate at `step` (from 0): linear warm-up, then constant or cosine."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return config.final_lr_share + (1.0 - config.final_lr_share) * cosine
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights: avg <- decay * avg + (1 - decay) * weight."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = list(model.parameters())
+        self.average = [parameter.detach().clone() for parameter in self.live]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take one step towards the live weights."""
+        torch._foreach_lerp_(self.average, self.live, 1.0 - self.decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange live and averaged weights; call again to undo."""
+        for parameter, average in zip(self.live, self.average, strict=True):
+            held = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(held)
+
+
+class FiniteGuard:
+    """Keeps the optimizer from taking a step with a non-finite loss or gradient, without waiting for the device.
+
+    The verdict stays on the device as the optimizer's `found_inf` (the protocol of `torch.amp.GradScaler`: fused
+    Adam leaves everything as it is when it is 1), so the host need not synchronise at each step. After more than
+    `allowed` bad steps every later step is refused too, so weights stay those of the last good step until
+    the host looks (`bad_steps`, `first_bad_step`).
+
+    Args:
+        optimizer: a fused torch optimizer.
+        allowed: bad steps that are skipped without stopping.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, allowed: int) -> None:
+        self.optimizer = optimizer
+        self.allowed = allowed
+        self.count = torch.zeros((), dtype=torch.int64, device=device)
+        self.first = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def step(self, loss: Tensor, grad_norm: Tensor, global_step: int) -> None:
+        """Update the weights unless `loss` or `grad_norm` (the same on all workers) is not finite."""
+        bad = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
+        self.count += bad
+        self.first = torch.where((self.first < 0) & (self.count > self.allowed), global_step, self.first)
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.found_inf = (bad | (self.first >= 0)).to(torch.float32)  # type: ignore[attr-defined]
+        self.optimizer.step()
+
+    @property
+    def bad_steps(self) -> int:
+        """Bad steps so far (waits for the device)."""
+        return int(self.count)
+
+    @property
+    def first_bad_step(self) -> int | None:
+        """The global step at which training had to stop, or None (waits for the device)."""
+        first = int(self.first)
+        return None if first < 0 else first
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the global L2 norm of all gradients as a scalar on their device."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
