@@ -12,7 +12,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic import NonNegativeInt as NonNegativeInt
 
 from ss4rec.errors import ConfigError
@@ -23,7 +31,9 @@ Probability = Field(ge=0.0, lt=1.0)
 class Section(BaseModel):
     """A frozen part of the configuration that knows its fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class DataConfig(Section):
@@ -245,7 +255,9 @@ def override(config: RunConfig, assignments: Mapping[str, Any]) -> RunConfig:
         for name in parents:
             child = node.setdefault(name, {})
             if not isinstance(child, dict):
-                raise ConfigError(f"{dotted}: {name!r} is a value, not a section; name one of its section's fields")
+                raise ConfigError(
+                    f"{dotted}: {name!r} is a value, not a section; name one of its section's fields"
+                )
             node = child
         node[leaf] = value
     return parse_config(raw)

@@ -1,11 +1,11 @@
 """The run folder: what a training run leaves behind, and how it is opened again.
 
-    RUN/config.json       the resolved configuration
-    RUN/record.json       what ran: versions, backends, device, data manifest, configuration fingerprint
-    RUN/items.parquet     the vocabulary
-    RUN/metrics.jsonl     one line per status, epoch and validation
-    RUN/checkpoints/      see ss4rec.checkpoint
-    RUN/result.json       test metrics
+RUN/config.json       the resolved configuration
+RUN/record.json       what ran: versions, backends, device, data manifest, configuration fingerprint
+RUN/items.parquet     the vocabulary
+RUN/metrics.jsonl     one line per status, epoch and validation
+RUN/checkpoints/      see ss4rec.checkpoint
+RUN/result.json       test metrics
 """
 
 from __future__ import annotations
@@ -38,7 +38,17 @@ CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "metrics.jsonl",
     "result.json",
 )
-_PACKAGES = ("ss4rec", "torch", "ray", "pyarrow", "numpy", "triton", "mamba-ssm", "causal-conv1d", "safetensors")
+_PACKAGES = (
+    "ss4rec",
+    "torch",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "triton",
+    "mamba-ssm",
+    "causal-conv1d",
+    "safetensors",
+)
 
 
 class RunRecord(BaseModel):
@@ -110,7 +120,9 @@ class RunFolder:
         """
         folder = cls(Path(path))
         if not (folder.path / CONFIG_FILE).is_file():
-            raise DataError(f"{path} is not a run folder (it has no {CONFIG_FILE}); give the folder that training printed")
+            raise DataError(
+                f"{path} is not a run folder (it has no {CONFIG_FILE}); give the folder that training printed"
+            )
         return folder
 
     @property
@@ -127,7 +139,9 @@ class RunFolder:
         try:
             return RunRecord.model_validate(_read_json(self.path / RECORD_FILE))
         except ValidationError as error:
-            raise DataError(f"{self.path / RECORD_FILE} is not a run record of this version: {error}") from None
+            raise DataError(
+                f"{self.path / RECORD_FILE} is not a run record of this version: {error}"
+            ) from None
 
     def start(self, config: RunConfig, manifest: Manifest, data_dir: Path) -> None:
         """Create the folder, or check that the run in it is the same one.
@@ -226,7 +240,11 @@ def git_commit() -> str | None:
     """Return the commit of the checkout that this code runs from, or None outside of one."""
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

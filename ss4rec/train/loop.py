@@ -1,0 +1,364 @@
+"""The training loop: pure torch, the same for one process and many, on CPU and GPU.
+
+Three rules keep it exact:
+
+- the order of batches is f(seed, epoch, step), see `ss4rec.data.order`;
+- random numbers of a step are f(seed, step, rank), so no random state needs saving and a resumed run draws the same;
+- the loss of a step is the mean over the targets of all workers, whatever each worker got.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig
+from ss4rec.data.source import SequenceSource
+from ss4rec.errors import CheckpointError, NonFiniteError
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.runs import RunFolder, load_weights
+from ss4rec.train.optim import FiniteGuard, WeightAverage, gradient_norm, lr_share, make_optimizer
+from ss4rec.train.prefetch import DeviceBatch, Prefetcher
+from ss4rec.train.status import StatusLine, duration
+from ss4rec.train.stopping import EarlyStopping
+from ss4rec.train.tracking import Tracker
+from ss4rec.train.workers import Workers
+
+SCORE = "ndcg@10"
+"""The validation metric that picks the best epoch."""
+_LOOK_EVERY = 64
+"""Steps on a GPU between two looks at the guard; each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    epochs: int
+    global_step: int
+    best_epoch: int
+    """From 1; 0 if there was no validation."""
+    best_score: float
+    """Validation NDCG@10 of the best epoch."""
+    ended: str
+    """Why training ended, in words."""
+    elapsed_s: float
+    """Seconds of training and validation, over all attempts."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+class TrainLoop:
+    """Trains `objective` on this worker's share of `source`.
+
+    Args:
+        config: the run.
+        model: the bare model, whose weights are saved.
+        objective: `Objective` over `model`, possibly wrapped for data parallelism; called with
+            `(items_T, gaps_T, targets_T, segments)`, returns the summed loss.
+        source: batches in order.
+        workers: this process's place in the group.
+        folder: the run folder; only the leading worker writes.
+        validate: returns validation metrics, equal on all workers.
+        report: called by all workers after an epoch with its metrics, at most every `train.report_every_s`.
+        identity: facts stored in each checkpoint and compared on resume.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        model: SS4Rec,
+        objective: nn.Module,
+        source: SequenceSource,
+        workers: Workers,
+        folder: RunFolder,
+        validate: Callable[[], dict[str, float]],
+        report: Callable[[dict[str, Any]], None] | None = None,
+        identity: dict[str, str] | None = None,
+    ) -> None:
+        self.config, self.model, self.objective, self.source = config, model, objective, source
+        self.workers, self.folder, self.validate, self.report = workers, folder, validate, report
+        self.identity = identity or {}
+        self.parameters = list(model.parameters())
+        self.optimizer = make_optimizer(model, config.optim)
+        self.guard = FiniteGuard(self.optimizer, workers.device, config.train.skip_bad_steps)
+        self.average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
+        self.stopping = EarlyStopping(config.train.patience)
+        self.steps_per_epoch = source.steps_per_epoch(0)
+        self.epoch = self.step = self.global_step = 0
+        self.elapsed_before_s = 0.0
+        self.sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
+        """Loss and targets of the epoch so far, over all workers."""
+        self.recent: deque[tuple[int, int, int, list[int]]] = deque(maxlen=2 * _LOOK_EVERY)
+
+    def run(self) -> Outcome:
+        """Train from the last intact checkpoint (or the start) to the end.
+
+        Raises:
+            NonFiniteError: on all workers together, if a loss or gradient is not finite.
+            CheckpointError: if the last checkpoint belongs to another configuration or other data.
+        """
+        self._resume()
+        self.began = self.saved_at = self.reported_at = time.monotonic()
+        self.tracker = Tracker(self.folder, self.config) if self.workers.leads else None
+        self.status = StatusLine(
+            self.config.train.status_every_s, self.config.train.epochs, self.steps_per_epoch, emit=self._say
+        )
+        try:
+            ended = self._ended() or self._train()
+        finally:
+            if self.tracker:
+                self.tracker.close()
+        self._say(f"training ended: {ended}; {self.epoch} epochs in {duration(self.elapsed_s)}")
+        return Outcome(
+            epochs=self.epoch,
+            global_step=self.global_step,
+            best_epoch=self.stopping.best_epoch + 1,
+            best_score=self.stopping.best,
+            ended=ended,
+            elapsed_s=self.elapsed_s,
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training over all attempts."""
+        return self.elapsed_before_s + time.monotonic() - self.began
+
+    def _train(self) -> str:
+        """Run epochs until one of the reasons to end holds; return it."""
+        batches = self.source.train_batches(self.epoch, self.step, self.config.train.epochs)
+        self.prefetcher = Prefetcher(batches, self.workers.device)
+        ended = ""
+        self.objective.train()
+        for batch in self.prefetcher:
+            self._train_step(batch)
+            if self.step == self.steps_per_epoch:
+                ended = self._end_epoch()
+                if ended:
+                    break
+            elif (
+                self.workers.leads and time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
+            ):
+                self._save(score=None)
+        return ended
+
+    def _train_step(self, batch: DeviceBatch) -> None:
+        train, world = self.config.train, self.workers.world
+        seed_step(train.seed, self.global_step, self.workers.rank)
+        lr = self._set_lr()
+        with _autocast(train.precision, self.workers.device):
+            loss_sum = self.objective(batch.items_T, batch.gaps_T, batch.targets_T, batch.segments)
+        totals = torch.stack([loss_sum.detach(), loss_sum.new_tensor(batch.num_targets)])
+        self.workers.sum_(totals)
+        # Data parallelism averages gradients over workers; what is wanted is the mean over all targets.
+        (loss_sum * (world / totals[1])).backward()
+        norm = gradient_norm(self.parameters)
+        if self.config.optim.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.optim.clip_norm, norm)
+        mean_loss = totals[0] / totals[1]
+        self.guard.step(mean_loss, norm, self.global_step)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update()
+        self.sums += totals
+        self.recent.append((self.global_step, batch.epoch, batch.step, batch.users_S[:5].tolist()))
+        self.status.count(batch.num_targets * world)
+        self.step, self.global_step = batch.step + 1, self.global_step + 1
+        if self.workers.device.type == "cpu" or self.global_step % _LOOK_EVERY == 0:
+            self._check_finite()
+        if self.workers.leads and self.status.due:
+            self._show_status(float(mean_loss), float(norm), lr)
+
+    def _set_lr(self) -> float:
+        total = self.config.train.epochs * self.steps_per_epoch
+        lr = self.config.optim.lr * lr_share(self.global_step, total_steps=total, config=self.config.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _check_finite(self) -> None:
+        first = self.guard.first_bad_step
+        if first is None:
+            return
+        place = next((row for row in self.recent if row[0] == first), None)
+        where = f"epoch {place[1] + 1}, step {place[2]}, first users {place[3]}" if place else f"step {first}"
+        raise NonFiniteError(
+            f"loss or gradient is not finite at global step {first} ({where}); the update was not made and the "
+            f"last checkpoint is good. Lower optim.lr (now {self.config.optim.lr}) or set optim.clip_norm, or pass "
+            "--set train.skip_bad_steps=N to skip such batches"
+        )
+
+    def _show_status(self, loss: float, norm: float, lr: float) -> None:
+        figures = self.status.show(
+            epoch=self.epoch,
+            step=self.step,
+            loss=loss,
+            grad_norm=norm,
+            lr=lr,
+            waited_s=self.prefetcher.waited_s,
+            device=self.workers.device,
+        )
+        self.prefetcher.waited_s = 0.0
+        if self.tracker:
+            self.tracker.log("status", self.global_step, epoch=self.epoch + 1, **figures)
+
+    def _end_epoch(self) -> str:
+        """Validate, save, report; return why training ends here, or an empty string."""
+        self._check_finite()
+        loss_sum, targets = self.sums.tolist()
+        self.sums.zero_()
+        self.epoch, self.step = self.epoch + 1, 0
+        metrics: dict[str, Any] = {"train_loss": loss_sum / targets}
+        due = self.epoch % self.config.train.validate_every == 0 or self.epoch == self.config.train.epochs
+        is_best = False
+        if due:
+            metrics |= {f"valid_{name}": value for name, value in self._validate().items()}
+            is_best = self.stopping.update(metrics[f"valid_{SCORE}"], self.epoch - 1)
+        report, ended = self.workers.from_leader(
+            (time.monotonic() - self.reported_at >= self.config.train.report_every_s, self._ended())
+        )
+        metrics |= {
+            "epoch": self.epoch,
+            "bad_steps": self.guard.bad_steps,
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+        if self.workers.leads:
+            self._say(_epoch_line(metrics, self.config.train.epochs, is_best))
+            if self.tracker:
+                self.tracker.log("epoch", self.global_step, **metrics)
+            if is_best or ended or time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s:
+                self._save(score=metrics.get(f"valid_{SCORE}"))
+        if self.report and (report or ended):
+            self.report(metrics)
+            self.reported_at = time.monotonic()
+        return ended
+
+    def _validate(self) -> dict[str, float]:
+        """Validate the weights that would be served (their moving average, where one is kept)."""
+        if self.average:
+            self.average.swap()
+        self.objective.eval()
+        with torch.inference_mode(), _autocast(self.config.train.precision, self.workers.device):
+            metrics = self.validate()
+        self.objective.train()
+        if self.average:
+            self.average.swap()
+        return metrics
+
+    def _ended(self) -> str:
+        train = self.config.train
+        if self.epoch >= train.epochs:
+            return f"all {train.epochs} epochs done"
+        if self.stopping.should_stop:
+            return f"no better validation {SCORE} for {self.stopping.waited} validations"
+        if train.max_minutes and self.elapsed_s > 60 * train.max_minutes:
+            return f"{train.max_minutes:g} minutes passed"
+        return ""
+
+    def _save(self, score: float | None) -> None:
+        """Write a checkpoint of this moment (leading worker only) and prune old ones."""
+        self._check_finite()
+        training = {
+            f"optimizer.{index}.{name}": tensor
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for name, tensor in entry.items()
+        }
+        if self.average:
+            training |= {f"raw.{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.average.swap()
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "global_step": self.global_step,
+            "score": score,
+            "stopping": self.stopping.state(),
+            "bad_steps": self.guard.bad_steps,
+            "elapsed_s": self.elapsed_s,
+            "sums": self.sums.tolist(),
+            **self.identity,
+        }
+        checkpoint.save(
+            self.folder.checkpoints, model=self.model.state_dict(), training=training, state=state
+        )
+        if self.average:
+            self.average.swap()
+        checkpoint.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        """Continue from the newest intact checkpoint, if there is one."""
+        found, problems = checkpoint.last(self.folder.checkpoints)
+        path = self.workers.from_leader(found.path if found else None)
+        if self.workers.leads:
+            for problem in problems:
+                self._say(f"warning: {problem}; using the checkpoint before it")
+        if path is None:
+            if self.workers.leads:
+                self.folder.rewind_metrics(-1)
+            return
+        saved = checkpoint.read(path)
+        for name, expected in self.identity.items():
+            if saved.state.get(name) != expected:
+                raise CheckpointError(
+                    f"checkpoint {path} has {name} {saved.state.get(name)}, this run has {expected}; "
+                    "choose another --name or repeat the first run's options"
+                )
+        self._restore(saved)
+        if self.workers.leads:
+            self.folder.rewind_metrics(saved.global_step)
+            self._say(f"continuing {self.folder.path.name} at epoch {self.epoch + 1}, step {self.step}")
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        state, tensors = saved.state, saved.training_tensors()
+        load_weights(self.model, saved)
+        if self.average:
+            self.average.swap()  # the file's weights are the average
+            raw = {name.removeprefix("raw."): t for name, t in tensors.items() if name.startswith("raw.")}
+            self.model.load_state_dict(raw)
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                entries.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+        self.epoch, self.step, self.global_step = state["epoch"], state["step"], state["global_step"]
+        self.stopping = EarlyStopping.restore(state["stopping"], self.config.train.patience)
+        self.guard.count.fill_(state["bad_steps"])
+        self.sums.copy_(torch.tensor(state["sums"]))
+        self.elapsed_before_s = state["elapsed_s"]
+
+    def _say(self, line: str) -> None:
+        if self.workers.leads:
+            print(line, flush=True)
+
+
+def seed_step(seed: int, global_step: int, rank: int) -> None:
+    """Seed torch's generators for one step of one worker."""
+    words = np.random.SeedSequence([seed, global_step, rank]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0]))
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def _epoch_line(metrics: dict[str, Any], epochs: int, is_best: bool) -> str:
+    line = f"epoch {metrics['epoch']}/{epochs} done  train loss {metrics['train_loss']:.4f}"
+    if f"valid_{SCORE}" in metrics:
+        line += f"  valid HR@10 {metrics['valid_hr@10']:.4f}  NDCG@10 {metrics['valid_ndcg@10']:.4f}"
+        line += "  best so far" if is_best else ""
+    return line + f"  ({duration(metrics['elapsed_s'])})"

@@ -1,0 +1,123 @@
+"""Brings packed batches to the device ahead of the step that uses them, and measures how long the step waited."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ss4rec.data.batch import PackedBatch
+from ss4rec.model.segments import Segments
+
+_END = object()
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A packed batch on the device, with its place in the order."""
+
+    epoch: int
+    step: int
+    items_T: Tensor
+    targets_T: Tensor
+    gaps_T: Tensor
+    segments: Segments
+    num_targets: int
+    users_S: Tensor
+    """On the host: names the users when a batch must be reported."""
+
+
+class Prefetcher:
+    """Iterates over `batches` on a thread of its own; copies to CUDA go through pinned memory on a side stream.
+
+    Args:
+        batches: `(epoch, step, batch)` in order; closed when iteration ends early.
+        device: where tensors go.
+        depth: batches that may wait on the device.
+    """
+
+    def __init__(
+        self, batches: Iterable[tuple[int, int, PackedBatch]], device: torch.device, depth: int = 2
+    ) -> None:
+        self.waited_s = 0.0
+        """Seconds that the consumer has waited for data since this was last set to 0."""
+        self._batches = batches
+        self._device = device
+        self._ready: queue.Queue = queue.Queue(maxsize=depth)
+        self._stopped = threading.Event()
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
+
+    def __iter__(self) -> Iterator[DeviceBatch]:
+        self._thread.start()
+        try:
+            while True:
+                began = time.perf_counter()
+                item = self._ready.get()
+                self.waited_s += time.perf_counter() - began
+                if item is _END:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                batch, copied = item
+                if copied is not None:
+                    self._claim(batch, copied)
+                yield batch
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the thread and close the source."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _produce(self) -> None:
+        iterator = iter(self._batches)
+        try:
+            for epoch, step, batch in iterator:
+                self._ready.put(self._to_device(epoch, step, batch))
+                if self._stopped.is_set():
+                    return
+            self._ready.put(_END)
+        except BaseException as error:  # handed to the consumer, which raises it in the training thread
+            self._ready.put(error)
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    def _to_device(
+        self, epoch: int, step: int, batch: PackedBatch
+    ) -> tuple[DeviceBatch, torch.cuda.Event | None]:
+        segments = Segments(batch.offsets_S1, self._device)
+        num_targets = int((batch.targets_T > 0).sum())
+        if self._stream is None:
+            tensors = (batch.items_T, batch.targets_T, batch.gaps_T)
+            return DeviceBatch(epoch, step, *tensors, segments, num_targets, batch.users_S), None
+        with torch.cuda.stream(self._stream):
+            tensors = tuple(
+                tensor.pin_memory().to(self._device, non_blocking=True)
+                for tensor in (batch.items_T, batch.targets_T, batch.gaps_T)
+            )
+            segments.offsets_S1  # noqa: B018 - copied now, on this stream
+            return (
+                DeviceBatch(epoch, step, *tensors, segments, num_targets, batch.users_S),
+                self._stream.record_event(),
+            )
+
+    @staticmethod
+    def _claim(batch: DeviceBatch, copied: torch.cuda.Event) -> None:
+        """Make the training stream wait for the copy, and tell the allocator that it uses the memory."""
+        current = torch.cuda.current_stream()
+        current.wait_event(copied)
+        for tensor in (batch.items_T, batch.targets_T, batch.gaps_T, batch.segments.offsets_S1):
+            tensor.record_stream(current)

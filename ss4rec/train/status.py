@@ -1,0 +1,100 @@
+"""The status line: all that one wants to know about a running training, in one line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as `42s`, `3m05s` or `2h07m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+@dataclass
+class StatusLine:
+    """Counts steps and targets since the last line and prints the next one when it is due.
+
+    Args:
+        every_s: least seconds between lines.
+        epochs: most epochs, for the time left.
+        steps_per_epoch: steps of an epoch.
+    """
+
+    every_s: float
+    epochs: int
+    steps_per_epoch: int
+    emit: Callable[[str], None] = print
+    clock: Callable[[], float] = time.perf_counter
+    _steps: int = 0
+    _targets: int = 0
+    _since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._since = self.clock()
+
+    def count(self, targets: int) -> None:
+        """Take note of a step over `targets` targets (of all workers)."""
+        self._steps += 1
+        self._targets += targets
+
+    @property
+    def due(self) -> bool:
+        """Whether `every_s` has passed since the last line."""
+        return self.clock() - self._since >= self.every_s
+
+    def show(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        loss: float,
+        grad_norm: float,
+        lr: float,
+        waited_s: float,
+        device: torch.device,
+    ) -> dict[str, float]:
+        """Print the line and return its figures; counting starts anew."""
+        now = self.clock()
+        elapsed_s = max(now - self._since, 1e-9)
+        steps, targets = max(self._steps, 1), self._targets
+        step_s = elapsed_s / steps
+        left_s = step_s * ((self.epochs - epoch) * self.steps_per_epoch - step)
+        figures = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "lr": lr,
+            "targets_per_s": targets / elapsed_s,
+            "step_ms": 1000 * step_s,
+            "data_wait_share": min(1.0, waited_s / elapsed_s),
+            "memory_gib": _peak_gib(device),
+        }
+        self.emit(
+            f"epoch {epoch + 1}/{self.epochs} step {step}/{self.steps_per_epoch}  loss {loss:.4f}  "
+            f"grad {grad_norm:.2f}  lr {lr:.1e}  {_thousands(figures['targets_per_s'])} events/s  "
+            f"{figures['step_ms']:.0f} ms/step  data wait {figures['data_wait_share']:.0%}  "
+            f"{figures['memory_gib']:.2f} GiB  at most {duration(left_s)} left"
+        )
+        self._steps, self._targets, self._since = 0, 0, now
+        return figures
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.1f}k"
+
+
+def _peak_gib(device: torch.device) -> float:
+    """Peak memory: of the GPU's allocator, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
