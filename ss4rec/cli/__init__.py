@@ -1,0 +1,101 @@
+"""The console script `ss4rec <verb>`; `python -m ray_jobs.<verb>` runs the same commands.
+
+Verbs are imported when they are called, so that `ss4rec --help` answers without loading torch and Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ss4rec.errors import SS4RecError
+
+VERBS = {
+    "demo": (
+        "ss4rec.cli.demo:demo_command",
+        "Make synthetic ratings, train, evaluate: the whole path in minutes.",
+    ),
+    "train": ("ss4rec.cli.train:train_command", "Train a model on a prepared folder."),
+    "evaluate": ("ss4rec.cli.evaluate:evaluate_command", "Rank all items for every user with a trained run."),
+    "config": (
+        "ss4rec.cli.config:config_command",
+        "Print a preset as JSON, or every field with its meaning.",
+    ),
+    "doctor": ("ss4rec.cli.doctor:doctor_command", "Check this machine or a cluster."),
+    "submit": ("ss4rec.cli.submit:submit_command", "Submit a verb as a job to a Ray cluster."),
+    "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
+    "drift": ("ss4rec.cli.drift:drift_command", "Report drift of data and model after a cut in time."),
+}
+DATA_VERBS = {
+    "prepare": (
+        "ss4rec.cli.prepare:prepare_command",
+        "Turn a ratings archive or table into a prepared folder.",
+    ),
+    "synth": ("ss4rec.cli.synth:synth_command", "Generate MovieLens-shaped ratings with planted structure."),
+    "get": ("ss4rec.cli.get:get_command", "Download a MovieLens archive from GroupLens."),
+    "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named as `module:attribute` and imported when they are used."""
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all verbs, in the order of a newcomer's path."""
+        return [*self.lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command of a verb."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, attribute = self.lazy[cmd_name][0].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs from their one-line descriptions, importing none."""
+        rows = [(name, line) for name, (_, line) in self.lazy.items()]
+        rows += [(name, command.get_short_help_str()) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+main_group = LazyGroup(
+    "ss4rec",
+    lazy=VERBS,
+    help="Train, tune and watch SS4Rec, a state-space recommender, on Ray.",
+    no_args_is_help=True,
+)
+main_group.add_command(
+    LazyGroup(
+        "data", lazy=DATA_VERBS, help="Prepare, generate, download and split data.", no_args_is_help=True
+    )
+)
+
+
+def run(command: click.Command, args: Sequence[str] | None = None) -> None:
+    """Run a command and exit: an expected error becomes one sentence on stderr and its exit code."""
+    try:
+        result = command.main(args=None if args is None else list(args), standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except SS4RecError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(main_group)

@@ -1,0 +1,45 @@
+"""`ss4rec train`: train on Ray, then evaluate the best epoch on the test items."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ss4rec.cli.options import config_options, data_folder, resolve_config
+
+
+@click.command("train")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
+@config_options(default_preset="paper")
+@click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--name", help="Name of the run; the same name continues it. Default: preset and data.")
+@click.option(
+    "--address", help="Ray cluster; default: RAY_ADDRESS, a running local cluster, or a new local one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
+def train_command(
+    data: Path,
+    preset_name: str,
+    assignments: tuple[str, ...],
+    workers: int | None,
+    storage: Path,
+    name: str | None,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Train a model on a prepared folder; the same --name continues a run.
+
+    The run folder STORAGE/NAME holds the resolved configuration, the run record, metrics, checkpoints and the
+    result on the test items.
+    """
+    config = resolve_config(preset_name, assignments, workers)
+    folder = data_folder(data)
+    from ss4rec.train.run import train
+
+    result = train(
+        config, folder, storage.resolve() / (name or f"{config.preset}-{folder.name}"), address=address
+    )
+    if as_json:
+        click.echo(json.dumps(result))

@@ -1,0 +1,111 @@
+"""Named configurations: each is a function that returns a complete `RunConfig`.
+
+`paper` is the published configuration; every other preset says where it leaves it and why.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from ss4rec.config import (
+    DataConfig,
+    EvalConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourceConfig,
+    RunConfig,
+    TrainConfig,
+)
+from ss4rec.errors import ConfigError
+
+
+def paper() -> RunConfig:
+    """The published configuration (model, loss, optimizer, stopping), trained at every position at once.
+
+    The published step has 1,024 prefixes, each with one target. Here every position of a window is a target; 8
+    windows of ML-1M hold about as many, so the number of optimizer steps an epoch stays the published one.
+    """
+    return RunConfig(preset="paper", train=TrainConfig(batch_size=8))
+
+
+def debug() -> RunConfig:
+    """The whole real path in seconds: a small model on short windows for two epochs."""
+    return RunConfig(
+        preset="debug",
+        data=DataConfig(max_len=32, overlap=8),
+        model=ModelConfig(dim=16, blocks=1, time_states=8, relation_states=4),
+        optim=OptimConfig(lr=5e-3),
+        train=TrainConfig(epochs=2, batch_size=32, status_every_s=1.0),
+    )
+
+
+def demo() -> RunConfig:
+    """The synthetic default data on two CPU cores in about two minutes."""
+    return RunConfig(
+        preset="demo",
+        data=DataConfig(max_len=64, overlap=16),
+        model=ModelConfig(
+            dim=32, blocks=1, time_states=16, relation_states=8, gap_map="log", dt_init="mamba"
+        ),
+        optim=OptimConfig(lr=5e-3, schedule="cosine"),
+        train=TrainConfig(epochs=12, batch_size=32, patience=4, max_minutes=2.0),
+    )
+
+
+def ml_1m_cpu() -> RunConfig:
+    """ML-1M on two CPU cores within 15 minutes: fewer states, steps from log gaps, a schedule that ends in time."""
+    return RunConfig(
+        preset="ml_1m_cpu",
+        data=DataConfig(max_len=200, overlap=20),
+        model=ModelConfig(relation_states=8, gap_map="log", dt_init="mamba", shared_norm=False),
+        optim=OptimConfig(lr=4e-3, warmup_steps=50, schedule="cosine", clip_norm=1.0),
+        train=TrainConfig(epochs=10, batch_size=32, patience=0, max_minutes=11.0),
+    )
+
+
+def production() -> RunConfig:
+    """GPUs and large catalogues: a wider and deeper model, bf16 matrix products, a schedule, averaged weights."""
+    return RunConfig(
+        preset="production",
+        data=DataConfig(max_len=200, overlap=50),
+        model=ModelConfig(
+            dim=256,
+            blocks=4,
+            dropout=0.2,
+            embedding_dropout=0.2,
+            time_states=64,
+            gap_map="log",
+            dt_init="mamba",
+            feed_forward=2.0,
+            norm="pre",
+            shared_norm=False,
+            norm_eps=1e-6,
+        ),
+        loss=LossConfig(label_smoothing=0.1),
+        optim=OptimConfig(
+            lr=1e-3, weight_decay=0.01, warmup_steps=500, schedule="cosine", clip_norm=1.0, ema=0.999
+        ),
+        train=TrainConfig(epochs=60, batch_size=256, precision="bf16"),
+        evaluation=EvalConfig(batch_users=1024),
+        resources=ResourceConfig(gpu="yes", cpus_per_worker=4.0, data_cpus=2.0),
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    function.__name__: function for function in (demo, debug, paper, ml_1m_cpu, production)
+}
+
+
+def preset(name: str) -> RunConfig:
+    """Return a preset by name.
+
+    Raises:
+        ConfigError: if there is none of that name; lists all and says which is near.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise ConfigError(f"no preset {name!r}{hint} Presets: {', '.join(PRESETS)}")
+    return PRESETS[name]()
