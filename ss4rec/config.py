@@ -287,7 +287,7 @@ def _describe(item: Mapping[str, Any]) -> str:
 
 def _nearest(dotted: str) -> str | None:
     """Return the known field nearest to `dotted`: by its own name first, then by the whole path."""
-    names = field_names()
+    names = [*RunConfig.model_fields, *field_names()]
     leaf = dotted.rsplit(".", 1)[-1]
     by_leaf = {name.rsplit(".", 1)[-1]: name for name in reversed(names)}
     for wanted, known in ((dotted, {name: name for name in names}), (leaf, by_leaf)):

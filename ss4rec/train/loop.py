@@ -101,7 +101,7 @@ class TrainLoop:
         self.elapsed_before_s = 0.0
         self.sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
         """Loss and targets of the epoch so far, over all workers."""
-        self.recent: deque[tuple[int, int, int, list[int]]] = deque(maxlen=2 * _LOOK_EVERY)
+        self.recent: deque[tuple[int, int, int, Tensor]] = deque(maxlen=2 * _LOOK_EVERY)
 
     def run(self) -> Outcome:
         """Train from the last intact checkpoint (or the start) to the end.
@@ -155,12 +155,12 @@ class TrainLoop:
         return ended
 
     def _train_step(self, batch: DeviceBatch) -> None:
-        train, world = self.config.train, self.workers.world
+        train, world, packed = self.config.train, self.workers.world, batch.packed
         seed_step(train.seed, self.global_step, self.workers.rank)
         lr = self._set_lr()
         with _autocast(train.precision, self.workers.device):
-            loss_sum = self.objective(batch.items_T, batch.gaps_T, batch.targets_T, batch.segments)
-        totals = torch.stack([loss_sum.detach(), loss_sum.new_tensor(batch.num_targets)])
+            loss_sum = self.objective(packed.items_T, packed.gaps_T, packed.targets_T, batch.segments)
+        totals = torch.stack([loss_sum.detach(), loss_sum.new_tensor(packed.num_targets)])
         self.workers.sum_(totals)
         # Data parallelism averages gradients over workers; what is wanted is the mean over all targets.
         (loss_sum * (world / totals[1])).backward()
@@ -173,8 +173,8 @@ class TrainLoop:
         if self.average:
             self.average.update()
         self.sums += totals
-        self.recent.append((self.global_step, batch.epoch, batch.step, batch.users_S[:5].tolist()))
-        self.status.count(batch.num_targets * world)
+        self.recent.append((self.global_step, batch.epoch, batch.step, packed.users_S))
+        self.status.count(packed.num_targets * world)
         self.step, self.global_step = batch.step + 1, self.global_step + 1
         if self.workers.device.type == "cpu" or self.global_step % _LOOK_EVERY == 0:
             self._check_finite()
@@ -193,7 +193,11 @@ class TrainLoop:
         if first is None:
             return
         place = next((row for row in self.recent if row[0] == first), None)
-        where = f"epoch {place[1] + 1}, step {place[2]}, first users {place[3]}" if place else f"step {first}"
+        where = (
+            f"epoch {place[1] + 1}, step {place[2]}, first users {place[3][:5].tolist()}"
+            if place
+            else f"step {first}"
+        )
         raise NonFiniteError(
             f"loss or gradient is not finite at global step {first} ({where}); the update was not made and the "
             f"last checkpoint is good. Lower optim.lr (now {self.config.optim.lr}) or set optim.clip_norm, or pass "

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ss4rec.data.batch import PackedBatch
 from ss4rec.model.segments import Segments
@@ -23,17 +22,12 @@ class DeviceBatch:
 
     epoch: int
     step: int
-    items_T: Tensor
-    targets_T: Tensor
-    gaps_T: Tensor
+    packed: PackedBatch
     segments: Segments
-    num_targets: int
-    users_S: Tensor
-    """On the host: names the users when a batch must be reported."""
 
 
 class Prefetcher:
-    """Iterates over `batches` on a thread of its own; copies to CUDA go through pinned memory on a side stream.
+    """Iterates over `batches` on a thread of its own; copies to CUDA use pinned memory and a side stream.
 
     Args:
         batches: `(epoch, step, batch)` in order; closed when iteration ends early.
@@ -99,25 +93,18 @@ class Prefetcher:
         self, epoch: int, step: int, batch: PackedBatch
     ) -> tuple[DeviceBatch, torch.cuda.Event | None]:
         segments = Segments(batch.offsets_S1, self._device)
-        num_targets = int((batch.targets_T > 0).sum())
         if self._stream is None:
-            tensors = (batch.items_T, batch.targets_T, batch.gaps_T)
-            return DeviceBatch(epoch, step, *tensors, segments, num_targets, batch.users_S), None
+            return DeviceBatch(epoch, step, batch, segments), None
         with torch.cuda.stream(self._stream):
-            tensors = tuple(
-                tensor.pin_memory().to(self._device, non_blocking=True)
-                for tensor in (batch.items_T, batch.targets_T, batch.gaps_T)
-            )
+            moved = batch.pin().to(self._device, non_blocking=True)
             segments.offsets_S1  # noqa: B018 - copied now, on this stream
-            return (
-                DeviceBatch(epoch, step, *tensors, segments, num_targets, batch.users_S),
-                self._stream.record_event(),
-            )
+            return DeviceBatch(epoch, step, moved, segments), self._stream.record_event()
 
     @staticmethod
     def _claim(batch: DeviceBatch, copied: torch.cuda.Event) -> None:
         """Make the training stream wait for the copy, and tell the allocator that it uses the memory."""
         current = torch.cuda.current_stream()
         current.wait_event(copied)
-        for tensor in (batch.items_T, batch.targets_T, batch.gaps_T, batch.segments.offsets_S1):
+        packed = batch.packed
+        for tensor in (packed.items_T, packed.targets_T, packed.gaps_T, batch.segments.offsets_S1):
             tensor.record_stream(current)

@@ -35,8 +35,8 @@ def _start_wandb(folder: RunFolder, config: RunConfig) -> Any:
         import wandb
     except ImportError:
         raise UsageError(
-            "tracking.wandb is "
-            f"{config.tracking.wandb!r} and wandb is not installed; install it or pass --set tracking.wandb=disabled"
+            f"tracking.wandb is {config.tracking.wandb!r} and wandb is not installed; install it, or pass "
+            "--set tracking.wandb=disabled"
         ) from None
     return wandb.init(
         project=config.tracking.project,

@@ -17,9 +17,9 @@ class Workers:
     Every method is a collective: all workers call it, in the same order.
     """
 
-    rank: int = 0
-    world: int = 1
-    device: torch.device = torch.device("cpu")
+    rank: int
+    world: int
+    device: torch.device
 
     @property
     def leads(self) -> bool:

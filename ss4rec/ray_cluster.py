@@ -1,0 +1,52 @@
+"""Joins a Ray cluster, or starts a local one for the length of a command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from ss4rec.errors import ResourceError
+
+
+@contextmanager
+def cluster(address: str | None = None, *, dashboard: bool = False) -> Iterator[None]:
+    """Connect to Ray for the length of the block.
+
+    Args:
+        address: a cluster's address. None takes RAY_ADDRESS (as set inside a Ray job), else a cluster that `ray start`
+            runs on this machine, else starts a local one that ends with the block.
+        dashboard: whether a cluster that is started here gets a dashboard (sweeps need one).
+
+    Raises:
+        ResourceError: if `address` was given and no cluster answers there.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Idle workers above the CPU count die after a second by default; each costs 2-3 s to start again.
+    os.environ.setdefault("RAY_num_workers_soft_limit", "8")
+    try:
+        ray.init(
+            address=address, namespace="ss4rec", logging_level=logging.WARNING, include_dashboard=dashboard
+        )
+    except ConnectionError as error:
+        raise ResourceError(
+            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}: {error}. Start one with `ray start "
+            "--head`, or leave the address out for a local one"
+        ) from None
+    _quiet_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet_ray_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

@@ -1,0 +1,42 @@
+"""Rim: one training run from configuration to result, on whatever Ray cluster is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ss4rec.config import RunConfig
+from ss4rec.data.manifest import Manifest
+from ss4rec.ray_cluster import cluster
+from ss4rec.resources import preflight, storage_preflight
+from ss4rec.runs import RESULT_FILE, RunFolder, write_json
+
+
+def train(config: RunConfig, data_dir: Path, run_dir: Path, *, address: str | None = None) -> dict[str, Any]:
+    """Train, evaluate the best epoch on the test items, and return the content of `result.json`.
+
+    Args:
+        config: the resolved configuration.
+        data_dir: absolute path of a prepared folder that all nodes can read.
+        run_dir: absolute path of the run folder; an unfinished run in it is continued.
+        address: Ray cluster, see `ss4rec.ray_cluster.cluster`.
+
+    Raises:
+        SS4RecError: any expected failure, as one sentence.
+    """
+    manifest = Manifest.load(data_dir)
+    folder = RunFolder(run_dir)
+    with cluster(address):
+        from ss4rec.train.ray_backend import fit
+
+        placement = preflight(config.resources, ray_data=config.data.source == "ray")
+        storage_preflight(str(run_dir.parent))
+        folder.start(config, manifest, data_dir)
+        print(placement, *placement.notes, sep="\n", flush=True)
+        result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data_dir, run_dir, placement)}
+        if config.evaluation.at_end:
+            from ss4rec.evaluation.report import evaluate_run
+
+            result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
+    write_json(run_dir / RESULT_FILE, result)
+    return result
