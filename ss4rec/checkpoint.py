@@ -111,14 +111,14 @@ def read(path: Path) -> Checkpoint:
             found = _sha256(path / file)
             if found != sums[file]:
                 raise CheckpointError(
-                    f"checkpoint {path}: {file} has sha256 {found[:12]}, expected {sums[file][:12]}; the file is damaged"
+                    f"checkpoint {path}: {file} has sha256 {found[:12]}, expected {sums[file][:12]}: it is damaged"
                 )
         state = json.loads((path / STATE_FILE).read_text())
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is incomplete or damaged: {error}") from None
     if state["format"] != FORMAT:
         raise CheckpointError(
-            f"checkpoint {path} has format {state['format']}, this version reads {FORMAT}; use the version that wrote it"
+            f"checkpoint {path} has format {state['format']} and this version reads {FORMAT}; use the other one"
         )
     return Checkpoint(path, state)
 

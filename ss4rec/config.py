@@ -80,7 +80,7 @@ class ModelConfig(Section):
     conv_width: int = Field(default=4, ge=1, le=8)
     """Taps of the causal convolution."""
     dt_init: Literal["published", "mamba"] = "published"
-    """`published`: softplus(0) everywhere, since RecBole's initialiser erases Mamba's; `mamba`: log-uniform .001 to .1."""
+    """`published`: softplus(0) everywhere (RecBole's initialiser erases Mamba's); `mamba`: log-uniform .001 to .1."""
     feed_forward: float = Field(default=0.0, ge=0.0)
     """Hidden width of a gated feed-forward layer after the two SSMs, in multiples of `dim`; 0 leaves it out."""
     norm: Literal["post", "pre"] = "post"

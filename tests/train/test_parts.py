@@ -1,0 +1,100 @@
+"""Early stopping, the status line and the prefetcher."""
+
+import threading
+
+import pytest
+import torch
+
+from ss4rec.data.batch import PackedBatch
+from ss4rec.train.prefetch import Prefetcher
+from ss4rec.train.status import StatusLine, duration
+from ss4rec.train.stopping import EarlyStopping
+
+
+def test_stopping_waits_for_its_patience_and_survives_a_round_trip():
+    stopping = EarlyStopping(patience=2)
+    assert EarlyStopping.restore(stopping.state(), 2) == stopping
+    assert [stopping.update(score, epoch) for epoch, score in enumerate([0.1, 0.3, 0.3])] == [
+        True,
+        True,
+        False,
+    ]
+    assert not stopping.should_stop
+    stopping = EarlyStopping.restore(stopping.state(), 2)
+    assert not stopping.update(0.2, 3)
+    assert stopping.should_stop
+    assert (stopping.best, stopping.best_epoch) == (0.3, 1)
+
+
+def test_patience_of_zero_never_stops():
+    stopping = EarlyStopping(patience=0)
+    for epoch in range(50):
+        stopping.update(-epoch, epoch)
+    assert not stopping.should_stop
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3s"), (62, "1m02s"), (7384, "2h03m")])
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_status_line_says_what_was_counted():
+    now, lines = [0.0], []
+    status = StatusLine(every_s=5.0, epochs=2, steps_per_epoch=10, emit=lines.append, clock=lambda: now[0])
+    for _ in range(4):
+        status.count(500)
+    now[0] = 4.0
+    assert not status.due
+    now[0] = 8.0
+    assert status.due
+    figures = status.show(
+        epoch=0, step=4, loss=1.5, grad_norm=0.2, lr=1e-3, waited_s=0.8, device=torch.device("cpu")
+    )
+    assert figures["targets_per_s"] == 250.0
+    assert figures["step_ms"] == 2000.0
+    assert figures["data_wait_share"] == pytest.approx(0.1)
+    assert "epoch 1/2 step 4/10" in lines[0]
+    assert "at most 32s left" in lines[0]
+
+
+def batches(count, closed):
+    try:
+        for step in range(count):
+            yield (
+                0,
+                step,
+                PackedBatch(
+                    users_S=torch.tensor([step]),
+                    items_T=torch.tensor([1, 2]),
+                    targets_T=torch.tensor([2, 3]),
+                    gaps_T=torch.zeros(2),
+                    offsets_S1=torch.tensor([0, 2]),
+                    num_targets=2,
+                ),
+            )
+    finally:
+        closed.set()
+
+
+def test_prefetcher_keeps_order_and_closes_its_source():
+    closed = threading.Event()
+    seen = [batch.step for batch in Prefetcher(batches(20, closed), torch.device("cpu"))]
+    assert seen == list(range(20))
+    assert closed.is_set()
+
+
+def test_leaving_early_closes_the_source():
+    closed = threading.Event()
+    for batch in Prefetcher(batches(10_000, closed), torch.device("cpu")):
+        if batch.step == 3:
+            break
+    assert closed.wait(timeout=10)
+
+
+def test_an_error_in_the_source_reaches_the_training_thread():
+    def broken():
+        yield from batches(1, threading.Event())
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        list(Prefetcher(broken(), torch.device("cpu")))
