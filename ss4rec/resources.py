@@ -1,0 +1,322 @@
+"""Preflight (rim): refuse a run that the cluster or the storage would let wait or die without a word.
+
+If training workers reserve every CPU, Ray Data's tasks get none and `fit()` waits for ever in silence;
+storage that other nodes cannot see fails at the first checkpoint, hours in. Both are decided here before
+anything starts. `place` is the rule and needs no Ray; `preflight` and `storage_preflight` are the thin parts
+that ask Ray, which they import late so that the command line does not pay a second for its help text.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ss4rec.config import ResourceConfig
+from ss4rec.errors import ResourceError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+Resources = Mapping[str, float]
+"""Amounts by Ray's resource names: `CPU`, `GPU`, ..."""
+
+STORAGE_BYTES = 1 << 30
+"""Free space that a run's folder must have by default: some checkpoints of a large catalogue and the logs."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster has, node by node (for one that grows: at its largest)."""
+
+    nodes: tuple[Resources, ...]
+    busy: Resources = field(default_factory=dict)
+    """What others hold at the moment."""
+
+    def total(self, resource: str) -> float:
+        """Return the sum of `resource` over all nodes."""
+        return sum(node.get(resource, 0.0) for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a run takes from the cluster, as chosen by `place`."""
+
+    workers: int
+    use_gpu: bool
+    cpus_per_worker: float
+    data_cpus: float
+    """CPUs left for Ray Data beside all workers."""
+    cluster_cpus: float
+    cluster_gpus: float
+    notes: tuple[str, ...] = ()
+    """Sentences a user should read: what `auto` chose, what must become free first."""
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """Resources of one worker, as `ScalingConfig(resources_per_worker=...)` takes them."""
+        return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
+
+    @property
+    def data_cpus_per_worker(self) -> float:
+        """CPUs left for Ray Data for each worker it feeds."""
+        return self.data_cpus / self.workers
+
+    def __str__(self) -> str:
+        device = "a GPU" if self.use_gpu else "no GPU"
+        return (
+            f"{self.workers} worker(s) with {device} and {self.cpus_per_worker:g} CPU each; "
+            f"{self.data_cpus:g} of {self.cluster_cpus:g} CPUs left for Ray Data"
+        )
+
+
+def place(resources: ResourceConfig, cluster: Cluster, *, ray_data: bool = True) -> Placement:
+    """Decide what each worker takes, or refuse with the numbers.
+
+    `resources.gpu`: `yes` wants a GPU for every worker; `no` takes none; `auto` takes GPUs if the cluster has
+    any, and refuses when they are fewer than the workers (falling back to CPUs would look like a slow run).
+
+    Args:
+        resources: what the run asks for.
+        cluster: what there is.
+        ray_data: whether Ray Data feeds the workers (`data.source=ray`) and so needs CPUs of its own.
+
+    Raises:
+        ResourceError: too few GPUs or CPUs, workers that fit no node, or no CPU left for Ray Data.
+    """
+    use_gpu, notes = _choose_gpu(resources, cluster)
+    need = {"CPU": resources.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+    _require_slots(resources.workers, need, cluster)
+    left = cluster.total("CPU") - resources.workers * resources.cpus_per_worker
+    if ray_data and left + 1e-9 < resources.data_cpus:
+        raise ResourceError(_no_cpu_for_data(resources, cluster.total("CPU"), left))
+    return Placement(
+        workers=resources.workers,
+        use_gpu=use_gpu,
+        cpus_per_worker=resources.cpus_per_worker,
+        data_cpus=left,
+        cluster_cpus=cluster.total("CPU"),
+        cluster_gpus=cluster.total("GPU"),
+        notes=(*notes, *_busy_notes(resources, need, cluster, ray_data)),
+    )
+
+
+def preflight(
+    resources: ResourceConfig, *, cluster_resources: Resources | None = None, ray_data: bool = True
+) -> Placement:
+    """Return the placement of a run on the connected Ray cluster; call it before every `fit()`.
+
+    Args:
+        resources: what the run asks for.
+        cluster_resources: totals to use instead of asking Ray, as of a cluster of one node.
+        ray_data: whether Ray Data feeds the workers.
+
+    Raises:
+        ResourceError: as `place`.
+    """
+    cluster = read_cluster() if cluster_resources is None else Cluster((cluster_resources,))
+    return place(resources, cluster, ray_data=ray_data)
+
+
+def read_cluster() -> Cluster:
+    """Return the connected Ray cluster; one with an autoscaler counts at the size it may grow to."""
+    import ray
+    from ray._private.state import state
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    busy = {name: total.get(name, 0.0) - free.get(name, 0.0) for name in ("CPU", "GPU")}
+    config = state.get_cluster_config()
+    if config is None or not config.node_group_configs:
+        return Cluster(tuple(node["Resources"] for node in ray.nodes() if node["Alive"]), busy)
+    groups = [(dict(group.resources), group.max_count) for group in config.node_group_configs]
+    return Cluster(_grown(groups), busy)
+
+
+def _grown(groups: Sequence[tuple[Resources, int]], unlimited: int = 1024) -> tuple[Resources, ...]:
+    """Return the nodes of an autoscaler's node groups `(resources of a node, most nodes; -1: no limit)`."""
+    return tuple(node for node, most in groups for _ in range(unlimited if most < 0 else most))
+
+
+def _choose_gpu(resources: ResourceConfig, cluster: Cluster) -> tuple[bool, tuple[str, ...]]:
+    """Return whether each worker takes a GPU, and what to tell about it."""
+    gpus, workers = cluster.total("GPU"), resources.workers
+    if resources.gpu == "no":
+        return False, ()
+    if resources.gpu == "auto" and gpus == 0:
+        return False, ("the cluster has no GPU: training on CPUs",)
+    if gpus < workers:
+        fix = f"use --workers {int(gpus)}" if gpus >= 1 else "start Ray on a machine with a GPU"
+        raise ResourceError(
+            f"{workers} worker(s) with resources.gpu={resources.gpu} want {workers} GPU(s) and the cluster "
+            f"has {gpus:g}: {fix}, or train on CPUs with resources.gpu=no"
+        )
+    return True, ()
+
+
+def _require_slots(workers: int, need: Resources, cluster: Cluster) -> None:
+    """Refuse if the nodes, each by itself, do not hold `workers` times `need`."""
+    slots = [
+        min(_fits(node.get(name, 0.0), amount) for name, amount in need.items()) for node in cluster.nodes
+    ]
+    if sum(slots) >= workers:
+        return
+    each = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
+    largest = max((node.get("CPU", 0.0) for node in cluster.nodes), default=0.0)
+    raise ResourceError(
+        f"{workers} worker(s) of {each} do not fit: {len(cluster.nodes)} node(s) with "
+        f"{cluster.total('CPU'):g} CPUs (the largest {largest:g}) and {cluster.total('GPU'):g} GPUs hold {sum(slots)}. "
+        "Lower --workers or resources.cpus_per_worker, or add nodes"
+    )
+
+
+def _fits(available: float, amount: float) -> int:
+    """Return how often `amount` fits into `available`, forgiving rounding."""
+    return math.floor(available / amount + 1e-9)
+
+
+def _no_cpu_for_data(resources: ResourceConfig, cpus: float, left: float) -> str:
+    """Say why the run would hang and what to change."""
+    workers, each, wanted = resources.workers, resources.cpus_per_worker, resources.data_cpus
+    fixes = []
+    if (fewer := _fits(cpus - wanted, each)) >= 1:
+        fixes.append(f"--workers {fewer}")
+    if (smaller := math.floor((cpus - wanted) / workers * 100) / 100) > 0:
+        fixes.append(f"resources.cpus_per_worker={smaller:g}")
+    fixes.append("data.source=local (each worker reads for itself)")
+    return (
+        f"the run would wait for ever: {workers} worker(s) x {each:g} CPU take {workers * each:g} "
+        f"of the cluster's {cpus:g} CPUs and leave {left:g} for Ray Data, which needs {wanted:g}. Use "
+        + " or ".join(fixes)
+    )
+
+
+def _busy_notes(
+    resources: ResourceConfig, need: Resources, cluster: Cluster, ray_data: bool
+) -> tuple[str, ...]:
+    """Name what others hold if the run must wait for it."""
+    notes = []
+    for name, amount in need.items():
+        wanted = resources.workers * amount + (resources.data_cpus if ray_data and name == "CPU" else 0.0)
+        total, busy = cluster.total(name), cluster.busy.get(name, 0.0)
+        if total - busy + 1e-9 < wanted:
+            notes.append(
+                f"{busy:g} of {total:g} {name}s are in use: the run wants {wanted:g} and waits for them"
+            )
+    return tuple(notes)
+
+
+def check_storage(path: str, need_bytes: int = STORAGE_BYTES) -> None:
+    """Write, read and delete a marker in `path` (a folder or a URI such as `s3://...`), look at free space.
+
+    Raises:
+        ResourceError: if any of it fails, with the path and the reason.
+    """
+    marker = _write_marker(path)
+    try:
+        if problem := _probe(path, marker, "driver"):
+            raise ResourceError(f"storage {path}: {problem}; choose another with --storage")
+        if "://" not in path and (free := shutil.disk_usage(path).free) < need_bytes:
+            raise ResourceError(
+                f"storage {path}: {free / 2**20:,.0f} MiB free, at least {need_bytes / 2**20:,.0f} MiB "
+                "wanted; free some space or choose another with --storage"
+            )
+    finally:
+        _delete(path, marker)
+
+
+def storage_preflight(path: str, *, need_bytes: int = STORAGE_BYTES) -> None:
+    """Check `path` from here and from every node of the connected Ray cluster.
+
+    A local folder passes on several nodes only if it is the same folder on all of them (NFS, PVC): each node
+    must read the marker that this process wrote, and write one of its own.
+
+    Raises:
+        ResourceError: with every node that failed and why.
+    """
+    check_storage(path, need_bytes)
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return
+    probe = ray.remote(num_cpus=0)(_probe)
+    marker = _write_marker(path)
+    try:
+        pinned = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        asked = [
+            probe.options(scheduling_strategy=strategy).remote(path, marker, node["NodeID"])
+            for node, strategy in zip(nodes, pinned, strict=True)
+        ]
+        answers = zip(nodes, ray.get(asked), strict=True)
+        failed = [f"  {node['NodeManagerAddress']}: {problem}" for node, problem in answers if problem]
+    finally:
+        _delete(path, marker)
+    if failed:
+        raise ResourceError(
+            f"storage {path} is not the same folder on every node ({len(failed)} of {len(nodes)} failed):\n"
+            + "\n".join(failed)
+            + "\nUse a path that all nodes mount (NFS, a network volume, a PVC) or a bucket (s3://, gs://)"
+        )
+
+
+def _open(path: str) -> tuple[FileSystem, str]:
+    """Return the file system of `path` and the path inside it."""
+    from pyarrow.fs import FileSystem, LocalFileSystem
+
+    if "://" in path:
+        return FileSystem.from_uri(path)
+    return LocalFileSystem(), os.path.abspath(path)
+
+
+def _write_marker(path: str) -> str:
+    """Create `path` if needed, write a marker file into it and return the marker's name."""
+    marker = f".ss4rec-preflight-{uuid.uuid4().hex}"
+    try:
+        system, root = _open(path)
+        system.create_dir(root, recursive=True)
+        _write(system, f"{root}/{marker}", marker)
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            f"storage {path} cannot be written: {error}; choose another with --storage"
+        ) from None
+    return marker
+
+
+def _probe(path: str, marker: str, writer: str) -> str | None:
+    """Read the driver's marker and write one of our own; return what went wrong, if anything did."""
+    try:
+        system, root = _open(path)
+        with system.open_input_stream(f"{root}/{marker}") as stream:
+            if stream.read().decode() != marker:
+                return "the marker file came back changed"
+        _write(system, f"{root}/{marker}-{writer}", writer)
+        system.delete_file(f"{root}/{marker}-{writer}")
+    except FileNotFoundError:
+        return "the driver's marker file is not there"
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _write(system: FileSystem, target: str, text: str) -> None:
+    """Write a small file."""
+    with system.open_output_stream(target) as stream:
+        stream.write(text.encode())
+
+
+def _delete(path: str, marker: str) -> None:
+    """Delete a marker file."""
+    system, root = _open(path)
+    system.delete_file(f"{root}/{marker}")
+
+
+def nearest_existing(path: str) -> Path:
+    """Return `path` or its nearest parent that exists, so that looking does not create folders."""
+    here = Path(path).absolute()
+    return next(folder for folder in (here, *here.parents) if folder.exists())
