@@ -1,0 +1,31 @@
+# Every target makes the virtual environment first: `make demo` and `make test` work on a bare clone.
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-fast check bench setup clean
+
+demo: setup
+	$(BIN)/ss4rec demo
+
+test: setup
+	$(BIN)/python -m pytest -q --durations=15
+
+test-fast: setup
+	$(BIN)/python -m pytest -q -m "not ray"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy ss4rec ray_jobs drift tuning
+
+bench: setup
+	$(BIN)/python benchmarks/cpu_scan.py
+	$(BIN)/python benchmarks/loader.py
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
+	VENV=$(VENV) bash scripts/install.sh
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
