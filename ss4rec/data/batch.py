@@ -1,0 +1,151 @@
+"""Packed batches: the tokens of many sequences behind one another, with offsets and without padding.
+
+`PackedBatch` is what a training step takes, `EvalBatch` what full ranking takes; both are made from Arrow tables
+as `ss4rec.data.windows` returns them, straight from the offsets and values buffers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ss4rec.data.windows import ragged
+
+BatchType = TypeVar("BatchType", "PackedBatch", "EvalBatch")
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Training windows of one step (one worker's share)."""
+
+    users_S: Tensor
+    """User of each window, int64."""
+    items_T: Tensor
+    """Input items, int64, 1..I."""
+    targets_T: Tensor
+    """Next items, int64; 0 where the token is context only."""
+    gaps_T: Tensor
+    """Gaps in seconds, float32."""
+    offsets_S1: Tensor
+    """Where sequences begin and end, int64, always on the host."""
+    num_targets: int
+    """Tokens whose target is not 0, known on the host."""
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of windows S."""
+        return self.offsets_S1.numel() - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens T."""
+        return self.items_T.numel()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
+        """Return the batch with all tensors but the offsets on `device`."""
+        return _to(self, device, non_blocking)
+
+    def pin(self) -> PackedBatch:
+        """Return the batch in page-locked host memory."""
+        return _pin(self)
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """Histories of some users and the one item that each is ranked for."""
+
+    users_S: Tensor
+    """User of each sequence, int64."""
+    items_T: Tensor
+    """Last items of the history, int64, 1..I."""
+    gaps_T: Tensor
+    """Gaps in seconds, float32."""
+    offsets_S1: Tensor
+    """Where sequences begin and end, int64, always on the host."""
+    targets_S: Tensor
+    """Held-out item, int64."""
+    target_times_S: Tensor
+    """Time of the held-out event, int64 unix seconds."""
+    last_times_S: Tensor
+    """Time of the last event of the history, int64 unix seconds."""
+    seen_X: Tensor
+    """Items of the whole history (not cut), user after user, int64."""
+    seen_offsets_S1: Tensor
+    """Where each user's `seen_X` begins and ends, int64, always on the host."""
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of users S."""
+        return self.offsets_S1.numel() - 1
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EvalBatch:
+        """Return the batch with all tensors but the two offsets on `device`."""
+        return _to(self, device, non_blocking)
+
+    def pin(self) -> EvalBatch:
+        """Return the batch in page-locked host memory."""
+        return _pin(self)
+
+
+def collate_train(windows: pa.Table) -> PackedBatch:
+    """Pack rows of `windows.train_windows` (chunked or sliced as they may be) in their order."""
+    items_T, offsets_S1 = ragged(windows["items"])
+    targets_T, _ = ragged(windows["targets"])
+    gaps_T, _ = ragged(windows["gaps"])
+    return PackedBatch(
+        users_S=_int64(windows["user"].to_numpy()),
+        items_T=_int64(items_T),
+        targets_T=_int64(targets_T),
+        gaps_T=torch.tensor(gaps_T),
+        offsets_S1=_int64(offsets_S1),
+        num_targets=int(np.count_nonzero(targets_T)),
+    )
+
+
+def collate_eval(sequences: pa.Table) -> EvalBatch:
+    """Pack rows of `windows.eval_sequences` (chunked or sliced as they may be) in their order."""
+    items_T, offsets_S1 = ragged(sequences["items"])
+    gaps_T, _ = ragged(sequences["gaps"])
+    seen_X, seen_offsets_S1 = ragged(sequences["seen"])
+    return EvalBatch(
+        users_S=_int64(sequences["user"].to_numpy()),
+        items_T=_int64(items_T),
+        gaps_T=torch.tensor(gaps_T),
+        offsets_S1=_int64(offsets_S1),
+        targets_S=_int64(sequences["target"].to_numpy()),
+        target_times_S=_int64(sequences["target_time"].to_numpy()),
+        last_times_S=_int64(sequences["last_time"].to_numpy()),
+        seen_X=_int64(seen_X),
+        seen_offsets_S1=_int64(seen_offsets_S1),
+    )
+
+
+def _int64(values: npt.NDArray) -> Tensor:
+    """Copy into an int64 tensor; a view of an Arrow buffer would be read-only and of another type."""
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _tensors(batch: PackedBatch | EvalBatch) -> dict[str, Tensor]:
+    """Return the tensor fields by name."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _to(batch: BatchType, device: torch.device | str, non_blocking: bool) -> BatchType:
+    """Return `batch` with every tensor that is not an offset on `device`."""
+    moved = {
+        n: t.to(device, non_blocking=non_blocking) for n, t in _tensors(batch).items() if "offsets" not in n
+    }
+    return replace(batch, **moved)
+
+
+def _pin(batch: BatchType) -> BatchType:
+    """Return `batch` with every tensor in page-locked memory."""
+    pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in _tensors(batch).items()}
+    return replace(batch, **pinned)
