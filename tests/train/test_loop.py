@@ -1,0 +1,144 @@
+"""The loop: the same seed gives the same weights, a resumed run equals one that never stopped, NaN stops it."""
+
+import json
+
+import pytest
+import torch
+
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig, override
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.source import LocalSource
+from ss4rec.errors import CheckpointError, NonFiniteError
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.presets import preset
+from ss4rec.runs import RunFolder
+from ss4rec.train.loop import TrainLoop, seed_step
+from ss4rec.train.objective import Objective
+from ss4rec.train.validation import Validation
+from ss4rec.train.workers import Workers
+
+ALONE = Workers(0, 1, torch.device("cpu"))
+
+
+class Stopped(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def make(prepared, folder, *, die_at=None, poison_at=None, objective=None, **changes) -> TrainLoop:
+    fields = {"tracking.wandb": "disabled", "train.epochs": 3, "train.patience": 0, "train.checkpoint_every_s": 0}
+    config: RunConfig = override(preset("debug"), fields | changes)
+    manifest = Manifest.load(prepared)
+    run = RunFolder(folder)
+    run.start(config, manifest, prepared)
+    seed_step(config.train.seed, 0, 0)
+    model = SS4Rec(config.model, manifest.items)
+    source = LocalSource(prepared, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    wrapped = Objective(model, config.loss)
+    loop = TrainLoop(
+        config=config,
+        model=model,
+        objective=wrapped,
+        source=source,
+        workers=ALONE,
+        folder=run,
+        validate=Validation(model, source, ALONE, config.evaluation),
+        identity={"fingerprint": config.fingerprint()},
+    )
+    if die_at is not None or poison_at is not None:
+        forward = wrapped.forward
+
+        def tampered(*args):
+            if loop.global_step == die_at:
+                raise Stopped
+            return forward(*args) * (float("nan") if loop.global_step == poison_at else 1.0)
+
+        wrapped.forward = tampered
+    return loop
+
+
+def final_weights(folder):
+    return checkpoint.last(RunFolder(folder).checkpoints)[0].model_tensors()
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optim.ema": 0.9, "optim.clip_norm": 0.5}], ids=["plain", "ema-clip"])
+def test_same_seed_same_weights_and_any_stop_continues_exactly(prepared, tmp_path, changes):
+    whole = make(prepared, tmp_path / "whole", **changes)
+    outcome = whole.run()
+    assert outcome.epochs == 3
+    steps = whole.steps_per_epoch
+    assert steps >= 4
+    for name, die_at in {"middle": steps + 2, "boundary": 2 * steps}.items():
+        with pytest.raises(Stopped):
+            make(prepared, tmp_path / name, die_at=die_at, **changes).run()
+        resumed = make(prepared, tmp_path / name, **changes)
+        assert resumed.run().global_step == outcome.global_step
+        assert_equal(final_weights(tmp_path / name), final_weights(tmp_path / "whole"))
+        assert_equal(resumed.model.state_dict(), whole.model.state_dict())
+        rows = [row for row in resumed.folder.metrics() if row["kind"] == "epoch"]
+        expected = [row for row in whole.folder.metrics() if row["kind"] == "epoch"]
+        timeless = [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
+        assert timeless == [{key: value for key, value in row.items() if key != "elapsed_s"} for row in expected]
+
+
+def test_another_seed_gives_other_weights(prepared, tmp_path):
+    make(prepared, tmp_path / "a", **{"train.epochs": 1}).run()
+    make(prepared, tmp_path / "b", **{"train.epochs": 1, "train.seed": 1}).run()
+    left, right = final_weights(tmp_path / "a"), final_weights(tmp_path / "b")
+    assert not all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_nan_stops_before_the_update_and_names_the_batch(prepared, tmp_path):
+    clean = make(prepared, tmp_path / "clean", **{"train.epochs": 1})
+    clean.run()
+    bad = make(prepared, tmp_path / "bad", poison_at=clean.steps_per_epoch + 1)
+    with pytest.raises(NonFiniteError, match=r"epoch 2, step 1, first users \["):
+        bad.run()
+    assert checkpoint.last(bad.folder.checkpoints)[0].state["epoch"] == 1
+
+
+def test_bad_steps_may_be_skipped_when_asked(prepared, tmp_path):
+    loop = make(prepared, tmp_path / "run", poison_at=1, **{"train.skip_bad_steps": 1, "train.epochs": 1})
+    loop.run()
+    assert loop.folder.metrics()[-1]["bad_steps"] == 1
+
+
+def test_patience_ends_training_and_the_ended_run_stays_ended(prepared, tmp_path):
+    changes = {"train.epochs": 50, "train.patience": 1, "optim.lr": 1e-9}
+    first = make(prepared, tmp_path / "run", **changes)
+    outcome = first.run()
+    assert outcome.epochs < 50
+    assert "no better validation" in outcome.ended
+    again = make(prepared, tmp_path / "run", **changes)
+    assert again.run().epochs == outcome.epochs
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(prepared, tmp_path):
+    make(prepared, tmp_path / "run", **{"train.epochs": 1}).run()
+    loop = make(prepared, tmp_path / "run", **{"train.epochs": 1})
+    loop.identity = {"fingerprint": "another"}
+    with pytest.raises(CheckpointError, match="fingerprint"):
+        loop.run()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(prepared, tmp_path, capsys):
+    make(prepared, tmp_path / "whole").run()
+    cut = make(prepared, tmp_path / "cut", die_at=10**9, **{"train.keep_checkpoints": 3})
+    cut.run()
+    newest = max((tmp_path / "cut" / "checkpoints").iterdir())
+    (newest / "model.safetensors").write_bytes(b"torn")
+    make(prepared, tmp_path / "cut", **{"train.keep_checkpoints": 3}).run()
+    assert newest.name in capsys.readouterr().out
+    assert_equal(final_weights(tmp_path / "cut"), final_weights(tmp_path / "whole"))
+
+
+def test_checkpoints_hold_no_pickle(prepared, tmp_path):
+    make(prepared, tmp_path / "run", **{"train.epochs": 1}).run()
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".parquet"}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == "debug"
