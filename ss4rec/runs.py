@@ -202,7 +202,7 @@ def load_model(run_dir: Path, device: str = "cpu") -> tuple[SS4Rec, RunConfig]:
 
     folder = RunFolder.open(Path(run_dir))
     config, record = folder.config(), folder.record()
-    model = SS4Rec(config.model, record.num_items, device=device)
+    model = SS4Rec(config.model, record.num_items)
     load_weights(model, checkpoint.best(folder.checkpoints))
     return model.to(device).eval(), config
 

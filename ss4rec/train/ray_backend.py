@@ -124,7 +124,7 @@ def _train(
     _set_up_torch(config, workers)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = SS4Rec(config.model, manifest.items, device=workers.device)
+    model = SS4Rec(config.model, manifest.items).to(workers.device)
     objective = prepare_model(Objective(model, config.loss))
     if config.train.compile:
         objective = torch.compile(objective)
