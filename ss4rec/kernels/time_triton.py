@@ -1,0 +1,328 @@
+"""The time-aware scan as two fused Triton kernels, one forward and one backward.
+
+Discretisation, scaled input and complex recurrence live in registers: nothing of size [T, P] is stored but the
+states that are returned. One program walks through one sequence in blocks of `RUNS * RUN` tokens; each of its `RUNS`
+rows of threads scans `RUN` consecutive tokens alone, the rows' results are joined by one scan of `RUNS` elements,
+and every row adds what came in from its left. All loads of a block are issued before the first use.
+"""
+# ruff: noqa: ANN001, ANN201 - arguments of Triton functions are pointers and tensors of the kernel language.
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ss4rec.kernels.math_triton import complex_expm1, sigmoid, softplus
+from ss4rec.model.segments import Segments
+
+RUN_FORWARD = 8
+"""Consecutive tokens that one thread scans alone before the threads' results are joined."""
+RUN_BACKWARD = 4
+"""As `RUN_FORWARD`; smaller since the backward kernel keeps more values of each token in registers."""
+RUNS = 8
+"""Rows of threads in a program."""
+
+
+def time_scan(
+    drive_T2P: Tensor,
+    gaps_T: Tensor,
+    lambda_re_P: Tensor,
+    lambda_im_P: Tensor,
+    log_step_P: Tensor,
+    segments: Segments,
+    gap_weight_P: Tensor | None = None,
+    gap_bias_P: Tensor | None = None,
+) -> Tensor:
+    """Compute `ss4rec.kernels.naive.time_scan`; arithmetic and state are float32, states have `drive`'s type.
+
+    The gradient of the decays uses the returned states, so with bf16 it carries their rounding.
+    """
+    states_T2P: Tensor = _TimeScan.apply(
+        drive_T2P, gaps_T, lambda_re_P, lambda_im_P, log_step_P, gap_weight_P, gap_bias_P, segments
+    )
+    return states_T2P
+
+
+class _TimeScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        drive_T2P: Tensor,
+        gaps_T: Tensor,
+        lambda_re_P: Tensor,
+        lambda_im_P: Tensor,
+        log_step_P: Tensor,
+        gap_weight_P: Tensor | None,
+        gap_bias_P: Tensor | None,
+        segments: Segments,
+    ) -> Tensor:
+        drive_T2P, gaps_T = drive_T2P.contiguous(), gaps_T.contiguous()
+        num_states = lambda_re_P.numel()
+        has_map = gap_weight_P is not None
+        # Kernels without a gap map never read these two pointers.
+        weight_P = gap_weight_P if gap_weight_P is not None else log_step_P
+        bias_P = gap_bias_P if gap_bias_P is not None else log_step_P
+        states_T2P = torch.empty_like(drive_T2P)
+        parameters = (lambda_re_P, lambda_im_P, log_step_P, weight_P, bias_P)
+        _forward_kernel[(segments.num_sequences,)](
+            drive_T2P, gaps_T, *parameters, segments.offsets_S1, states_T2P,
+            P=num_states, HAS_MAP=has_map, RUN=RUN_FORWARD, **_tile(num_states),
+        )  # fmt: skip
+        ctx.save_for_backward(drive_T2P, gaps_T, *parameters, states_T2P)
+        ctx.segments, ctx.has_map = segments, has_map
+        return states_T2P
+
+    @staticmethod
+    def backward(ctx: Any, grad_T2P: Tensor) -> tuple[Tensor | None, ...]:
+        drive_T2P, gaps_T, *parameters, states_T2P = ctx.saved_tensors
+        num_states, num_sequences = parameters[0].numel(), ctx.segments.num_sequences
+        grad_drive_T2P = torch.empty_like(drive_T2P)
+        grad_gaps_T = torch.empty_like(gaps_T) if ctx.needs_input_grad[1] else None
+        sums = 5 if ctx.has_map else 3
+        partial_SXP = torch.empty(num_sequences, sums, num_states, device=gaps_T.device, dtype=torch.float32)
+        _backward_kernel[(num_sequences,)](
+            drive_T2P, gaps_T, *parameters, ctx.segments.offsets_S1, states_T2P, grad_T2P.contiguous(),
+            grad_drive_T2P, gaps_T if grad_gaps_T is None else grad_gaps_T, partial_SXP,
+            P=num_states, HAS_MAP=ctx.has_map, GRAD_GAPS=grad_gaps_T is not None,
+            RUN=RUN_BACKWARD, **_tile(num_states),
+        )  # fmt: skip
+        grads = [
+            grad_P.to(parameter.dtype)
+            for grad_P, parameter in zip(partial_SXP.sum(0), parameters, strict=False)
+        ]
+        grads += [None] * (5 - len(grads))
+        return grad_drive_T2P, grad_gaps_T, *grads, None
+
+
+def _tile(num_states: int) -> dict[str, int]:
+    """Shape of a program: all states side by side, one element a thread where a warp has enough lanes."""
+    block = triton.next_power_of_2(num_states)
+    return {"BLOCK_P": block, "RUNS": RUNS, "num_warps": max(1, RUNS * min(block, 32) // 32)}
+
+
+@triton.jit
+def _compose(left_re, left_im, left_x_re, left_x_im, right_re, right_im, right_x_re, right_x_im):
+    """Compose x -> left·x + left_x with the affine map that follows it (complex)."""
+    return (
+        left_re * right_re - left_im * right_im,
+        left_re * right_im + left_im * right_re,
+        right_re * left_x_re - right_im * left_x_im + right_x_re,
+        right_re * left_x_im + right_im * left_x_re + right_x_im,
+    )
+
+
+@triton.jit
+def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, RUNS: tl.constexpr, BLOCK_P: tl.constexpr):
+    """Return what each row receives from the rows before it, and the carry behind the last row.
+
+    Row r maps an incoming value v to map·v + x; `carry` comes into row 0 (the same in all rows).
+    """
+    if RUNS == 1:
+        out_re = x_re + map_re * carry_re - map_im * carry_im
+        out_im = x_im + map_re * carry_im + map_im * carry_re
+        return carry_re, carry_im, out_re, out_im
+    map_re, map_im, x_re, x_im = tl.associative_scan((map_re, map_im, x_re, x_im), 0, _compose)
+    out_re = x_re + map_re * carry_re - map_im * carry_im
+    out_im = x_im + map_re * carry_im + map_im * carry_re
+    row = tl.arange(0, RUNS)[:, None] + tl.zeros([RUNS, BLOCK_P], tl.int32)
+    before = tl.maximum(row - 1, 0)
+    in_re = tl.where(row == 0, carry_re, tl.gather(out_re, before, 0))
+    in_im = tl.where(row == 0, carry_im, tl.gather(out_im, before, 0))
+    last = tl.full([RUNS, BLOCK_P], RUNS - 1, tl.int32)
+    return in_re, in_im, tl.gather(out_re, last, 0), tl.gather(out_im, last, 0)
+
+
+@triton.jit
+def _load_parameters(lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP: tl.constexpr):
+    """Load Λ, 1/Λ, exp(log_step) and the gap map; columns beyond P decay at rate 1."""
+    live = state < P
+    lambda_re = tl.load(lambda_re_ptr + state, mask=live, other=-1.0).to(tl.float32)
+    lambda_im = tl.load(lambda_im_ptr + state, mask=live, other=0.0).to(tl.float32)
+    scale = tl.exp(tl.load(log_step_ptr + state, mask=live, other=0.0).to(tl.float32))
+    square = lambda_re * lambda_re + lambda_im * lambda_im
+    weight, bias = scale, scale
+    if HAS_MAP:
+        weight = tl.load(weight_ptr + state, mask=live, other=0.0).to(tl.float32)
+        bias = tl.load(bias_ptr + state, mask=live, other=0.0).to(tl.float32)
+    return lambda_re, lambda_im, lambda_re / square, -lambda_im / square, scale, weight, bias
+
+
+@triton.jit
+def _step(gap, scale, weight, bias, HAS_MAP: tl.constexpr):
+    """Return s, the step of the discretisation."""
+    if HAS_MAP:
+        return softplus(weight * tl.log(1.0 + gap) + bias) * scale
+    return gap * scale
+
+
+@triton.jit
+def _forward_kernel(
+    drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
+    P: tl.constexpr, HAS_MAP: tl.constexpr, BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
+):  # fmt: skip
+    """Scan one sequence: program s writes the states of the tokens offsets[s] : offsets[s + 1]."""
+    start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
+    length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
+    gaps_ptr += start
+    drive_ptr += start * (2 * P)
+    states_ptr += start * (2 * P)
+    state = tl.arange(0, BLOCK_P)[None, :]
+    run = tl.arange(0, RUNS)[:, None]
+    lambda_re, lambda_im, inverse_re, inverse_im, scale, weight, bias = _load_parameters(
+        lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
+    )
+    carry_re = tl.zeros([RUNS, BLOCK_P], tl.float32)
+    carry_im = tl.zeros([RUNS, BLOCK_P], tl.float32)
+    for block in range(0, length, RUN * RUNS):
+        first = block + run * RUN
+        inputs = ()
+        for r in tl.static_range(RUN):
+            live = (first + r < length) & (state < P)
+            at = (first + r) * (2 * P) + state
+            inputs = inputs + (
+                (
+                    tl.load(gaps_ptr + first + r, mask=first + r < length, other=0.0).to(tl.float32),
+                    tl.load(drive_ptr + at, mask=live, other=0.0).to(tl.float32),
+                    tl.load(drive_ptr + at + P, mask=live, other=0.0).to(tl.float32),
+                ),
+            )
+        map_re = tl.full([RUNS, BLOCK_P], 1.0, tl.float32)
+        map_im = tl.zeros([RUNS, BLOCK_P], tl.float32)
+        x_re = tl.zeros([RUNS, BLOCK_P], tl.float32)
+        x_im = tl.zeros([RUNS, BLOCK_P], tl.float32)
+        partial = ()
+        for r in tl.static_range(RUN):
+            gap, drive_re, drive_im = inputs[r]
+            step = _step(gap, scale, weight, bias, HAS_MAP)
+            grow_re, grow_im, decay_re, decay_im = complex_expm1(lambda_re * step, lambda_im * step)
+            factor_re = grow_re * inverse_re - grow_im * inverse_im
+            factor_im = grow_re * inverse_im + grow_im * inverse_re
+            map_re, map_im, x_re, x_im = _compose(
+                map_re, map_im, x_re, x_im, decay_re, decay_im,
+                factor_re * drive_re - factor_im * drive_im, factor_re * drive_im + factor_im * drive_re,
+            )  # fmt: skip
+            partial = partial + ((map_re, map_im, x_re, x_im),)
+        in_re, in_im, carry_re, carry_im = _join_runs(
+            map_re, map_im, x_re, x_im, carry_re, carry_im, RUNS, BLOCK_P
+        )
+        for r in tl.static_range(RUN):
+            map_re, map_im, x_re, x_im = partial[r]
+            live = (first + r < length) & (state < P)
+            at = (first + r) * (2 * P) + state
+            tl.store(states_ptr + at, x_re + map_re * in_re - map_im * in_im, mask=live)
+            tl.store(states_ptr + at + P, x_im + map_re * in_im + map_im * in_re, mask=live)
+
+
+@triton.jit
+def _backward_kernel(
+    drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
+    grad_ptr, grad_drive_ptr, grad_gaps_ptr, partial_ptr,
+    P: tl.constexpr, HAS_MAP: tl.constexpr, GRAD_GAPS: tl.constexpr,
+    BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
+):  # fmt: skip
+    """Run the adjoint g_k = grad_k + conj(decay_(k+1)) g_(k+1) from the sequence's end; row 0 holds the last tokens.
+
+    Gradients of a complex value are d/dRe + i d/dIm, so they pass a holomorphic y = f(z) by conj(f'). With
+    m_k = decay_k (Λ x_(k-1) + drive_k): dL/ds_k = Re(g_k conj(m_k)), since the zero-order hold's coefficient c has
+    dc/ds = decay, and conj(Λ) dL/dΛ = Σ g_k conj(s_k m_k - c_k drive_k).
+    """
+    start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
+    length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
+    gaps_ptr += start
+    grad_gaps_ptr += start
+    drive_ptr += start * (2 * P)
+    states_ptr += start * (2 * P)
+    grad_ptr += start * (2 * P)
+    grad_drive_ptr += start * (2 * P)
+    state = tl.arange(0, BLOCK_P)[None, :]
+    run = tl.arange(0, RUNS)[:, None]
+    lambda_re, lambda_im, inverse_re, inverse_im, scale, weight, bias = _load_parameters(
+        lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
+    )
+    zero = tl.zeros([RUNS, BLOCK_P], tl.float32)
+    carry_re, carry_im = zero, zero
+    sum_lambda_re, sum_lambda_im, sum_log_step, sum_weight, sum_bias = zero, zero, zero, zero, zero
+    for back in range(0, length, RUN * RUNS):
+        last = length - 1 - back - run * RUN
+        inputs = ()
+        for r in tl.static_range(RUN):
+            live = (last - r >= 0) & (state < P)
+            at = (last - r) * (2 * P) + state
+            has_previous = (last - r >= 1) & (state < P)
+            inputs = inputs + (
+                (
+                    tl.load(gaps_ptr + last - r, mask=last - r >= 0, other=0.0).to(tl.float32),
+                    tl.load(grad_ptr + at, mask=live, other=0.0).to(tl.float32),
+                    tl.load(grad_ptr + at + P, mask=live, other=0.0).to(tl.float32),
+                    tl.load(drive_ptr + at, mask=live, other=0.0).to(tl.float32),
+                    tl.load(drive_ptr + at + P, mask=live, other=0.0).to(tl.float32),
+                    tl.load(states_ptr + at - 2 * P, mask=has_previous, other=0.0).to(tl.float32),
+                    tl.load(states_ptr + at - P, mask=has_previous, other=0.0).to(tl.float32),
+                ),
+            )
+        # What flows to the token before is conj(decay) g; a row maps v to map·v + flow.
+        map_re, map_im = zero + 1.0, zero
+        flow_re, flow_im = zero, zero
+        partial = ()
+        for r in tl.static_range(RUN):
+            gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
+            step = _step(gap, scale, weight, bias, HAS_MAP)
+            grow_re, grow_im, decay_re, decay_im = complex_expm1(lambda_re * step, lambda_im * step)
+            g_re, g_im = grad_re + flow_re, grad_im + flow_im
+            partial = partial + ((step, grow_re, grow_im, decay_re, decay_im, map_re, map_im, g_re, g_im),)
+            flow_re = decay_re * g_re + decay_im * g_im
+            flow_im = decay_re * g_im - decay_im * g_re
+            map_re, map_im = decay_re * map_re + decay_im * map_im, decay_re * map_im - decay_im * map_re
+        in_re, in_im, carry_re, carry_im = _join_runs(
+            map_re, map_im, flow_re, flow_im, carry_re, carry_im, RUNS, BLOCK_P
+        )
+        for r in tl.static_range(RUN):
+            gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
+            step, grow_re, grow_im, decay_re, decay_im, map_re, map_im, g_re, g_im = partial[r]
+            g_re += map_re * in_re - map_im * in_im
+            g_im += map_re * in_im + map_im * in_re
+            factor_re = grow_re * inverse_re - grow_im * inverse_im
+            factor_im = grow_re * inverse_im + grow_im * inverse_re
+            grad_drive_re = factor_re * g_re + factor_im * g_im
+            grad_drive_im = factor_re * g_im - factor_im * g_re
+            live = (last - r >= 0) & (state < P)
+            at = (last - r) * (2 * P) + state
+            tl.store(grad_drive_ptr + at, grad_drive_re, mask=live)
+            tl.store(grad_drive_ptr + at + P, grad_drive_im, mask=live)
+
+            inner_re = lambda_re * previous_re - lambda_im * previous_im + drive_re
+            inner_im = lambda_re * previous_im + lambda_im * previous_re + drive_im
+            m_re = decay_re * inner_re - decay_im * inner_im
+            m_im = decay_re * inner_im + decay_im * inner_re
+            grad_step = g_re * m_re + g_im * m_im
+            sum_log_step += grad_step * step
+            # g conj(c drive) = (g conj(c)) conj(drive) = grad_drive conj(drive).
+            sum_lambda_re += step * grad_step - grad_drive_re * drive_re - grad_drive_im * drive_im
+            sum_lambda_im += step * (g_im * m_re - g_re * m_im) - grad_drive_im * drive_re + grad_drive_re * drive_im
+            if HAS_MAP or GRAD_GAPS:
+                slope = grad_step * scale
+                if HAS_MAP:
+                    log_gap = tl.log(1.0 + gap)
+                    slope *= sigmoid(weight * log_gap + bias)
+                    sum_weight += slope * log_gap
+                    sum_bias += slope
+                    slope *= weight / (1.0 + gap)
+                if GRAD_GAPS:
+                    grad_gap = tl.sum(tl.where(state < P, slope, 0.0), 1)[:, None]
+                    tl.store(grad_gaps_ptr + last - r, grad_gap, mask=last - r >= 0)
+    # Σ g conj(q) = conj(Λ) dL/dΛ.
+    grad_lambda_re = sum_lambda_re * inverse_re + sum_lambda_im * inverse_im
+    grad_lambda_im = sum_lambda_im * inverse_re - sum_lambda_re * inverse_im
+    partial_ptr += tl.program_id(0).to(tl.int64) * ((5 if HAS_MAP else 3) * P)
+    column = tl.arange(0, BLOCK_P)
+    live = column < P
+    tl.store(partial_ptr + column, tl.sum(grad_lambda_re, 0), mask=live)
+    tl.store(partial_ptr + P + column, tl.sum(grad_lambda_im, 0), mask=live)
+    tl.store(partial_ptr + 2 * P + column, tl.sum(sum_log_step, 0), mask=live)
+    if HAS_MAP:
+        tl.store(partial_ptr + 3 * P + column, tl.sum(sum_weight, 0), mask=live)
+        tl.store(partial_ptr + 4 * P + column, tl.sum(sum_bias, 0), mask=live)
