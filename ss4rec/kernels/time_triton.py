@@ -5,7 +5,7 @@ states that are returned. One program walks through one sequence in blocks of `R
 rows of threads scans `RUN` consecutive tokens alone, the rows' results are joined by one scan of `RUNS` elements,
 and every row adds what came in from its left. All loads of a block are issued before the first use.
 """
-# ruff: noqa: ANN001, ANN201 - arguments of Triton functions are pointers and tensors of the kernel language.
+# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -137,7 +137,9 @@ def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, RUNS: tl.constexp
 
 
 @triton.jit
-def _load_parameters(lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP: tl.constexpr):
+def _load_parameters(
+    lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP: tl.constexpr
+):
     """Load Λ, 1/Λ, exp(log_step) and the gap map; columns beyond P decay at rate 1."""
     live = state < P
     lambda_re = tl.load(lambda_re_ptr + state, mask=live, other=-1.0).to(tl.float32)
@@ -302,7 +304,9 @@ def _backward_kernel(
             sum_log_step += grad_step * step
             # g conj(c drive) = (g conj(c)) conj(drive) = grad_drive conj(drive).
             sum_lambda_re += step * grad_step - grad_drive_re * drive_re - grad_drive_im * drive_im
-            sum_lambda_im += step * (g_im * m_re - g_re * m_im) - grad_drive_im * drive_re + grad_drive_re * drive_im
+            sum_lambda_im += (
+                step * (g_im * m_re - g_re * m_im) - grad_drive_im * drive_re + grad_drive_re * drive_im
+            )
             if HAS_MAP or GRAD_GAPS:
                 slope = grad_step * scale
                 if HAS_MAP:

@@ -80,6 +80,11 @@ class Segments:
         return self.host_offsets_S1.to(self.device, torch.int32, non_blocking=True)
 
     @cached_property
+    def first_S(self) -> Tensor:
+        """Index of each sequence's first token, int64 on the device."""
+        return self.host_offsets_S1[:-1].to(self.device, non_blocking=True)
+
+    @cached_property
     def last_S(self) -> Tensor:
         """Index of each sequence's last token, int64 on the device."""
         return (self.host_offsets_S1[1:] - 1).to(self.device, non_blocking=True)
@@ -106,7 +111,10 @@ class Segments:
         order_T = torch.empty_like(inverse_T)
         order_T[inverse_T] = torch.arange(self.num_tokens)
         return TimeMajor(
-            order_T.to(self.device), inverse_T.to(self.device), tuple(starts_L.tolist()), tuple(active_L.tolist())
+            order_T.to(self.device),
+            inverse_T.to(self.device),
+            tuple(starts_L.tolist()),
+            tuple(active_L.tolist()),
         )
 
     @cached_property

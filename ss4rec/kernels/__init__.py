@@ -1,0 +1,92 @@
+"""Choice of the scans' implementations.
+
+`auto` takes the fastest that is there and names it; what is asked for by name is taken or refused, never replaced.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ss4rec.errors import BackendError
+
+
+@dataclass(frozen=True)
+class TimeBackend:
+    """An implementation of the time-aware scan; signature: `ss4rec.kernels.naive.time_scan`."""
+
+    name: str
+    time_scan: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class RelationBackend:
+    """An implementation of the relation-aware scan and its convolution; signatures as in `ss4rec.kernels.naive`."""
+
+    name: str
+    causal_conv: Callable[..., Tensor]
+    selective_scan: Callable[..., Tensor]
+
+
+def resolve_time_backend(name: str, device: torch.device | str) -> TimeBackend:
+    """Return the time-aware scan called `name` (`auto`, `reference`, `triton`) for tensors on `device`.
+
+    Raises:
+        BackendError: if it was asked for by name and cannot run here, with what to install.
+    """
+    kind = torch.device(device).type
+    if name == "auto":
+        name = "triton" if kind == "cuda" and _missing("triton") is None else "reference"
+    module = _load(name, kind, {"reference": "time_torch", "triton": "time_triton"})
+    return TimeBackend(name, module.time_scan)
+
+
+def resolve_relation_backend(name: str, device: torch.device | str) -> RelationBackend:
+    """Return the relation-aware scan called `name` (`auto`, `reference`, `mamba_ssm`, `triton`) for `device`.
+
+    Raises:
+        BackendError: if it was asked for by name and cannot run here, with what to install.
+    """
+    kind = torch.device(device).type
+    if name == "auto":
+        faster = ["triton", "mamba_ssm"] if kind == "cuda" else []
+        name = next((one for one in faster if _missing(one) is None), "reference")
+    files = {"reference": "relation_torch", "mamba_ssm": "relation_mamba", "triton": "relation_triton"}
+    module = _load(name, kind, files)
+    return RelationBackend(name, module.causal_conv, module.selective_scan)
+
+
+@cache
+def _missing(name: str) -> str | None:
+    """Return what has to be installed before backend `name` can run, or None."""
+    if name == "triton" and find_spec("triton") is None:
+        return "the package triton is missing; a CUDA build of torch brings it (https://pytorch.org)"
+    absent = [one for one in ("mamba_ssm", "causal_conv1d") if find_spec(one) is None]
+    if name == "mamba_ssm" and absent:
+        return f"missing: {', '.join(absent)}; pip install 'ss4rec[gpu]' with a CUDA compiler there (docs/install.md)"
+    return None
+
+
+def _load(name: str, device_type: str, files: dict[str, str]) -> ModuleType:
+    """Import the module of backend `name`, or say why it cannot run on this kind of device."""
+    if name not in files:
+        raise BackendError(f"backend {name!r} is unknown; choose one of: auto, {', '.join(files)}")
+    if name != "reference" and (reason := _missing(name)) is not None:
+        raise BackendError(f"backend {name!r}: {reason}")
+    if name != "reference" and device_type != "cuda":
+        raise BackendError(
+            f"backend {name!r} needs a CUDA device, the model is on {device_type!r}; use 'reference'"
+        )
+    try:
+        return importlib.import_module(f"ss4rec.kernels.{files[name]}")
+    except ImportError as error:
+        raise BackendError(
+            f"backend {name!r} is installed but cannot be imported ({error}); reinstall it or choose 'reference'"
+        ) from error

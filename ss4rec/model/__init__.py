@@ -1,0 +1,1 @@
+"""The SS4Rec model and its objectives."""

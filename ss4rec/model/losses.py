@@ -1,0 +1,134 @@
+"""Objectives over packed tokens: the sum over all targets, so that workers can divide by a global count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    *,
+    chunk_tokens: int = 8192,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, int]:
+    """Sum the full-softmax cross entropy over tokens that have a target.
+
+    Logits exist for `chunk_tokens` targets at a time; their gradients are computed with them, so nothing of size T x V
+    is ever stored. Under autocast the matrix products are in its type, everything else is in float32 or wider.
+
+    Args:
+        hidden_TD: hidden states.
+        weight_VD: item rows; row 0 (padding) takes no part.
+        targets_T: item indices; 0 means no target.
+        chunk_tokens: targets whose logits are in memory at one time.
+        label_smoothing: mass that is spread evenly over all items.
+
+    Returns:
+        The sum and the number of targets.
+    """
+    rows = targets_T.nonzero().squeeze(1)
+    device = hidden_TD.device.type
+    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
+    total: Tensor = _ChunkedCrossEntropy.apply(
+        hidden_TD.index_select(0, rows),
+        weight_VD,
+        targets_T.index_select(0, rows) - 1,
+        chunk_tokens,
+        label_smoothing,
+        kind,
+        torch.is_grad_enabled(),
+    )
+    return total, rows.numel()
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Loss sum and both gradients in one pass over the logits; classes are the items without padding."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_RD: Tensor,
+        weight_VD: Tensor,
+        classes_R: Tensor,
+        chunk_tokens: int,
+        smoothing: float,
+        kind: torch.dtype,
+        needs_grad: bool,
+    ) -> Tensor:
+        wide = torch.promote_types(weight_VD.dtype, torch.float32)
+        items_ID = weight_VD[1:].to(kind)
+        grad_hidden_RD = torch.empty_like(hidden_RD)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide)
+        total = torch.zeros((), dtype=wide, device=weight_VD.device)
+        for first in range(0, hidden_RD.shape[0], chunk_tokens):
+            part = slice(first, first + chunk_tokens)
+            hidden_CD, classes_C1 = hidden_RD[part].to(kind), classes_R[part, None]
+            logits_CI = (hidden_CD @ items_ID.T).to(wide)
+            log_sum_C1 = logits_CI.logsumexp(1, keepdim=True)
+            total += log_sum_C1.sum() - (1 - smoothing) * logits_CI.gather(1, classes_C1).sum()
+            if smoothing:
+                total -= smoothing * logits_CI.mean(1).sum()
+            if not needs_grad:
+                continue
+            grad_CI = logits_CI.sub_(log_sum_C1).exp_()
+            if smoothing:
+                grad_CI -= smoothing / grad_CI.shape[1]
+            grad_CI.scatter_add_(1, classes_C1, torch.full_like(log_sum_C1, smoothing - 1))
+            narrow_CI = grad_CI.to(kind)
+            grad_hidden_RD[part] = narrow_CI @ items_ID
+            grad_weight_VD[1:] += narrow_CI.T @ hidden_CD
+        if needs_grad:
+            ctx.save_for_backward(grad_hidden_RD, grad_weight_VD.to(weight_VD.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden_RD, grad_weight_VD = ctx.saved_tensors
+        return (
+            (grad * grad_hidden_RD).to(grad_hidden_RD.dtype),
+            grad * grad_weight_VD,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def bpr(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    negatives: int,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, int]:
+    """Sum -log σ(positive - negative), averaged over a target's negatives, over tokens that have a target (BPR).
+
+    Negatives are uniform over all items but the target.
+
+    Args:
+        hidden_TD: hidden states.
+        weight_VD: item rows; row 0 (padding) is never drawn.
+        targets_T: item indices; 0 means no target.
+        negatives: negatives per target.
+        generator: source of randomness on the device of `hidden_TD`.
+
+    Returns:
+        The sum (float32 or wider) and the number of targets.
+    """
+    rows = targets_T.nonzero().squeeze(1)
+    targets_R1 = targets_T.index_select(0, rows)[:, None]
+    drawn_RG = torch.randint(
+        1, weight_VD.shape[0] - 1, (rows.numel(), negatives), generator=generator, device=hidden_TD.device
+    )
+    drawn_RG = drawn_RG + (drawn_RG >= targets_R1)
+    hidden_RD = hidden_TD.index_select(0, rows).to(weight_VD.dtype)
+    candidates_RHD = F.embedding(torch.cat([targets_R1, drawn_RG], dim=1), weight_VD)
+    scores_RH = (candidates_RHD * hidden_RD[:, None, :]).sum(2)
+    return -F.logsigmoid(scores_RH[:, :1] - scores_RH[:, 1:]).mean(1).sum(), rows.numel()

@@ -1,0 +1,59 @@
+"""The relation-aware SSM: a Mamba-1 layer whose step depends on the items alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ss4rec.config import ModelConfig
+from ss4rec.kernels import RelationBackend
+from ss4rec.model.init import log_uniform
+from ss4rec.model.segments import Segments
+
+DIM_PER_STEP_RANK = 16
+"""Mamba's rule for the rank of the step projection: ceil(dim / 16)."""
+MAMBA_STEPS = (0.001, 0.1)
+"""Range of Mamba's own initial steps (`dt_init="mamba"`)."""
+
+
+class RelationSSM(nn.Module):
+    """Mamba-1 (arXiv 2312.00752, section 3.4): projection, causal convolution, selective scan, gate, projection."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inner, states = config.expand * config.dim, config.relation_states
+        self.sizes = [math.ceil(config.dim / DIM_PER_STEP_RANK), states, states]
+        self.in_proj = _linear(config.dim, 2 * inner, config.init_std)
+        # torch's own initialisation of a depthwise convolution, which RecBole's initialiser leaves alone.
+        bound = 1 / math.sqrt(config.conv_width)
+        self.conv_weight = nn.Parameter(torch.empty(inner, config.conv_width).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.empty(inner).uniform_(-bound, bound))
+        self.x_proj = _linear(inner, sum(self.sizes), config.init_std)
+        self.dt_proj = _linear(self.sizes[0], inner, config.init_std)
+        self.dt_bias = nn.Parameter(torch.zeros(inner))
+        if config.dt_init == "mamba":
+            step_E = log_uniform(inner, *MAMBA_STEPS).exp()
+            self.dt_bias = nn.Parameter(torch.log(torch.expm1(step_E)))  # the inverse of softplus
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, states + 1)).repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out_proj = _linear(inner, config.dim, config.init_std)
+
+    def forward(self, values_TD: Tensor, segments: Segments, backend: RelationBackend) -> Tensor:
+        """Return `[T, D]` for inputs `[T, D]`."""
+        u_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
+        u_TE = backend.causal_conv(u_TE, self.conv_weight, self.conv_bias, segments)
+        rank_TR, B_TN, C_TN = self.x_proj(u_TE).split(self.sizes, dim=1)
+        A_EN = -torch.exp(self.A_log)
+        y_TE = backend.selective_scan(
+            u_TE, self.dt_proj(rank_TR), A_EN, B_TN, C_TN, self.skip, z_TE, self.dt_bias, segments
+        )
+        return self.out_proj(y_TE)
+
+
+def _linear(inputs: int, outputs: int, deviation: float) -> nn.Linear:
+    """Return a linear map without bias, drawn from N(0, deviation)."""
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=deviation)
+    return linear
