@@ -1,0 +1,58 @@
+"""What can be evaluated: anything that scores all items for a batch of users."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ss4rec.data.batch import EvalBatch
+from ss4rec.model.segments import Segments
+
+if TYPE_CHECKING:
+    from ss4rec.model.ss4rec import SS4Rec
+
+
+class Scorer(Protocol):
+    """Scores every item for every user of a batch; higher is better."""
+
+    uses_target_time: bool
+    """Whether scores depend on `target_time_known`; if not, both settings share one pass."""
+
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
+        """Return `scores_BV`, V = items + 1 with padding in column 0.
+
+        With `target_time_known=False` a scorer must look at neither `target_times_S` nor anything made from it.
+        """
+        ...
+
+
+class ModelScorer:
+    """SS4Rec as a scorer.
+
+    A model trained with `target_time=True` reads the time until the target as its last gap. Where that time is
+    taken as unknown, `unknown_gap_s` stands in for it. A model trained with `target_time=False` never sees
+    it, so both settings are the same by construction.
+
+    Args:
+        model: the model, on the device that it runs on; is switched to evaluation mode.
+        unknown_gap_s: the median training gap in seconds (`Manifest.median_gap_s`).
+        target_time: `config.data.target_time` of the model's run.
+    """
+
+    def __init__(self, model: SS4Rec, unknown_gap_s: float, target_time: bool) -> None:
+        self.model = model.eval()
+        self.unknown_gap_s = unknown_gap_s
+        self.uses_target_time = target_time
+        self.device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
+        """Return `scores_BV` on the model's device."""
+        segments = Segments(batch.offsets_S1, self.device)
+        gaps_T = batch.gaps_T.to(self.device)
+        if self.uses_target_time and not target_time_known:
+            gaps_T = gaps_T.index_fill(0, segments.last_S, self.unknown_gap_s)
+        hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments)
+        return self.model.scores(hidden_TD[segments.last_S])

@@ -1,0 +1,220 @@
+"""A trained run as a library object: a history of source item ids and times in, scores or the best items out.
+
+recommender = ss4rec.load("runs/ml-1m")
+recommender.recommend(items=[1193, 661], times=[978300760, 978302109], k=5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from ss4rec.config import DataConfig
+from ss4rec.errors import UsageError
+from ss4rec.model.segments import Segments
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.runs import ITEMS_FILE, RunFolder, load_model
+
+BATCH_HISTORIES = 256
+ItemId = int | str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item."""
+
+    item: ItemId
+    """Source id, as in the ratings file."""
+    score: float
+    """The model's logit; comparable within one history only."""
+    title: str | None
+    """Title, where the source has one."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What one user did, in any order and of any length; the model sees the last `max_len` events."""
+
+    items: Sequence[ItemId]
+    """Source ids."""
+    times: Sequence[int]
+    """Unix seconds of each event."""
+    target_time: int | None = None
+    """Moment for which to recommend, unix seconds; None: the median training gap after the last event."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A history in the model's terms, oldest event first."""
+
+    items_T: npt.NDArray[np.int64]
+    """Item indices, not cut."""
+    gaps_T: npt.NDArray[np.float32]
+
+
+class Recommender:
+    """A model with its vocabulary; build it with `load`.
+
+    Args:
+        model: in evaluation mode, on the device that it runs on.
+        data: how the run cut its sequences.
+        unknown_gap_s: gap from the last event to a moment that is not given, in seconds.
+        item_ids: source id of item index 1, 2, ...
+        titles: title of item index 1, 2, ...
+    """
+
+    def __init__(
+        self,
+        model: SS4Rec,
+        data: DataConfig,
+        unknown_gap_s: float,
+        item_ids: Sequence[ItemId],
+        titles: Sequence[str | None],
+    ) -> None:
+        self.model = model
+        self.data = data
+        self.unknown_gap_s = unknown_gap_s
+        self.item_ids = list(item_ids)
+        self.titles = list(titles)
+        self.index = {item: number for number, item in enumerate(self.item_ids, start=1)}
+        self.device = next(model.parameters()).device
+
+    def scores(
+        self,
+        items: Sequence[ItemId],
+        times: Sequence[int],
+        target_time: int | None = None,
+        *,
+        ignore_unknown: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Return the score of every item, in the order of `item_ids`.
+
+        Args:
+            items: source ids of the history.
+            times: unix seconds of each event.
+            target_time: moment for which to score; None: the median training gap after the last event.
+            ignore_unknown: leave out items that the run does not know, instead of refusing them.
+
+        Raises:
+            UsageError: for an empty history, unknown items, lengths that differ, or a moment before the last event.
+        """
+        encoded = self._encode(History(items, times, target_time), ignore_unknown)
+        return self._scores([encoded])[0, 1:].cpu().numpy()
+
+    def recommend(
+        self,
+        items: Sequence[ItemId],
+        times: Sequence[int],
+        k: int = 10,
+        target_time: int | None = None,
+        *,
+        exclude_seen: bool = True,
+        ignore_unknown: bool = False,
+    ) -> list[Recommendation]:
+        """Return the `k` best items for one history, best first; arguments and errors as for `scores`."""
+        history = History(items, times, target_time)
+        return self.recommend_many([history], k, exclude_seen=exclude_seen, ignore_unknown=ignore_unknown)[0]
+
+    def recommend_many(
+        self,
+        histories: Sequence[History],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        ignore_unknown: bool = False,
+    ) -> list[list[Recommendation]]:
+        """Return the `k` best items for each history, fewer where fewer are left; errors as for `scores`."""
+        if k < 1:
+            raise UsageError(f"k is {k}; ask for at least 1 recommendation")
+        encoded = [self._encode(history, ignore_unknown) for history in histories]
+        found: list[list[Recommendation]] = []
+        for first in range(0, len(encoded), BATCH_HISTORIES):
+            found += self._best(encoded[first : first + BATCH_HISTORIES], k, exclude_seen)
+        return found
+
+    def _encode(self, history: History, ignore_unknown: bool) -> _Encoded:
+        """Look up items, order them by time and compute gaps in the way the run was trained."""
+        if len(history.items) != len(history.times):
+            raise UsageError(
+                f"{len(history.items)} items but {len(history.times)} times; give one time for each item"
+            )
+        indices = np.array([self.index.get(item, 0) for item in history.items], dtype=np.int64)
+        unknown = [item for item, index in zip(history.items, indices, strict=True) if index == 0]
+        if unknown and not ignore_unknown:
+            raise UsageError(
+                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file, "
+                "ignore_unknown=True leaves them out"
+            )
+        if not indices.any():
+            raise UsageError("the history has no known item; a sequential recommender needs at least one")
+        times_T = np.asarray(history.times, dtype=np.int64)[indices > 0]
+        order_T = np.argsort(times_T, kind="stable")
+        return _Encoded(indices[indices > 0][order_T], self._gaps(times_T[order_T], history.target_time))
+
+    def _gaps(self, times_T: npt.NDArray[np.int64], target_time: int | None) -> npt.NDArray[np.float32]:
+        """Return the gap of each event in seconds, from int64 differences (`DataConfig.target_time`)."""
+        if target_time is not None and target_time < times_T[-1]:
+            raise UsageError(
+                f"target_time {target_time} is before the last event ({times_T[-1]}); give a later moment or none"
+            )
+        between = np.diff(times_T).astype(np.float32)
+        if not self.data.target_time:
+            return np.concatenate([np.zeros(1, np.float32), between])
+        last_s = self.unknown_gap_s if target_time is None else target_time - times_T[-1]
+        return np.append(between, np.float32(last_s))
+
+    @torch.inference_mode()
+    def _scores(self, encoded: Sequence[_Encoded]) -> Tensor:
+        """Return `scores_BV` of a batch, padding in column 0."""
+        cut = self.data.max_len
+        items_T = np.concatenate([e.items_T[-cut:] for e in encoded])
+        gaps_T = np.concatenate([e.gaps_T[-cut:] for e in encoded])
+        segments = Segments.from_lengths([min(len(e.items_T), cut) for e in encoded], self.device)
+        hidden_TD = self.model.encode(
+            torch.from_numpy(items_T).to(self.device), torch.from_numpy(gaps_T).to(self.device), segments
+        )
+        return self.model.scores(hidden_TD[segments.last_S]).float()
+
+    def _best(
+        self, encoded: Sequence[_Encoded], k: int, exclude_seen: bool
+    ) -> Iterator[list[Recommendation]]:
+        """Yield the best items of each history of a batch."""
+        scores_BV = self._scores(encoded)
+        if exclude_seen:
+            rows_X = np.repeat(np.arange(len(encoded)), [len(e.items_T) for e in encoded])
+            seen_X = np.concatenate([e.items_T for e in encoded])
+            scores_BV[torch.from_numpy(rows_X), torch.from_numpy(seen_X)] = -torch.inf
+        scores_BV[:, 0] = -torch.inf
+        best_BK, items_BK = scores_BV.topk(min(k, len(self.item_ids)), dim=1)
+        for scores_K, items_K in zip(best_BK.tolist(), items_BK.tolist(), strict=True):
+            yield [
+                Recommendation(self.item_ids[item - 1], score, self.titles[item - 1])
+                for score, item in zip(scores_K, items_K, strict=True)
+                if score > -np.inf
+            ]
+
+
+def load(run_dir: Path | str, device: str = "cpu") -> Recommender:
+    """Load the best checkpoint of a run.
+
+    Raises:
+        DataError: if `run_dir` is no run folder.
+        CheckpointError: if no checkpoint is intact.
+    """
+    run_dir = Path(run_dir)
+    model, config = load_model(run_dir, device)
+    vocabulary = pq.read_table(run_dir / ITEMS_FILE, columns=["source_id", "title"])
+    return Recommender(
+        model,
+        config.data,
+        RunFolder.open(run_dir).record().median_gap_s,
+        vocabulary["source_id"].to_pylist(),
+        vocabulary["title"].to_pylist(),
+    )
