@@ -1,0 +1,236 @@
+"""Statistics against naive loops, and against the mistakes that would make them lie."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from drift.distances import distances, mean_shift
+from drift.stats import (
+    Blocks,
+    at_least,
+    bootstrap_intervals,
+    bootstrap_mean,
+    change_point,
+    drop_test,
+    holm,
+    max_t,
+    permutation_test,
+    sign_flip_test,
+)
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+
+
+@dataclass(frozen=True)
+class Toy:
+    size: int
+    distance: str
+    width: float = 1.0
+
+
+RATING, LABELS = Toy(10, "w1", 0.5), Toy(4, "js")
+SIGNALS = [RATING, LABELS]
+
+
+def users(rng, count, shift=0.0, first=0, spread=0.45, rows=60, share=(0.4, 0.3, 0.2, 0.1)):
+    """Blocks of users who each have a mean of their own: rows of one user are alike."""
+    mean_N = 3.5 + shift + spread * rng.standard_normal(count)
+    stars_NR = np.clip(np.rint(2 * (mean_N[:, None] + 0.9 * rng.standard_normal((count, rows)))), 1, 10).astype(int)
+    ratings_NK = np.stack([np.bincount(row - 1, minlength=10) / rows for row in stars_NR])
+    labels_NK = rng.multinomial(rows, share, size=count) / rows
+    return Blocks(first + np.arange(count), np.hstack([ratings_NK, labels_NK]), np.ones((count, 2)))
+
+
+def test_distances_equal_scipy():
+    rng = np.random.default_rng(0)
+    ref, cur = rng.dirichlet(np.ones(14), 2)
+    ref, cur = (np.concatenate([x[:10] / x[:10].sum(), x[10:] / x[10:].sum()]) for x in (ref, cur))
+    w1, js = distances(ref, cur, SIGNALS)
+    stars = np.arange(10) * 0.5
+    assert w1 == pytest.approx(wasserstein_distance(stars, stars, ref[:10], cur[:10]))
+    assert js == pytest.approx(jensenshannon(ref[10:], cur[10:], base=2))
+    ks = distances(ref[:10], cur[:10], [Toy(10, "ks")])[0]
+    assert ks == pytest.approx(max(abs(ref[: i + 1].sum() - cur[: i + 1].sum()) for i in range(10)))
+
+
+def test_a_fall_has_a_negative_shift():
+    low, high = np.eye(10)[2], np.eye(10)[6]
+    assert mean_shift(high, low, [RATING])[0] == pytest.approx(-2.0)
+    assert mean_shift(low, high, [RATING])[0] == pytest.approx(2.0)
+
+
+def test_permutation_p_equals_a_naive_loop_over_all_labellings():
+    """With users on both sides: swaps of their blocks; the rest exchange labels."""
+    rng = np.random.default_rng(1)
+    ref, cur = users(rng, 6), users(rng, 6, shift=0.6, first=4)  # users 4 and 5 are on both sides
+    result = permutation_test(ref, cur, SIGNALS, 4000, np.random.default_rng(2))
+    assert result.effect_S == pytest.approx(distances(ref.mean(SIGNALS), cur.mean(SIGNALS), SIGNALS))
+
+    loop = np.random.default_rng(3)
+    singles = [*ref.sums_NK[:4], *cur.sums_NK[2:]]
+    count = 0
+    for _ in range(4000):
+        label = loop.permutation([0] * 4 + [1] * 4)
+        sides = [[], []]
+        for row, side in zip(singles, label, strict=True):
+            sides[side].append(row)
+        for i in range(2):
+            swap = loop.integers(2)
+            sides[swap].append(ref.sums_NK[4 + i])
+            sides[1 - swap].append(cur.sums_NK[i])
+        null = distances(np.mean(sides[0], axis=0), np.mean(sides[1], axis=0), SIGNALS)
+        count += null[0] >= result.effect_S[0] - 1e-9
+    assert result.p_S[0] == pytest.approx((1 + count) / 4001, abs=0.03)
+
+
+def test_whole_users_are_the_unit():
+    """Alarms without drift: 5 % when users are permuted; a test that permutes rows flags nearly always."""
+    rng = np.random.default_rng(4)
+    alarms, row_alarms = 0, 0
+    for _ in range(60):
+        ref, cur = users(rng, 80), users(rng, 80, first=80)
+        alarms += permutation_test(ref, cur, SIGNALS, 199, rng).p_max_S.min() <= 0.05
+        rows = [Blocks(np.arange(4800), _rows(side, rng), np.ones((4800, 2))) for side in (ref, cur)]
+        rows[1] = Blocks(rows[1].users_N + 4800, rows[1].sums_NK, rows[1].weights_NS)
+        row_alarms += permutation_test(*rows, SIGNALS, 39, rng).p_max_S.min() <= 0.05 if _ < 10 else 0
+    assert alarms <= 8
+    assert row_alarms >= 5
+
+
+def _rows(side, rng):
+    """Break users into 60 single events with the same marginals."""
+    rating = np.concatenate([np.repeat(np.eye(10), np.rint(row[:10] * 60).astype(int), axis=0) for row in side.sums_NK])
+    return np.hstack([rating, np.eye(4)[rng.integers(0, 4, len(rating))]])
+
+
+def test_a_user_with_many_windows_moves_as_one():
+    """Four heavy users with 50 windows each against four: 70 labellings, so p can't be small however many windows."""
+    rng = np.random.default_rng(5)
+    ref, cur = users(rng, 4, spread=0.0), users(rng, 4, shift=1.0, first=4, spread=0.0)
+    heavy = [Blocks(side.users_N, side.sums_NK * 50, side.weights_NS * 50) for side in (ref, cur)]
+    assert permutation_test(*heavy, SIGNALS, 999, rng).p_S[0] >= 1 / 70
+
+
+def test_planted_shift_is_found_and_signed():
+    rng = np.random.default_rng(6)
+    result = permutation_test(users(rng, 400), users(rng, 400, shift=-0.2, first=400), SIGNALS, 499, rng)
+    assert result.p_max_S[0] == pytest.approx(1 / 500)
+    assert result.shift_S[0] < -0.1
+    assert result.p_max_S[1] > 0.05
+
+
+def test_sign_flips_find_a_change_within_users_that_users_apart_would_hide():
+    rng = np.random.default_rng(7)
+    ref = users(rng, 60, spread=1.0)
+    moved = np.roll(ref.sums_NK[:, :10], -1, axis=1)
+    moved[:, 0] += moved[:, 9]
+    moved[:, 9] = 0
+    cur = Blocks(ref.users_N, np.hstack([moved, ref.sums_NK[:, 10:]]), ref.weights_NS)
+    result = sign_flip_test(ref, cur, SIGNALS, 499, rng)
+    assert result.p_max_S[0] == pytest.approx(1 / 500)
+    assert result.shift_S[0] < -0.3
+    assert result.p_S[1] == 1.0  # labels did not move at all
+
+
+def test_sign_flips_leave_out_users_who_lack_the_signal_on_one_side():
+    rng = np.random.default_rng(8)
+    ref, cur = users(rng, 30), users(rng, 30, shift=2.0)
+    cur.weights_NS[:15, 0] = 0
+    cur.sums_NK[:15, :10] = 0
+    both = sign_flip_test(ref, cur, SIGNALS, 99, np.random.default_rng(0))
+    half = sign_flip_test(ref.take(np.arange(15, 30)), cur.take(np.arange(15, 30)), SIGNALS, 99, np.random.default_rng(0))
+    assert both.effect_S[0] == pytest.approx(half.effect_S[0])
+
+
+def test_p_is_never_zero_and_counts_ties():
+    assert at_least(np.array([9.0]), np.zeros((99, 1)))[0] == 1 / 100
+    assert at_least(np.array([0.0]), np.zeros((99, 1)))[0] == 1.0
+
+
+def test_max_t_equals_a_loop():
+    rng = np.random.default_rng(9)
+    observed, null = rng.standard_normal(3) + 1.5, rng.standard_normal((199, 3)) * [1, 5, 0.1]
+    p, p_max = max_t(observed, null)
+    everything = np.vstack([observed, null])
+    z = (everything - everything.mean(0)) / everything.std(0)
+    for s in range(3):
+        assert p_max[s] == (1 + sum(max(row) + 1e-4 >= z[0, s] for row in z[1:])) / 200
+    assert (p_max >= p).all()
+
+
+def test_a_constant_signal_never_alarms_and_costs_nothing():
+    rng = np.random.default_rng(10)
+    null = np.hstack([rng.standard_normal((99, 1)), np.zeros((99, 1))])
+    p, p_max = max_t(np.array([3.0, 0.0]), null)
+    assert p[1] == p_max[1] == 1.0
+    assert p[0] == p_max[0]
+
+
+def test_holm_equals_the_textbook():
+    p = np.array([[0.010, 0.5], [0.04, 0.03], [0.005, 0.9], [0.6, 0.7]])
+    assert holm(p)[:, 0] == pytest.approx([0.03, 0.08, 0.02, 0.6])
+    assert holm(p)[1, 1] == pytest.approx(0.06)
+
+
+def test_holm_skips_failed_cells_and_keeps_room_for_planned_windows():
+    p = np.array([[0.01], [np.nan], [0.02]])
+    adjusted = holm(p)
+    assert adjusted[[0, 2], 0] == pytest.approx([0.02, 0.02])
+    assert np.isnan(adjusted[1, 0])
+    assert holm(p, planned=10)[[0, 2], 0] == pytest.approx([0.1, 0.18])
+
+
+def test_holm_holds_a_timeline_without_drift():
+    rng = np.random.default_rng(11)
+    runs = [(holm(rng.uniform(size=(34, 1))) <= 0.05).any() for _ in range(400)]
+    assert np.mean(runs) <= 0.08
+    assert np.mean([(rng.uniform(size=34) <= 0.05).any() for _ in range(400)]) >= 0.7  # what Holm prevents
+
+
+def test_bootstrap_covers_the_truth():
+    rng = np.random.default_rng(12)
+    inside = 0
+    truth = None
+    for _ in range(40):
+        ref, cur = users(rng, 200), users(rng, 200, shift=0.3, first=200)
+        if truth is None:
+            big = users(rng, 20000), users(rng, 20000, shift=0.3, first=20000)
+            truth = distances(big[0].mean(SIGNALS), big[1].mean(SIGNALS), SIGNALS)[0]
+        low, high = bootstrap_intervals(ref, cur, SIGNALS, 200, 0.95, rng)
+        inside += low[0] <= truth <= high[0]
+    assert inside >= 34
+
+
+def test_bootstrap_of_a_mean_equals_its_standard_error():
+    values = np.random.default_rng(13).integers(0, 2, 400).astype(float)
+    low, high = bootstrap_mean(values, 2000, 0.95, np.random.default_rng(0))
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.15)
+
+
+def test_a_drop_is_found_and_a_rise_is_not():
+    rng = np.random.default_rng(14)
+    before, after = (rng.uniform(size=600) < share for share in (0.3, 0.2))
+    assert drop_test(before.astype(float), after.astype(float), 499, rng) <= 0.01
+    assert drop_test(after.astype(float), before.astype(float), 499, rng) >= 0.95
+
+
+def test_a_step_is_dated():
+    rng = np.random.default_rng(15)
+    for step in (1, 4, 9):
+        means = np.stack([users(rng, 300, shift=0.2 * (w >= step)).mean(SIGNALS)[:10] for w in range(10)])
+        assert change_point(means, np.full(10, 300.0)) == step
+
+
+def test_change_point_equals_least_squares():
+    rng = np.random.default_rng(16)
+    means, weights = rng.uniform(size=(7, 1)), rng.uniform(1, 9, 7)
+
+    def residual(k):
+        parts = (slice(0, k), slice(k, 7))
+        return sum(weights[p] @ (means[p, 0] - np.average(means[p, 0], weights=weights[p])) ** 2 for p in parts)
+
+    best = min(range(1, 7), key=residual)
+    assert change_point(means, weights) == best
+    assert all(residual(best) <= residual(k) for k in range(1, 7))
+    assert all(a != b for a, b in pairwise(map(residual, range(1, 7))))
