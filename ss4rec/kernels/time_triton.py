@@ -106,7 +106,7 @@ def _tile(num_states: int) -> dict[str, int]:
 
 @triton.jit
 def _compose(left_re, left_im, left_x_re, left_x_im, right_re, right_im, right_x_re, right_x_im):
-    """Compose x -> left·x + left_x with the affine map that follows it (complex)."""
+    """Compose v -> left·v + left_x with the affine map that follows it (complex)."""
     return (
         left_re * right_re - left_im * right_im,
         left_re * right_im + left_im * right_re,
@@ -116,24 +116,30 @@ def _compose(left_re, left_im, left_x_re, left_x_im, right_re, right_im, right_x
 
 
 @triton.jit
-def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, RUNS: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Return what each row receives from the rows before it, and the carry behind the last row.
+def _compose_with_head(a, b, c, d, head_a, head_b, head_c, head_d, e, f, g, h, head_e, head_f, head_g, head_h):
+    """Compose two stretches of maps; a stretch is its whole map and its head, the map of all but its last element."""
+    head_e, head_f, head_g, head_h = _compose(a, b, c, d, head_e, head_f, head_g, head_h)
+    e, f, g, h = _compose(a, b, c, d, e, f, g, h)
+    return e, f, g, h, head_e, head_f, head_g, head_h
 
-    Row r maps an incoming value v to map·v + x; `carry` comes into row 0 (the same in all rows).
+
+@triton.jit
+def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, run, RUNS: tl.constexpr):
+    """Return what each row receives from the rows before it, and what leaves the last row.
+
+    Row r maps an incoming value v to map·v + x; `carry` comes into row 0.
     """
-    if RUNS == 1:
-        out_re = x_re + map_re * carry_re - map_im * carry_im
-        out_im = x_im + map_re * carry_im + map_im * carry_re
-        return carry_re, carry_im, out_re, out_im
-    map_re, map_im, x_re, x_im = tl.associative_scan((map_re, map_im, x_re, x_im), 0, _compose)
-    out_re = x_re + map_re * carry_re - map_im * carry_im
-    out_im = x_im + map_re * carry_im + map_im * carry_re
-    row = tl.arange(0, RUNS)[:, None] + tl.zeros([RUNS, BLOCK_P], tl.int32)
-    before = tl.maximum(row - 1, 0)
-    in_re = tl.where(row == 0, carry_re, tl.gather(out_re, before, 0))
-    in_im = tl.where(row == 0, carry_im, tl.gather(out_im, before, 0))
-    last = tl.full([RUNS, BLOCK_P], RUNS - 1, tl.int32)
-    return in_re, in_im, tl.gather(out_re, last, 0), tl.gather(out_im, last, 0)
+    zero = tl.zeros_like(map_re)
+    _, _, _, _, head_re, head_im, head_x_re, head_x_im = tl.associative_scan(
+        (map_re, map_im, x_re, x_im, zero + 1.0, zero, zero, zero), 0, _compose_with_head
+    )
+    in_re = head_x_re + head_re * carry_re - head_im * carry_im
+    in_im = head_x_im + head_re * carry_im + head_im * carry_re
+    out_re = x_re + map_re * in_re - map_im * in_im
+    out_im = x_im + map_re * in_im + map_im * in_re
+    carry_re = tl.sum(tl.where(run == RUNS - 1, out_re, 0.0), 0)[None, :]
+    carry_im = tl.sum(tl.where(run == RUNS - 1, out_im, 0.0), 0)[None, :]
+    return in_re, in_im, carry_re, carry_im
 
 
 @triton.jit
@@ -177,8 +183,8 @@ def _forward_kernel(
     lambda_re, lambda_im, inverse_re, inverse_im, scale, weight, bias = _load_parameters(
         lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
     )
-    carry_re = tl.zeros([RUNS, BLOCK_P], tl.float32)
-    carry_im = tl.zeros([RUNS, BLOCK_P], tl.float32)
+    carry_re = tl.zeros([1, BLOCK_P], tl.float32)
+    carry_im = tl.zeros([1, BLOCK_P], tl.float32)
     for block in range(0, length, RUN * RUNS):
         first = block + run * RUN
         inputs = ()
@@ -209,7 +215,7 @@ def _forward_kernel(
             )  # fmt: skip
             partial = partial + ((map_re, map_im, x_re, x_im),)
         in_re, in_im, carry_re, carry_im = _join_runs(
-            map_re, map_im, x_re, x_im, carry_re, carry_im, RUNS, BLOCK_P
+            map_re, map_im, x_re, x_im, carry_re, carry_im, run, RUNS
         )
         for r in tl.static_range(RUN):
             map_re, map_im, x_re, x_im = partial[r]
@@ -246,7 +252,8 @@ def _backward_kernel(
         lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
     )
     zero = tl.zeros([RUNS, BLOCK_P], tl.float32)
-    carry_re, carry_im = zero, zero
+    carry_re = tl.zeros([1, BLOCK_P], tl.float32)
+    carry_im = tl.zeros([1, BLOCK_P], tl.float32)
     sum_lambda_re, sum_lambda_im, sum_log_step, sum_weight, sum_bias = zero, zero, zero, zero, zero
     for back in range(0, length, RUN * RUNS):
         last = length - 1 - back - run * RUN
@@ -280,7 +287,7 @@ def _backward_kernel(
             flow_im = decay_re * g_im - decay_im * g_re
             map_re, map_im = decay_re * map_re + decay_im * map_im, decay_re * map_im - decay_im * map_re
         in_re, in_im, carry_re, carry_im = _join_runs(
-            map_re, map_im, flow_re, flow_im, carry_re, carry_im, RUNS, BLOCK_P
+            map_re, map_im, flow_re, flow_im, carry_re, carry_im, run, RUNS
         )
         for r in tl.static_range(RUN):
             gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
