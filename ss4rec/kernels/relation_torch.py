@@ -1,12 +1,28 @@
-"""The causal convolution and the relation-aware scan in plain torch."""
+"""The causal convolution and the relation-aware scan in plain torch, made for the caches of a CPU.
+
+The state of one token is E x N numbers (16 KB as published), 128 times its inputs, so the scan is bound by how often
+a state crosses the memory bus. Hence: groups of a few sequences are walked through one after another, in chunks of a
+few steps whose decays, states and gradients stay in the cache; states are kept at chunk boundaries only and computed
+again in the backward pass; what has no recurrence in it is one operation on a whole chunk. Layout `[rows, N, E]`: the
+long dimension innermost. benchmarks/NOTES.md has the formulations that lost.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ss4rec.model.segments import Segments
+from ss4rec.model.segments import Segments, TimeMajor
+
+GROUP_SEQUENCES = 16
+"""Sequences that are scanned together: enough for an operation to outlast its own dispatch."""
+CHUNK_ROWS = 128
+"""Tokens of a chunk, if a step has no more: three buffers of 128 x 16 KB fit the cache."""
 
 
 def causal_conv(values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: Segments) -> Tensor:
@@ -31,18 +47,142 @@ def selective_scan(
     delta_bias_E: Tensor,
     segments: Segments,
 ) -> Tensor:
-    """Compute `ss4rec.kernels.naive.selective_scan`."""
-    layout = segments.time_major
-    dtype = A_EN.dtype
-    dt_TE = F.softplus(delta_TE.to(dtype) + delta_bias_E)
-    steps_u = (dt_TE * u_TE)[layout.order_T].split(layout.active)
-    steps_dt = dt_TE[layout.order_T].split(layout.active)
-    steps_B = B_TN.to(dtype)[layout.order_T].split(layout.active)
-    steps_C = C_TN.to(dtype)[layout.order_T].split(layout.active)
-    state = A_EN.new_zeros(layout.active[0], *A_EN.shape)
-    rows = []
-    for active, drive, dt, B, C in zip(layout.active, steps_u, steps_dt, steps_B, steps_C, strict=True):
-        state = torch.exp(dt[:, :, None] * A_EN) * state[:active] + drive[:, :, None] * B[:, None, :]
-        rows.append(torch.einsum("sen,sn->se", state, C))
-    y_TE = torch.cat(rows)[layout.inverse_T]
-    return (y_TE + D_E * u_TE) * F.silu(z_TE.to(dtype))
+    """Compute `ss4rec.kernels.naive.selective_scan` in the type of `A_EN` (float32 or float64)."""
+    kind = A_EN.dtype
+    u_TE = u_TE.to(kind)
+    dt_TE = F.softplus(delta_TE.to(kind) + delta_bias_E)
+    y_TE = _Scan.apply(dt_TE * u_TE, dt_TE, A_EN, B_TN.to(kind), C_TN.to(kind), segments)
+    return torch.addcmul(y_TE, D_E, u_TE) * F.silu(z_TE.to(kind))
+
+
+class _Chunk(NamedTuple):
+    """Consecutive steps of a group."""
+
+    rows: slice
+    """Its rows in the group's time-major order."""
+    active: tuple[int, ...]
+    """Sequences that run at each of its steps."""
+
+
+def _chunks(layout: TimeMajor) -> Iterator[_Chunk]:
+    """Cut a group into chunks of about `CHUNK_ROWS` rows."""
+    steps = max(1, CHUNK_ROWS // layout.active[0])
+    for first in range(0, len(layout.active), steps):
+        active = layout.active[first : first + steps]
+        start = layout.starts[first]
+        yield _Chunk(slice(start, start + sum(active)), active)
+
+
+class _Buffers:
+    """Scratch memory for the chunks of one pass; a chunk uses the first rows of each buffer."""
+
+    def __init__(self, like_NE: Tensor, segments: Segments, count: int) -> None:
+        rows = min(segments.num_tokens, max(CHUNK_ROWS, GROUP_SEQUENCES))
+        self.all = [like_NE.new_empty(rows, *like_NE.shape) for _ in range(count)]
+
+    def first(self, rows: int) -> list[Tensor]:
+        """Return views of the first `rows` rows."""
+        return [buffer[:rows] for buffer in self.all]
+
+
+class _Scan(torch.autograd.Function):
+    """y_k = C_k·h_k with h_k = e^(dt_k A) h_(k-1) + drive_k B_k, drive = dt·u."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, drive_TE: Tensor, dt_TE: Tensor, A_EN: Tensor, B_TN: Tensor, C_TN: Tensor, segments: Segments
+    ) -> Tensor:
+        rate_NE = (A_EN.T * math.log2(math.e)).contiguous()  # exp2 takes half the time of exp
+        y_TE = torch.empty_like(drive_TE)
+        buffers = _Buffers(rate_NE, segments, 2)
+        boundaries = []
+        for layout in segments.time_major_groups(GROUP_SEQUENCES):
+            drive, dt, B, C = (values.index_select(0, layout.order_T) for values in (drive_TE, dt_TE, B_TN, C_TN))
+            y = torch.empty_like(drive)
+            carry = rate_NE.new_zeros(layout.active[0], *rate_NE.shape)
+            for rows, active in _chunks(layout):
+                boundaries.append(carry)
+                decay, state = buffers.first(rows.stop - rows.start)
+                _states(decay, state, carry, active, drive[rows], dt[rows], B[rows], rate_NE)
+                torch.bmm(C[rows, None, :], state, out=y[rows, None, :])
+                carry = state[-active[-1] :].clone()
+            y_TE.index_copy_(0, layout.order_T, y)
+        ctx.save_for_backward(drive_TE, dt_TE, rate_NE, B_TN, C_TN, *boundaries)
+        ctx.segments = segments
+        return y_TE
+
+    @staticmethod
+    def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        drive_TE, dt_TE, rate_NE, B_TN, C_TN, *boundaries = ctx.saved_tensors
+        inputs = (drive_TE, dt_TE, B_TN, C_TN)
+        grads = tuple(torch.empty_like(values) for values in inputs)
+        grad_A_NE = torch.zeros_like(rate_NE)
+        A_NE = rate_NE * math.log(2)
+        buffers = _Buffers(rate_NE, ctx.segments, 3)
+        groups = ctx.segments.time_major_groups(GROUP_SEQUENCES)
+        for layout in reversed(groups):
+            drive, dt, B, C, grad_y = (values.index_select(0, layout.order_T) for values in (*inputs, grad_TE))
+            group_grads = [torch.empty_like(values) for values in (drive, dt, B, C)]
+            flow = None
+            for rows, active in reversed(list(_chunks(layout))):
+                decay, state, grad = buffers.first(rows.stop - rows.start)
+                carry = boundaries.pop()
+                _states(decay, state, carry, active, drive[rows], dt[rows], B[rows], rate_NE)
+                grad_drive, grad_dt, grad_B, grad_C = (values[rows] for values in group_grads)
+                torch.bmm(grad_y[rows, None, :], state.transpose(1, 2), out=grad_C[:, None, :])
+                torch.mul(C[rows, :, None], grad_y[rows, None, :], out=grad)
+                flow = _adjoint(decay, state, grad, carry, active, flow)
+                torch.bmm(drive[rows, None, :], grad.transpose(1, 2), out=grad_B[:, None, :])
+                torch.bmm(B[rows, None, :], grad, out=grad_drive[:, None, :])
+                # `decay` now holds the gradient of dt·A.
+                torch.sum(torch.mul(decay, A_NE, out=grad), 1, out=grad_dt)
+                grad_A_NE += decay.mul_(dt[rows, None, :]).sum(0)
+            for whole, part in zip(grads, group_grads, strict=True):
+                whole.index_copy_(0, layout.order_T, part)
+        grad_drive_TE, grad_dt_TE, grad_B_TN, grad_C_TN = grads
+        return grad_drive_TE, grad_dt_TE, grad_A_NE.T, grad_B_TN, grad_C_TN, None
+
+
+def _states(
+    decay_RNE: Tensor,
+    state_RNE: Tensor,
+    carry_SNE: Tensor,
+    active: tuple[int, ...],
+    drive_RE: Tensor,
+    dt_RE: Tensor,
+    B_RN: Tensor,
+    rate_NE: Tensor,
+) -> None:
+    """Fill a chunk's decays 2^(dt·rate) and states; `carry_SNE` are the states before its first step."""
+    torch.mul(dt_RE[:, None, :], rate_NE, out=decay_RNE).exp2_()
+    torch.mul(drive_RE[:, None, :], B_RN[:, :, None], out=state_RNE)
+    before = carry_SNE
+    for count, decay, state in zip(active, decay_RNE.split(active), state_RNE.split(active), strict=True):
+        state.addcmul_(decay, before if before.shape[0] == count else before[:count])
+        before = state
+
+
+def _adjoint(
+    decay_RNE: Tensor,
+    state_RNE: Tensor,
+    grad_RNE: Tensor,
+    carry_SNE: Tensor,
+    active: tuple[int, ...],
+    flow_SNE: Tensor | None,
+) -> Tensor:
+    """Carry gradients of states back through a chunk and put those of dt·A = log(decay) in place of the decays.
+
+    `grad_RNE` holds what each state gets from its own output and then its whole gradient g. `flow_SNE` is what comes
+    from the chunk behind, decay·g of its first step; returns the same for the chunk before.
+    """
+    decays, grads = decay_RNE.split(active), grad_RNE.split(active)
+    befores = (carry_SNE, *state_RNE.split(active)[:-1])
+    if flow_SNE is not None:
+        grads[-1][: flow_SNE.shape[0]] += flow_SNE
+    for step in range(len(active) - 1, 0, -1):
+        torch.mul(decays[step], grads[step], out=decays[step])
+        grads[step - 1][: active[step]] += decays[step]
+        decays[step].mul_(befores[step][: active[step]])
+    flow_SNE = decays[0].mul_(grads[0]).clone()
+    decays[0].mul_(befores[0][: active[0]])
+    return flow_SNE
