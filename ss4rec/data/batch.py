@@ -139,8 +139,10 @@ def _tensors(batch: PackedBatch | EvalBatch) -> dict[str, Tensor]:
 
 def _to(batch: BatchType, device: torch.device | str, non_blocking: bool) -> BatchType:
     """Return `batch` with every tensor that is not an offset on `device`."""
-    moved = {
-        n: t.to(device, non_blocking=non_blocking) for n, t in _tensors(batch).items() if "offsets" not in n
+    moved: dict[str, Any] = {
+        name: tensor.to(device, non_blocking=non_blocking)
+        for name, tensor in _tensors(batch).items()
+        if not name.endswith("offsets_S1")
     }
     return replace(batch, **moved)
 

@@ -1,0 +1,94 @@
+"""The same batches as `LocalSource` through Ray Data: shards are read and cut in tasks anywhere on the cluster.
+
+One pipeline spans all remaining epochs, so nothing starts anew between them. Its rows are work items, one task each;
+the order of training is part of the items, and Ray only has to keep it (`preserve_order`). Each worker runs a pipeline
+of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext, ExecutionOptions, ExecutionResources
+
+from ss4rec.config import DataConfig
+from ss4rec.data.source import EVENT_BYTES, Item, SequenceSource
+
+TASK_CPUS = 0.5
+"""CPUs that one task asks for; less if a worker's share of the CPUs is less."""
+LOOK_AHEAD_BYTES = 64 << 20
+"""Object store that a pipeline may fill ahead of training, if three of its tables are not more."""
+
+
+class RaySource(SequenceSource):
+    """Reads shards in Ray Data tasks.
+
+    Args:
+        cpu_limit: CPUs that the data tasks of all workers may use together.
+        others: as in `SequenceSource`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        cpu_limit: float = 1.0,
+    ) -> None:
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.prefetch = data.prefetch_batches
+        self.cpus = cpu_limit / world
+        repeats = data.max_len / (data.max_len - data.overlap)
+        group_share = min(1.0, data.shuffle_shards / len(self.reader.paths)) / world
+        table_bytes = int(self.num_events * EVENT_BYTES * repeats * group_share)
+        self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * table_bytes)
+
+    def _map(
+        self, function: Callable[[Item], pa.Table], items: list[Item]
+    ) -> Generator[pa.Table, None, None]:
+        with DataContext.current(self._context()):
+            # Bytes, since Ray would store a tuple of dataclasses as an object of an extension type.
+            rows = [{"item": pickle.dumps(item)} for item in items]
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _run,
+                fn_args=(function,),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=min(TASK_CPUS, self.cpus),
+            )
+        batches = iter(
+            dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=self.prefetch)
+        )
+        try:
+            yield from batches
+        finally:
+            batches.close()
+
+    def _context(self) -> DataContext:
+        """Return settings for a quiet pipeline in order, with bounded CPUs and look-ahead."""
+        context = copy.deepcopy(DataContext.get_current())
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        # One block a task: a task that waits for its next block to be fetched would keep its CPU, and a worker that
+        # waits for another in a collective operation could then starve that other one for ever.
+        context.target_max_block_size = None
+        context.execution_options = ExecutionOptions(
+            preserve_order=True,
+            resource_limits=ExecutionResources(cpu=self.cpus, object_store_memory=self.look_ahead_bytes),
+        )
+        return context
+
+
+def _run(batch: pa.Table, function: Callable[[Item], pa.Table]) -> pa.Table:
+    """Do the one work item of a block."""
+    (item,) = batch["item"].to_pylist()
+    return function(pickle.loads(item))

@@ -1,0 +1,197 @@
+"""Where batches come from: one interface, and the source that reads shards in the worker's own process.
+
+Every source does the same pure work (`ShardReader`) and differs only in where it runs, so all give the same batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ss4rec.config import DataConfig
+from ss4rec.data.batch import EvalBatch, PackedBatch, collate_eval, collate_train
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.order import EpochOrder, Group
+from ss4rec.data.shards import read_shard, read_users
+from ss4rec.data.windows import Split, eval_sequences, num_train_windows, train_windows
+
+KEPT_BYTES = 1 << 30
+"""`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
+EVENT_BYTES = 12
+"""Bytes of one event in a window: item, target and gap."""
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class ShardReader:
+    """The work of a source: from shard files to the rows of one worker, as Arrow tables.
+
+    Args:
+        paths: the shard files.
+        data: how sequences are cut.
+        order: which windows come when.
+        rank: this worker.
+        world: number of workers.
+        keep: keep every shard's windows in memory once they are made.
+    """
+
+    paths: tuple[Path, ...]
+    data: DataConfig
+    order: EpochOrder
+    rank: int
+    world: int
+    keep: bool = False
+    kept: dict[int, pa.Table] = field(default_factory=dict, repr=False)
+
+    def windows(self, shard: int) -> pa.Table:
+        """Return all training windows of a shard."""
+        if shard in self.kept:
+            return self.kept[shard]
+        data = self.data
+        table = train_windows(
+            read_shard(self.paths[shard]),
+            max_len=data.max_len,
+            overlap=data.overlap,
+            target_time=data.target_time,
+        )
+        if self.keep:
+            self.kept[shard] = table
+        return table
+
+    def train_rows(self, work: tuple[Group, int]) -> pa.Table:
+        """Return this worker's windows of a group in the order of training, from a step of its epoch on."""
+        group, start_step = work
+        rows = self.order.share(group, self.rank, self.world, start_step)
+        return pa.concat_tables(self.windows(shard) for shard in group.shards).combine_chunks().take(rows)
+
+    def eval_rows(self, work: tuple[int, Split]) -> pa.Table:
+        """Return the evaluation sequences of this worker's users in a shard: those with user % world == rank."""
+        shard, split = work
+        table = read_shard(self.paths[shard])
+        mine = table["user"].to_numpy() % self.world == self.rank
+        return eval_sequences(
+            table.filter(pa.array(mine)),
+            split=split,
+            max_len=self.data.max_len,
+            target_time=self.data.target_time,
+        )
+
+
+class SequenceSource(ABC):
+    """One worker's batches. Close a generator (`contextlib.closing`) that is left before its end.
+
+    Args:
+        folder: prepared folder; on a cluster, a path that every node sees.
+        data: how sequences are cut and shuffled.
+        batch_size: windows a step over all workers.
+        seed: seed of the order.
+        rank: this worker.
+        world: number of workers.
+
+    Raises:
+        ConfigError: if a step would leave a worker without a window.
+        DataError: if the prepared folder cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, data: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        folder = Path(folder).absolute()
+        paths = tuple(Manifest.load(folder).shard_paths(folder))
+        users = read_users(folder)
+        self.num_users = users.num_rows
+        self.num_events = pc.sum(users["count"]).as_py()
+        windows_U = num_train_windows(users["count"].to_numpy(), data.max_len, data.overlap)
+        windows = np.bincount(users["shard"].to_numpy(), weights=windows_U, minlength=len(paths))
+        order = EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
+        order.check_world(world)
+        self.order = order
+        self.reader = ShardReader(paths, data, order, rank, world)
+
+    @abstractmethod
+    def _map(
+        self, function: Callable[[Item], pa.Table], items: list[Item]
+    ) -> Generator[pa.Table, None, None]:
+        """Yield `function(item)` of each item in order, in blocks of any size."""
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        """Return the steps of an epoch; they are the same for all."""
+        return self.order.steps_per_epoch
+
+    def train_batches(
+        self, start_epoch: int, start_step: int, end_epoch: int
+    ) -> Generator[tuple[int, int, PackedBatch], None, None]:
+        """Yield (epoch, step, batch) from one step on to the end of epoch `end_epoch - 1`.
+
+        Groups of shards that lie wholly before the first step are not read.
+        """
+        reader = self.reader
+        groups = self.order.remaining(start_epoch, start_step, end_epoch)
+        work = [(group, start_step if group.epoch == start_epoch else 0) for group in groups]
+        steps = [
+            (epoch, step)
+            for epoch in range(start_epoch, end_epoch)
+            for step in range(start_step if epoch == start_epoch else 0, self.order.steps_per_epoch)
+        ]
+        sizes = self.order.share_sizes(reader.rank, reader.world)
+        tables = self._map(reader.train_rows, work)
+        try:
+            rows = rebatch(tables, (int(sizes[step]) for _, step in steps))
+            for (epoch, step), table in zip(steps, rows, strict=True):
+                yield epoch, step, collate_train(table)
+        finally:
+            tables.close()
+
+    def eval_batches(self, split: Split, batch_users: int) -> Generator[EvalBatch, None, None]:
+        """Yield this worker's users once each; over all workers every user comes exactly once."""
+        reader = self.reader
+        mine = len(range(reader.rank, self.num_users, reader.world))
+        sizes = [batch_users] * (mine // batch_users) + [mine % batch_users] * (mine % batch_users > 0)
+        tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
+        try:
+            for table in rebatch(tables, sizes):
+                yield collate_eval(table)
+        finally:
+            tables.close()
+
+
+class LocalSource(SequenceSource):
+    """Reads shards in this process.
+
+    Holds the windows of one group of shards (`data.shuffle_shards`) at a time; windows of all shards stay in memory
+    from the first epoch on if they take less than `KEPT_BYTES`.
+    """
+
+    def __init__(
+        self, folder: Path, data: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        most_repeats = data.max_len / (data.max_len - data.overlap)
+        self.reader.keep = self.num_events * EVENT_BYTES * most_repeats <= KEPT_BYTES
+
+    def _map(
+        self, function: Callable[[Item], pa.Table], items: list[Item]
+    ) -> Generator[pa.Table, None, None]:
+        yield from map(function, items)
+
+
+def rebatch(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:
+    """Cut a stream of tables of any size into tables of the given sizes, which must add up to at most the stream."""
+    stream, parts, have = iter(tables), [], 0
+    for size in sizes:
+        while have < size:
+            table = next(stream)
+            parts.append(table)
+            have += table.num_rows
+        merged = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
+        yield merged.slice(0, size)
+        have -= size
+        parts = [merged.slice(size)] if have else []

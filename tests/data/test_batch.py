@@ -1,0 +1,74 @@
+import pyarrow as pa
+import pytest
+import torch
+
+from ss4rec.data.batch import collate_eval, collate_train
+
+WINDOWS = pa.table(
+    {
+        "user": pa.array([4, 4, 9, 2], pa.int32()),
+        "items": pa.array([[1, 2], [3], [4, 5, 6], [7]], pa.list_(pa.int32())),
+        "targets": pa.array([[2, 3], [4], [0, 6, 7], [8]], pa.list_(pa.int32())),
+        "gaps": pa.array([[0.0, 5.0], [1.0], [2.0, 3.0, 1e9], [7.0]], pa.list_(pa.float32())),
+    }
+)
+
+
+def layouts(table):
+    """Rows 1 to 3 of a table, as one slice, as many chunks, and through an index."""
+    chunks = pa.concat_tables([table.slice(1, 1), table.slice(0, 0), table.slice(2, 2)])
+    return [table.slice(1), chunks, table.take([1, 2, 3])]
+
+
+@pytest.mark.parametrize("rows", layouts(WINDOWS))
+def test_windows_are_packed(rows):
+    batch = collate_train(rows)
+    assert batch.users_S.tolist() == [4, 9, 2]
+    assert batch.items_T.tolist() == [3, 4, 5, 6, 7]
+    assert batch.targets_T.tolist() == [4, 0, 6, 7, 8]
+    assert batch.gaps_T.tolist() == [1.0, 2.0, 3.0, 1e9, 7.0]
+    assert batch.offsets_S1.tolist() == [0, 1, 4, 5]
+    assert (batch.num_targets, batch.num_sequences, batch.num_tokens) == (4, 3, 5)
+    for tensor in (batch.users_S, batch.items_T, batch.targets_T, batch.offsets_S1):
+        assert tensor.dtype == torch.int64
+    assert batch.gaps_T.dtype == torch.float32
+
+
+def test_a_batch_can_be_written_without_touching_its_table():
+    rows = WINDOWS.slice(1)
+    collate_train(rows).gaps_T.zero_()
+    assert rows["gaps"].to_pylist()[0] == [1.0]
+
+
+def test_evaluation_sequences_are_packed():
+    table = pa.table(
+        {
+            "user": pa.array([0, 3, 6], pa.int32()),
+            "items": pa.array([[9], [2, 3], [5]], pa.list_(pa.int32())),
+            "gaps": pa.array([[9.0], [4.0, 5.0], [6.0]], pa.list_(pa.float32())),
+            "target": pa.array([8, 4, 1], pa.int32()),
+            "target_time": pa.array([0, 2**33, 12], pa.int64()),
+            "last_time": pa.array([0, 2**33 - 5, 6], pa.int64()),
+            "seen": pa.array([[9], [1, 2, 3], [5]], pa.list_(pa.int32())),
+        }
+    )
+    batch = collate_eval(table.slice(1))
+    assert batch.users_S.tolist() == [3, 6]
+    assert batch.items_T.tolist() == [2, 3, 5]
+    assert batch.gaps_T.tolist() == [4.0, 5.0, 6.0]
+    assert batch.offsets_S1.tolist() == [0, 2, 3]
+    assert batch.targets_S.tolist() == [4, 1]
+    assert batch.target_times_S.tolist() == [2**33, 12]
+    assert batch.last_times_S.tolist() == [2**33 - 5, 6]
+    assert batch.seen_X.tolist() == [1, 2, 3, 5]
+    assert batch.seen_offsets_S1.tolist() == [0, 3, 4]
+    assert batch.num_sequences == 2
+
+
+def test_offsets_stay_on_the_host():
+    moved = collate_train(WINDOWS).to("meta")
+    assert moved.items_T.is_meta
+    assert moved.gaps_T.is_meta
+    assert moved.users_S.is_meta
+    assert moved.offsets_S1.tolist() == [0, 2, 3, 6, 7]
+    assert moved.num_targets == 6
