@@ -26,5 +26,5 @@ def prepared(tmp_path_factory) -> Path:
     from ss4rec.data.synth import synth
 
     out = tmp_path_factory.mktemp("data") / "small"
-    synth(out, users=150, items=60, mean_len=24, seed=1)
+    synth(out, users=150, items=120, mean_len=26, seed=1)
     return out

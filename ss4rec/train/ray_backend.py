@@ -55,7 +55,7 @@ def fit(config: RunConfig, data_dir: Path, run_dir: Path, placement: Placement) 
             "config": config.model_dump(mode="json"),
             "data_dir": str(data_dir),
             "run_dir": str(run_dir),
-            "data_cpus": placement.data_cpus_per_worker,
+            "data_cpus": placement.data_cpus,
         },
         torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
         scaling_config=ScalingConfig(

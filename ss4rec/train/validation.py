@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from ss4rec.config import EvalConfig
 from ss4rec.data.batch import EvalBatch
@@ -13,48 +16,50 @@ from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.train.workers import Workers
 
-_CACHE_TOKENS = 50_000_000
-"""Histories of up to this many events stay in memory between validations (20 bytes an event)."""
+_CACHE_EVENTS = 50_000_000
+"""Histories of up to this many events stay in memory between validations (about 20 bytes an event)."""
+_METRICS = {"hr": hit_rate, "ndcg": ndcg, "mrr": reciprocal_rank}
 _K = 10
 
 
 class Validation:
-    """Callable that returns HR, NDCG and MRR at 10, seen items kept (as published), equal on all workers.
+    """Callable that returns metrics at 10, equal on all workers: seen items kept (`hr@10`) and excluded (`hr@10_unseen`).
 
-    The users' histories are read once and kept between calls while they are small enough.
+    Histories are read once and kept between calls while they are small enough.
     """
 
     def __init__(self, model: SS4Rec, source: SequenceSource, workers: Workers, config: EvalConfig) -> None:
         self.model, self.source, self.workers, self.config = model, source, workers, config
         self._cache: list[EvalBatch] | None = None
 
-    @torch.inference_mode()
     def __call__(self) -> dict[str, float]:
         """Rank all items for every user of this worker and average over all workers' users."""
-        sums = torch.zeros(4, dtype=torch.float64, device=self.workers.device)
+        names = [f"{name}@{_K}{seen}" for seen in ("", "_unseen") for name in _METRICS]
+        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
         for batch in self._batches():
-            ranks_S = self._ranks(batch.to(self.workers.device))
-            means = [metric(ranks_S, _K) for metric in (hit_rate, ndcg, reciprocal_rank)]
-            sums += sums.new_tensor([*(mean * len(ranks_S) for mean in means), len(ranks_S)])
-        hits, gains, reciprocals, users = self.workers.sum_(sums).tolist()
-        return {f"hr@{_K}": hits / users, f"ndcg@{_K}": gains / users, f"mrr@{_K}": reciprocals / users}
+            ranks = [ranks_S.cpu().numpy() for ranks_S in self._ranks(batch)]
+            gains = [metric.gains(ranks_S, _K).sum() for ranks_S in ranks for metric in _METRICS.values()]
+            sums += torch.tensor([*gains, batch.num_sequences], dtype=torch.float64)
+        *totals, users = self.workers.sum_(sums.to(self.workers.device)).tolist()
+        return {name: total / users for name, total in zip(names, totals, strict=True)}
 
-    def _ranks(self, batch: EvalBatch) -> torch.Tensor:
-        segments = Segments(batch.offsets_S1, self.workers.device)
-        hidden_SD = self.model.encode(batch.items_T, batch.gaps_T, segments)[segments.last_S]
-        return target_ranks(self.model.scores(hidden_SD), batch.targets_S)
+    def _ranks(self, batch: EvalBatch) -> tuple[Tensor, Tensor]:
+        device = self.workers.device
+        segments = Segments(batch.offsets_S1, device)
+        hidden_TD = self.model.encode(batch.items_T.to(device), batch.gaps_T.to(device), segments)
+        scores_BV = self.model.scores(hidden_TD[segments.last_S])
+        return target_ranks(scores_BV, batch.targets_S, batch.seen_X, batch.seen_offsets_S1)
 
-    def _batches(self) -> list[EvalBatch] | object:
+    def _batches(self) -> Iterator[EvalBatch]:
         if self._cache is not None:
-            return self._cache
-        return self._read()
-
-    def _read(self):  # noqa: ANN202
-        kept, tokens = [], 0
+            yield from self._cache
+            return
+        kept: list[EvalBatch] = []
+        events = 0
         for batch in self.source.eval_batches("valid", self.config.batch_users):
-            tokens += batch.items_T.numel()
-            if tokens <= _CACHE_TOKENS:
+            events += batch.items_T.numel() + batch.seen_X.numel()
+            if events <= _CACHE_EVENTS:
                 kept.append(batch)
             yield batch
-        if tokens <= _CACHE_TOKENS:
+        if events <= _CACHE_EVENTS:
             self._cache = kept
