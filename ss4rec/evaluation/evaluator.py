@@ -1,4 +1,4 @@
-"""From a scorer and batches of users to ranks, and from ranks to metrics; no Ray, nothing about where batches come from.
+"""From a scorer and batches of users to ranks, and from ranks to metrics; no Ray, and no matter whence the batches.
 
 Ranks are rows of a table with one row a user, so parts that different workers ranked are merged by
 concatenation; `require_each_user_once` is the check that nobody is missing or counted twice.
@@ -56,7 +56,7 @@ class EvalResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    users: PositiveInt
+    num_users: PositiveInt
     """Users ranked."""
     settings: tuple[SettingResult, ...]
     """In the order of `SETTINGS`."""
@@ -136,7 +136,7 @@ def summarise(ranks: pa.Table, ks: Sequence[int], seed: int = 0) -> EvalResult:
         results.append(
             SettingResult(seen=seen, target_time=target_time, metrics=metrics, intervals=intervals)
         )
-    return EvalResult(users=ranks.num_rows, settings=tuple(results))
+    return EvalResult(num_users=ranks.num_rows, settings=tuple(results))
 
 
 def bootstrap_interval(

@@ -104,7 +104,8 @@ def _evaluate(
     """Stream all shards through `workers` actors and reduce their rows."""
     _require_room(workers, gpu)
     manifest.quick_check(data_dir)
-    rows = ray.data.read_parquet([str(path) for path in manifest.shard_paths(data_dir)]).map_batches(
+    shards = ray.data.read_parquet([str(path.absolute()) for path in manifest.shard_paths(data_dir)])
+    rows = shards.select_columns(["user", "items", "timestamps"]).map_batches(
         _Ranker,
         fn_constructor_args=(make_scorer, config, split),
         batch_size=config.evaluation.batch_users,

@@ -17,7 +17,7 @@ def rich_table(results: Results, k: int = 10) -> Table:
 
     Fits 100 columns for names up to 20 characters.
     """
-    users = next(iter(results.values())).users
+    users = next(iter(results.values())).num_users
     table = Table(title=f"Full ranking, {users:,} users", caption="intervals: 95 %, bootstrap over users")
     header = _header(k)
     for number, name in enumerate(header):
