@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.data
+from ray._private.log import PlainRayHandler
 
 from ss4rec.errors import ResourceError
 
 
 @contextmanager
-def cluster(address: str | None = None, *, dashboard: bool = False) -> Iterator[None]:
+def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[None]:
     """Connect to Ray for the length of the block.
 
     Args:
         address: a cluster's address. None takes RAY_ADDRESS (as set inside a Ray job), else a cluster that `ray start`
             runs on this machine, else starts a local one that ends with the block.
-        dashboard: whether a cluster that is started here gets a dashboard (sweeps need one).
+        dashboard: whether a cluster that is started here gets a dashboard. Without one Ray Train cannot free the
+            resources of a run that was killed.
 
     Raises:
         ResourceError: if `address` was given and no cluster answers there.
@@ -39,14 +42,20 @@ def cluster(address: str | None = None, *, dashboard: bool = False) -> Iterator[
             f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}: {error}. Start one with `ray start "
             "--head`, or leave the address out for a local one"
         ) from None
-    _quiet_ray_data()
+    quiet_ray()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _quiet_ray_data() -> None:
+def quiet_ray() -> None:
+    """Keep Ray's running commentary out of this process's console (its log files stay whole); warnings pass."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, PlainRayHandler):
+            handler.setLevel(logging.WARNING)
+            handler.addFilter(lambda record: not record.getMessage().startswith("Progress bars disabled"))

@@ -26,6 +26,8 @@ def demo_command(
 
         click.echo(f"generating ratings in {data}")
         synth(data)
+    from ss4rec.cli.show import show_results
     from ss4rec.train.run import train
 
-    train(config, data_folder(data), storage.resolve() / "demo")
+    result = train(config, data_folder(data), storage.resolve() / "demo")
+    show_results(f"{result['run']}: test items, best epoch by validation", result["test"])

@@ -43,3 +43,7 @@ def train_command(
     )
     if as_json:
         click.echo(json.dumps(result))
+    elif "test" in result:
+        from ss4rec.cli.show import show_results
+
+        show_results(f"{result['run']}: test items, best epoch by validation", result["test"])

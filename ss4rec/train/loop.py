@@ -28,7 +28,7 @@ from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import RunFolder, load_weights
 from ss4rec.train.optim import FiniteGuard, WeightAverage, gradient_norm, lr_share, make_optimizer
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
-from ss4rec.train.status import StatusLine, duration
+from ss4rec.train.status import StatusLine, duration, say
 from ss4rec.train.stopping import EarlyStopping
 from ss4rec.train.tracking import Tracker
 from ss4rec.train.workers import Workers
@@ -345,7 +345,7 @@ class TrainLoop:
 
     def _say(self, line: str) -> None:
         if self.workers.leads:
-            print(line, flush=True)
+            say(line)
 
 
 def seed_step(seed: int, global_step: int, rank: int) -> None:

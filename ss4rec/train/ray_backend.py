@@ -19,7 +19,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, ScalingConfig
+from ray.train import FailureConfig, LoggingConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 
 from ss4rec import errors
@@ -28,10 +28,12 @@ from ss4rec.data.manifest import Manifest
 from ss4rec.data.ray_source import RaySource
 from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
 from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, write_json
 from ss4rec.train.loop import TrainLoop, seed_step
 from ss4rec.train.objective import Objective
+from ss4rec.train.status import say
 from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
 
@@ -67,6 +69,7 @@ def fit(config: RunConfig, data_dir: Path, run_dir: Path, placement: Placement) 
             name=f"attempt-{time.time_ns()}",
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=config.resources.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
@@ -121,6 +124,7 @@ def _train(
     config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Build source, model and loop for this worker and run it."""
+    quiet_ray()
     _set_up_torch(config, workers)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
@@ -139,7 +143,7 @@ def _train(
             workers=workers.world,
         )
         write_json(run_dir / RECORD_FILE, record.model_dump())
-        print(_headline(record), flush=True)
+        say(_headline(record))
     loop = TrainLoop(
         config=config,
         model=model,

@@ -27,6 +27,7 @@ def train(config: RunConfig, data_dir: Path, run_dir: Path, *, address: str | No
     manifest = Manifest.load(data_dir)
     folder = RunFolder(run_dir)
     with cluster(address):
+        from ss4rec.evaluation.report import evaluate_run
         from ss4rec.train.ray_backend import fit
 
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
@@ -35,8 +36,6 @@ def train(config: RunConfig, data_dir: Path, run_dir: Path, *, address: str | No
         print(placement, *placement.notes, sep="\n", flush=True)
         result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data_dir, run_dir, placement)}
         if config.evaluation.at_end:
-            from ss4rec.evaluation.report import evaluate_run
-
             result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
     write_json(run_dir / RESULT_FILE, result)
     return result

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+
+
+def say(line: str) -> None:
+    """Write a line to stdout at once. Not by `print`: Ray Train replaces it by one that writes every line twice."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +39,7 @@ class StatusLine:
     every_s: float
     epochs: int
     steps_per_epoch: int
-    emit: Callable[[str], None] = print
+    emit: Callable[[str], None] = say
     clock: Callable[[], float] = time.perf_counter
     _steps: int = 0
     _targets: int = 0

@@ -25,7 +25,7 @@ class Tracker:
     def close(self) -> None:
         """Flush and end the Weights & Biases run."""
         if self._wandb is not None:
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
 
 def _start_wandb(folder: RunFolder, config: RunConfig) -> Any:

@@ -23,7 +23,7 @@ _K = 10
 
 
 class Validation:
-    """Callable that returns metrics at 10, equal on all workers: seen items kept (`hr@10`) and excluded (`hr@10_unseen`).
+    """Callable that returns metrics at 10, equal on all workers; `ndcg@10_unseen` has seen items excluded.
 
     Histories are read once and kept between calls while they are small enough.
     """

@@ -1,0 +1,47 @@
+"""`ss4rec evaluate`: rank all items for every user with a trained run, beside popularity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ss4rec.cli.options import data_folder
+
+
+@click.command("evaluate")
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="A run folder.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="The prepared folder it was trained on."
+)
+@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Models that rank at a time."
+)
+@click.option("--gpu", is_flag=True, help="Rank on GPUs, one for each worker.")
+@click.option(
+    "--address", help="Ray cluster; default: RAY_ADDRESS, a running local cluster, or a new local one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def evaluate_command(
+    run_dir: Path, data: Path, split: str, workers: int, gpu: bool, address: str | None, as_json: bool
+) -> None:
+    """Rank all items for every user with the best checkpoint of a run, beside popularity baselines.
+
+    HR, NDCG and MRR at 5, 10 and 20 in four settings: seen items kept or excluded, the target's time known or not.
+    """
+    from ss4rec.runs import RunFolder
+
+    run_path, folder = RunFolder.open(run_dir.resolve()).path, data_folder(data)
+    from ss4rec.evaluation.report import evaluate_run
+    from ss4rec.ray_cluster import cluster
+
+    with cluster(address):
+        results = evaluate_run(run_path, folder, split=split, workers=workers, use_gpu=gpu)
+    if as_json:
+        click.echo(json.dumps(results))
+        return
+    from ss4rec.cli.show import show_results
+
+    show_results(f"{run_path.name}: {split} items", results)
