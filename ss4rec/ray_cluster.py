@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 import ray.data
 from ray._private.log import PlainRayHandler
+from ray.train.v2._internal.execution import context as train_context
 
 from ss4rec.errors import ResourceError
 
@@ -54,7 +55,8 @@ def quiet_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    for name in ("ray.train", train_context.__file__):  # Ray names this one logger by its file
+        logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, PlainRayHandler):
             handler.setLevel(logging.WARNING)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 
 from ss4rec import errors
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data.manifest import Manifest
 from ss4rec.data.ray_source import RaySource
 from ss4rec.data.source import LocalSource, SequenceSource
-from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
-from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, write_json
-from ss4rec.train.loop import TrainLoop, seed_step
-from ss4rec.train.objective import Objective
-from ss4rec.train.status import say
-from ss4rec.train.validation import Validation
+from ss4rec.runs import RunFolder, write_json
+from ss4rec.train.session import train_worker
 from ss4rec.train.workers import Workers
 
 FAILURE_FILE = "failure.json"
@@ -74,6 +69,11 @@ def fit(config: RunConfig, data_dir: Path, run_dir: Path, placement: Placement) 
     )
     try:
         outcome = trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        raise errors.SS4RecError(
+            f"training failed more than resources.max_failures={config.resources.max_failures} times, last: {error}. "
+            "The same command continues from the last checkpoint"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _raise_failure(folder)
@@ -105,9 +105,8 @@ def _final_errors(run_dir: Path, alone: bool) -> Iterator[None]:
         yield
     except (errors.SS4RecError, *_BUGS) as error:
         write_json(run_dir / FAILURE_FILE, {"type": type(error).__name__, "message": str(error)})
-        if not isinstance(error, errors.SS4RecError) or not (
-            alone or isinstance(error, errors.NonFiniteError)
-        ):
+        all_raise_together = alone or isinstance(error, errors.NonFiniteError)
+        if not (all_raise_together and isinstance(error, errors.SS4RecError)):
             raise
 
 
@@ -121,41 +120,24 @@ def _raise_failure(folder: RunFolder) -> None:
 
 
 def _train(
-    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, settings: dict[str, Any]
+    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, data_cpus: float
 ) -> dict[str, Any]:
-    """Build source, model and loop for this worker and run it."""
+    """Run this worker's share of the training."""
     quiet_ray()
-    _set_up_torch(config, workers)
-    manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
-    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = SS4Rec(config.model, manifest.items).to(workers.device)
-    objective = prepare_model(Objective(model, config.loss))
-    if config.train.compile:
-        objective = torch.compile(objective)
-    source = _source(config, data_dir, workers, settings["data_cpus"])
-    if workers.leads:
-        record = RunRecord.collect(
-            name=run_dir.name,
-            config=config,
-            manifest=manifest,
-            model=model,
-            device=_device_name(workers.device),
-            workers=workers.world,
-        )
-        write_json(run_dir / RECORD_FILE, record.model_dump())
-        say(_headline(record))
-    loop = TrainLoop(
-        config=config,
-        model=model,
-        objective=objective,
-        source=source,
+    if workers.device.type == "cpu":
+        local_workers = ray.train.get_context().get_local_world_size()
+        # Ray sets one thread per reserved CPU; data tasks are short, so a worker may use its share of all cores.
+        threads = config.resources.threads_per_worker or (os.cpu_count() or 1) // local_workers
+        torch.set_num_threads(max(1, threads))
+    return train_worker(
+        config,
+        data_dir,
+        run_dir,
         workers=workers,
-        folder=folder,
-        validate=Validation(model, source, workers, config.evaluation),
-        report=_reporter(),
-        identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
-    )
-    return loop.run().as_dict()
+        source=_source(config, data_dir, workers, data_cpus),
+        parallel=prepare_model,
+        report=lambda metrics: ray.train.report(metrics),
+    ).as_dict()
 
 
 def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:
@@ -164,38 +146,3 @@ def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: floa
     if config.data.source == "local":
         return LocalSource(data_dir, config.data, **sizes, **place)
     return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus)
-
-
-def _reporter() -> Callable[[dict[str, Any]], None]:
-    def report(metrics: dict[str, Any]) -> None:
-        ray.train.report(metrics)
-
-    return report
-
-
-def _set_up_torch(config: RunConfig, workers: Workers) -> None:
-    """Choose threads, precision and determinism for this process."""
-    if workers.device.type == "cpu":
-        local_workers = ray.train.get_context().get_local_world_size()
-        # Ray sets one thread per reserved CPU; data tasks are short, so a worker may use its share of all cores.
-        torch.set_num_threads(
-            config.resources.threads_per_worker or max(1, (os.cpu_count() or 1) // local_workers)
-        )
-    if config.train.precision == "bf16":
-        torch.backends.cuda.matmul.allow_tf32 = True
-    if config.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _headline(record: RunRecord) -> str:
-    backends = ", ".join(f"{part}: {name}" for part, name in record.backends.items())
-    return (
-        f"{record.name}: {record.num_parameters:,} parameters on {record.workers} x {record.device} ({backends}); "
-        f"{record.data_name}: {record.num_users:,} users, {record.num_items:,} items, "
-        f"{record.num_interactions:,} interactions; configuration {record.fingerprint}"
-    )

@@ -1,0 +1,122 @@
+"""One worker's training from configuration to outcome, on any host: Ray Train, a Tune trial, or this process alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ss4rec.config import RunConfig
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.source import LocalSource, SequenceSource
+from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
+from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
+from ss4rec.train.loop import Outcome, TrainLoop, seed_step
+from ss4rec.train.objective import Objective
+from ss4rec.train.status import say
+from ss4rec.train.validation import Validation
+from ss4rec.train.workers import Workers
+
+
+def train_worker(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    *,
+    workers: Workers,
+    source: SequenceSource,
+    parallel: Callable[[nn.Module], nn.Module] = lambda module: module,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome:
+    """Build model and loop for this worker and run it to its end.
+
+    Args:
+        config: the resolved configuration.
+        data_dir: the prepared folder.
+        run_dir: a run folder that `RunFolder.start` has made.
+        workers: this process's place in the group.
+        source: this worker's batches.
+        parallel: wraps the objective for data parallelism.
+        report: see `TrainLoop`.
+    """
+    set_up_torch(config, workers.device)
+    manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
+    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
+    model = SS4Rec(config.model, manifest.items).to(workers.device)
+    objective = parallel(Objective(model, config.loss))
+    if config.train.compile:
+        objective = torch.compile(objective)
+    if workers.leads:
+        device = torch.cuda.get_device_name(workers.device) if workers.device.type == "cuda" else "CPU"
+        record = RunRecord.collect(
+            name=run_dir.name,
+            config=config,
+            manifest=manifest,
+            model=model,
+            device=device,
+            workers=workers.world,
+        )
+        write_json(run_dir / RECORD_FILE, record.model_dump())
+        say(_headline(record))
+    loop = TrainLoop(
+        config=config,
+        model=model,
+        objective=objective,
+        source=source,
+        workers=workers,
+        folder=folder,
+        validate=Validation(model, source, workers, config.evaluation),
+        report=report,
+        identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
+    )
+    return loop.run()
+
+
+def train_alone(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome:
+    """Train in this process without Ray, as a Tune trial of one worker or a benchmark does."""
+    RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
+    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    return train_worker(
+        config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, report=report
+    )
+
+
+def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: str = "test") -> EvalResult:
+    """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
+    model, config = load_model(run_dir, str(device))
+    gap_s = RunFolder(run_dir).record().median_gap_s
+    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    batches = source.eval_batches(split, config.evaluation.batch_users)
+    return summarise(
+        rank_users(ModelScorer(model, gap_s, config.data.target_time), batches), config.evaluation.ks
+    )
+
+
+def set_up_torch(config: RunConfig, device: torch.device) -> None:
+    """Choose precision and determinism for this process."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = config.train.precision == "bf16"
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def _headline(record: RunRecord) -> str:
+    backends = ", ".join(f"{part}: {name}" for part, name in record.backends.items())
+    return (
+        f"{record.name}: {record.num_parameters:,} parameters on {record.workers} x {record.device} ({backends}); "
+        f"{record.data_name}: {record.num_users:,} users, {record.num_items:,} items, "
+        f"{record.num_interactions:,} interactions; configuration {record.fingerprint}"
+    )
