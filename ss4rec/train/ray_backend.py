@@ -88,9 +88,8 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
     with _final_errors(run_dir, alone=workers.world == 1):
-        return _train(
-            parse_config(settings["config"]), Path(settings["data_dir"]), run_dir, workers, settings
-        )
+        config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
+        return _train(config, data_dir, run_dir, workers, settings["data_cpus"])
     return None
 
 
