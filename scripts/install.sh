@@ -36,9 +36,9 @@ find_device() {
 install_cpu_torch() {
   local version
   version=$(sed -n 's/^torch==//p' constraints.txt)
-  if "$PIP" install "torch==$version+cpu"; then return; fi
+  if "$PIP" install -c constraints.txt "torch==$version+cpu"; then return; fi
   say "pip's indexes have no CPU build of torch $version; trying $TORCH_INDEX"
-  "$PIP" install --index-url "$TORCH_INDEX" "torch==$version+cpu" ||
+  "$PIP" install -c constraints.txt --index-url "$TORCH_INDEX" "torch==$version+cpu" ||
     die "no CPU build of torch $version at $TORCH_INDEX; set SS4REC_TORCH_INDEX to an index that has one"
 }
 

@@ -49,7 +49,7 @@ def diagnose(*, storage: str, workers: int, address: str | None) -> list[Check]:
     """Run every check.
 
     Args:
-        storage: folder or URI for runs.
+        storage: folder for runs.
         workers: training workers that a run would ask for.
         address: Ray cluster to look at; None looks at this machine, where a local Ray would be started.
     """
@@ -252,14 +252,14 @@ def _tiny_model(time: str, relation: str, device: str) -> Tensor:
 
 def check_access(storage: str) -> Iterator[Check]:
     """Write to the storage, or to the nearest existing parent of a folder that a run would create."""
+    target = str(nearest_existing(storage))
     try:
-        target = storage if "://" in storage else str(nearest_existing(storage))
         check_storage(target)
     except ResourceError as error:
         yield Check("storage", storage, "fail", str(error))
-        return
-    free = "" if "://" in storage else f", {shutil.disk_usage(target).free / 2**30:.0f} GiB free"
-    yield Check("storage", storage, "ok", f"writable{free}")
+    else:
+        free = shutil.disk_usage(target).free
+        yield Check("storage", storage, "ok", f"writable, {free / 2**30:.0f} GiB free")
 
 
 def _cpus() -> float:

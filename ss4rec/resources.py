@@ -9,19 +9,15 @@ that ask Ray, which they import late so that the command line does not pay a sec
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ss4rec.config import ResourceConfig
 from ss4rec.errors import ResourceError
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
 
 Resources = Mapping[str, float]
 """Amounts by Ray's resource names: `CPU`, `GPU`, ..."""
@@ -211,29 +207,25 @@ def _busy_notes(
 
 
 def check_storage(path: str, need_bytes: int = STORAGE_BYTES) -> None:
-    """Write, read and delete a marker in `path` (a folder or a URI such as `s3://...`), look at free space.
+    """Write, read and delete a marker in the folder `path` (made if it is missing), and look at its free space.
 
     Raises:
         ResourceError: if any of it fails, with the path and the reason.
     """
-    marker = _write_marker(path)
-    try:
-        if problem := _probe(path, marker, "driver"):
-            raise ResourceError(f"storage {path}: {problem}; choose another with --storage")
-        if "://" not in path and (free := shutil.disk_usage(path).free) < need_bytes:
-            raise ResourceError(
-                f"storage {path}: {free / 2**20:,.0f} MiB free, at least {need_bytes / 2**20:,.0f} MiB "
-                "wanted; free some space or choose another with --storage"
-            )
-    finally:
-        _delete(path, marker)
+    with _marker(path):
+        free = shutil.disk_usage(path).free
+    if free < need_bytes:
+        raise ResourceError(
+            f"storage {path}: {free / 2**20:,.0f} MiB free, at least {need_bytes / 2**20:,.0f} MiB "
+            "wanted; free some space or choose another with --storage"
+        )
 
 
 def storage_preflight(path: str, *, need_bytes: int = STORAGE_BYTES) -> None:
     """Check `path` from here and from every node of the connected Ray cluster.
 
-    A local folder passes on several nodes only if it is the same folder on all of them (NFS, PVC): each node
-    must read the marker that this process wrote, and write one of its own.
+    With several nodes it must be the same folder on all of them (NFS, network volume, PVC): each node must read
+    the marker that this process wrote, and write one of its own.
 
     Raises:
         ResourceError: with every node that failed and why.
@@ -245,75 +237,54 @@ def storage_preflight(path: str, *, need_bytes: int = STORAGE_BYTES) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return
+    pinned = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     probe = ray.remote(num_cpus=0)(_probe)
-    marker = _write_marker(path)
-    try:
-        pinned = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        asked = [
-            probe.options(scheduling_strategy=strategy).remote(path, marker, node["NodeID"])
-            for node, strategy in zip(nodes, pinned, strict=True)
-        ]
-        answers = zip(nodes, ray.get(asked), strict=True)
-        failed = [f"  {node['NodeManagerAddress']}: {problem}" for node, problem in answers if problem]
-    finally:
-        _delete(path, marker)
+    with _marker(path) as marker:
+        problems = ray.get(
+            [probe.options(scheduling_strategy=strategy).remote(marker) for strategy in pinned]
+        )
+    answers = zip(nodes, problems, strict=True)
+    failed = [f"  {node['NodeManagerAddress']}: {problem}" for node, problem in answers if problem]
     if failed:
         raise ResourceError(
             f"storage {path} is not the same folder on every node ({len(failed)} of {len(nodes)} failed):\n"
             + "\n".join(failed)
-            + "\nUse a path that all nodes mount (NFS, a network volume, a PVC) or a bucket (s3://, gs://)"
+            + "\nUse a folder that all nodes mount at the same path (NFS, a network volume, a PVC)"
         )
 
 
-def _open(path: str) -> tuple[FileSystem, str]:
-    """Return the file system of `path` and the path inside it."""
-    from pyarrow.fs import FileSystem, LocalFileSystem
-
+@contextmanager
+def _marker(path: str) -> Iterator[Path]:
+    """Hold a marker file in `path` for the length of the block."""
     if "://" in path:
-        return FileSystem.from_uri(path)
-    return LocalFileSystem(), os.path.abspath(path)
-
-
-def _write_marker(path: str) -> str:
-    """Create `path` if needed, write a marker file into it and return the marker's name."""
-    marker = f".ss4rec-preflight-{uuid.uuid4().hex}"
+        raise ResourceError(f"storage {path} is no folder; mount the bucket and name its mount point")
+    marker = Path(path) / f".ss4rec-preflight-{uuid.uuid4().hex}"
     try:
-        system, root = _open(path)
-        system.create_dir(root, recursive=True)
-        _write(system, f"{root}/{marker}", marker)
-    except (OSError, ValueError) as error:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text(marker.name)
+    except OSError as error:
         raise ResourceError(
             f"storage {path} cannot be written: {error}; choose another with --storage"
         ) from None
-    return marker
-
-
-def _probe(path: str, marker: str, writer: str) -> str | None:
-    """Read the driver's marker and write one of our own; return what went wrong, if anything did."""
     try:
-        system, root = _open(path)
-        with system.open_input_stream(f"{root}/{marker}") as stream:
-            if stream.read().decode() != marker:
-                return "the marker file came back changed"
-        _write(system, f"{root}/{marker}-{writer}", writer)
-        system.delete_file(f"{root}/{marker}-{writer}")
+        yield marker
+    finally:
+        marker.unlink()
+
+
+def _probe(marker: Path) -> str | None:
+    """Read the driver's marker and write one of our own beside it; return what went wrong, if anything did."""
+    try:
+        if marker.read_text() != marker.name:
+            return "the driver's marker file came back changed"
+        own = marker.with_name(f"{marker.name}-{uuid.uuid4().hex}")
+        own.write_text(own.name)
+        own.unlink()
     except FileNotFoundError:
         return "the driver's marker file is not there"
     except OSError as error:
         return str(error)
     return None
-
-
-def _write(system: FileSystem, target: str, text: str) -> None:
-    """Write a small file."""
-    with system.open_output_stream(target) as stream:
-        stream.write(text.encode())
-
-
-def _delete(path: str, marker: str) -> None:
-    """Delete a marker file."""
-    system, root = _open(path)
-    system.delete_file(f"{root}/{marker}")
 
 
 def nearest_existing(path: str) -> Path:

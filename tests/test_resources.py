@@ -115,9 +115,9 @@ def test_storage_under_a_file_is_refused(tmp_path):
         check_storage(str(tmp_path / "file" / "runs"))
 
 
-def test_unknown_scheme_is_refused():
-    with pytest.raises(ResourceError, match="nosuch://"):
-        check_storage("nosuch://bucket/runs")
+def test_bucket_is_refused():
+    with pytest.raises(ResourceError, match="s3://bucket/runs is no folder"):
+        check_storage("s3://bucket/runs")
 
 
 def test_full_disk_is_refused(tmp_path, monkeypatch):
@@ -129,11 +129,13 @@ def test_full_disk_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_node_with_another_folder_is_found(tmp_path):
-    (tmp_path / "here").mkdir()
-    (tmp_path / "there").mkdir()
-    marker = module._write_marker(str(tmp_path / "here"))
-    assert module._probe(str(tmp_path / "here"), marker, "node") is None
-    assert module._probe(str(tmp_path / "there"), marker, "node") == "the driver's marker file is not there"
+    with module._marker(str(tmp_path / "here")) as marker:
+        assert module._probe(marker) is None
+        elsewhere = tmp_path / "there" / marker.name
+        assert module._probe(elsewhere) == "the driver's marker file is not there"
+        marker.write_text("torn")
+        assert "changed" in module._probe(marker)
+    assert not marker.exists()
 
 
 def test_nearest_existing(tmp_path):

@@ -17,7 +17,7 @@ MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fai
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as a JSON list.")
-@click.option("--storage", default="runs", show_default=True, help="Folder or URI that runs go to.")
+@click.option("--storage", default="runs", show_default=True, help="Folder that runs go to.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Training workers.")
 @click.option(
     "--address", envvar="RAY_ADDRESS", help="Ray cluster to look at (http://host:8265, host:6379, auto)."
