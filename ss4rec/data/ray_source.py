@@ -10,7 +10,9 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -59,19 +61,17 @@ class RaySource(SequenceSource):
             # Bytes, since Ray would store a tuple of dataclasses as an object of an extension type.
             rows = [{"item": pickle.dumps(item)} for item in items]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _run,
-                fn_args=(function,),
+                lambda block: function(pickle.loads(block["item"][0].as_py())),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=min(TASK_CPUS, self.cpus),
             )
-        batches = iter(
+        # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
+        batches: Any = iter(
             dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=self.prefetch)
         )
-        try:
+        with closing(batches):
             yield from batches
-        finally:
-            batches.close()
 
     def _context(self) -> DataContext:
         """Return settings for a quiet pipeline in order, with bounded CPUs and look-ahead."""
@@ -86,9 +86,3 @@ class RaySource(SequenceSource):
             resource_limits=ExecutionResources(cpu=self.cpus, object_store_memory=self.look_ahead_bytes),
         )
         return context
-
-
-def _run(batch: pa.Table, function: Callable[[Item], pa.Table]) -> pa.Table:
-    """Do the one work item of a block."""
-    (item,) = batch["item"].to_pylist()
-    return function(pickle.loads(item))

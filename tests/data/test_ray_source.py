@@ -1,0 +1,54 @@
+import dataclasses
+import threading
+from contextlib import closing
+
+import pytest
+import ray
+import torch
+
+from ss4rec.config import DataConfig
+from ss4rec.data.ray_source import RaySource
+from ss4rec.data.source import LocalSource
+
+pytestmark = pytest.mark.ray
+
+DATA = DataConfig(max_len=12, overlap=4, shuffle_shards=2)
+SIZES = {"batch_size": 16, "seed": 9}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def assert_same(first, second):
+    for field in dataclasses.fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
+
+
+@pytest.mark.parametrize(("rank", "world", "start"), [(0, 1, (0, 0)), (1, 2, (1, 5))])
+def test_ray_gives_the_batches_of_the_local_source(sharded, rank, world, start):
+    local = LocalSource(sharded, DATA, **SIZES, rank=rank, world=world)
+    through_ray = RaySource(sharded, DATA, **SIZES, rank=rank, world=world)
+    expected = list(local.train_batches(*start, 4))
+    found = list(through_ray.train_batches(*start, 4))
+    assert [place[:2] for place in found] == [place[:2] for place in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert_same(a[2], b[2])
+    if world == 2:
+        found_eval = list(through_ray.eval_batches("test", 7))
+        for a, b in zip(found_eval, local.eval_batches("test", 7), strict=True):
+            assert_same(a, b)
+
+
+def test_leaving_early_stops_the_executor(sharded):
+    with closing(RaySource(sharded, DATA, **SIZES).train_batches(0, 0, 200)) as batches:
+        next(batches)
+        running = [t for t in threading.enumerate() if t.name.startswith("StreamingExecutor")]
+        assert running
+    for thread in running:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
