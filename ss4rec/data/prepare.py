@@ -1,0 +1,275 @@
+"""From a source of ratings to a prepared folder: k-core, order, tables, shards, manifest. One machine, all in memory.
+
+All work is done on whole columns (Arrow, NumPy). The folder appears at once, complete, or not at all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ss4rec.data import shards
+from ss4rec.data.kcore import k_core as k_core_rows
+from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
+from ss4rec.data.sources import Archive, Rows, read_source
+from ss4rec.errors import DataError
+
+MIN_EVENTS = 3
+"""Least events of a user: one to train on, one to validate, one to test."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The events that stay, users behind one another in ascending id, each in the order (time, file order)."""
+
+    user_ids: pa.Array
+    """Source id of each user index, int64 or string, ascending."""
+    item_ids: pa.Array
+    """Source id of item 1, 2, ...; int64 or string, ascending."""
+    titles: pa.Array
+    """Title of item 1, 2, ...; null if unknown."""
+    genres: pa.Array
+    """list<string> of item 1, 2, ...; null if unknown."""
+    offsets_U1: np.ndarray
+    """First event of each user, and at the end the number of events."""
+    items_E: np.ndarray
+    """int32 item index, from 1."""
+    times_E: np.ndarray
+    """int64 unix seconds."""
+    ratings_E: np.ndarray
+    """float32."""
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    k_core: int = 5,
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    rows_per_shard: int = 2048,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Manifest:
+    """Read `source`, keep its k-core, and write a prepared folder.
+
+    Args:
+        source: a zip, a folder or a file in one of the known layouts (`ss4rec.data.sources`).
+        out: folder to write; may not exist, or be empty, unless `overwrite`.
+        k_core: least interactions of every user and item. Users with fewer than 3 events are dropped in any case.
+        name: name of the data set; by default the source's, without its suffix.
+        columns: column name of `user`, `item`, `time`, `rating` in a CSV or Parquet file.
+        rows_per_shard: users a shard.
+        overwrite: replace a folder that was prepared before.
+        progress: is told what is being done.
+
+    Raises:
+        DataError: if the source cannot be used, nothing is left, or `out` is taken; then nothing is written.
+    """
+    check_free(out, overwrite)
+    archive = Archive(source)
+    progress(f"reading {source}")
+    rows = read_source(archive, columns)
+    progress(f"{k_core}-core of {len(rows.times_R):,} rows")
+    rows_K, dropped = _kept_rows(rows, k_core)
+    if not len(rows_K):
+        raise DataError(
+            f"{source}: of {len(rows.times_R):,} rows none is left with --k-core {k_core} and at least "
+            f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
+        )
+    sequences = order(rows, rows_K)
+    size, sha256 = archive.identity(rows.file)
+    record = SourceRecord(
+        name=source.resolve().name, layout=rows.layout, rows=len(rows.times_R), bytes=size, sha256=sha256
+    )
+    progress(f"writing {out}")
+    return write_prepared(
+        out,
+        sequences,
+        name=name or source.resolve().stem,
+        source=record,
+        filters=Filters(k_core=k_core),
+        rows_dropped=dropped,
+        rows_per_shard=rows_per_shard,
+        overwrite=overwrite,
+    )
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Refuse an existing `out`, unless it is empty or, with `overwrite`, a prepared folder and nothing else.
+
+    Raises:
+        DataError: saying what stands there.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder that does not exist yet")
+    names = {path.name for path in out.iterdir()}
+    if not names:
+        return
+    known = {MANIFEST_NAME, shards.ITEMS_NAME, shards.USERS_NAME, shards.SHARDS_FOLDER}
+    if MANIFEST_NAME not in names or names - known:
+        raise DataError(
+            f"{out} holds other files ({', '.join(sorted(names - known)[:5])}); give an empty folder"
+        )
+    if not overwrite:
+        raise DataError(f"{out} is a prepared folder already; add --overwrite to replace it")
+
+
+def order(rows: Rows, rows_K: np.ndarray) -> Sequences:
+    """Number users and items of the rows `rows_K` by ascending id and sort by user, time, file order."""
+    user_ids, users_K = _renumber(rows.users.codes_R[rows_K], rows.users.values)
+    item_ids, items_K = _renumber(rows.items.codes_R[rows_K], rows.items.values)
+    times_K = rows.times_R[rows_K]
+    # lexsort is stable, so rows of one user and second stay in file order.
+    order_K = np.lexsort((times_K, users_K))
+    titles, genres = _describe(item_ids, rows)
+    return Sequences(
+        user_ids=user_ids,
+        item_ids=item_ids,
+        titles=titles,
+        genres=genres,
+        offsets_U1=np.concatenate([[0], np.bincount(users_K).cumsum()]),
+        items_E=items_K[order_K] + np.int32(1),
+        times_E=times_K[order_K],
+        ratings_E=rows.ratings_R[rows_K][order_K],
+    )
+
+
+def write_prepared(
+    out: Path,
+    sequences: Sequences,
+    *,
+    name: str,
+    source: SourceRecord,
+    filters: Filters,
+    rows_dropped: Mapping[str, int],
+    rows_per_shard: int = 2048,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a prepared folder beside `out` and move it there when it is complete.
+
+    Raises:
+        DataError: if `out` is taken or cannot be written; then nothing is left behind.
+    """
+    check_free(out, overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+            folder = Path(temporary) / "new"
+            folder.mkdir()
+            records = shards.write_shards(
+                folder,
+                items_E=sequences.items_E,
+                times_E=sequences.times_E,
+                ratings_E=sequences.ratings_E,
+                offsets_U1=sequences.offsets_U1,
+                rows_per_shard=rows_per_shard,
+            )
+            tables = _tables(sequences, rows_per_shard)
+            for file_name, table in tables.items():
+                shards.write_table(table, folder / file_name)
+            schemas = {"items": tables[shards.ITEMS_NAME].schema, "users": tables[shards.USERS_NAME].schema}
+            manifest = Manifest(
+                name=name,
+                rows_dropped=dict(rows_dropped),
+                **_statistics(sequences),
+                source=source,
+                filters=filters,
+                columns={
+                    table: {field.name: str(field.type) for field in schema}
+                    for table, schema in {**schemas, "shards": shards.SHARD_SCHEMA}.items()
+                },
+                shards=records,
+                files={file_name: file_record(folder / file_name) for file_name in tables},
+            )
+            manifest.save(folder)
+            if out.exists():
+                out.rename(Path(temporary) / "old")
+            folder.rename(out)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error}; give another --out") from None
+    return manifest
+
+
+def _kept_rows(rows: Rows, k_core: int) -> tuple[np.ndarray, dict[str, int]]:
+    """Return the rows that stay, rising, and how many were dropped for which reason."""
+    users_R, items_R = rows.users.codes_R, rows.items.codes_R
+    core_K = k_core_rows(users_R, items_R, k_core, k_core)
+    long_K = core_K[k_core_rows(users_R[core_K], items_R[core_K], max(k_core, MIN_EVENTS), k_core)]
+    return long_K, {"k_core": len(users_R) - len(core_K), "short_users": len(core_K) - len(long_K)}
+
+
+def _renumber(codes_K: np.ndarray, values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return the ids in use, ascending, and the place of each row's id among them (int32)."""
+    used_V = np.flatnonzero(np.bincount(codes_K))
+    ids = values.take(pa.array(used_V))
+    ascending_V = pc.sort_indices(ids).to_numpy()
+    rank = np.zeros(len(values), np.int32)
+    rank[used_V[ascending_V]] = np.arange(len(used_V), dtype=np.int32)
+    return ids.take(pa.array(ascending_V)), rank[codes_K]
+
+
+def _describe(item_ids: pa.Array, rows: Rows) -> tuple[pa.Array, pa.Array]:
+    """Return title and genres of each item, null if the source does not know them."""
+    known = rows.catalogue
+    if known is None:
+        return pa.nulls(len(item_ids), pa.string()), pa.nulls(len(item_ids), pa.list_(pa.string()))
+    # As text, since one side may be whole numbers only while the other is not.
+    places = pc.index_in(item_ids.cast(pa.string()), known.source_id.cast(pa.string()))
+    return known.title.take(places), known.genres.take(places)
+
+
+def _tables(sequences: Sequences, rows_per_shard: int) -> dict[str, pa.Table]:
+    """Return the tables of items and users by file name."""
+    user_ids, item_ids = sequences.user_ids, sequences.item_ids
+    users_U = np.arange(len(user_ids))
+    counts_V = np.bincount(sequences.items_E, minlength=len(item_ids) + 1)
+    item_columns = {
+        "item": np.arange(1, len(item_ids) + 1),
+        "source_id": item_ids,
+        "title": sequences.titles,
+        "genres": sequences.genres,
+        "count": counts_V[1:],
+    }
+    user_columns = {
+        "user": users_U,
+        "source_id": user_ids,
+        "count": np.diff(sequences.offsets_U1),
+        "shard": users_U // rows_per_shard,
+    }
+    return {
+        shards.ITEMS_NAME: pa.table(item_columns, schema=shards.items_schema(item_ids.type)),
+        shards.USERS_NAME: pa.table(user_columns, schema=shards.users_schema(user_ids.type)),
+    }
+
+
+def _statistics(sequences: Sequences) -> dict:
+    """Return the manifest's counts, times, gaps and lengths."""
+    times_E, offsets_U1 = sequences.times_E, sequences.offsets_U1
+    lengths_U = np.diff(offsets_U1)
+    gaps = np.diff(times_E)
+    # The gap from event i to i+1 is a training gap if i+1 is none of its user's last two events or the next user's.
+    end_E = np.repeat(offsets_U1[1:], lengths_U)
+    training = gaps[np.arange(1, len(times_E)) < end_E[:-1] - 2]
+    return {
+        "users": len(sequences.user_ids),
+        "items": len(sequences.item_ids),
+        "interactions": len(times_E),
+        "first_time_s": int(times_E.min()),
+        "last_time_s": int(times_E.max()),
+        "training_gaps": len(training),
+        "zero_gaps": int((training == 0).sum()),
+        "median_gap_s": float(np.median(training)) if len(training) else 0.0,
+        "mean_length": float(lengths_U.mean()),
+        "median_length": float(np.median(lengths_U)),
+        "p90_length": float(np.percentile(lengths_U, 90)),
+        "max_length": int(lengths_U.max()),
+    }

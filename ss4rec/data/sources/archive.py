@@ -1,0 +1,127 @@
+"""The files of a source, whether it is a zip, a folder, or one file with its neighbours. Nothing is ever unpacked."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ss4rec.data.manifest import sha256_of
+from ss4rec.errors import DataError
+
+
+class Archive:
+    """The files of a source and how to open them.
+
+    Args:
+        path: a zip, a folder (looked at two levels deep), or a single file, of which only the neighbours that its
+            layout names are read besides.
+
+    Raises:
+        DataError: if `path` is missing, is a damaged zip, or a zip with a member outside its own folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._only: str | None = None
+        self._open: Callable[[str], IO[bytes]]
+        if not path.exists():
+            raise DataError(f"{path} does not exist; give a zip, a folder or a file of ratings")
+        if path.is_dir():
+            self.names = sorted(
+                found.relative_to(path).as_posix()
+                for pattern in ("*", "*/*")
+                for found in path.glob(pattern)
+                if found.is_file()
+            )
+            self._open = lambda name: (path / name).open("rb")
+        elif path.suffix.lower() == ".zip":
+            self._zip = _open_zip(path)
+            self.names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+            self._open = self._zip.open
+        else:
+            self.names = sorted(found.name for found in path.parent.iterdir() if found.is_file())
+            self._only = path.name
+            self._open = lambda name: (path.parent / name).open("rb")
+
+    def find(self, patterns: tuple[str, ...]) -> str | None:
+        """Return the one file whose last part matches one of `patterns`, or None.
+
+        Raises:
+            DataError: if several do.
+        """
+        names = [self._only] if self._only else self.names
+        found = [
+            name
+            for name in names
+            if not name.startswith("__MACOSX/")
+            and any(fnmatch(PurePosixPath(name).name, pattern) for pattern in patterns)
+        ]
+        if len(found) > 1:
+            raise DataError(
+                f"{self.path} has {len(found)} files that match {' or '.join(patterns)} "
+                f"({', '.join(found[:5])}); give one of these files as the source"
+            )
+        return found[0] if found else None
+
+    def neighbour(self, name: str, other: str) -> str | None:
+        """Return the path of file `other` in the folder of `name`, or None."""
+        path = PurePosixPath(name).with_name(other).as_posix()
+        return path if path in self.names else None
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open one of `names` for reading."""
+        return self._open(name)
+
+    def where(self, name: str) -> str:
+        """Return how messages call file `name`."""
+        folder = self.path.parent if self._only else self.path
+        return f"{folder}/{name}"
+
+    def identity(self, name: str) -> tuple[int, str]:
+        """Return bytes and SHA-256 of the zip, or else of file `name`, which holds the ratings."""
+        file = self.path / name if self.path.is_dir() else self.path
+        return file.stat().st_size, sha256_of(file)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip and refuse a damaged one and one with members outside its own folder."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} is no complete zip ({error}); download it again") from None
+    for name in archive.namelist():
+        member = PurePosixPath(name.replace("\\", "/"))
+        if member.is_absolute() or ".." in member.parts:
+            raise DataError(
+                f"{path} has a member outside its own folder, {name!r}; do not trust this archive"
+            )
+    return archive
+
+
+class SingleByteSeparator(io.RawIOBase):
+    """A stream of bytes in which each `::` has become the one byte 0x1f, since CSV readers split at one byte."""
+
+    separator = "\x1f"
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._held = b""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` translated bytes; empty only at the end."""
+        while True:
+            # A `:` at the end of a chunk may be half of a separator: it waits for the next chunk.
+            chunk = self._stream.read(size - len(self._held) if size > 0 else -1)
+            data = self._held + chunk
+            self._held = b":" if chunk and data.endswith(b":") and not data.endswith(b"::") else b""
+            data = data[: len(data) - len(self._held)].replace(b"::", b"\x1f")
+            if data or not chunk:
+                return data
