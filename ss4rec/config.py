@@ -93,6 +93,9 @@ class ModelConfig(Section):
     """Standard deviation of embeddings and linear weights at the start."""
     cosine_temperature: NonNegativeFloat = 0.0
     """0: scores are dot products. Else: cosine similarity divided by this."""
+    repeats: Literal["ignore", "learned"] = "ignore"
+    """`learned`: one logit, the same for all, is added to the score of every item that the history holds. All-position
+    training sees the same history many times an epoch and unlearns repeating slowly without it."""
     time_backend: Literal["auto", "reference", "triton"] = "auto"
     """Implementation of the time-aware scan; the run record names what `auto` chose."""
     relation_backend: Literal["auto", "reference", "mamba_ssm", "triton"] = "auto"
@@ -106,6 +109,10 @@ class LossConfig(Section):
     """Full-softmax cross entropy, or BPR with uniform negatives."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability mass spread evenly over all items."""
+    swap_inputs: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability that an input item is replaced by a random one (stochastic shared embeddings, arXiv 1905.10630)."""
+    swap_targets: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability that a target is replaced by a random item."""
     negatives: PositiveInt = 1
     """Negatives per target (BPR)."""
     chunk_tokens: PositiveInt = 8192

@@ -180,7 +180,9 @@ class Recommender:
         hidden_TD = self.model.encode(
             torch.from_numpy(items_T).to(self.device), torch.from_numpy(gaps_T).to(self.device), segments
         )
-        return self.model.scores(hidden_TD[segments.last_S]).float()
+        seen_X = torch.from_numpy(np.concatenate([e.items_T for e in encoded]))
+        seen_offsets_B1 = torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0)
+        return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1).float()
 
     def _best(
         self, encoded: Sequence[_Encoded], k: int, exclude_seen: bool

@@ -55,4 +55,4 @@ class ModelScorer:
         if self.uses_target_time and not target_time_known:
             gaps_T = gaps_T.index_fill(0, segments.last_S, self.unknown_gap_s)
         hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments)
-        return self.model.scores(hidden_TD[segments.last_S])
+        return self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)

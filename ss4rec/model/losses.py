@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Adds one learned logit to every item that the history of a target holds."""
+
+    items_T: Tensor
+    """Input items, packed."""
+    positions_T: Tensor
+    """Place of each token in its own sequence, from 0."""
+    max_len: int
+    """Longest sequence."""
+    logit: Tensor
+    """What is added, a scalar."""
+
+    def select(self, rows_R: Tensor) -> Tensor:
+        """Return the items up to and with each of the tokens `rows_R`, `[R, max_len]`; 0 where there is none."""
+        back_L = torch.arange(self.max_len, device=rows_R.device)
+        history_RL = self.items_T[(rows_R[:, None] - back_L).clamp_min(0)]
+        return torch.where(back_L <= self.positions_T[rows_R][:, None], history_RL, 0)
 
 
 def cross_entropy(
@@ -16,6 +37,7 @@ def cross_entropy(
     *,
     chunk_tokens: int = 8192,
     label_smoothing: float = 0.0,
+    repeats: Repeats | None = None,
 ) -> tuple[Tensor, int]:
     """Sum the full-softmax cross entropy over tokens that have a target.
 
@@ -28,6 +50,7 @@ def cross_entropy(
         targets_T: item indices; 0 means no target.
         chunk_tokens: targets whose logits are in memory at one time.
         label_smoothing: mass that is spread evenly over all items.
+        repeats: adds a learned logit to items of the history.
 
     Returns:
         The sum and the number of targets.
@@ -43,6 +66,9 @@ def cross_entropy(
         label_smoothing,
         kind,
         torch.is_grad_enabled(),
+        rows,
+        repeats,
+        None if repeats is None else repeats.logit,
     )
     return total, rows.numel()
 
@@ -60,16 +86,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         smoothing: float,
         kind: torch.dtype,
         needs_grad: bool,
+        rows_R: Tensor,
+        repeats: Repeats | None,
+        repeat_logit: Tensor | None,
     ) -> Tensor:
         wide = torch.promote_types(weight_VD.dtype, torch.float32)
         items_ID = weight_VD[1:].to(kind)
         grad_hidden_RD = torch.empty_like(hidden_RD)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide)
         total = torch.zeros((), dtype=wide, device=weight_VD.device)
+        grad_repeat = torch.zeros((), dtype=wide, device=weight_VD.device)
         for first in range(0, hidden_RD.shape[0], chunk_tokens):
             part = slice(first, first + chunk_tokens)
             hidden_CD, classes_C1 = hidden_RD[part].to(kind), classes_R[part, None]
             logits_CI = (hidden_CD @ items_ID.T).to(wide)
+            if repeats is not None and repeat_logit is not None:
+                held_CV = logits_CI.new_zeros(logits_CI.shape[0], weight_VD.shape[0], dtype=torch.bool)
+                held_CI = held_CV.scatter_(1, repeats.select(rows_R[part]), True)[:, 1:]
+                logits_CI += held_CI * repeat_logit
             log_sum_C1 = logits_CI.logsumexp(1, keepdim=True)
             total += log_sum_C1.sum() - (1 - smoothing) * logits_CI.gather(1, classes_C1).sum()
             if smoothing:
@@ -80,24 +114,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if smoothing:
                 grad_CI -= smoothing / grad_CI.shape[1]
             grad_CI.scatter_add_(1, classes_C1, torch.full_like(log_sum_C1, smoothing - 1))
+            if repeats is not None:
+                grad_repeat += (grad_CI * held_CI).sum()
             narrow_CI = grad_CI.to(kind)
             grad_hidden_RD[part] = narrow_CI @ items_ID
             grad_weight_VD[1:] += narrow_CI.T @ hidden_CD
         if needs_grad:
-            ctx.save_for_backward(grad_hidden_RD, grad_weight_VD.to(weight_VD.dtype))
+            ctx.save_for_backward(grad_hidden_RD, grad_weight_VD.to(weight_VD.dtype), grad_repeat)
+            ctx.learns_repeats = repeats is not None
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden_RD, grad_weight_VD = ctx.saved_tensors
+        grad_hidden_RD, grad_weight_VD, grad_repeat = ctx.saved_tensors
         return (
             (grad * grad_hidden_RD).to(grad_hidden_RD.dtype),
             grad * grad_weight_VD,
-            None,
-            None,
-            None,
-            None,
-            None,
+            *[None] * 7,
+            grad * grad_repeat if ctx.learns_repeats else None,
         )
 
 

@@ -33,6 +33,7 @@ class SS4Rec(nn.Module):
             self.embedding.weight[0] = 0
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.blocks = nn.ModuleList(SSBlock(config) for _ in range(config.blocks))
+        self.repeat_parameter = nn.Parameter(torch.zeros(())) if config.repeats == "learned" else None
         pre = config.norm == "pre"
         self.final_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if pre else None
 
@@ -76,10 +77,31 @@ class SS4Rec(nn.Module):
         weight_VD = self.embedding.weight
         return F.normalize(weight_VD, dim=1) if self.config.cosine_temperature else weight_VD
 
-    def scores(self, hidden_BD: Tensor) -> Tensor:
-        """Return the scores of all items, `[B, V]`, never in bf16 (it ties items); column 0 is -inf."""
+    @property
+    def repeat_logit(self) -> Tensor | None:
+        """What is added to the score of an item that the history holds; None if repeats are ignored.
+
+        Ten times its parameter, since one step of Adam moves every parameter by about the learning rate.
+        """
+        return None if self.repeat_parameter is None else 10.0 * self.repeat_parameter
+
+    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> Tensor:
+        """Return the scores of all items, `[B, V]`, never in bf16 (it ties items); column 0 is -inf.
+
+        Args:
+            hidden_BD: state after the last event of each history.
+            seen_X: items of each whole history, one history after the other; any order, repeats allowed.
+            seen_offsets_B1: where each history begins and ends in `seen_X`, on the host.
+        """
         with torch.autocast(hidden_BD.device.type, enabled=False):
             weight_VD = self.item_matrix()
             scores_BV = hidden_BD.to(weight_VD.dtype) @ weight_VD.T
+        if self.repeat_logit is not None:
+            seen_X = seen_X.to(hidden_BD.device)
+            lengths_B = seen_offsets_B1.diff().to(hidden_BD.device)
+            row_X = torch.repeat_interleave(lengths_B, output_size=seen_X.numel())
+            held_BV = torch.zeros_like(scores_BV, dtype=torch.bool)
+            held_BV[row_X, seen_X] = True
+            scores_BV = scores_BV + held_BV * self.repeat_logit
         scores_BV[:, 0] = -torch.inf
         return scores_BV

@@ -21,12 +21,17 @@ from ss4rec.train.workers import Workers
 ALONE = Workers(0, 1, torch.device("cpu"))
 
 
-class Stopped(Exception):
+class KilledError(Exception):
     """Stands for a kill in the middle of a run."""
 
 
 def make(prepared, folder, *, die_at=None, poison_at=None, objective=None, **changes) -> TrainLoop:
-    fields = {"tracking.wandb": "disabled", "train.epochs": 3, "train.patience": 0, "train.checkpoint_every_s": 0}
+    fields = {
+        "tracking.wandb": "disabled",
+        "train.epochs": 3,
+        "train.patience": 0,
+        "train.checkpoint_every_s": 0,
+    }
     config: RunConfig = override(preset("debug"), fields | changes)
     manifest = Manifest.load(prepared)
     run = RunFolder(folder)
@@ -50,7 +55,7 @@ def make(prepared, folder, *, die_at=None, poison_at=None, objective=None, **cha
 
         def tampered(*args):
             if loop.global_step == die_at:
-                raise Stopped
+                raise KilledError
             return forward(*args) * (float("nan") if loop.global_step == poison_at else 1.0)
 
         wrapped.forward = tampered
@@ -66,7 +71,9 @@ def assert_equal(left, right):
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optim.ema": 0.9, "optim.clip_norm": 0.5}], ids=["plain", "ema-clip"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optim.ema": 0.9, "optim.clip_norm": 0.5}], ids=["plain", "ema-clip"]
+)
 def test_same_seed_same_weights_and_any_stop_continues_exactly(prepared, tmp_path, changes):
     whole = make(prepared, tmp_path / "whole", **changes)
     outcome = whole.run()
@@ -74,7 +81,7 @@ def test_same_seed_same_weights_and_any_stop_continues_exactly(prepared, tmp_pat
     steps = whole.steps_per_epoch
     assert steps >= 4
     for name, die_at in {"middle": steps + 2, "boundary": 2 * steps}.items():
-        with pytest.raises(Stopped):
+        with pytest.raises(KilledError):
             make(prepared, tmp_path / name, die_at=die_at, **changes).run()
         resumed = make(prepared, tmp_path / name, **changes)
         assert resumed.run().global_step == outcome.global_step
@@ -83,7 +90,9 @@ def test_same_seed_same_weights_and_any_stop_continues_exactly(prepared, tmp_pat
         rows = [row for row in resumed.folder.metrics() if row["kind"] == "epoch"]
         expected = [row for row in whole.folder.metrics() if row["kind"] == "epoch"]
         timeless = [{key: value for key, value in row.items() if key != "elapsed_s"} for row in rows]
-        assert timeless == [{key: value for key, value in row.items() if key != "elapsed_s"} for row in expected]
+        assert timeless == [
+            {key: value for key, value in row.items() if key != "elapsed_s"} for row in expected
+        ]
 
 
 def test_another_seed_gives_other_weights(prepared, tmp_path):
