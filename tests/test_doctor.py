@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from ray._raylet import AuthenticationTokenLoader
 
 from ss4rec import doctor as module
 from ss4rec.cli.doctor import doctor_command
@@ -86,6 +87,7 @@ def test_authentication(mode, status, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+    AuthenticationTokenLoader.instance().reset_cache()
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     (check,) = module.check_auth()

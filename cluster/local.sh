@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# A Ray head on this machine for debugging jobs without a cluster: loopback only, dashboard on, token authentication.
+#
+#   cluster/local.sh start     start it and print what to do next
+#   cluster/local.sh stop      end exactly this head, by its process id
+#   cluster/local.sh status    say whether it runs
+#
+#   SS4REC_PORT (26379), SS4REC_DASHBOARD_PORT (8265), SS4REC_CPUS (all), SS4REC_STATE (~/.ss4rec-local)
+set -euo pipefail
+
+PORT=${SS4REC_PORT:-26379}
+DASHBOARD_PORT=${SS4REC_DASHBOARD_PORT:-8265}
+CPUS=${SS4REC_CPUS:-$(getconf _NPROCESSORS_ONLN)}
+STATE=${SS4REC_STATE:-$HOME/.ss4rec-local}
+PID_FILE=$STATE/head.pid
+URL=http://127.0.0.1:$DASHBOARD_PORT
+
+# Ray binds to 127.0.0.1 with the first one; the second keeps its idle Python processes (each start costs seconds).
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_num_workers_soft_limit=8 RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
+
+die() { printf '%s\n' "local: error: $*" >&2; exit 1; }
+alive() { [ -f "$PID_FILE" ] && kill -0 "$(cat "$PID_FILE")" 2>/dev/null; }
+
+start() {
+  if alive; then die "a head runs already (pid $(cat "$PID_FILE")); cluster/local.sh stop"; fi
+  command -v ray >/dev/null || die "no ray on PATH; activate the environment: source .venv/bin/activate"
+  mkdir -p "$STATE"
+  [ -f "$HOME/.ray/auth_token" ] || [ -n "${RAY_AUTH_TOKEN:-}" ] || ray get-auth-token --generate >/dev/null
+  # The ports lie outside Ray's worker ports (10002 to 19999).
+  nohup ray start --head --block --node-ip-address=127.0.0.1 --port="$PORT" --num-cpus="$CPUS" \
+    --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT" \
+    --dashboard-agent-listen-port=$((DASHBOARD_PORT + 20101)) --ray-client-server-port=$((PORT + 1)) \
+    --disable-usage-stats >"$STATE/head.log" 2>&1 &
+  echo $! >"$PID_FILE"
+  wait_for_dashboard
+  cat <<TEXT
+Ray head on $URL with $CPUS CPUs (pid $(cat "$PID_FILE"), log $STATE/head.log). Next:
+
+  export RAY_AUTH_MODE=token
+  ss4rec doctor --address $URL
+  ss4rec submit train --address $URL -- --data /path/to/prepared --storage /path/to/runs
+  cluster/local.sh stop
+TEXT
+}
+
+wait_for_dashboard() {
+  local tries
+  for tries in $(seq 1 120); do
+    alive || { tail -n 20 "$STATE/head.log" >&2; die "the head ended at once; its log is above"; }
+    # Any answer will do: without a token it is 401.
+    if (exec 3<>"/dev/tcp/127.0.0.1/$DASHBOARD_PORT") 2>/dev/null; then return; fi
+    [ "$tries" -lt 120 ] && sleep 0.5
+  done
+  die "no dashboard on $URL after 60 s; see $STATE/head.log, then cluster/local.sh stop"
+}
+
+stop() {
+  alive || die "no head of this script runs"
+  local pid
+  pid=$(cat "$PID_FILE")
+  kill -TERM "$pid"
+  while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
+  rm -f "$PID_FILE"
+  echo "stopped"
+}
+
+status() {
+  if alive; then echo "running: pid $(cat "$PID_FILE"), $URL"; else echo "not running"; exit 1; fi
+}
+
+case ${1:-} in
+  start | stop | status) "$1" ;;
+  *) die "usage: cluster/local.sh start | stop | status" ;;
+esac

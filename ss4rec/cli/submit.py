@@ -1,0 +1,74 @@
+"""`ss4rec submit`: run a verb as a job on a Ray cluster and follow it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ss4rec import submit
+from ss4rec.errors import UsageError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+
+@click.command("submit", context_settings={"ignore_unknown_options": True})
+@click.argument("verb", type=click.Choice(submit.VERBS))
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--address",
+    help="Dashboard of the cluster, as http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, local.",
+)
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of the job.")
+@click.option("--no-wait", is_flag=True, help="Return when the job is accepted.")
+def submit_command(
+    verb: str, options: tuple[str, ...], address: str | None, env: tuple[str, ...], no_wait: bool
+) -> int:
+    """Run VERB with OPTIONS as a job; the exit code is the job's.
+
+    OPTIONS are those of the verb, after `--`; their paths are paths of the cluster and absolute:
+
+        ss4rec submit train --address http://HEAD:8265 -- --data /mnt/ml-1m --storage /mnt/runs
+    """
+    command = submit.entrypoint(verb, options)
+    variables = _variables(env)
+    with submit.packed(submit.project_root()) as package:
+        folders = ", ".join(f"{name} {size / 1024:.0f} KiB" for name, size in package.folders[:5])
+        click.echo(
+            f"working directory: {package.files} files, {package.size_bytes / 2**20:.2f} MiB ({folders})"
+        )
+        submit.check_size(package)
+        client = submit.connect(address)
+        job_id = submit.start(client, command, package, variables)
+    click.echo(f"job {job_id}: {command}")
+    by_hand = f"--address {client.get_address()} {job_id}"
+    click.echo(f"  ray job logs --follow {by_hand}\n  ray job stop {by_hand}")
+    return 0 if no_wait else _watch(client, job_id)
+
+
+def _watch(client: JobSubmissionClient, job_id: str) -> int:
+    """Print the job's log until it ends; Ctrl-C asks whether the job shall stop as well."""
+    try:
+        for lines in submit.follow(client, job_id):
+            click.echo(lines, nl=False)
+    except KeyboardInterrupt:
+        if click.confirm(f"\nStop job {job_id} on the cluster as well?", default=False):
+            client.stop_job(job_id)
+            click.echo(f"job {job_id} is being stopped")
+        else:
+            click.echo(f"job {job_id} goes on")
+        return 130
+    code = submit.exit_code(client, job_id)
+    info = client.get_job_info(job_id)
+    click.echo(f"job {job_id}: {info.status}" + (f" ({info.message})" if code else ""))
+    return code
+
+
+def _variables(env: tuple[str, ...]) -> dict[str, str]:
+    """Parse NAME=VALUE pairs."""
+    pairs = [text.partition("=") for text in env]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise UsageError(f"--env {name}: write NAME=VALUE")
+    return {name: value for name, _, value in pairs}
