@@ -116,12 +116,13 @@ class SingleByteSeparator(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most `size` translated bytes; empty only at the end."""
+        """Return at most `size` translated bytes (2 or more, or all if negative); empty only at the end."""
         while True:
-            # A `:` at the end of a chunk may be half of a separator: it waits for the next chunk.
+            # The last of an odd number of `:` at a chunk's end may be half a separator: it waits for the next chunk.
             chunk = self._stream.read(size - len(self._held) if size > 0 else -1)
             data = self._held + chunk
-            self._held = b":" if chunk and data.endswith(b":") and not data.endswith(b"::") else b""
+            colons = len(data) - len(data.rstrip(b":"))
+            self._held = b":" if chunk and colons % 2 else b""
             data = data[: len(data) - len(self._held)].replace(b"::", b"\x1f")
             if data or not chunk:
                 return data
