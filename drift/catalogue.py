@@ -1,0 +1,91 @@
+"""What is known about items at each moment: release year, genres, first rating, ratings by window.
+
+Counts and first times add up over shards (`merge`), so one pass over two columns gives them for any number of rows.
+Everything a window asks for is about earlier windows only (`popularity_bins`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from drift.signals import POPULARITY_BINS
+from drift.windows import Window, window_of
+from ss4rec.data.windows import ragged
+
+NEVER_S = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    """Events of each item by window, and its first event of all."""
+
+    counts_WV: NDArray[np.int64]
+    """Events in each calendar window; V = items + 1."""
+    first_V: NDArray[np.int64]
+    """Unix seconds of the first event, `NEVER_S` without one."""
+
+    @classmethod
+    def of_shard(cls, shard: pa.Table, windows: list[Window], num_items: int) -> ItemCounts:
+        """Count a shard's events; `windows` must leave no gaps."""
+        items_E, _ = ragged(shard["items"])
+        times_E, _ = ragged(shard["timestamps"])
+        width = num_items + 1
+        cells_E = window_of(times_E, windows).astype(np.int64) * width + items_E
+        counts = np.bincount(cells_E, minlength=len(windows) * width)
+        first_V = np.full(width, NEVER_S)
+        np.minimum.at(first_V, items_E, times_E)
+        return cls(counts.reshape(len(windows), width), first_V)
+
+    def merge(self, other: ItemCounts) -> ItemCounts:
+        """Add two parts."""
+        return ItemCounts(self.counts_WV + other.counts_WV, np.minimum(self.first_V, other.first_V))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items as the profile needs them."""
+
+    years_V: NDArray[np.int64]
+    """Release year from the title's brackets, 0 if unknown."""
+    genres_VG: NDArray[np.uint8]
+    """1 where the item has the genre; the last column is `other` (a genre unknown at the cut, or none)."""
+    labels: tuple[str, ...]
+    """Names of the genre columns but the last."""
+    vocabulary: int
+    """Items up to this index are in the model's vocabulary."""
+
+
+def read_catalogue(items: pa.Table, vocabulary: int, seen: int) -> Catalogue:
+    """Build from `items.parquet` of a timeline; genres of items first seen after the cut make no labels."""
+    years = pc.struct_field(pc.extract_regex(items["title"], r"\((?P<year>\d{4})\)\s*$"), "year")
+    years_V = np.concatenate([[0], pc.fill_null(years.cast(pa.int64()), 0).to_numpy()])
+    listed = [entry or [] for entry in items["genres"].to_pylist()]
+    ignored = {"(no genres listed)"}
+    labels = tuple(sorted({genre for entry in listed[:seen] for genre in entry} - ignored))
+    column = {label: number for number, label in enumerate(labels)}
+    genres_VG = np.zeros((len(listed) + 1, len(labels) + 1), np.uint8)
+    for item, entry in enumerate(listed, start=1):
+        for genre in entry or ["(no genres listed)"]:
+            genres_VG[item, column.get(genre, len(labels))] = 1
+    return Catalogue(years_V, genres_VG, labels, vocabulary)
+
+
+def popularity_bins(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:
+    """Return each item's popularity bin in a window, from the `lookback` windows before it alone.
+
+    Bin 0: no event in them. Bin 1 + k: the item's percentile, i.e. the share of those windows' events that fall on
+    items with fewer events, plus half of those on items with as many.
+    """
+    counts_V = counts_WV[max(0, window - lookback) : window].sum(axis=0)
+    values, size = np.unique(counts_V, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(values * size)])
+    share = (below[:-1] + values * size / 2) / max(below[-1], 1)
+    bin_of_value = np.where(
+        values == 0, 0, 1 + np.minimum((share * POPULARITY_BINS).astype(int), POPULARITY_BINS - 1)
+    )
+    return bin_of_value[np.searchsorted(values, counts_V)]

@@ -1,0 +1,69 @@
+"""Everything that decides a drift report, as one frozen object; `config.json` of the report holds it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ss4rec.config import Section
+
+DETECTORS = (
+    "ks",
+    "chi2",
+    "tabular",
+    "cvm",
+    "mmd",
+    "lsdd",
+    "classifier",
+    "spot_the_diff",
+    "context_mmd",
+    "mmd_online",
+    "lsdd_online",
+)
+"""Names of the alibi-detect detectors that `drift.alibi` adapts."""
+
+
+class DriftConfig(Section):
+    """Cut, windows, tests and thresholds."""
+
+    window: Literal["month", "quarter", "year"] = "quarter"
+    """Length of a window (calendar, UTC). Windows cut by either end of the data or by the cut are left out."""
+    reference: tuple[str, str] | None = None
+    """First and last reference window, as in `("2013Q4", "2014Q3")`. None: the last four before the cut."""
+    calibration: tuple[str, str] | None = None
+    """First and last window for past-against-past thresholds. None: up to 20 windows that end with the reference."""
+    permutations: PositiveInt = 2000
+    """Permutations of users in a test; Holm over W windows needs at least 20 W."""
+    bootstrap: PositiveInt = 300
+    """Bootstrap draws of an interval."""
+    level: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Coverage of intervals."""
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
+    """Largest adjusted p of an alarm."""
+    planned_windows: NonNegativeInt = 0
+    """Windows that will be looked at in all; keeps alpha over repeated looks (`--since-last`)."""
+    min_users: PositiveInt = 300
+    """Users a side below which a verdict is `undecided`."""
+    max_users: PositiveInt = 20_000
+    """Users a side that enter tests; more are sampled by seed."""
+    severe_factor: PositiveFloat = 2.0
+    """Effect in multiples of its threshold from which drift is `severe`."""
+    quality_drop: PositiveFloat = 0.10
+    """Relative drop of HR@10 that counts as `drift`."""
+    quality_severe: PositiveFloat = 0.25
+    """Relative drop of HR@10 that counts as `severe`."""
+    targets_per_user: PositiveInt = 1
+    """Events a user and window that the model ranks, sampled by seed."""
+    quality_users: PositiveInt = 2000
+    """Users a window that the model ranks for, sampled by seed."""
+    alibi: tuple[str, ...] = ()
+    """Detectors of alibi-detect that are run beside ours (`drift.config.DETECTORS`)."""
+    alibi_users: PositiveInt = 500
+    """Users a side that alibi-detect sees."""
+    fail_on: Literal["noted", "drift", "severe"] = "severe"
+    """Least verdict for exit code 10."""
+    seed: NonNegativeInt = 2020
+    """Seed of every sample, permutation and bootstrap, with window and detector mixed in."""
+    workers: PositiveInt = 2
+    """Ray actors of the second pass; no result depends on it."""

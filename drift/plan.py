@@ -1,0 +1,98 @@
+"""Which windows are reference, calibration and future, and whether data and run keep their contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from drift.config import DriftConfig
+from drift.windows import Window, calendar, full_windows
+from ss4rec.data.manifest import Manifest, sha256_of
+from ss4rec.data.shards import ITEMS_NAME
+from ss4rec.data.split import PAST, SplitRecord
+from ss4rec.errors import SS4RecError, UsageError
+
+CALIBRATION_WINDOWS, REFERENCE_WINDOWS = 20, 4
+
+
+class ContractError(SS4RecError):
+    """Data, cut and run do not belong together, so no figure would mean what it says."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Indices into the calendar `windows`, each list rising."""
+
+    windows: list[Window]
+    cut_s: int
+    reference: list[int]
+    calibration: list[int]
+    """Past windows for thresholds; holds the reference."""
+    future: list[int]
+
+    @property
+    def wanted(self) -> list[int]:
+        """Every window that is profiled."""
+        return sorted({*self.reference, *self.calibration, *self.future})
+
+
+def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
+    """Lay out the windows.
+
+    Raises:
+        UsageError: if no full window lies on one side of the cut, or a named window is not in the past.
+    """
+    first_s, last_s = manifest.first_time_s, manifest.last_time_s
+    windows = calendar(config.window, first_s, last_s)
+    index = {window.name: number for number, window in enumerate(windows)}
+    past = [index[window.name] for window in full_windows(config.window, first_s, cut_s, slack_s=0)]
+    future = [index[window.name] for window in full_windows(config.window, cut_s + 1, last_s)]
+    if not past or not future:
+        raise UsageError(
+            f"{len(past)} full {config.window}s before and {len(future)} after the cut; both sides need one: "
+            "choose a shorter window or another cut"
+        )
+    names = {windows[number].name for number in past}
+
+    def between(ends: tuple[str, str], field: str) -> list[int]:
+        wrong = [name for name in ends if name not in names]
+        if wrong:
+            raise UsageError(
+                f"{field}: {wrong[0]} is no full {config.window} before the cut; there are "
+                f"{windows[past[0]].name} to {windows[past[-1]].name}"
+            )
+        return [number for number in past if index[ends[0]] <= number <= index[ends[1]]]
+
+    reference = between(config.reference, "reference") if config.reference else past[-REFERENCE_WINDOWS:]
+    before = [number for number in past if number <= reference[-1]][-CALIBRATION_WINDOWS:]
+    calibration = between(config.calibration, "calibration") if config.calibration else before
+    return Plan(windows, cut_s, reference, calibration, future)
+
+
+def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
+    """Check that the past ends at the cut and that the run was trained on exactly this past.
+
+    Raises:
+        ContractError: naming what differs.
+    """
+    past = Manifest.load(data / PAST)
+    if past.last_time_s > split.cut_s:
+        raise ContractError(
+            f"{data / PAST} has an event at {past.last_time_s}, after the cut {split.cut_s}; split again"
+        )
+    if run is None:
+        return
+    from ss4rec.runs import ITEMS_FILE, RunFolder, data_fingerprint
+
+    record = RunFolder.open(run).record()
+    if sha256_of(run / ITEMS_FILE) != past.files[ITEMS_NAME].sha256:
+        raise ContractError(
+            f"run {run.name} knows {record.num_items:,} items of {record.data_name}, {data / PAST} has "
+            f"{past.items:,} others; give the run that was trained on {past.name}"
+        )
+    if record.data_sha256 != data_fingerprint(past):
+        raise ContractError(
+            f"run {run.name} was trained on another cut of {record.data_name}; train it on {data / PAST}"
+        )

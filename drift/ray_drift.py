@@ -1,0 +1,70 @@
+"""Rim: both passes on a Ray cluster. Pass 1 streams shards through Ray Data, pass 2 deals cells to a few actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+from ray.util import ActorPool
+
+from drift.catalogue import ItemCounts
+from drift.cells import Cell, CellContext, Row, run_cell
+from drift.profile import Profile, Profiler
+from drift.windows import Window
+from ss4rec.data.shards import read_shard
+
+
+def count_items(shards: Sequence[Path], windows: list[Window], num_items: int) -> ItemCounts:
+    """Count events by item and window; reads two columns of each shard, one shard a task."""
+
+    def count(path: Path) -> ItemCounts:
+        return ItemCounts.of_shard(read_shard(path), windows, num_items)
+
+    return _reduce([ray.remote(count).remote(path) for path in shards])
+
+
+def _reduce(pending: list[ray.ObjectRef]) -> ItemCounts:
+    """Add up parts as they come, so that only two are here at a time."""
+    total: ItemCounts | None = None
+    while pending:
+        ready, pending = ray.wait(pending, num_returns=1)
+        part = ray.get(ready[0])
+        total = part if total is None else total.merge(part)
+    assert total is not None
+    return total
+
+
+def profile(shards: Sequence[Path], profiler: Profiler) -> Profile:
+    """Run pass 1: read each shard once, return all rows in ascending order."""
+    shared = ray.put(profiler)
+
+    def histograms(shard: pa.Table) -> pa.Table:
+        return ray.get(shared)(shard).table()
+
+    tables = ray.data.read_parquet([str(path) for path in shards]).map_batches(
+        histograms, batch_size=1024, batch_format="pyarrow"
+    )
+    parts = [Profile.of_table(table) for table in ray.get(tables.to_arrow_refs()) if table.num_rows]
+    return Profile.merge(parts)
+
+
+@ray.remote(num_cpus=1)
+class CellWorker:
+    """Holds the profile and computes cells; long-lived, since importing a detector library takes seconds."""
+
+    def __init__(self, context: CellContext) -> None:
+        self.context = context
+
+    def run(self, cell: Cell) -> list[Row]:
+        """Compute one cell."""
+        return run_cell(self.context, cell)
+
+
+def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
+    """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
+    shared = ray.put(context)
+    pool = ActorPool([CellWorker.remote(shared) for _ in range(min(workers, len(cells)))])
+    run: Callable = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
+    return [row for rows in pool.map(run, list(cells)) for row in rows]

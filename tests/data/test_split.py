@@ -1,0 +1,104 @@
+"""The cut in time: nothing of the future may reach the past, and nothing may be lost."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ss4rec.cli.split import split_command
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.prepare import prepare
+from ss4rec.data.shards import read_items, read_users
+from ss4rec.data.split import SplitRecord, parse_cut, split
+from ss4rec.errors import DataError, UsageError
+
+EVENT = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(0, 40))
+
+
+def events_of(folder):
+    """All (user id, item id, time) of a prepared folder."""
+    items, users = read_items(folder)["source_id"].to_pylist(), read_users(folder)["source_id"].to_pylist()
+    found = []
+    for path in Manifest.load(folder).shard_paths(folder):
+        for row in pq.read_table(path).to_pylist():
+            times = zip(row["items"], row["timestamps"], strict=True)
+            found += [(users[row["user"]], items[item - 1], time) for item, time in times]
+    return sorted(found)
+
+
+def folder_of(events, path, k_core=0):
+    path.mkdir()
+    columns = ("userId", "movieId", "timestamp")
+    table = pa.table({name: [event[i] for event in events] for i, name in enumerate(columns)})
+    table = table.append_column("rating", pa.array([3.5] * len(events)))
+    pq.write_table(table, path / "ratings.parquet")
+    prepare(path / "ratings.parquet", path / "full", k_core=k_core)
+    return path / "full"
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.lists(EVENT, min_size=20, max_size=60, unique_by=lambda e: e[:2]), st.integers(5, 30), st.integers(0, 2))
+def test_the_past_knows_nothing_later(tmp_path_factory, events, cut_s, k_core):
+    root = tmp_path_factory.mktemp("split")
+    try:
+        full = folder_of(events, root / "in")
+        record = split(full, root / "out", cut_s, k_core=k_core)
+    except DataError:
+        return  # nothing left on one side
+    past, timeline = root / "out" / "past", root / "out" / "timeline"
+    assert all(time <= cut_s for *_, time in events_of(past))
+    assert events_of(timeline) == events_of(full)
+
+    # The future may be anything: the past folder keeps its bytes.
+    other = [(user, 8 - item if time > cut_s else item, time) for user, item, time in events]
+    split(folder_of(other, root / "other"), root / "out2", cut_s, k_core=k_core)
+    for name in ("items.parquet", "users.parquet", "shards/part-00000.parquet"):
+        assert (past / name).read_bytes() == (root / "out2" / "past" / name).read_bytes()
+
+    counts = dict(zip(*np.unique([item for _, item, _ in events_of(past)], return_counts=True), strict=True))
+    items = read_items(past)
+    assert dict(zip(items["source_id"].to_pylist(), items["count"].to_pylist(), strict=True)) == counts
+
+    ids = read_items(timeline)["source_id"].to_pylist()
+    assert ids[: record.vocabulary] == items["source_id"].to_pylist()
+    seen = {item for _, item, time in events_of(full) if time <= cut_s}
+    assert set(ids[: record.seen]) == seen
+    assert record.future_events == sum(time > cut_s for *_, time in events_of(full))
+    marks = pq.read_table(root / "out" / "past_events.parquet")["past_events"].to_pylist()
+    users = read_users(timeline)["source_id"].to_pylist()
+    assert marks == [sum(u == user and t <= cut_s for u, _, t in events_of(full)) for user in users]
+    assert SplitRecord.load(root / "out") == record
+
+
+EVENTS = [(user, item, item * 10 + user) for user in range(1, 5) for item in range(1, 7)]
+
+
+def test_a_core_taken_with_the_future_is_refused(tmp_path):
+    full = folder_of(EVENTS, tmp_path / "in", k_core=2)
+    with pytest.raises(DataError, match="--k-core 2"):
+        split(full, tmp_path / "out", 35)
+
+
+def test_a_cut_with_nothing_on_one_side_is_refused(tmp_path):
+    full = folder_of(EVENTS, tmp_path / "in")
+    for cut_s in (5, 999):
+        with pytest.raises(DataError, match="move --cutoff"):
+            split(full, tmp_path / "out", cut_s)
+
+
+def test_a_date_means_its_whole_day():
+    assert parse_cut("2015-03-31") == 1427846399
+    assert parse_cut("2015-03-31T06:40:02") == parse_cut("1427784002") == 1427784002
+    with pytest.raises(UsageError, match="yesterday"):
+        parse_cut("yesterday")
+
+
+def test_command_line(tmp_path):
+    full = folder_of(EVENTS, tmp_path / "in")
+    args = ["--data", str(full), "--cutoff", "35", "--out", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(split_command, args, catch_exceptions=False)
+    assert json.loads(result.output)["vocabulary"] == 3
