@@ -1,0 +1,1 @@
+"""Benchmarks: one command a claim, each writes a dated record into `results/`."""

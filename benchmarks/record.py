@@ -1,0 +1,43 @@
+"""Writes a benchmark's dated record: what was measured, by which command, on which machine, at which commit."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ss4rec.runs import git_commit, installed_versions
+
+
+def headline(name: str, value: float, unit: str, goal: float | None, peer: str = "") -> dict[str, Any]:
+    """Return one headline figure; `goal` None where none was set, `peer` says what it is compared with."""
+    return {"name": name, "value": value, "unit": unit, "goal": goal, "peer": peer}
+
+
+def write_record(
+    name: str, rows: Sequence[Mapping[str, Any]], headlines: Sequence[Mapping[str, Any]], folder: Path
+) -> Path:
+    """Write `folder/NAME-YYYYMMDD.json` and return its path."""
+    now = datetime.now(UTC)
+    record = {
+        "name": name,
+        "date": now.isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "command": " ".join(["python", *sys.argv]),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "CPU",
+        "versions": installed_versions() | {"python": platform.python_version()},
+        "rows": list(rows),
+        "headline": list(headlines),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{now:%Y%m%d}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
