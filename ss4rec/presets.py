@@ -65,6 +65,31 @@ def ml_1m_cpu() -> RunConfig:
     )
 
 
+def ml_1m_best() -> RunConfig:
+    """Best known for ML-1M on one GPU; docs/results.md has the ablation each value comes from."""
+    return RunConfig(
+        preset="ml_1m_best",
+        data=DataConfig(max_len=200, overlap=50),
+        model=ModelConfig(
+            dim=128,
+            blocks=3,
+            dropout=0.4,
+            embedding_dropout=0.2,
+            time_states=64,
+            gap_map="log",
+            dt_init="mamba",
+            feed_forward=2.0,
+            shared_norm=False,
+            norm_eps=1e-6,
+            repeats="learned",
+        ),
+        loss=LossConfig(label_smoothing=0.1),
+        optim=OptimConfig(lr=1e-3, ema=0.999, clip_norm=1.0),
+        train=TrainConfig(epochs=150, batch_size=64, precision="bf16", patience=0, validate_every=2),
+        evaluation=EvalConfig(batch_users=2048),
+    )
+
+
 def production() -> RunConfig:
     """GPUs and large catalogues: a wider and deeper model, bf16 matrix products, a schedule, averaged weights."""
     return RunConfig(
@@ -94,7 +119,7 @@ def production() -> RunConfig:
 
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
-    function.__name__: function for function in (demo, debug, paper, ml_1m_cpu, production)
+    function.__name__: function for function in (demo, debug, paper, ml_1m_cpu, ml_1m_best, production)
 }
 
 
