@@ -1,0 +1,1 @@
+"""Files that start ss4rec on clusters, and their offline validation."""

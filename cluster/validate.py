@@ -1,0 +1,281 @@
+"""Check every cluster file offline: `python -m cluster.validate [FILE ...]`; exit code 1 if one is refused.
+
+KubeRay's files are checked against its schemas and the rules that only its controller knows; `ray up` files by Ray's
+own validation; SkyPilot's against the keys that it knows, Slurm's and all shell scripts by bash (and shellcheck where
+it is installed), the Dockerfile by its instructions. Each checker returns sentences; none means the file is good.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft7Validator
+
+HERE = Path(__file__).resolve().parent
+RAY_JOB_NAME_LENGTH, RAY_CLUSTER_NAME_LENGTH = 47, 53
+KUBERNETES_KINDS = {
+    "RayJob": "kuberay-v1.schema.json",
+    "RayCluster": "kuberay-v1.schema.json",
+    "PersistentVolumeClaim": "core.schema.json",
+    "NetworkPolicy": "core.schema.json",
+}
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+DOCKER_INSTRUCTION = re.compile(
+    "ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR"
+)
+SBATCH_OPTION = re.compile(
+    " --(job-name|nodes|ntasks-per-node|gpus-per-node|cpus-per-task|exclusive|time|signal|requeue|open-mode|output"
+    r"|partition|account|mem|constraint)(=\S+)?"
+)
+JOB_COMMAND = re.compile(r"(?:python -m ray_jobs\.|ss4rec submit )(\w+)")
+
+
+def check_file(path: Path) -> list[str]:
+    """Return what is wrong with one cluster file, each as a sentence."""
+    text = path.read_text()
+    try:
+        problems = [*checker_of(path)(path, text)]
+    except yaml.YAMLError as error:
+        return [f"no YAML: {error}"]
+    return problems + _unknown_verbs(text)
+
+
+def checker_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
+    """Return the checker of a file, by its suffix and folder."""
+    by_suffix = {".sh": check_shell, ".sbatch": check_slurm}
+    by_folder = {"kuberay": check_kuberay, "ray-up": check_ray_up, "skypilot": check_skypilot}
+    if path.name == "Dockerfile":
+        return check_dockerfile
+    return by_suffix[path.suffix] if path.suffix in by_suffix else by_folder[path.parent.name]
+
+
+def all_files() -> list[Path]:
+    """Return every cluster file of this folder."""
+    patterns = ("*.sh", "*/*.sh", "*/*.sbatch", "*/*.yaml", "Dockerfile")
+    return sorted(path for pattern in patterns for path in HERE.glob(pattern))
+
+
+def check_kuberay(path: Path, text: str) -> Iterator[str]:
+    """Check Kubernetes documents: schemas first, then what the schemas cannot say."""
+    for document in yaml.safe_load_all(text):
+        kind = document.get("kind")
+        if kind not in KUBERNETES_KINDS:
+            yield f"kind {kind}: not one of {', '.join(KUBERNETES_KINDS)}"
+            continue
+        problems = [*_against(KUBERNETES_KINDS[kind], document, kind)]
+        rules = {"RayJob": _job_rules, "RayCluster": _ray_cluster_rules}.get(kind)
+        yield from problems or (rules(document) if rules else ())
+
+
+def _job_rules(job: dict[str, Any]) -> Iterator[str]:
+    """Apply the controller's rules for a RayJob (KubeRay, `validation.go`)."""
+    spec = job["spec"]
+    yield from _name_rules(job, RAY_JOB_NAME_LENGTH)
+    if ("rayClusterSpec" in spec) == ("clusterSelector" in spec):
+        yield "spec: exactly one of rayClusterSpec and clusterSelector"
+    if spec.get("ttlSecondsAfterFinished") and not spec.get("shutdownAfterJobFinishes"):
+        yield "spec.ttlSecondsAfterFinished needs shutdownAfterJobFinishes"
+    if "deletionStrategy" in spec and spec.get("shutdownAfterJobFinishes"):
+        yield "spec.deletionStrategy excludes shutdownAfterJobFinishes"
+    if spec.get("backoffLimit") and (
+        "clusterSelector" in spec or spec.get("submissionMode") == "InteractiveMode"
+    ):
+        yield "spec.backoffLimit works neither with clusterSelector nor with InteractiveMode"
+    if spec.get("backoffLimit") and "--name" not in spec.get("entrypoint", ""):
+        yield "spec.backoffLimit without --name in the entrypoint: a retry would start from nothing"
+    environment = yaml.safe_load(spec.get("runtimeEnvYAML", "{}"))
+    if not isinstance(environment, dict):
+        yield "spec.runtimeEnvYAML is no mapping"
+    if "rayClusterSpec" in spec:
+        yield from _cluster_rules(spec["rayClusterSpec"])
+
+
+def _ray_cluster_rules(cluster: dict[str, Any]) -> Iterator[str]:
+    """Apply the controller's rules for a RayCluster."""
+    yield from _name_rules(cluster, RAY_CLUSTER_NAME_LENGTH)
+    yield from _cluster_rules(cluster["spec"])
+
+
+def _name_rules(document: dict[str, Any], longest: int) -> Iterator[str]:
+    name = document["metadata"].get("name", "")
+    if not DNS_1035.fullmatch(name) or len(name) > longest:
+        yield f"metadata.name {name!r}: a DNS-1035 label of at most {longest} characters"
+
+
+def _cluster_rules(spec: dict[str, Any]) -> Iterator[str]:
+    """Apply the controller's rules for a cluster's spec, and this project's (one mount, same limits, tolerations)."""
+    head, groups = spec["headGroupSpec"], spec.get("workerGroupSpecs", [])
+    token = spec.get("authOptions", {}).get("mode") == "token"
+    version = tuple(int(part) for part in spec.get("rayVersion", "0.0").split(".")[:2])
+    if token and version < (2, 52):
+        yield f"rayVersion {spec.get('rayVersion')}: token authentication needs 2.52 or newer"
+    if not token:
+        yield "authOptions.mode is not token: anyone who reaches the ports could run code"
+    mounts = {_storage_mount(group) for group in (head, *groups)}
+    if len(mounts) != 1 or None in mounts:
+        yield f"storage is not one claim mounted at one path in head and workers: {sorted(map(str, mounts))}"
+    for label, group in [("head", head), *((group["groupName"], group) for group in groups)]:
+        yield from _pod_rules(label, group, spec.get("enableInTreeAutoscaling", False))
+    for group in groups:
+        least, most = group.get("minReplicas", 0), group.get("maxReplicas")
+        if most is None or not 0 <= least <= group.get("replicas", 0) <= most:
+            yield f"{group['groupName']}: 0 <= minReplicas <= replicas <= maxReplicas does not hold"
+
+
+def _pod_rules(label: str, group: dict[str, Any], autoscaling: bool) -> Iterator[str]:
+    """Check one group's pod template; the Ray container is the first."""
+    pod = group["template"]["spec"]
+    resources = pod["containers"][0].get("resources", {})
+    if autoscaling and pod.get("restartPolicy", "Never") != "Never":
+        yield f"{label}: autoscaler v2 wants restartPolicy Never"
+    if "resources" in group and {"num-cpus", "num-gpus", "memory"} & set(group.get("rayStartParams", {})):
+        yield f"{label}: give resources or rayStartParams, not both"
+    if not resources.get("limits") or resources.get("limits") != resources.get("requests"):
+        yield f"{label}: requests and limits must be there and equal"
+    wants_gpu = "nvidia.com/gpu" in resources.get("limits", {})
+    tolerated = any(item.get("key") == "nvidia.com/gpu" for item in pod.get("tolerations", []))
+    if wants_gpu and not tolerated:
+        yield f"{label}: asks for GPUs and does not tolerate the nvidia.com/gpu taint"
+    if not pod.get("securityContext", {}).get("runAsNonRoot"):
+        yield f"{label}: securityContext.runAsNonRoot is not true"
+
+
+def _storage_mount(group: dict[str, Any]) -> tuple[str, str] | None:
+    """Return (claim, path) of the claim that a group's Ray container mounts."""
+    pod = group["template"]["spec"]
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod.get("volumes", [])
+        if "persistentVolumeClaim" in volume
+    }
+    mounts = pod["containers"][0].get("volumeMounts", [])
+    return next(((claims[one["name"]], one["mountPath"]) for one in mounts if one["name"] in claims), None)
+
+
+def check_ray_up(path: Path, text: str) -> Iterator[str]:
+    """Check a `ray up` file as Ray's launcher does before it starts anything."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        validate_config(prepare_config(yaml.safe_load(text)))
+    except Exception as error:  # the launcher raises jsonschema's, ValueError and KeyError
+        yield str(error).splitlines()[0]
+
+
+def check_skypilot(path: Path, text: str) -> Iterator[str]:
+    """Check a SkyPilot task's keys, its limits on RunPod, and its scripts."""
+    task = yaml.safe_load(text)
+    problems = [*_against("skypilot.schema.json", task)]
+    yield from problems
+    if problems:
+        return
+    if task["resources"].get("infra", "").startswith("runpod"):
+        if task.get("num_nodes", 1) > 1:
+            yield "num_nodes: SkyPilot on RunPod has one node"
+        if any(isinstance(mount, dict) for mount in task.get("file_mounts", {}).values()):
+            yield "file_mounts: SkyPilot on RunPod mounts no buckets"
+    for key in ("setup", "run"):
+        yield from (f"{key}: {problem}" for problem in _shell_problems(task.get(key, "")))
+
+
+def check_slurm(path: Path, text: str) -> Iterator[str]:
+    """Check a batch script: its #SBATCH lines, then the shell."""
+    seen = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", text, re.MULTILINE))
+    for line in re.findall(r"^#SBATCH(.*)$", text, re.MULTILINE):
+        if not SBATCH_OPTION.fullmatch(line):
+            yield f"#SBATCH{line}: unknown option"
+    if seen.get("ntasks-per-node") != "1" or "exclusive" not in seen:
+        yield "one Ray node a machine needs --ntasks-per-node=1 and --exclusive"
+    yield from check_shell(path, text)
+
+
+def check_shell(path: Path, text: str) -> Iterator[str]:
+    """Check a shell script."""
+    if "set -euo pipefail" not in text:
+        yield "set -euo pipefail is missing"
+    yield from _shell_problems(text)
+
+
+def _shell_problems(text: str) -> Iterator[str]:
+    """Let bash parse a script, and shellcheck read it where it is installed."""
+    parsed = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+    yield from parsed.stderr.splitlines()
+    if not parsed.returncode and shutil.which("shellcheck"):
+        options = ["--shell=bash", "--format=gcc", "--severity=warning", "--exclude=SC1091"]
+        linted = subprocess.run(["shellcheck", *options, "-"], input=text, capture_output=True, text=True)
+        yield from linted.stdout.splitlines()
+
+
+def check_dockerfile(path: Path, text: str) -> Iterator[str]:
+    """Check instructions, that copied files exist, stages are named, and that the image does not run as root."""
+    joined = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
+    stages: list[str] = []
+    for instruction, rest in ([*line, ""][:2] for line in lines):
+        if not DOCKER_INSTRUCTION.fullmatch(instruction):
+            yield f"{instruction}: no such instruction"
+        words = rest.split()
+        if instruction == "FROM" and "AS" in words:
+            stages.append(words[-1])
+        if instruction == "COPY":
+            yield from _copy_problems(words, stages)
+    users = [rest for instruction, *rest in lines if instruction == "USER"]
+    if not users or users[-1][0] in ("root", "0"):
+        yield "USER: the image would run as root"
+
+
+def _copy_problems(words: list[str], stages: list[str]) -> Iterator[str]:
+    """Check the sources of one COPY."""
+    flags = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--"))
+    if "from" in flags:
+        if flags["from"] not in stages:
+            yield f"COPY --from={flags['from']}: no such stage"
+        return
+    for source in [word for word in words if not word.startswith("--")][:-1]:
+        if not (HERE.parent / source).exists():
+            yield f"COPY {source}: not in the project"
+
+
+def _unknown_verbs(text: str) -> list[str]:
+    """Name commands of jobs that do not exist."""
+    from ss4rec.submit import VERBS
+
+    return [f"no such verb: {verb}" for verb in JOB_COMMAND.findall(text) if verb not in VERBS]
+
+
+def _against(schema: str, document: Any, definition: str | None = None) -> Iterator[str]:
+    """Yield what JSON Schema finds wrong, each with its path."""
+    for error in _validator(schema, definition).iter_errors(document):
+        where = ".".join(str(part) for part in error.absolute_path)
+        yield f"{where or 'document'}: {error.message[:200]}"
+
+
+@cache
+def _validator(schema: str, definition: str | None) -> Draft7Validator:
+    loaded = json.loads((HERE / "schemas" / schema).read_text())
+    if definition is not None:
+        loaded["$ref"] = f"#/$defs/{definition}"
+    return Draft7Validator(loaded)
+
+
+def main(arguments: list[str]) -> int:
+    """Check the named files, or all; print a line each."""
+    failed = 0
+    for path in [Path(name) for name in arguments] or all_files():
+        problems = check_file(path)
+        failed += bool(problems)
+        print(f"{path.name}: {'refused' if problems else 'ok'}", *problems, sep="\n  ")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

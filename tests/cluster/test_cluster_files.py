@@ -1,0 +1,274 @@
+"""Every cluster file passes its offline check, and a planted mistake of each kind is caught by name."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import validate
+
+CLUSTER = Path(validate.__file__).parent
+FILES = validate.all_files()
+
+MISTAKES = [
+    ("kuberay/rayjob-train.yaml", "rayStartParams:", "rayStartParam:", "rayStartParam"),
+    ("kuberay/rayjob-train.yaml", "name: ss4rec-train", "name: ss4rec_train", "DNS-1035"),
+    ("kuberay/rayjob-train.yaml", "name: ss4rec-train", "name: " + "a" * 48, "at most 47"),
+    (
+        "kuberay/rayjob-train.yaml",
+        "shutdownAfterJobFinishes: true",
+        "suspend: false",
+        "shutdownAfterJobFinishes",
+    ),
+    ("kuberay/rayjob-train.yaml", "--name ml-1m-production", "", "without --name"),
+    ("kuberay/rayjob-train.yaml", "backoffLimit: 3", 'backoffLimit: "3"', "backoffLimit"),
+    ("kuberay/rayjob-tune.yaml", "restartPolicy: Never", "restartPolicy: Always", "restartPolicy"),
+    ("kuberay/rayjob-tune.yaml", "ray_jobs.tune", "ray_jobs.tuen", "no such verb: tuen"),
+    ("kuberay/rayjob-drift.yaml", "maxReplicas: 2", "maxReplicas: -1", "maxReplicas"),
+    ("kuberay/raycluster.yaml", "{mode: token}", "{mode: disabled}", "authOptions.mode"),
+    ("kuberay/raycluster.yaml", '"2.60.0"', '"2.40.0"', "2.52"),
+    (
+        "kuberay/raycluster.yaml",
+        "mountPath: /mnt/cluster_storage",
+        "mountPath: /data",
+        "storage is not one claim",
+    ),
+    ("kuberay/raycluster.yaml", "key: nvidia.com/gpu", "key: nvidia.com/gpus", "tolerate"),
+    ("kuberay/raycluster.yaml", 'limits: {cpu: "2"', 'limits: {cpu: "3"', "equal"),
+    ("kuberay/raycluster.yaml", "kind: RayCluster", "kind: RayKluster", "kind RayKluster"),
+    ("kuberay/storage.yaml", "ReadWriteMany]", "ReadWriteOnce]", "ReadWriteOnce"),
+    ("kuberay/networkpolicy.yaml", "policyTypes", "policyType", "policyType"),
+    ("kuberay/storage.yaml", "spec:", "spec: [", "no YAML"),
+    ("ray-up/aws.yaml", "head_node_type: head", "head_node_type: haed", "head"),
+    ("ray-up/aws.yaml", "idle_timeout_minutes", "idle_timeout_minute", "idle_timeout_minute"),
+    ("ray-up/onprem.yaml", "ssh_user", "ssh_users", "ssh_users"),
+    ("slurm/train.sbatch", "--gpus-per-node", "--gpus-per-nod", "gpus-per-nod=4: unknown option"),
+    ("slurm/train.sbatch", "#SBATCH --exclusive\n", "", "--exclusive"),
+    ("slurm/train.sbatch", "finish() {", "finish() ", "syntax error"),
+    ("skypilot/runpod.yaml", "accelerators", "accelerator", "accelerator"),
+    ("skypilot/runpod.yaml", "workdir: .", "workdir: .\nnum_nodes: 2", "one node"),
+    ("skypilot/multinode.yaml", "mode: MOUNT", "mode: MONUT", "file_mounts"),
+    ("skypilot/multinode.yaml", "  fi\n", "", "syntax error"),
+    ("local.sh", "esac\n", "", "syntax error"),
+    ("local.sh", "set -euo pipefail", "", "pipefail"),
+    ("runpod/start.sh", "find_storage() {", "find_storage() ", "syntax error"),
+    ("Dockerfile", "USER ray\n", "", "root"),
+    ("Dockerfile", "WORKDIR /src", "WORKDRI /src", "WORKDRI"),
+    ("Dockerfile", "COPY pyproject.toml", "COPY pyproject.tom", "not in the project"),
+    ("Dockerfile", "--from=build", "--from=bild", "no such stage"),
+]
+
+
+def test_every_kind_is_there():
+    names = {str(path.relative_to(CLUSTER)) for path in FILES}
+    assert {name for name, *_ in MISTAKES} <= names
+    assert len(names) == 14
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file_is_valid(path):
+    assert validate.check_file(path) == []
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "said"), MISTAKES)
+def test_planted_mistake_is_caught(name, right, wrong, said, tmp_path):
+    text = (CLUSTER / name).read_text()
+    assert right in text
+    broken = tmp_path / name
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_text(text.replace(right, wrong, 1))
+    assert said in " ".join(validate.check_file(broken))
+
+
+def test_exit_code(tmp_path, capsys):
+    broken = tmp_path / "broken.sh"
+    broken.write_text("if true\n")
+    assert validate.main([str(broken)]) == 1
+    assert "broken.sh: refused" in capsys.readouterr().out
+    assert validate.main([str(CLUSTER / "local.sh")]) == 0
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """An environment with a stub `ray` that records its calls, fake nvidia-smi, ip and hostname."""
+    stubs = {
+        "ray": 'echo "$* | auth=$RAY_AUTH_MODE nccl=${NCCL_SOCKET_IFNAME:-}" >>"$CALLS"',
+        "nvidia-smi": 'printf "GPU 0: NVIDIA RTX A6000\\nGPU 1: NVIDIA RTX A6000\\n"',
+        "ip": 'printf "1: lo    inet 127.0.0.1/8 scope\\n7: ens1    inet 10.65.0.2/16 brd\\n"',
+        "hostname": "echo 10.65.0.2",
+        "scontrol": 'echo "scontrol $*" >>"$CALLS"; printf "node1\\nnode2\\n"',
+        "srun": 'echo "srun $*" >>"$CALLS"',
+    }
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in stubs.items():
+        stub = folder / name
+        stub.write_text(f"#!/usr/bin/env bash\n{body}\n")
+        stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+    return {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "SS4REC_STORAGE": str(tmp_path / "storage"),
+    }
+
+
+def run(script, *arguments, env, cwd=None):
+    done = subprocess.run(
+        ["bash", str(CLUSTER / script), *arguments], env=env, cwd=cwd, capture_output=True, text=True
+    )
+    calls = Path(env["CALLS"])
+    return done, calls.read_text() if calls.exists() else ""
+
+
+def test_pod_starts_one_node_with_all_gpus(machine):
+    done, calls = run("runpod/start.sh", env=machine)
+    assert done.returncode == 0, done.stderr
+    assert calls.startswith("get-auth-token --generate")
+    assert "start --head --block --port=6379 --node-ip-address=127.0.0.1 --num-gpus=2" in calls
+    assert "--dashboard-host=127.0.0.1" in calls
+    assert "auth=token" in calls
+    assert f"--storage {machine['SS4REC_STORAGE']}/runs --workers 2" in done.stdout
+
+
+INSTANT = {"PRIMARY_ADDR": "10.65.0.2", "NODE_ADDR": "10.65.0.2", "RAY_AUTH_TOKEN": "secret"}
+
+
+def test_instant_cluster_rank_0_is_the_head_on_the_fast_interface(machine):
+    done, calls = run("runpod/start.sh", env=machine | INSTANT | {"NODE_RANK": "0"})
+    assert done.returncode == 0, done.stderr
+    assert "start --head --block --port=6379 --node-ip-address=10.65.0.2" in calls
+    assert "nccl=ens1" in calls
+
+
+def test_instant_cluster_other_ranks_join(machine):
+    done, calls = run("runpod/start.sh", env=machine | INSTANT | {"NODE_RANK": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "start --block --address=10.65.0.2:6379 --node-ip-address=10.65.0.2 --num-gpus=2" in calls
+    assert "--head" not in calls
+
+
+def test_plain_host_joins_a_head(machine):
+    environment = machine | {"RAY_AUTH_TOKEN": "secret", "SS4REC_PORT": "6399"}
+    done, calls = run("runpod/start.sh", "worker", "192.0.2.1", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "--address=192.0.2.1:6399" in calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra", "said"),
+    [
+        ((), INSTANT | {"NODE_RANK": "0", "RAY_AUTH_TOKEN": ""}, "set RAY_AUTH_TOKEN"),
+        ((), INSTANT, "NODE_RANK"),
+        ((), INSTANT | {"NODE_RANK": "1", "NODE_ADDR": "10.1.1.1"}, "no interface"),
+        (("worker",), {"RAY_AUTH_TOKEN": "secret"}, "needs the head's address"),
+        (("king",), {}, "unknown role"),
+        ((), {"SS4REC_STORAGE": "/dev/null/x"}, "cannot be written"),
+    ],
+)
+def test_start_refuses(arguments, extra, said, machine):
+    done, calls = run("runpod/start.sh", *arguments, env=machine | extra)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "start" not in calls
+
+
+SLURM = {
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_GPUS_ON_NODE": "4",
+    "SLURM_JOB_NODELIST": "node[1-2]",
+    "SLURM_JOB_ID": "77",
+    "DATA": "/shared/data",
+    "STORAGE": "/shared/runs",
+    "NAME": "run1",
+}
+
+
+def test_sbatch_runs_one_command_over_all_nodes(machine, tmp_path):
+    done, calls = run("slurm/train.sbatch", env=machine | SLURM, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "srun ray symmetric-run --address node1:6477 --min-nodes 2 -- python -m ray_jobs.train" in calls
+    assert "--data /shared/data --preset production --name run1 --storage /shared/runs --workers 8" in calls
+    assert "requeue" not in calls
+
+
+def test_sbatch_requeues_when_time_is_nearly_up(machine, tmp_path):
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text("#!/usr/bin/env bash\nkill -USR1 $PPID\nexec sleep 5 >/dev/null 2>&1\n")
+    done, calls = run("slurm/train.sbatch", env=machine | SLURM, cwd=tmp_path)
+    assert "scontrol requeue 77" in calls
+    assert done.returncode == 128 + signal.SIGUSR1
+
+
+def test_sbatch_names_what_is_not_set(machine, tmp_path):
+    done, _ = run("slurm/train.sbatch", env=machine | SLURM | {"DATA": ""}, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "set DATA" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rank", "said"), [("0", "start.sh head"), ("1", "start.sh worker 127.0.0.1")], ids=["head", "worker"]
+)
+def test_skypilot_ranks(rank, said, machine, tmp_path):
+    """Rank 0 starts the head and submits; others join it. start.sh and the environment are stand-ins."""
+    for name, body in {
+        "cluster/runpod/start.sh": 'echo "start.sh $*" >>"$CALLS"',
+        "bin/ray": 'echo "ALIVE"; echo "ALIVE"',
+        "bin/ss4rec": 'echo "ss4rec $*" >>"$CALLS"',
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    task = yaml.safe_load((CLUSTER / "skypilot" / "multinode.yaml").read_text())
+    # The port of the head is open here: this process listens on it.
+    script = (
+        task["run"]
+        .replace("source .venv/bin/activate", "")
+        .replace("SS4REC_PORT=6399", f"SS4REC_PORT={listen()}")
+    )
+    environment = machine | {
+        "SKYPILOT_NODE_IPS": "127.0.0.1\n127.0.0.2",
+        "SKYPILOT_NODE_RANK": rank,
+        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NUM_GPUS_PER_NODE": "4",
+        "DATA": "/d",
+        "NAME": "run1",
+    }
+    subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    calls = Path(machine["CALLS"]).read_text()
+    assert said in calls
+    assert ("submit train" in calls and "--workers 8" in calls) is (rank == "0")
+
+
+LISTENERS = []
+
+
+def listen():
+    """Listen on a free loopback port for the rest of this process."""
+    import socket
+
+    LISTENERS.append(socket.create_server(("127.0.0.1", 0)))
+    return LISTENERS[-1].getsockname()[1]
+
+
+def test_local_needs_ray_on_path(machine):
+    environment = machine | {"PATH": "/usr/bin:/bin", "SS4REC_STATE": str(Path(machine["HOME"]) / "state")}
+    assert "no ray on PATH" in run("local.sh", "start", env=environment)[0].stderr
+    assert run("local.sh", "status", env=environment)[0].stdout == "not running\n"
+    assert "usage" in run("local.sh", env=environment)[0].stderr
+
+
+def test_module_runs_from_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.validate", str(CLUSTER / "kuberay" / "storage.yaml")],
+        cwd=CLUSTER.parent,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "storage.yaml: ok\n")
