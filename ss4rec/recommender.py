@@ -170,7 +170,7 @@ class Recommender:
         last_s = self.unknown_gap_s if target_time is None else target_time - times_T[-1]
         return np.append(between, np.float32(last_s))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _scores(self, encoded: Sequence[_Encoded]) -> Tensor:
         """Return `scores_BV` of a batch, padding in column 0."""
         cut = self.data.max_len

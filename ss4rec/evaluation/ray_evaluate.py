@@ -1,27 +1,31 @@
-"""Rim: full ranking on a Ray cluster, shards streamed by Ray Data through a pool of actors that hold the scorer.
+"""Rim: full ranking on a Ray cluster, shards dealt by Ray Data to a pool of actors that hold the scorers.
 
 A row that leaves an actor is one user's ranks, so nothing of size users x items ever moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
-from ss4rec.data.batch import collate_eval
+from ss4rec.data.batch import EvalBatch, collate_eval
 from ss4rec.data.manifest import Manifest, sha256_of
-from ss4rec.data.shards import ITEMS_NAME
+from ss4rec.data.shards import ITEMS_NAME, read_shard
 from ss4rec.data.windows import Split, eval_sequences
 from ss4rec.errors import DataError, ResourceError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_each_user_once, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.runs import ITEMS_FILE, RunFolder, load_model
+
+MakeScorers = Callable[[], dict[str, Scorer]]
 
 
 def evaluate_folder(
@@ -38,7 +42,7 @@ def evaluate_folder(
 
     Raises:
         DataError: if the data has another vocabulary than the run, or users are missing from the result.
-        ResourceError: if the cluster cannot hold the actors beside Ray Data's own reading.
+        ResourceError: if the cluster cannot hold the actors.
     """
     folder, manifest = RunFolder.open(run_dir), Manifest.load(data_dir)
     if sha256_of(run_dir / ITEMS_FILE) != manifest.files[ITEMS_NAME].sha256:
@@ -48,11 +52,11 @@ def evaluate_folder(
         )
     median_gap_s = folder.record().median_gap_s
 
-    def make_scorer() -> Scorer:
+    def make_scorers() -> dict[str, Scorer]:
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
-        return ModelScorer(model, median_gap_s, config.data.target_time)
+        return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
 
-    return _evaluate(make_scorer, folder.config(), data_dir, manifest, split, workers, gpu)
+    return _evaluate(make_scorers, folder.config(), data_dir, manifest, split, workers, gpu)["model"]
 
 
 def evaluate_baselines(
@@ -66,68 +70,79 @@ def evaluate_baselines(
     manifest = Manifest.load(data_dir)
     events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
     counts_V, shared_events = events.counts(), ray.put(events)
-    makers: dict[str, Callable[[], Scorer]] = {
-        "most popular": lambda: MostPopular(counts_V),
-        "popular in 30 days": lambda: RecentlyPopular(ray.get(shared_events)),
-    }
-    return {
-        name: _evaluate(make, config, data_dir, manifest, split, workers, gpu=False)
-        for name, make in makers.items()
-    }
+
+    def make_scorers() -> dict[str, Scorer]:
+        return {
+            "most popular": MostPopular(counts_V),
+            "popular in 30 days": RecentlyPopular(ray.get(shared_events)),
+        }
+
+    return _evaluate(make_scorers, config, data_dir, manifest, split, workers, gpu=False)
 
 
 class _Ranker:
-    """One actor: holds a scorer and turns rows of shards into rows of ranks."""
+    """One actor: holds scorers and turns the paths of shards into rows of ranks."""
 
-    def __init__(self, make_scorer: Callable[[], Scorer], config: RunConfig, split: Split) -> None:
-        self.scorer = make_scorer()
-        self.data = config.data
+    def __init__(self, make_scorers: MakeScorers, config: RunConfig, split: Split) -> None:
+        self.scorers = make_scorers()
+        self.config = config
         self.split = split
 
-    def __call__(self, shard: pa.Table) -> pa.Table:
-        """Rank some users; columns as in `rank_users`."""
-        sequences = eval_sequences(
-            shard, split=self.split, max_len=self.data.max_len, target_time=self.data.target_time
-        )
-        return rank_users(self.scorer, [collate_eval(sequences)])
+    def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
+        """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
+        data, parts = self.config.data, []
+        for path in shards["path"]:
+            sequences = eval_sequences(
+                read_shard(Path(path)), split=self.split, max_len=data.max_len, target_time=data.target_time
+            )
+            for name, scorer in self.scorers.items():
+                ranks = rank_users(scorer, self._batches(sequences))
+                parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows)))
+        return pa.concat_tables(parts)
+
+    def _batches(self, sequences: pa.Table) -> Iterator[EvalBatch]:
+        """Yield batches of `evaluation.batch_users` users."""
+        size = self.config.evaluation.batch_users
+        for first in range(0, sequences.num_rows, size):
+            yield collate_eval(sequences.slice(first, size))
 
 
 def _evaluate(
-    make_scorer: Callable[[], Scorer],
+    make_scorers: MakeScorers,
     config: RunConfig,
     data_dir: Path,
     manifest: Manifest,
     split: Split,
     workers: int,
     gpu: bool,
-) -> EvalResult:
-    """Stream all shards through `workers` actors and reduce their rows."""
+) -> dict[str, EvalResult]:
+    """Deal all shards to `workers` actors and reduce their rows, scorer by scorer."""
     _require_room(workers, gpu)
     manifest.quick_check(data_dir)
-    shards = ray.data.read_parquet([str(path.absolute()) for path in manifest.shard_paths(data_dir)])
-    rows = shards.select_columns(["user", "items", "timestamps"]).map_batches(
+    # Paths, not rows, are dealt: actors read whole shards, and a damaged one is named.
+    paths = [{"path": str(path.absolute())} for path in manifest.shard_paths(data_dir)]
+    rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorer, config, split),
-        batch_size=config.evaluation.batch_users,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=workers),
+        fn_constructor_args=(make_scorers, config, split),
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,
         num_gpus=1 if gpu else 0,
     )
-    ranks = pa.concat_tables(ray.get(rows.to_arrow_refs()))
-    require_each_user_once(ranks["user"].to_numpy(), manifest.users)
-    return summarise(ranks.sort_by("user"), config.evaluation.ks)
+    ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by("user")
+    results = {}
+    for name in dict.fromkeys(ranks["scorer"].to_pylist()):
+        own = ranks.filter(pc.field("scorer") == name)
+        require_each_user_once(own["user"].to_numpy(), manifest.users)
+        results[name] = summarise(own, config.evaluation.ks)
+    return results
 
 
 def _require_room(workers: int, gpu: bool) -> None:
-    """Refuse a pool that leaves no CPU to read shards: Ray Data would wait for ever without a word."""
-    cluster = ray.cluster_resources()
-    cpus, gpus = cluster.get("CPU", 0), cluster.get("GPU", 0)
-    if gpu and gpus < workers:
+    """Refuse a pool that the cluster cannot hold: Ray Data would wait for ever without a word."""
+    kind = "GPU" if gpu else "CPU"
+    have = ray.cluster_resources().get(kind, 0)
+    if have < workers:
         raise ResourceError(
-            f"{workers} evaluation workers need a GPU each, the cluster has {gpus:g}; lower workers"
-        )
-    if not gpu and cpus < workers + 1:
-        raise ResourceError(
-            f"{workers} evaluation workers and reading need {workers + 1} CPUs, the cluster has {cpus:g}; lower workers"
+            f"{workers} evaluation workers need a {kind} each, the cluster has {have:g}; ask for fewer workers"
         )

@@ -38,7 +38,8 @@ class Scored:
 def sources(folder, world=1):
     data = DataConfig(max_len=10, overlap=2)
     return [
-        LocalSource(folder, data, batch_size=world, seed=0, rank=rank, world=world) for rank in range(world)
+        LocalSource(folder, data, batch_size=4 * world, seed=0, rank=rank, world=world)
+        for rank in range(world)
     ]
 
 

@@ -20,7 +20,7 @@ def batch_of(prepared, target_time):
     return next(source.eval_batches("test", 6))
 
 
-def scorer_of(target_time, num_items=100):
+def scorer_of(target_time, num_items=200):
     torch.manual_seed(0)
     # Long steps, so that an untrained model hears a change of the last gap.
     config = ModelConfig(dim=8, time_states=4, relation_states=4, gap_map="log", init_std=1.0)

@@ -1,0 +1,100 @@
+"""The distributed evaluation of a run folder gives what ranking in one process gives."""
+
+import pytest
+import ray
+import torch
+
+import ss4rec
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig, override
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.source import LocalSource
+from ss4rec.data.synth import synth
+from ss4rec.errors import DataError, ResourceError
+from ss4rec.evaluation.evaluator import rank_users, summarise
+from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
+from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
+from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, load_model, write_json
+
+pytestmark = pytest.mark.ray
+STATE = {"epoch": 1, "step": 0, "global_step": 1, "score": 0.5}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def run_dir(prepared, tmp_path_factory):
+    """An untrained model, saved as a run."""
+    torch.manual_seed(0)
+    shape = {"model.dim": 8, "model.time_states": 4, "model.relation_states": 4, "model.gap_map": "log"}
+    config = override(
+        RunConfig(), shape | {"data.max_len": 10, "data.overlap": 2, "evaluation.batch_users": 32}
+    )
+    manifest, folder = Manifest.load(prepared), RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    folder.start(config, manifest, prepared)
+    model = SS4Rec(config.model, manifest.items)
+    record = RunRecord.collect(
+        name="run", config=config, manifest=manifest, model=model, device="cpu", workers=1
+    )
+    write_json(folder.path / RECORD_FILE, record.model_dump())
+    checkpoint.save(folder.checkpoints, model=model.state_dict(), training={}, state=STATE)
+    return folder.path
+
+
+def alone(prepared, config, scorer, split):
+    source = LocalSource(prepared, config.data, batch_size=4, seed=0)
+    return summarise(rank_users(scorer, source.eval_batches(split, 1000)), config.evaluation.ks)
+
+
+def test_a_run_on_two_actors_equals_one_process(cluster, prepared, run_dir):
+    model, config = load_model(run_dir)
+    scorer = ModelScorer(model, Manifest.load(prepared).median_gap_s, config.data.target_time)
+    found = evaluate_folder(run_dir, prepared, split="valid", workers=2)
+    expected = alone(prepared, config, scorer, "valid")
+    assert found.num_users == expected.num_users
+    for one, other in zip(found.settings, expected.settings, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-3)
+
+
+def test_baselines_equal_one_process(cluster, prepared, run_dir):
+    manifest, config = Manifest.load(prepared), RunFolder.open(run_dir).config()
+    events = TrainingEvents.read(manifest.shard_paths(prepared), manifest.items)
+    found = evaluate_baselines(config, prepared)
+    assert found == {
+        "most popular": alone(prepared, config, MostPopular(events.counts()), "test"),
+        "popular in 30 days": alone(prepared, config, RecentlyPopular(events), "test"),
+    }
+
+
+def test_other_data_is_refused(cluster, run_dir, tmp_path):
+    synth(tmp_path / "other", users=100, items=110, mean_len=26, seed=5)
+    with pytest.raises(DataError, match="other items than the run run"):
+        evaluate_folder(run_dir, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "message"),
+    [
+        (False, "4 evaluation workers need a CPU each, the cluster has 3"),
+        (True, "need a GPU each, the cluster has 0"),
+    ],
+)
+def test_a_pool_that_would_wait_for_ever_is_refused(cluster, prepared, run_dir, gpu, message):
+    with pytest.raises(ResourceError, match=message):
+        evaluate_folder(run_dir, prepared, workers=4, gpu=gpu)
+
+
+def test_a_run_loads_as_a_recommender(prepared, run_dir):
+    recommender = ss4rec.load(run_dir)
+    items = recommender.item_ids[:2]
+    assert recommender.unknown_gap_s == Manifest.load(prepared).median_gap_s
+    assert len(recommender.recommend(items, [100, 200], k=5)) == 5
