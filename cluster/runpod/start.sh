@@ -75,7 +75,7 @@ fi
 if [ "$ROLE" = worker ]; then
   exec ray start --block --address="$HEAD:$PORT" --node-ip-address="$address" --num-gpus="$GPUS"
 fi
-echo "start: next, on this node: ss4rec submit train --address http://127.0.0.1:$DASHBOARD_PORT -- \\"
-echo "start:   --data $SS4REC_STORAGE/data/ml-1m --storage $SS4REC_STORAGE/runs --workers $((GPUS > 0 ? GPUS : 1))"
+echo "start: next, in another shell of this node: RAY_AUTH_MODE=token ss4rec train --address auto \\"
+echo "start:   --data $SS4REC_STORAGE/data/ml-1m --storage $SS4REC_STORAGE/runs --workers $((GPUS > 0 ? GPUS : 1)) (GPUs of all nodes)"
 exec ray start --head --block --port="$PORT" --node-ip-address="$address" --num-gpus="$GPUS" \
   --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT"
