@@ -44,7 +44,8 @@ def target_ranks(
     ahead_B = torch.full((len(targets_B),), -1, dtype=torch.int64, device=device)
     nan_B = torch.zeros(len(targets_B), dtype=torch.bool, device=device)
     for chunk_BC in scores_BV[:, 1:].split(max(1, CHUNK_SCORES // len(targets_B)), dim=1):
-        ahead_B += (chunk_BC > target_scores_B1).sum(1) + (chunk_BC >= target_scores_B1).sum(1)
+        for is_ahead_BC in (chunk_BC > target_scores_B1, chunk_BC >= target_scores_B1):
+            ahead_B += is_ahead_BC.sum(1, dtype=torch.int32)  # half the time of int64 on a CPU
         nan_B |= chunk_BC.isnan().any(1)
     if bool(nan_B.any()):
         raise NonFiniteError(
