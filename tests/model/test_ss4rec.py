@@ -160,7 +160,7 @@ def test_norms_are_shared_or_not():
 
 
 def test_mamba_steps_start_log_uniform():
-    steps = torch.nn.functional.softplus(build(dim=64, dt_init="mamba").blocks[0].relation.dt_bias)
+    steps = torch.nn.functional.softplus(build(dim=64, dt_init="mamba").blocks[0].relation.dt_bias.detach())
     assert 0.00099 < float(steps.min()) < 0.003
     assert 0.03 < float(steps.max()) < 0.1001
     assert not build().blocks[0].relation.dt_bias.any()
