@@ -94,7 +94,13 @@ def measure_scan(scan: Callable[..., Tensor], windows: int) -> float:
     """Return tokens a second of one scan."""
     segments = Segments.from_lengths(window_lengths(windows))
     tokens = segments.num_tokens
-    shapes = [(tokens, INNER), (tokens, INNER), (INNER, STATES), (tokens, STATES), (tokens, STATES)]
+    shapes: list[tuple[int, ...]] = [
+        (tokens, INNER),
+        (tokens, INNER),
+        (INNER, STATES),
+        (tokens, STATES),
+        (tokens, STATES),
+    ]
     shapes += [(INNER,), (tokens, INNER), (INNER,)]
     leaves = [torch.randn(*shape) for shape in shapes]
     leaves[2] = -torch.arange(1.0, STATES + 1).repeat(INNER, 1)

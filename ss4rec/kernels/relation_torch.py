@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ss4rec.model.segments import Segments, TimeMajor
+from ss4rec.model.segments import Segments, StepOrder
 
 GROUP_SEQUENCES = 16
 """Sequences that are scanned together: enough for an operation to outlast its own dispatch."""
@@ -64,7 +64,7 @@ class _Chunk(NamedTuple):
     """Sequences that run at each of its steps."""
 
 
-def _chunks(layout: TimeMajor) -> Iterator[_Chunk]:
+def _chunks(layout: StepOrder) -> Iterator[_Chunk]:
     """Cut a group into chunks of about `CHUNK_ROWS` rows."""
     steps = max(1, CHUNK_ROWS // layout.active[0])
     for first in range(0, len(layout.active), steps):
@@ -90,14 +90,22 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, drive_TE: Tensor, dt_TE: Tensor, A_EN: Tensor, B_TN: Tensor, C_TN: Tensor, segments: Segments
+        ctx: Any,
+        drive_TE: Tensor,
+        dt_TE: Tensor,
+        A_EN: Tensor,
+        B_TN: Tensor,
+        C_TN: Tensor,
+        segments: Segments,
     ) -> Tensor:
         rate_NE = (A_EN.T * math.log2(math.e)).contiguous()  # exp2 takes half the time of exp
         y_TE = torch.empty_like(drive_TE)
         buffers = _Buffers(rate_NE, segments, 2)
         boundaries = []
         for layout in segments.time_major_groups(GROUP_SEQUENCES):
-            drive, dt, B, C = (values.index_select(0, layout.order_T) for values in (drive_TE, dt_TE, B_TN, C_TN))
+            drive, dt, B, C = (
+                values.index_select(0, layout.order_T) for values in (drive_TE, dt_TE, B_TN, C_TN)
+            )
             y = torch.empty_like(drive)
             carry = rate_NE.new_zeros(layout.active[0], *rate_NE.shape)
             for rows, active in _chunks(layout):
@@ -121,7 +129,9 @@ class _Scan(torch.autograd.Function):
         buffers = _Buffers(rate_NE, ctx.segments, 3)
         groups = ctx.segments.time_major_groups(GROUP_SEQUENCES)
         for layout in reversed(groups):
-            drive, dt, B, C, grad_y = (values.index_select(0, layout.order_T) for values in (*inputs, grad_TE))
+            drive, dt, B, C, grad_y = (
+                values.index_select(0, layout.order_T) for values in (*inputs, grad_TE)
+            )
             group_grads = [torch.empty_like(values) for values in (drive, dt, B, C)]
             flow = None
             for rows, active in reversed(list(_chunks(layout))):

@@ -17,17 +17,23 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class TimeMajor:
-    """The permutation into time-major order and the extent of each step (host integers)."""
+class StepOrder:
+    """Tokens of some sequences step by step, and the extent of each step (host integers)."""
 
     order_T: Tensor
-    """Index of the packed token that stands at each time-major row."""
-    inverse_T: Tensor | None
-    """Index of the time-major row of each packed token; None in a layout of only some sequences."""
+    """Index of the packed token that stands at each row."""
     starts: tuple[int, ...]
-    """First time-major row of each step; one entry a step."""
+    """First row of each step; one entry a step."""
     active: tuple[int, ...]
     """Sequences that still run at each step; never rises."""
+
+
+@dataclass(frozen=True)
+class TimeMajor(StepOrder):
+    """The step order of all sequences and the way back to packed order."""
+
+    inverse_T: Tensor
+    """Index of the time-major row of each packed token."""
 
 
 class Segments:
@@ -118,25 +124,27 @@ class Segments:
         )
 
     @cached_property
-    def _groups(self) -> dict[int, tuple[TimeMajor, ...]]:
+    def _groups(self) -> dict[int, tuple[StepOrder, ...]]:
         return {}
 
-    def time_major_groups(self, size: int) -> tuple[TimeMajor, ...]:
-        """Return the time-major layouts of groups of `size` sequences of similar length; they have no `inverse_T`.
+    def time_major_groups(self, size: int) -> tuple[StepOrder, ...]:
+        """Return the step orders of groups of `size` sequences of similar length.
 
         A scan that walks through the groups one by one keeps its states in the cache.
         """
         if size not in self._groups:
             whole = self.time_major
             active_L = torch.tensor(whole.active)
-            rank_T = torch.arange(self.num_tokens) - torch.repeat_interleave(torch.tensor(whole.starts), active_L)
+            rank_T = torch.arange(self.num_tokens) - torch.repeat_interleave(
+                torch.tensor(whole.starts), active_L
+            )
             groups = []
             for first in range(0, self.num_sequences, size):
                 order_T = whole.order_T[((rank_T >= first) & (rank_T < first + size)).to(self.device)]
                 here_L = (active_L - first).clamp(0, size)
                 here_L = here_L[here_L > 0]
                 starts_L = here_L.cumsum(0) - here_L
-                groups.append(TimeMajor(order_T, None, tuple(starts_L.tolist()), tuple(here_L.tolist())))
+                groups.append(StepOrder(order_T, tuple(starts_L.tolist()), tuple(here_L.tolist())))
             self._groups[size] = tuple(groups)
         return self._groups[size]
 
