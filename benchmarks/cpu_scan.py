@@ -94,7 +94,8 @@ def measure_scan(scan: Callable[..., Tensor], windows: int) -> float:
     """Return tokens a second of one scan."""
     segments = Segments.from_lengths(window_lengths(windows))
     tokens = segments.num_tokens
-    shapes: list[tuple[int, ...]] = [
+    shapes: list[tuple[int, ...]]
+    shapes = [
         (tokens, INNER),
         (tokens, INNER),
         (INNER, STATES),

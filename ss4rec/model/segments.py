@@ -118,9 +118,9 @@ class Segments:
         order_T[inverse_T] = torch.arange(self.num_tokens)
         return TimeMajor(
             order_T.to(self.device),
-            inverse_T.to(self.device),
             tuple(starts_L.tolist()),
             tuple(active_L.tolist()),
+            inverse_T.to(self.device),
         )
 
     @cached_property
