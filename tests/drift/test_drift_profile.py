@@ -1,0 +1,141 @@
+"""Pass 1: against a loop over events, additive, and blind to the future."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from drift.catalogue import ItemCounts, popularity_bins, read_catalogue
+from drift.distances import slices
+from drift.profile import Profile, Profiler
+from drift.simulate import Plant, simulate
+from drift.windows import calendar, full_windows, window_of
+
+PLANT = Plant(windows=6, users=25, items=60, returning=0.5)
+
+
+def profiler(made, seen=50, wanted=range(6)):
+    catalogue = read_catalogue(made.items, vocabulary=40, seen=seen)
+    counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
+    return Profiler("quarter", made.windows, list(wanted), catalogue, counts)
+
+
+def column(profile, layout, name):
+    return profile.counts_RK[:, dict(zip((s.name for s in layout), slices(layout), strict=True))[name]]
+
+
+def same(left, right):
+    for name in ("window_R", "user_R", "events_R", "counts_RK"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+
+
+def test_profile_equals_a_loop_over_events():
+    made = simulate(PLANT, 0)
+    make = profiler(made)
+    found = make(made.shard)
+    want = {name: Counter() for name in ("rating", "zero_gap", "unseen_item", "history", "genre", "session_events")}
+    titles, genres = made.items["title"].to_pylist(), made.items["genres"].to_pylist()
+    assert titles[0].endswith("(1957)")
+    for row in made.shard.to_pylist():
+        windows = window_of(np.array(row["timestamps"]), made.windows)
+        session = 0
+        for k, (item, rating, at) in enumerate(zip(row["items"], row["ratings"], windows, strict=True)):
+            key = (at, row["user"])
+            want["rating"][*key, int(rating * 2) - 1] += 1
+            want["unseen_item"][*key, int(item > 40)] += 1
+            for genre in genres[item - 1]:
+                want["genre"][*key, make.catalogue.labels.index(genre)] += 1
+            gap = row["timestamps"][k] - row["timestamps"][k - 1] if k else None
+            if gap is not None:
+                want["zero_gap"][*key, int(gap == 0)] += 1
+            if k == 0 or windows[k - 1] != at:
+                want["history"][*key, 0 if k == 0 else int(np.floor(np.log2(k))) + 1] += 1
+            session = session + 1 if k and gap <= 1800 and windows[k - 1] == at else 1
+            ends = k + 1 == len(windows) or row["timestamps"][k + 1] - row["timestamps"][k] > 1800
+            if ends or windows[k + 1] != at:
+                want["session_events"][*key, int(np.floor(np.log2(session)))] += 1
+    for name, cells in want.items():
+        counts = column(found, make.layout, name)
+        got = {
+            (found.window_R[r], found.user_R[r], b): counts[r, b] for r, b in zip(*np.nonzero(counts), strict=True)
+        }
+        assert got == dict(cells), name
+    assert found.events_R.sum() == len(made.shard["items"].combine_chunks().flatten())
+
+
+def test_profiles_of_parts_add_up_to_the_whole():
+    made = simulate(PLANT, 1)
+    make = profiler(made)
+    parts = [make(made.shard.slice(start, 40)) for start in range(0, made.shard.num_rows, 40)]
+    same(Profile.merge(parts), make(made.shard))
+    doubled = Profile.merge([make(made.shard)] * 2)
+    np.testing.assert_array_equal(doubled.counts_RK, 2 * make(made.shard).counts_RK)
+
+
+def test_the_past_does_not_change_with_the_future(tmp_path):
+    """Bins, popularity, first times and genre labels of a window come from it and earlier ones only."""
+    made = simulate(PLANT, 2)
+    cut_s = made.windows[2].end_s
+    rows = made.shard.to_pylist()
+    changed = [
+        {
+            "user": row["user"],
+            "items": [61 - i if t >= cut_s else i for i, t in zip(row["items"], row["timestamps"], strict=True)],
+            "timestamps": row["timestamps"],
+            "ratings": [0.5 if t >= cut_s else r for r, t in zip(row["ratings"], row["timestamps"], strict=True)],
+        }
+        for row in rows
+    ]
+    other = simulate(PLANT, 2).__class__(
+        pa.Table.from_pylist(changed, made.shard.schema), made.items, made.windows, made.successor_V
+    )
+    same(profiler(made, wanted=range(3))(made.shard), profiler(other, wanted=range(3))(other.shard))
+    late_genre = made.items.set_column(
+        2, "genres", pa.array([["Future"] if n > 50 else g for n, g in enumerate(made.items["genres"].to_pylist(), 1)])
+    )
+    assert "Future" not in read_catalogue(late_genre, 40, 50).labels
+
+
+def test_popularity_looks_back_only():
+    counts = np.array([[0, 4, 0, 0], [0, 0, 6, 0], [0, 0, 0, 99]])
+    assert popularity_bins(counts, 1, 4).tolist() == [0, 11, 0, 0]  # half of all past events: percentile 50
+    assert popularity_bins(counts, 2, 4).tolist() == [0, 5, 15, 0]  # .2 and .7
+    assert popularity_bins(counts, 2, 1).tolist() == [0, 0, 11, 0]
+    assert popularity_bins(counts, 0, 4).tolist() == [0, 0, 0, 0]
+
+
+def test_blocks_weigh_each_of_a_users_windows_once():
+    made = simulate(PLANT, 3)
+    make = profiler(made)
+    profile = make(made.shard)
+    blocks = profile.blocks([0, 1, 2], make.layout)
+    rating = slices(make.layout)[0]
+    for n in range(0, len(blocks.users_N), 7):
+        rows = np.flatnonzero((profile.user_R == blocks.users_N[n]) & (profile.window_R <= 2))
+        counts = profile.counts_RK[rows][:, rating]
+        np.testing.assert_allclose(blocks.sums_NK[n, rating], (counts / counts.sum(1, keepdims=True)).sum(0), rtol=1e-5)
+        assert blocks.weights_NS[n, 0] == len(rows)
+
+
+def test_save_and_load(tmp_path):
+    made = simulate(PLANT, 4)
+    profile = profiler(made)(made.shard)
+    profile.save(tmp_path / "p.parquet")
+    same(Profile.load(tmp_path / "p.parquet"), profile)
+
+
+@pytest.mark.parametrize(("kind", "name", "count"), [("month", "2011-02", 12), ("quarter", "2011Q1", 4), ("year", "2011", 1)])
+def test_calendar(kind, name, count):
+    windows = calendar(kind, 1_296_518_400, 1_296_518_400 + 364 * 86_400)  # 2011-02-01 on
+    assert windows[0].name == name
+    assert all(a.end_s == b.start_s for a, b in pairwise(windows))
+    full = full_windows(kind, windows[0].start_s, windows[count - 1].end_s - 1)
+    assert len(full) == count
+    assert window_of(np.array([0, windows[0].start_s, windows[0].end_s - 1]), windows).tolist() == [-1, 0, 0]
+
+
+def test_windows_that_the_data_does_not_fill_are_left_out():
+    windows = calendar("month", 1_296_518_400, 1_310_000_000)
+    kept = full_windows("month", windows[0].start_s + 5 * 86_400, windows[3].start_s + 5 * 86_400)
+    assert [w.name for w in kept] == [w.name for w in windows[1:3]]
