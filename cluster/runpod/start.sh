@@ -45,7 +45,7 @@ find_storage() {
 choose_interface() {
   local interface
   NODE_ADDR=${NODE_ADDR:-$(hostname -I | cut -d' ' -f1)}
-  interface=$(ip -o -4 addr show | awk -v address="$NODE_ADDR" '{split($4, part, "/")} part[1] == address {print $2; exit}')
+  interface=$(ip -o -4 addr show | awk -v address="$NODE_ADDR" '{split($4, part, "/")} part[1] == address {print $2}')
   [ -n "$interface" ] || die "no interface has NODE_ADDR=$NODE_ADDR; set NODE_ADDR to this node's address"
   export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-$interface} GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}
 }
