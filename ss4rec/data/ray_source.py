@@ -7,7 +7,6 @@ of its own.
 
 from __future__ import annotations
 
-import copy
 import pickle
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -19,12 +18,12 @@ import ray
 from ray.data import DataContext, ExecutionOptions, ExecutionResources
 
 from ss4rec.config import DataConfig
-from ss4rec.data.source import EVENT_BYTES, Item, SequenceSource
+from ss4rec.data.source import Item, SequenceSource
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
 LOOK_AHEAD_BYTES = 64 << 20
-"""Object store that a pipeline may fill ahead of training, if three of its tables are not more."""
+"""Object store that a pipeline may fill, or three of its tables if they take more; beside `data.prefetch_batches`."""
 
 
 class RaySource(SequenceSource):
@@ -49,23 +48,23 @@ class RaySource(SequenceSource):
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
-        repeats = data.max_len / (data.max_len - data.overlap)
-        group_share = min(1.0, data.shuffle_shards / len(self.reader.paths)) / world
-        table_bytes = int(self.num_events * EVENT_BYTES * repeats * group_share)
-        self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * table_bytes)
+        groups = -(-len(self.reader.paths) // data.shuffle_shards)
+        self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
 
     def _map(
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
-        with DataContext.current(self._context()):
-            # Bytes, since Ray would store a tuple of dataclasses as an object of an extension type.
-            rows = [{"item": pickle.dumps(item)} for item in items]
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                lambda block: function(pickle.loads(block["item"][0].as_py())),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=min(TASK_CPUS, self.cpus),
-            )
+        # Bytes, since Ray would store a tuple of dataclasses as objects of an extension type.
+        items_dataset = ray.data.from_items(
+            [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
+        )
+        self._configure(items_dataset.context)
+        dataset = items_dataset.map_batches(
+            lambda block: function(pickle.loads(block["item"][0].as_py())),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=min(TASK_CPUS, self.cpus),
+        )
         # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
         batches: Any = iter(
             dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=self.prefetch)
@@ -73,9 +72,8 @@ class RaySource(SequenceSource):
         with closing(batches):
             yield from batches
 
-    def _context(self) -> DataContext:
-        """Return settings for a quiet pipeline in order, with bounded CPUs and look-ahead."""
-        context = copy.deepcopy(DataContext.get_current())
+    def _configure(self, context: DataContext) -> None:
+        """Make a pipeline quiet, in order, and bounded in CPUs and look-ahead."""
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         # One block a task: a task that waits for its next block to be fetched would keep its CPU, and a worker that
@@ -85,4 +83,3 @@ class RaySource(SequenceSource):
             preserve_order=True,
             resource_limits=ExecutionResources(cpu=self.cpus, object_store_memory=self.look_ahead_bytes),
         )
-        return context

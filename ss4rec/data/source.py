@@ -108,8 +108,10 @@ class SequenceSource(ABC):
         paths = tuple(Manifest.load(folder).shard_paths(folder))
         users = read_users(folder)
         self.num_users = users.num_rows
-        self.num_events = pc.sum(users["count"]).as_py()
         windows_U = num_train_windows(users["count"].to_numpy(), data.max_len, data.overlap)
+        repeats = data.max_len / (data.max_len - data.overlap)
+        self.epoch_bytes = int(pc.sum(users["count"]).as_py() * EVENT_BYTES * repeats)
+        """Most bytes that the windows of all shards take."""
         windows = np.bincount(users["shard"].to_numpy(), weights=windows_U, minlength=len(paths))
         order = EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
         order.check_world(world)
@@ -174,8 +176,7 @@ class LocalSource(SequenceSource):
         self, folder: Path, data: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
-        most_repeats = data.max_len / (data.max_len - data.overlap)
-        self.reader.keep = self.num_events * EVENT_BYTES * most_repeats <= KEPT_BYTES
+        self.reader.keep = self.epoch_bytes <= KEPT_BYTES
 
     def _map(
         self, function: Callable[[Item], pa.Table], items: list[Item]
