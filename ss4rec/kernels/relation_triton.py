@@ -15,9 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ss4rec.kernels.math_triton import sigmoid, softplus
+from ss4rec.kernels.math_triton import exp2, exp2_again, sigmoid, softplus
 from ss4rec.model.segments import Segments
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
 CHUNK = 8
 """Tokens between stored states; the backward pass holds so many states in registers."""
 CHANNELS = 16
@@ -233,7 +235,7 @@ def _scan_forward_kernel(
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     tile = e[None, :] * N + n[:, None]
     in_tile = (n < N)[:, None] & (e < E)[None, :]
-    A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32) * 1.4426950408889634
+    A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32) * LOG2_E
     D = tl.load(D_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     u_ptr += start * E + e
@@ -265,7 +267,7 @@ def _scan_forward_kernel(
             k = chunk * CHUNK + i
             u, delta, z, B, C = inputs[i]
             dt = softplus(delta + bias)
-            state = tl.exp2(dt[None, :] * A) * state + (dt * u)[None, :] * B[:, None]
+            state = exp2(dt[None, :] * A) * state + (dt * u)[None, :] * B[:, None]
             y = (tl.sum(state * C[:, None], 0) + D * u) * z * sigmoid(z)
             tl.store(y_ptr + k * E, y, mask=(e < E) & (k < length))
 
@@ -286,7 +288,7 @@ def _scan_backward_kernel(
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     tile = e[None, :] * N + n[:, None]
     in_tile = (n < N)[:, None] & (e < E)[None, :]
-    A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32)
+    A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32) * LOG2_E
     D = tl.load(D_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     column = start * E + e
@@ -311,11 +313,10 @@ def _scan_backward_kernel(
             delta = tl.load(delta_ptr + column + k * E, mask=live, other=0.0).to(tl.float32) + bias
             B = tl.load(B_ptr + row + k * N, mask=(n < N) & (k < length), other=0.0).to(tl.float32)
             dt = softplus(delta)
-            state = tl.exp2(dt[None, :] * (A * 1.4426950408889634)) * state + (dt * u)[None, :] * B[:, None]
+            state = exp2(dt[None, :] * A) * state + (dt * u)[None, :] * B[:, None]
             states = states + (state,)
             steps = steps + ((u, dt, sigmoid(delta), B),)
-        for j in tl.static_range(CHUNK):
-            i: tl.constexpr = CHUNK - 1 - j
+        for i in tl.static_range(CHUNK - 1, -1, -1):
             k = chunk * CHUNK + i
             live = (e < E) & (k < length)
             live_n = (n < N) & (k < length)
@@ -335,10 +336,10 @@ def _scan_backward_kernel(
             grad_state += grad_y[None, :] * C[:, None]
             tl.store(partial_B_ptr + part + k * N, tl.sum(grad_state * (dt * u)[None, :], 1), mask=live_n)
             grad_drive = tl.sum(grad_state * B[:, None], 0)
-            grad_state *= tl.exp2(dt[None, :] * (A * 1.4426950408889634))
+            grad_state *= exp2_again(dt[None, :] * A)
             grad_exponent = grad_state * states[i]
             sum_A += grad_exponent * dt[None, :]
-            grad_dt = tl.sum(grad_exponent * A, 0) + grad_drive * u
+            grad_dt = tl.sum(grad_exponent * A, 0) * LN_2 + grad_drive * u
             tl.store(grad_u_ptr + column + k * E, grad_drive * dt + D * grad_y, mask=live)
             # Beyond the sequence's end every gradient is 0, but dt is not: states and sums stay as they are.
             grad_delta = grad_dt * slope
