@@ -105,7 +105,7 @@ def summary(manifest: Manifest, folder: Path) -> Table:
         "sparsity": f"{empty:.2%}",
         "events a user": f"mean {manifest.mean_length:.1f}, median {manifest.median_length:g}, "
         f"90 % {manifest.p90_length:g}, most {manifest.max_length:,}",
-        "training gaps": f"median {manifest.median_gap_s:g} s, {zero:.1%} are 0 s",
+        "training gaps": f"median {manifest.median_gap_s:,.10g} s, {zero:.1%} are 0 s",
         "written to": f"{folder} ({len(manifest.shards)} shards, {size / 2**20:.1f} MiB)",
     }
     table = Table(

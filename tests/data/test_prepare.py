@@ -111,6 +111,14 @@ def check_tables(folder, kept, rows_per_shard):
         assert row["shard"] == row["user"] // rows_per_shard
 
 
+def test_items_stay_frequent_enough_when_short_users_go(tmp_path):
+    # Users 1 and 2 form the whole 2-core with item 9, which is too rare once user 2 with its two rows is dropped.
+    rows = [(1, item, 3.0, 0) for item in (5, 5, 6, 6, 9)] + [(2, item, 3.0, 0) for item in (9, 5)]
+    manifest = prepare(write_rows(tmp_path / "p.csv", rows), tmp_path / "out", k_core=2)
+    assert manifest.rows_dropped == {"k_core": 0, "short_users": 3}
+    assert shards.read_items(tmp_path / "out")["source_id"].to_pylist() == [5, 6]
+
+
 ROWS = [(user, item, 3.0, user * item) for user in range(6) for item in range(6)]
 
 

@@ -111,6 +111,14 @@ def test_titles_are_optional(tmp_path):
     assert rows.catalogue is None
 
 
+def test_ids_are_joined_over_many_blocks(tmp_path):
+    # Arrow reads blocks of 1 MiB, each with a dictionary of its own.
+    rows = [(number // 50, number % 77, 3.0, number) for number in range(120_000)]
+    text = "".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in rows)
+    assert len(text) > 2 * 2**20
+    assert triples(read(make_folder(tmp_path / "x", {"ratings.dat": text}))) == rows
+
+
 def test_parquet_with_string_ids_dates_and_no_ratings(tmp_path):
     times = pa.array([1_500, 2_999], pa.timestamp("ms"))
     pq.write_table(

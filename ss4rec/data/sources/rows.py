@@ -127,7 +127,7 @@ def _encode(column: pa.ChunkedArray, name: str, place: Place, integers: bool) ->
     if column.null_count:
         raise place.refuse(_first(column.is_null()), name, None, "every row needs one")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = encoded.unify_dictionaries().combine_chunks()
+    encoded = encoded.combine_chunks()
     values = encoded.dictionary
     if values.type != pa.int64():
         values = plain_ids(values.cast(pa.string()))
