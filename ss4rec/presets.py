@@ -59,9 +59,12 @@ def ml_1m_cpu() -> RunConfig:
     return RunConfig(
         preset="ml_1m_cpu",
         data=DataConfig(max_len=200, overlap=20),
-        model=ModelConfig(relation_states=8, gap_map="log", dt_init="mamba", shared_norm=False),
+        model=ModelConfig(
+            relation_states=8, gap_map="log", dt_init="mamba", shared_norm=False, norm_eps=1e-6, repeats="learned"
+        ),
+        loss=LossConfig(chunk_tokens=512),
         optim=OptimConfig(lr=4e-3, warmup_steps=50, schedule="cosine", clip_norm=1.0),
-        train=TrainConfig(epochs=10, batch_size=32, patience=0, max_minutes=11.0),
+        train=TrainConfig(epochs=6, batch_size=32, patience=0, max_minutes=11.0),
     )
 
 
@@ -84,8 +87,8 @@ def ml_1m_best() -> RunConfig:
             repeats="learned",
         ),
         loss=LossConfig(label_smoothing=0.1),
-        optim=OptimConfig(lr=1e-3, ema=0.999, clip_norm=1.0),
-        train=TrainConfig(epochs=150, batch_size=64, precision="bf16", patience=0, validate_every=2),
+        optim=OptimConfig(lr=1e-3, warmup_steps=100, schedule="cosine", ema=0.999, clip_norm=1.0),
+        train=TrainConfig(epochs=90, batch_size=128, precision="bf16", patience=0, validate_every=3),
         evaluation=EvalConfig(batch_users=2048),
     )
 

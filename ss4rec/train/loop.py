@@ -160,7 +160,9 @@ class TrainLoop:
         lr = self._set_lr()
         with _autocast(train.precision, self.workers.device):
             loss_sum = self.objective(packed.items_T, packed.gaps_T, packed.targets_T, batch.segments)
-        totals = torch.stack([loss_sum.detach(), loss_sum.new_tensor(packed.num_targets)])
+        # `full` is filled on the device; a tensor made from a host number would wait for it.
+        targets = torch.full_like(loss_sum, packed.num_targets)
+        totals = torch.stack([loss_sum.detach(), targets])
         self.workers.sum_(totals)
         # Data parallelism averages gradients over workers; what is wanted is the mean over all targets.
         (loss_sum * (world / totals[1])).backward()

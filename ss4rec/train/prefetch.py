@@ -27,7 +27,7 @@ class DeviceBatch:
 
 
 class Prefetcher:
-    """Iterates over `batches` on a thread of its own; copies to CUDA use pinned memory and a side stream.
+    """Iterates over `batches` on a thread of its own; copies to CUDA use a side stream.
 
     Args:
         batches: `(epoch, step, batch)` in order; closed when iteration ends early.
@@ -96,7 +96,9 @@ class Prefetcher:
         if self._stream is None:
             return DeviceBatch(epoch, step, batch, segments), None
         with torch.cuda.stream(self._stream):
-            moved = batch.pin().to(self._device, non_blocking=True)
+            # Not pinned: page-locking a few 100 kB for every batch took 4 ms of a 20 ms step (H100), the plain copy
+            # happens on this thread and costs the training thread nothing.
+            moved = batch.to(self._device)
             segments.offsets_S1  # noqa: B018 - copied now, on this stream
             return DeviceBatch(epoch, step, moved, segments), self._stream.record_event()
 
