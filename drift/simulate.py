@@ -73,7 +73,12 @@ def simulate(plant: Plant, seed: int) -> Simulated:
 
     wander_W = _wander(plant, rng)
     mean_U = 3.5 + 0.45 * rng.standard_normal(total)
-    stars_E = mean_U[user_E] + wander_W[window_E] + plant.rating * changed_E + 0.95 * rng.standard_normal(len(user_E))
+    stars_E = (
+        mean_U[user_E]
+        + wander_W[window_E]
+        + plant.rating * changed_E
+        + 0.95 * rng.standard_normal(len(user_E))
+    )
     log_gap_U = 1.2 + 0.3 * rng.standard_normal(total)
     log_gap_E = log_gap_U[user_E] + plant.gap * changed_E + 0.6 * rng.standard_normal(len(user_E))
     gap_E = np.where(rng.random(len(user_E)) < 0.3, 0, 10**log_gap_E).astype(np.int64)
@@ -120,7 +125,9 @@ def _items(plant: Plant, changed_E: np.ndarray, rng: np.random.Generator) -> tup
     before_V, after_V = permutation(), permutation()
     drawn_E = np.where(changed_E, draw(plant.popularity), draw(0.0))
     follows_E = (np.arange(len(drawn_E)) % 2 == 1) & (rng.random(len(drawn_E)) < FOLLOW)
-    follower_E = np.where(changed_E & plant.concept, after_V[np.roll(drawn_E, 1)], before_V[np.roll(drawn_E, 1)])
+    follower_E = np.where(
+        changed_E & plant.concept, after_V[np.roll(drawn_E, 1)], before_V[np.roll(drawn_E, 1)]
+    )
     return np.where(follows_E, follower_E, drawn_E) + 1, np.r_[0, before_V + 1]
 
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ss4rec.cli.split import split_command
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.prepare import prepare
@@ -41,7 +42,11 @@ def folder_of(events, path, k_core=0):
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.lists(EVENT, min_size=20, max_size=60, unique_by=lambda e: e[:2]), st.integers(5, 30), st.integers(0, 2))
+@given(
+    st.lists(EVENT, min_size=20, max_size=60, unique_by=lambda e: e[:2]),
+    st.integers(5, 30),
+    st.integers(0, 2),
+)
 def test_the_past_knows_nothing_later(tmp_path_factory, events, cut_s, k_core):
     root = tmp_path_factory.mktemp("split")
     try:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from drift.catalogue import ItemCounts, popularity_bins, read_catalogue
 from drift.distances import slices
 from drift.profile import Profile, Profiler
@@ -34,7 +35,10 @@ def test_profile_equals_a_loop_over_events():
     made = simulate(PLANT, 0)
     make = profiler(made)
     found = make(made.shard)
-    want = {name: Counter() for name in ("rating", "zero_gap", "unseen_item", "history", "genre", "session_events")}
+    want = {
+        name: Counter()
+        for name in ("rating", "zero_gap", "unseen_item", "history", "genre", "session_events")
+    }
     titles, genres = made.items["title"].to_pylist(), made.items["genres"].to_pylist()
     assert titles[0].endswith("(1957)")
     for row in made.shard.to_pylist():
@@ -58,7 +62,8 @@ def test_profile_equals_a_loop_over_events():
     for name, cells in want.items():
         counts = column(found, make.layout, name)
         got = {
-            (found.window_R[r], found.user_R[r], b): counts[r, b] for r, b in zip(*np.nonzero(counts), strict=True)
+            (found.window_R[r], found.user_R[r], b): counts[r, b]
+            for r, b in zip(*np.nonzero(counts), strict=True)
         }
         assert got == dict(cells), name
     assert found.events_R.sum() == len(made.shard["items"].combine_chunks().flatten())
@@ -81,9 +86,13 @@ def test_the_past_does_not_change_with_the_future(tmp_path):
     changed = [
         {
             "user": row["user"],
-            "items": [61 - i if t >= cut_s else i for i, t in zip(row["items"], row["timestamps"], strict=True)],
+            "items": [
+                61 - i if t >= cut_s else i for i, t in zip(row["items"], row["timestamps"], strict=True)
+            ],
             "timestamps": row["timestamps"],
-            "ratings": [0.5 if t >= cut_s else r for r, t in zip(row["ratings"], row["timestamps"], strict=True)],
+            "ratings": [
+                0.5 if t >= cut_s else r for r, t in zip(row["ratings"], row["timestamps"], strict=True)
+            ],
         }
         for row in rows
     ]
@@ -92,7 +101,9 @@ def test_the_past_does_not_change_with_the_future(tmp_path):
     )
     same(profiler(made, wanted=range(3))(made.shard), profiler(other, wanted=range(3))(other.shard))
     late_genre = made.items.set_column(
-        2, "genres", pa.array([["Future"] if n > 50 else g for n, g in enumerate(made.items["genres"].to_pylist(), 1)])
+        2,
+        "genres",
+        pa.array([["Future"] if n > 50 else g for n, g in enumerate(made.items["genres"].to_pylist(), 1)]),
     )
     assert "Future" not in read_catalogue(late_genre, 40, 50).labels
 
@@ -114,7 +125,9 @@ def test_blocks_weigh_each_of_a_users_windows_once():
     for n in range(0, len(blocks.users_N), 7):
         rows = np.flatnonzero((profile.user_R == blocks.users_N[n]) & (profile.window_R <= 2))
         counts = profile.counts_RK[rows][:, rating]
-        np.testing.assert_allclose(blocks.sums_NK[n, rating], (counts / counts.sum(1, keepdims=True)).sum(0), rtol=1e-5)
+        np.testing.assert_allclose(
+            blocks.sums_NK[n, rating], (counts / counts.sum(1, keepdims=True)).sum(0), rtol=1e-5
+        )
         assert blocks.weights_NS[n, 0] == len(rows)
 
 
@@ -125,7 +138,9 @@ def test_save_and_load(tmp_path):
     same(Profile.load(tmp_path / "p.parquet"), profile)
 
 
-@pytest.mark.parametrize(("kind", "name", "count"), [("month", "2011-02", 12), ("quarter", "2011Q1", 4), ("year", "2011", 1)])
+@pytest.mark.parametrize(
+    ("kind", "name", "count"), [("month", "2011-02", 12), ("quarter", "2011Q1", 4), ("year", "2011", 1)]
+)
 def test_calendar(kind, name, count):
     windows = calendar(kind, 1_296_518_400, 1_296_518_400 + 364 * 86_400)  # 2011-02-01 on
     assert windows[0].name == name

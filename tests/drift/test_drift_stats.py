@@ -5,6 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+
 from drift.distances import distances, mean_shift
 from drift.stats import (
     Blocks,
@@ -18,8 +21,6 @@ from drift.stats import (
     permutation_test,
     sign_flip_test,
 )
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ SIGNALS = [RATING, LABELS]
 def users(rng, count, shift=0.0, first=0, spread=0.45, rows=60, share=(0.4, 0.3, 0.2, 0.1)):
     """Blocks of users who each have a mean of their own: rows of one user are alike."""
     mean_N = 3.5 + shift + spread * rng.standard_normal(count)
-    stars_NR = np.clip(np.rint(2 * (mean_N[:, None] + 0.9 * rng.standard_normal((count, rows)))), 1, 10).astype(int)
+    stars_NR = np.clip(
+        np.rint(2 * (mean_N[:, None] + 0.9 * rng.standard_normal((count, rows)))), 1, 10
+    ).astype(int)
     ratings_NK = np.stack([np.bincount(row - 1, minlength=10) / rows for row in stars_NR])
     labels_NK = rng.multinomial(rows, share, size=count) / rows
     return Blocks(first + np.arange(count), np.hstack([ratings_NK, labels_NK]), np.ones((count, 2)))
@@ -100,7 +103,9 @@ def test_whole_users_are_the_unit():
 
 def _rows(side, rng):
     """Break users into 60 single events with the same marginals."""
-    rating = np.concatenate([np.repeat(np.eye(10), np.rint(row[:10] * 60).astype(int), axis=0) for row in side.sums_NK])
+    rating = np.concatenate(
+        [np.repeat(np.eye(10), np.rint(row[:10] * 60).astype(int), axis=0) for row in side.sums_NK]
+    )
     return np.hstack([rating, np.eye(4)[rng.integers(0, 4, len(rating))]])
 
 
@@ -139,7 +144,9 @@ def test_sign_flips_leave_out_users_who_lack_the_signal_on_one_side():
     cur.weights_NS[:15, 0] = 0
     cur.sums_NK[:15, :10] = 0
     both = sign_flip_test(ref, cur, SIGNALS, 99, np.random.default_rng(0))
-    half = sign_flip_test(ref.take(np.arange(15, 30)), cur.take(np.arange(15, 30)), SIGNALS, 99, np.random.default_rng(0))
+    half = sign_flip_test(
+        ref.take(np.arange(15, 30)), cur.take(np.arange(15, 30)), SIGNALS, 99, np.random.default_rng(0)
+    )
     assert both.effect_S[0] == pytest.approx(half.effect_S[0])
 
 
@@ -228,7 +235,9 @@ def test_change_point_equals_least_squares():
 
     def residual(k):
         parts = (slice(0, k), slice(k, 7))
-        return sum(weights[p] @ (means[p, 0] - np.average(means[p, 0], weights=weights[p])) ** 2 for p in parts)
+        return sum(
+            weights[p] @ (means[p, 0] - np.average(means[p, 0], weights=weights[p])) ** 2 for p in parts
+        )
 
     best = min(range(1, 7), key=residual)
     assert change_point(means, weights) == best

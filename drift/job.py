@@ -1,0 +1,171 @@
+"""The whole run: contract, windows, pass 1, pass 2, verdicts, files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift import report as reports
+from drift.catalogue import read_catalogue
+from drift.cells import CellContext, Row, all_cells, window_means
+from drift.config import DriftConfig
+from drift.distances import slices
+from drift.plan import ContractError, Plan, check_contract, make_plan
+from drift.profile import Profile, Profiler
+from drift.ray_drift import count_items, profile, run_cells
+from drift.verdict import SEVERITIES, date_changes, headline, judge, worst
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.shards import read_items, read_users
+from ss4rec.data.split import TIMELINE, SplitRecord
+from ss4rec.ray_cluster import cluster
+from ss4rec.runs import installed_versions
+
+EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
+PROFILE_NAME, KEY_NAME = "profile.parquet", "profile.json"
+
+
+def run_drift(
+    data: Path,
+    run: Path | None,
+    out: Path,
+    config: DriftConfig,
+    *,
+    since_last: bool = False,
+    address: str | None = None,
+) -> tuple[reports.Report, int]:
+    """Write the report on a split folder into `out`; returns it with the exit code.
+
+    Args:
+        data: what `ss4rec data split` wrote.
+        run: run folder that was trained on `data/past`, or None.
+        out: folder of the report; with `since_last` it holds an earlier report, and only new windows are computed.
+        config: everything that decides the result.
+        since_last: add new windows to the profile and the rows in `out`.
+        address: Ray cluster, as `ss4rec.ray_cluster.cluster`.
+
+    Raises:
+        ContractError: if data, cut, run or an earlier profile do not belong together.
+        UsageError: if the windows cannot be laid out.
+    """
+    split = SplitRecord.load(data)
+    check_contract(data, split, run)
+    folder = data / TIMELINE
+    manifest = Manifest.load(folder)
+    plan = make_plan(config, manifest, split.cut_s)
+    catalogue = read_catalogue(read_items(folder), split.vocabulary, split.seen)
+    out.mkdir(parents=True, exist_ok=True)
+    key = _profile_key(config, plan, catalogue.labels)
+    old_rows, old = _earlier(out, key) if since_last else ([], None)
+    done = {row.window for row in old_rows if row.comparison == "reference" and row.status != "error"}
+    fresh = [window for window in plan.future if plan.windows[window].name not in done]
+    with cluster(address):
+        shards = manifest.shard_paths(folder)
+        counts = count_items(shards, plan.windows, manifest.items)
+        wanted = plan.wanted if old is None else fresh
+        made = profile(shards, Profiler(config.window, plan.windows, wanted, catalogue, counts))
+        made = replace(made, user_R=_stable_keys(read_users(folder)["source_id"].to_pylist())[made.user_R])
+        made = Profile.merge([made] if old is None else [old, made])
+        layout = Profiler(config.window, plan.windows, [], catalogue, counts).layout
+        context = CellContext(config, plan, made, layout)
+        kept = [row for row in old_rows if row.window in done]
+        rows = kept + run_cells(context, all_cells(plan, fresh, config.alibi), config.workers)
+    judge(context, rows)
+    report = _report(context, rows)
+    made.save(out / PROFILE_NAME)
+    (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
+    reports.write(report, rows, layout, out)
+    return report, exit_code(config, report)
+
+
+def exit_code(config: DriftConfig, report: reports.Report) -> int:
+    """Return 0, 10 at or above `fail_on`, 1 if a cell failed (a report with a hole is no all-clear)."""
+    if SEVERITIES.index(report.verdict) >= SEVERITIES.index(config.fail_on):
+        return EXIT_ALERT
+    return EXIT_INCOMPLETE if any(cell["status"] == "error" for cell in report.cells) else 0
+
+
+def _report(context: CellContext, rows: list[Row]) -> reports.Report:
+    """Sum up judged rows."""
+    plan, layout = context.plan, context.layout
+    main = [row for row in rows if row.comparison == "reference" and row.detector == "userperm"]
+    verdicts = {
+        name: worst([r.severity for r in main if r.window == name]) for name in {r.window for r in main}
+    }
+    since = date_changes(context, rows)
+    data_verdict = worst(list(verdicts.values()))
+    windows = []
+    for window in plan.future:
+        inside = context.profile.window_R == window
+        name = context.name(window)
+        sizes = {"users": int(inside.sum()), "events": int(context.profile.events_R[inside].sum())}
+        windows.append({"name": name, **sizes, "verdict": verdicts[name]})
+    last_K = window_means(context, plan.future[-1:])[0][0]
+    ref_K = context.profile.blocks(plan.reference, layout).mean(layout)
+    histograms = {
+        signal.name: {"reference": _short(ref_K[part]), "last": _short(last_K[part])}
+        for signal, part in zip(layout, slices(layout), strict=True)
+    }
+    return reports.Report(
+        headline=headline(data_verdict, None, since, None),
+        verdict=data_verdict,
+        data_verdict=data_verdict,
+        model_verdict=None,
+        cut_s=plan.cut_s,
+        reference=[context.name(window) for window in plan.reference],
+        calibration=[context.name(window) for window in plan.calibration],
+        windows=windows,
+        since=since,
+        cells=reports.cell_records(rows),
+        distributions=histograms,
+        # The number of workers decides nothing, so reports of different clusters can be compared byte for byte.
+        config=context.config.model_dump(mode="json", exclude={"workers"}),
+        versions=installed_versions(),
+    )
+
+
+def _short(values: NDArray) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+def _stable_keys(source_ids: list[int] | list[str]) -> NDArray[np.int64]:
+    """Return a key of each user that stays the same when users are added: the id, or 63 bits of its hash."""
+    if isinstance(source_ids[0], int):
+        return np.array(source_ids, np.int64)
+    digests = (hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in source_ids)
+    return np.array([int.from_bytes(digest, "big") >> 1 for digest in digests], np.int64)
+
+
+def _profile_key(config: DriftConfig, plan: Plan, labels: tuple[str, ...]) -> dict:
+    """Return what must agree before two profiles may be added."""
+    names = [[plan.windows[number].name for number in side] for side in (plan.reference, plan.calibration)]
+    decisive = config.model_dump(mode="json", exclude={"workers", "fail_on"})
+    return {
+        "cut_s": plan.cut_s,
+        "first": plan.windows[0].name,
+        "reference": names[0],
+        "calibration": names[1],
+        "genres": list(labels),
+        "config": decisive,
+    }
+
+
+def _earlier(out: Path, key: dict) -> tuple[list[Row], Profile | None]:
+    """Read rows and profile of an earlier report.
+
+    Raises:
+        ContractError: if there is none, or it was made with another cut, reference or configuration.
+    """
+    if not (out / KEY_NAME).exists():
+        raise ContractError(f"--since-last: {out} holds no earlier profile; run once without it")
+    before = json.loads((out / KEY_NAME).read_text(encoding="utf-8"))
+    changed = [name for name in key if before.get(name) != key[name]]
+    if changed:
+        raise ContractError(
+            f"--since-last: {out} was made with another {', '.join(changed)}; run without --since-last"
+        )
+    return reports.read_rows(out / "drift.parquet"), Profile.load(out / PROFILE_NAME)

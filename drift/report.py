@@ -1,0 +1,250 @@
+"""What a run leaves behind: `report.json` (schema shipped beside this file), `drift.parquet`, `report.html`."""
+
+from __future__ import annotations
+
+import html
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from drift.cells import COMPARISONS, Row
+from drift.signals import Signal
+
+SCHEMA_VERSION = 1
+LICENCE = (
+    "alibi-detect 0.13 is licensed under the Business Source License 1.1: non-production use only until four years "
+    "after its release. It is optional here; every verdict of this report is computed without it."
+)
+COLOURS = {
+    "none": "ok",
+    "noted": "noted",
+    "drift": "drift",
+    "severe": "severe",
+    "undecided": "und",
+    "error": "err",
+}
+
+
+class Report(BaseModel):
+    """The content of `report.json`; `drift/report.schema.json` is its JSON Schema."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    headline: str
+    verdict: str
+    data_verdict: str
+    model_verdict: str | None
+    cut_s: int
+    reference: list[str]
+    calibration: list[str]
+    windows: list[dict[str, Any]]
+    """Future windows: name, users, events, verdict."""
+    since: dict[str, str]
+    """First window of the new level, by signal with an alarm."""
+    cells: list[dict[str, Any]]
+    distributions: dict[str, dict[str, list[float]]]
+    """By signal: mean histogram of the reference and of the last window."""
+    config: dict[str, Any]
+    versions: dict[str, str]
+    licence_note: str = LICENCE
+
+
+def cell_records(rows: list[Row], timings: bool = False) -> list[dict[str, Any]]:
+    """Return rows as JSON values: NaN becomes null, timings are left out so that reports can be compared."""
+    records = []
+    for row in rows:
+        record = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.record().items()}
+        if not timings:
+            del record["ms"]
+        records.append(record)
+    return records
+
+
+def write(report: Report, rows: list[Row], layout: tuple[Signal, ...], out: Path) -> None:
+    """Write all files of a report into `out`."""
+    (out / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    pq.write_table(
+        pa.Table.from_pylist([row.record() for row in rows]), out / "drift.parquet", compression="zstd"
+    )
+    (out / "report.html").write_text(page(report, layout), encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read `drift.parquet` back."""
+    return [Row(**record) for record in pq.read_table(path).to_pylist()]
+
+
+def page(report: Report, layout: tuple[Signal, ...]) -> str:
+    """Return the report as one HTML page without any reference to the outside."""
+    own = [cell for cell in report.cells if cell["detector"] == "userperm"]
+    parts = [
+        f"<h1>{html.escape(report.headline)}</h1>",
+        f'<p>Verdict <b class="{COLOURS[report.verdict]}">{report.verdict}</b>. Reference {report.reference[0]} to '
+        f"{report.reference[-1]}, thresholds from {report.calibration[0]} to {report.calibration[-1]}, "
+        f"{len(report.windows)} windows after the cut.</p>",
+        "<h2>Inputs, all users against the reference</h2>",
+        _legend(),
+        _heat_map(report, layout, own),
+        _windows_table(report),
+        "<h2>Distributions: reference (line) and last window (bars)</h2>",
+        '<div class="grid">' + "".join(_histogram(signal, report) for signal in layout) + "</div>",
+        "<h2>Controls and other comparisons</h2>",
+        _comparisons(own),
+        _alibi(report),
+        "<h2>Method and limits</h2>",
+        _method(report),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width,initial-scale=1"><title>Drift</title><style>{STYLE}</style></head><body>'
+        + "".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def _legend() -> str:
+    names = ("none", "noted", "drift", "severe", "undecided", "error")
+    return "<p>" + " ".join(f'<span class="key {COLOURS[name]}">{name}</span>' for name in names) + "</p>"
+
+
+def _heat_map(report: Report, layout: tuple[Signal, ...], own: list[dict[str, Any]]) -> str:
+    """Signal by window; the number is the effect in multiples of its threshold, details in the tooltip."""
+    found = {(cell["signal"], cell["window"]): cell for cell in own if cell["comparison"] == "reference"}
+    names = [window["name"] for window in report.windows]
+    head = "".join(f"<th><span>{name}</span></th>" for name in names)
+    lines = []
+    for signal in layout:
+        cells = "".join(
+            _heat_cell(found.get((signal.name, name)) or found.get(("*", name))) for name in names
+        )
+        since = report.since.get(signal.name, "")
+        lines.append(
+            f'<tr><th title="{signal.about}">{signal.name}</th>{cells}<td class="since">{since}</td></tr>'
+        )
+    return f'<div class="scroll"><table class="heat"><tr><th></th>{head}<th>since</th></tr>{"".join(lines)}</table></div>'
+
+
+def _heat_cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "<td></td>"
+    if cell["status"] != "ok":
+        return f'<td class="err" title="{html.escape(cell["error"] or cell["status"])}">!</td>'
+    ratio = cell["effect"] / cell["threshold"]
+    tip = (
+        f"{cell['effect_name']} {cell['effect']:.3f} [{cell['effect_low']:.3f}, {cell['effect_high']:.3f}], threshold "
+        f"{cell['threshold']:.3f}, shift {cell['shift']:+.3f}, p {cell['p']:.4f}, adjusted {cell['p_adj']:.4f}, users "
+        f"{cell['n_users_ref']:,} and {cell['n_users_cur']:,}"
+    )
+    return f'<td class="{COLOURS[cell["severity"]]}" title="{tip}">{ratio:.1f}</td>'
+
+
+def _windows_table(report: Report) -> str:
+    lines = "".join(
+        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['events']:,}</td>"
+        f'<td class="{COLOURS[w["verdict"]]}">{w["verdict"]}</td></tr>'
+        for w in report.windows
+    )
+    return (
+        "<details open><summary>Users and events</summary><table><tr><th>window</th><th>users</th><th>events</th>"
+        f"<th>inputs</th></tr>{lines}</table></details>"
+    )
+
+
+def _histogram(signal: Signal, report: Report) -> str:
+    """One small plot; widths follow the number of bins."""
+    ref, cur = (np.array(report.distributions[signal.name][side]) for side in ("reference", "last"))
+    top = max(ref.max(), cur.max(), 1e-9)
+    step = 240 / signal.size
+    bars = "".join(
+        f'<rect x="{b * step:.1f}" y="{80 - 76 * v / top:.1f}" width="{step * 0.85:.1f}" height="{76 * v / top:.1f}">'
+        f"<title>{html.escape(signal.labels[b])}: {ref[b]:.3f} to {v:.3f}</title></rect>"
+        for b, v in enumerate(cur)
+    )
+    line = " ".join(f"{(b + 0.43) * step:.1f},{80 - 76 * v / top:.1f}" for b, v in enumerate(ref))
+    return (
+        f'<figure><figcaption><b>{signal.name}</b> {html.escape(signal.about)}</figcaption><svg viewBox="0 0 240 82" '
+        f'role="img" aria-label="{signal.name}">{bars}<polyline points="{line}"/></svg>'
+        f"<small>{html.escape(signal.labels[0])} to {html.escape(signal.labels[-1])}</small></figure>"
+    )
+
+
+def _comparisons(own: list[dict[str, Any]]) -> str:
+    lines = []
+    for name, about in COMPARISONS.items():
+        mine = [cell for cell in own if cell["comparison"] == name]
+        alarms = [c for c in mine if c["severity"] in ("drift", "severe")]
+        smallest = min((c["p_adj"] for c in mine if c["p_adj"] is not None), default=None)
+        low = "no test" if smallest is None else f"{smallest:.4f}"
+        errors = sum(cell["status"] == "error" for cell in mine)
+        lines.append(
+            f"<tr><td>{name}</td><td>{about}</td><td>{len(mine)}</td><td>{len(alarms)}</td><td>{low}</td><td>{errors}</td></tr>"
+        )
+    return (
+        "<table><tr><th>comparison</th><th>what</th><th>cells</th><th>alarms</th><th>least adjusted p</th>"
+        f"<th>errors</th></tr>{''.join(lines)}</table>"
+    )
+
+
+def _alibi(report: Report) -> str:
+    """alibi-detect's verdicts beside ours, and why they may differ."""
+    theirs = [cell for cell in report.cells if cell["detector"].startswith("alibi:")]
+    if not theirs:
+        return f"<p>alibi-detect was not run. {LICENCE}</p>"
+    ours = {window["name"]: window["verdict"] for window in report.windows}
+    lines = []
+    for cell in theirs:
+        flag = (
+            cell["error"]
+            if cell["status"] == "error"
+            else f"p {cell['p']:.3g}, statistic {cell['effect'] or 0:.3g}"
+        )
+        lines.append(
+            f"<tr><td>{cell['window']}</td><td>{cell['detector'][6:]}</td><td>{cell['severity']}</td>"
+            f"<td>{html.escape(flag)}</td><td>{ours[cell['window']]}</td></tr>"
+        )
+    return (
+        "<h2>alibi-detect beside ours</h2><p>One row a user. It looks at one window at a time with a raw p and no least "
+        "effect, ours adjusts for all windows and asks for an effect as well; so it may flag where we do not. It sees "
+        "means of users, ours sees their whole histograms; so we may flag where it does not.</p>"
+        f"<p>{LICENCE}</p><details><summary>{len(theirs)} verdicts</summary><table><tr><th>window</th><th>detector</th>"
+        f"<th>theirs</th><th>figures</th><th>ours</th></tr>{''.join(lines)}</table></details>"
+    )
+
+
+def _method(report: Report) -> str:
+    return (
+        "<p>The unit is the user: each user counts once a window, whole users are permuted "
+        f"({report.config['permutations']} times), users on both sides exchange their two blocks. p is adjusted for all "
+        "signals of a window (max-T) and for all windows (Holm). An alarm needs an adjusted p of at most "
+        f"{report.config['alpha']} <i>and</i> an effect above what past windows differed by at the same distance in time "
+        f"(and above a practical minimum). Below {report.config['min_users']} users a side the verdict is undecided. "
+        "Adjustment holds for the comparison with the reference; the other comparisons explain and raise no alarm. A "
+        "date is that of the best single step. Timestamps are times of rating, not of watching. The model was "
+        f"{'examined' if report.model_verdict else 'not examined'}.</p>"
+    )
+
+
+STYLE = """
+:root{--bg:#fff;--fg:#1a1a1a;--mute:#666;--line:#ddd;--ok:#e6f2ea;--noted:#fdf0c4;--drift:#f6b48a;--severe:#d9534f;
+--und:#eee;--bar:#7aa6d8;--ref:#1a1a1a}
+@media(prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e8e8e8;--mute:#a0a0a0;--line:#383c42;--ok:#1f3a2a;
+--noted:#5a4a10;--drift:#8a4a1e;--severe:#a02c28;--und:#2a2d32;--bar:#4a78ac;--ref:#f0f0f0}}
+body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 auto;padding:16px}
+h1{font-size:1.35rem;line-height:1.3}h2{font-size:1.05rem;margin-top:2rem}
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
+td,th{padding:3px 7px;border:1px solid var(--line);text-align:left}
+.scroll{overflow-x:auto}.heat td{text-align:right;padding:2px 4px;min-width:26px}
+.heat th:first-child{position:sticky;left:0;background:var(--bg)}
+.heat tr:first-child th span{writing-mode:vertical-rl;font-weight:400}.heat .since{text-align:left}
+.ok{background:var(--ok)}.noted{background:var(--noted)}.drift{background:var(--drift)}.severe{background:var(--severe)}
+.und{background:var(--und);color:var(--mute)}.err{background:#000;color:#fff}.key{padding:2px 8px;border-radius:3px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:14px}figure{margin:0}
+figcaption,small{font-size:12px;color:var(--mute)}figcaption b{color:var(--fg)}svg{width:100%;height:auto;display:block}
+rect{fill:var(--bar)}polyline{fill:none;stroke:var(--ref);stroke-width:1.2}summary{cursor:pointer;margin:8px 0}
+"""

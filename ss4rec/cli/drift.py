@@ -1,0 +1,68 @@
+"""`ss4rec drift`: report drift after a cut in time. Exit codes: 0 fine, 10 alert, 2 usage, 3 contract, 1 incomplete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from ss4rec.errors import ConfigError
+
+
+@click.command("drift")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of `ss4rec data split`.")
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run that was trained on DATA/past.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of drift.config.DriftConfig."
+)
+@click.option("--since-last", is_flag=True, help="Add only new windows to the report in OUT.")
+@click.option("--address", help="Ray cluster; default as in `ss4rec train`.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def drift_command(
+    data: Path,
+    run_dir: Path | None,
+    out: Path,
+    assignments: tuple[str, ...],
+    since_last: bool,
+    address: str | None,
+    as_json: bool,
+) -> int:
+    """Report what changed after the cut, in OUT/report.html and OUT/report.json."""
+    from drift.job import run_drift
+
+    config = _config(assignments)
+    run_dir = None if run_dir is None else run_dir.resolve()
+    report, code = run_drift(
+        data.resolve(), run_dir, out.resolve(), config, since_last=since_last, address=address
+    )
+    summary = {"headline": report.headline, "verdict": report.verdict, "exit_code": code, "report": str(out)}
+    click.echo(json.dumps(summary) if as_json else f"{report.headline}\n{out / 'report.html'}")
+    return code
+
+
+def _config(assignments: tuple[str, ...]):
+    """Read FIELD=VALUE pairs; values are JSON or plain strings."""
+    from drift.config import DriftConfig
+
+    raw = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in window=year"
+            )
+        try:
+            raw[name] = json.loads(text)
+        except ValueError:
+            raw[name] = text
+    try:
+        return DriftConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [f"{item['loc'][0]}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
+        known = ", ".join(DriftConfig.model_fields)
+        raise ConfigError(
+            "drift configuration refused:\n  " + "\n  ".join(problems) + f"\nfields: {known}"
+        ) from None
