@@ -40,8 +40,8 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
         )
     except ConnectionError as error:
         raise ResourceError(
-            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')}: {error}. Start one with `ray start "
-            "--head`, or leave the address out for a local one"
+            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS', 'the last address used')}: {error}. Start one with `ray start "
+            "--head`, or pass --address local to start one for this command"
         ) from None
     quiet_ray()
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ss4rec.cli.options import data_folder
+from ss4rec.data.windows import Split
 
 
 @click.command("evaluate")
@@ -25,7 +26,7 @@ from ss4rec.cli.options import data_folder
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate_command(
-    run_dir: Path, data: Path, split: str, workers: int, gpu: bool, address: str | None, as_json: bool
+    run_dir: Path, data: Path, split: Split, workers: int, gpu: bool, address: str | None, as_json: bool
 ) -> None:
     """Rank all items for every user with the best checkpoint of a run, beside popularity baselines.
 

@@ -44,8 +44,8 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.live = list(model.parameters())
-        self.average = [parameter.detach().clone() for parameter in self.live]
+        self.live: list[Tensor] = list(model.parameters())
+        self.average: list[Tensor] = [parameter.detach().clone() for parameter in self.live]
 
     @torch.no_grad()
     def update(self) -> None:

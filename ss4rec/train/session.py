@@ -13,6 +13,7 @@ from torch import nn
 from ss4rec.config import RunConfig
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.source import LocalSource, SequenceSource
+from ss4rec.data.windows import Split
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec
@@ -51,7 +52,7 @@ def train_worker(
     model = SS4Rec(config.model, manifest.items).to(workers.device)
     objective = parallel(Objective(model, config.loss))
     if config.train.compile:
-        objective = torch.compile(objective)
+        objective.compile()
     if workers.leads:
         device = torch.cuda.get_device_name(workers.device) if workers.device.type == "cuda" else "CPU"
         record = RunRecord.collect(
@@ -93,7 +94,7 @@ def train_alone(
     )
 
 
-def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: str = "test") -> EvalResult:
+def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
     """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
     gap_s = RunFolder(run_dir).record().median_gap_s
