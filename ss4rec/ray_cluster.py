@@ -39,9 +39,10 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
             address=address, namespace="ss4rec", logging_level=logging.WARNING, include_dashboard=dashboard
         )
     except ConnectionError as error:
+        asked = address or os.environ.get("RAY_ADDRESS", "the address that `ray start` left on this machine")
         raise ResourceError(
-            f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS', 'the last address used')}: {error}. Start one with `ray start "
-            "--head`, or pass --address local to start one for this command"
+            f"no Ray cluster answers at {asked}: {error}. Start one with `ray start --head`, or pass --address local "
+            "to start one for this command"
         ) from None
     quiet_ray()
     try:

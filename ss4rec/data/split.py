@@ -13,6 +13,7 @@ A folder prepared with a k-core cannot be cut: its vocabulary was chosen with th
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,20 +107,17 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
         )
     past = order(rows, past_K)
     timeline, vocabulary, seen = _timeline(rows, past_R, past_K)
-    common = {"source": manifest.source, "rows_per_shard": manifest.shards[0].rows}
+    write = partial(write_prepared, source=manifest.source, rows_per_shard=manifest.shards[0].rows)
     dropped = {"after_the_cut": int((~past_R).sum()), "past_filters": int(past_R.sum()) - len(past_K)}
     dropped |= manifest.rows_dropped
     filters = Filters(k_core=k_core)
-    write_prepared(
-        out / PAST, past, name=f"{manifest.name}-past", filters=filters, rows_dropped=dropped, **common
-    )
-    write_prepared(
+    write(out / PAST, past, name=f"{manifest.name}-past", filters=filters, rows_dropped=dropped)
+    write(
         out / TIMELINE,
         timeline,
         name=f"{manifest.name}-timeline",
         filters=manifest.filters,
         rows_dropped=manifest.rows_dropped,
-        **common,
     )
     past_events_U = np.bincount(rows.users.codes_R[past_R], minlength=manifest.users).astype(np.int32)
     users_U = np.arange(manifest.users, dtype=np.int32)

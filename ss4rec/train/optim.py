@@ -17,7 +17,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Adam:
     Parameters with one dimension, and those that a module marked `no_decay` (state matrices of the SSMs, whose
     values are rates), are not decayed.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in model.parameters():
         matrix = parameter.ndim >= 2 and not getattr(parameter, "no_decay", False)
         (decayed if matrix else free).append(parameter)
