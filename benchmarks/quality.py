@@ -159,8 +159,7 @@ def _table(results: list[dict[str, Any]]) -> Table:
         "seeds",
         "epochs",
         "minutes",
-        *(f"{s} {m}" for s, k, m, _ in GOALS.values()),
-        "unknown excl. NDCG",
+        *(f"{s}, {k}: {m}" for s, k, m, _ in GOALS.values()),
     ]
     table = Table(
         *columns, title="Test metrics at 10, mean ± half range over seeds; epoch chosen on validation"
@@ -171,7 +170,7 @@ def _table(results: list[dict[str, Any]]) -> Table:
         if not done:
             table.add_row(name, "failed", group[0]["error"][-100:])
             continue
-        settings = [setting[:3] for setting in GOALS.values()] + [("excluded", "unknown", "NDCG@10")]
+        settings = [setting[:3] for setting in GOALS.values()]
         cells = [_spread([_value(result, *setting) for result in done]) for setting in settings]
         epochs = _spread([result["outcome"]["epochs"] for result in done], digits=0)
         minutes = f"{np.mean([result['outcome']['elapsed_s'] for result in done]) / 60:.1f}"

@@ -8,6 +8,7 @@ import pytest
 os.environ.update(
     {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: nodes use 127.0.0.1
+        "OMP_NUM_THREADS": "1",  # small tensors; several processes share two cores
         "RAY_ADDRESS": "local",  # never join a cluster that happens to run on this machine
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_num_workers_soft_limit": "8",  # idle workers stay: each new one costs seconds
