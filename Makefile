@@ -16,16 +16,16 @@ test-fast: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy ss4rec ray_jobs drift tuning
+	$(BIN)/mypy ss4rec ray_jobs cluster drift
 
 bench: setup
 	$(BIN)/python benchmarks/cpu_scan.py
 	$(BIN)/python benchmarks/loader.py
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.ss4rec-installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
-	VENV=$(VENV) bash scripts/install.sh
+$(VENV)/.ss4rec-installed: pyproject.toml constraints.txt scripts/install.sh
+	SS4REC_VENV=$(VENV) bash scripts/install.sh
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -27,7 +27,6 @@ VERBS = {
     ),
     "doctor": ("ss4rec.cli.doctor:doctor_command", "Check this machine or a cluster."),
     "submit": ("ss4rec.cli.submit:submit_command", "Submit a verb as a job to a Ray cluster."),
-    "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
     "drift": ("ss4rec.cli.drift:drift_command", "Report drift of data and model after a cut in time."),
 }
 DATA_VERBS = {
