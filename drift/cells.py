@@ -149,17 +149,18 @@ def _test(context: CellContext, cell: Cell) -> list[Row]:
     config, layout = context.config, context.layout
     rng = cell.rng(config.seed)
     ref, cur = sides(context, cell, rng)
-    test = permutation_test
-    if cell.comparison == "returning":
+    paired = cell.comparison == "returning"
+    if paired:
         both = np.intersect1d(ref.users_N, cur.users_N)
-        ref, cur, test = ref.take(both), cur.take(both), sign_flip_test
+        ref, cur = ref.take(both), cur.take(both)
     if min(len(ref.users_N), len(cur.users_N)) < 2:
         name = context.name(cell.window)
-        sizes = {"n_users_ref": len(ref.users_N), "n_users_cur": len(cur.users_N)}
+        sizes = (len(ref.users_N), len(cur.users_N))
         return [
-            Row(name, cell.comparison, cell.detector, signal.name, status="too_few", **sizes)
+            Row(name, cell.comparison, cell.detector, signal.name, *sizes, status="too_few")
             for signal in layout
         ]
+    test = sign_flip_test if paired else permutation_test
     tested = test(ref, cur, layout, config.permutations, rng)
     low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng)
     in_window = context.profile.window_R == cell.window

@@ -50,7 +50,6 @@ def profile(shards: Sequence[Path], profiler: Profiler) -> Profile:
     return Profile.merge(parts)
 
 
-@ray.remote(num_cpus=1)
 class CellWorker:
     """Holds the profile and computes cells; long-lived, since importing a detector library takes seconds."""
 
@@ -65,6 +64,7 @@ class CellWorker:
 def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
     """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
     shared = ray.put(context)
-    pool = ActorPool([CellWorker.remote(shared) for _ in range(min(workers, len(cells)))])
+    worker = ray.remote(num_cpus=1)(CellWorker)
+    pool = ActorPool([worker.remote(shared) for _ in range(min(workers, len(cells)))])
     run: Callable = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
     return [row for rows in pool.map(run, list(cells)) for row in rows]

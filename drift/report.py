@@ -127,7 +127,8 @@ def _heat_map(report: Report, layout: tuple[Signal, ...], own: list[dict[str, An
         lines.append(
             f'<tr><th title="{signal.about}">{signal.name}</th>{cells}<td class="since">{since}</td></tr>'
         )
-    return f'<div class="scroll"><table class="heat"><tr><th></th>{head}<th>since</th></tr>{"".join(lines)}</table></div>'
+    table = f"<tr><th></th>{head}<th>since</th></tr>{''.join(lines)}"
+    return f'<div class="scroll"><table class="heat">{table}</table></div>'
 
 
 def _heat_cell(cell: dict[str, Any] | None) -> str:
@@ -209,9 +210,9 @@ def _alibi(report: Report) -> str:
             f"<td>{html.escape(flag)}</td><td>{ours[cell['window']]}</td></tr>"
         )
     return (
-        "<h2>alibi-detect beside ours</h2><p>One row a user. It looks at one window at a time with a raw p and no least "
-        "effect, ours adjusts for all windows and asks for an effect as well; so it may flag where we do not. It sees "
-        "means of users, ours sees their whole histograms; so we may flag where it does not.</p>"
+        "<h2>alibi-detect beside ours</h2><p>One row a user. It looks at one window at a time with a raw p and no "
+        "least effect, ours adjusts for all windows and asks for an effect as well; so it may flag where we do not. "
+        "It sees means of users, ours sees their whole histograms; so we may flag where it does not.</p>"
         f"<p>{LICENCE}</p><details><summary>{len(theirs)} verdicts</summary><table><tr><th>window</th><th>detector</th>"
         f"<th>theirs</th><th>figures</th><th>ours</th></tr>{''.join(lines)}</table></details>"
     )
@@ -220,11 +221,12 @@ def _alibi(report: Report) -> str:
 def _method(report: Report) -> str:
     return (
         "<p>The unit is the user: each user counts once a window, whole users are permuted "
-        f"({report.config['permutations']} times), users on both sides exchange their two blocks. p is adjusted for all "
-        "signals of a window (max-T) and for all windows (Holm). An alarm needs an adjusted p of at most "
-        f"{report.config['alpha']} <i>and</i> an effect above what past windows differed by at the same distance in time "
-        f"(and above a practical minimum). Below {report.config['min_users']} users a side the verdict is undecided. "
-        "Adjustment holds for the comparison with the reference; the other comparisons explain and raise no alarm. A "
+        f"({report.config['permutations']} times), users on both sides exchange their two blocks. p is adjusted for "
+        "all signals of a window (max-T) and for all windows (Holm). An alarm needs an adjusted p of at most "
+        f"{report.config['alpha']} <i>and</i> an effect above what past windows differed by at the same distance in "
+        f"time (and above a practical minimum). Below {report.config['min_users']} users a side the verdict is "
+        "undecided. Adjustment holds for the comparison with the reference; the other comparisons "
+        "explain and raise no alarm. A "
         "date is that of the best single step. Timestamps are times of rating, not of watching. The model was "
         f"{'examined' if report.model_verdict else 'not examined'}.</p>"
     )
@@ -235,7 +237,8 @@ STYLE = """
 --und:#eee;--bar:#7aa6d8;--ref:#1a1a1a}
 @media(prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e8e8e8;--mute:#a0a0a0;--line:#383c42;--ok:#1f3a2a;
 --noted:#5a4a10;--drift:#8a4a1e;--severe:#a02c28;--und:#2a2d32;--bar:#4a78ac;--ref:#f0f0f0}}
-body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 auto;padding:16px}
+body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;
+max-width:1240px;margin:0 auto;padding:16px}
 h1{font-size:1.35rem;line-height:1.3}h2{font-size:1.05rem;margin-top:2rem}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 td,th{padding:3px 7px;border:1px solid var(--line);text-align:left}

@@ -1,4 +1,4 @@
-"""Ratings with planted truth: users as clusters, heavy-tailed activity, natural wander, and one change at a known window.
+"""Ratings with planted truth: users as clusters, heavy-tailed activity, natural wander, one change at a known window.
 
 Items come in pairs of events: the first is drawn by popularity, the second follows it by a fixed permutation within
 groups of equal popularity (or is drawn as well). Another permutation changes what follows what and no marginal.

@@ -1,0 +1,261 @@
+"""Cells, verdicts, report and the whole job."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import drift.cells as cells_module
+from drift import report as reports
+from drift.catalogue import ItemCounts, read_catalogue
+from drift.cells import Cell, CellContext, Row, all_cells, run_cell
+from drift.config import DriftConfig
+from drift.job import exit_code, run_drift
+from drift.mmd import mmd_test
+from drift.plan import ContractError, Plan
+from drift.profile import Profiler
+from drift.simulate import Plant, simulate
+from drift.verdict import date_changes, headline, judge, severity, worst
+from ss4rec.data.prepare import prepare
+from ss4rec.data.split import split
+
+CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50)
+
+
+def context(plant, seed=0, config=CONFIG, past=3):
+    made = simulate(plant, seed)
+    counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
+    catalogue = read_catalogue(made.items, vocabulary=plant.items, seen=plant.items)
+    make = Profiler("quarter", made.windows, list(range(plant.windows)), catalogue, counts)
+    plan = Plan(
+        made.windows,
+        made.windows[past].start_s - 1,
+        [past - 1],
+        list(range(past)),
+        list(range(past, plant.windows)),
+    )
+    return CellContext(config, plan, make(made.shard), make.layout)
+
+
+def judged(found):
+    rows = [row for cell in all_cells(found.plan, found.plan.future, ()) for row in run_cell(found, cell)]
+    judge(found, rows)
+    return rows
+
+
+def test_planted_fall_is_found_dated_and_signed():
+    found = context(Plant(windows=8, users=150, step=5, rating=-0.4))
+    rows = judged(found)
+    main = {(row.window, row.signal): row for row in rows if row.comparison == "reference"}
+    names = [found.name(w) for w in found.plan.future]
+    assert [main[name, "rating"].severity in ("drift", "severe") for name in names] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert main[names[3], "rating"].shift < -0.2
+    assert date_changes(found, rows)["rating"] == names[2]
+    assert all(row.severity in ("none", "noted") for row in rows if row.comparison == "control")
+    row = main[names[2], "rating"]
+    assert row.effect_low < row.effect < row.effect_high
+    assert row.n_users_ref >= 150
+    previous = {row.window: row for row in rows if row.comparison == "previous" and row.signal == "rating"}
+    assert previous[names[2]].p_adj <= 0.05 < previous[names[4]].p_adj
+
+
+def test_cells_do_not_depend_on_their_order():
+    found = context(Plant(windows=5, users=60))
+    todo = all_cells(found.plan, found.plan.future, ())
+    forward = {cell: run_cell(found, cell) for cell in todo}
+    backward = {cell: run_cell(found, cell) for cell in reversed(todo)}
+    for cell in todo:
+        strip = [[replace(row, ms=0.0) for row in side[cell]] for side in (forward, backward)]
+        assert repr(strip[0]) == repr(strip[1])
+
+
+def test_a_failed_cell_is_a_row_with_its_error(monkeypatch):
+    found = context(Plant(windows=5, users=20))
+    monkeypatch.setattr(cells_module, "permutation_test", lambda *a: 1 / 0)
+    rows = run_cell(found, Cell("reference", 4))
+    assert [(row.status, row.signal) for row in rows] == [("error", "*")]
+    assert "ZeroDivisionError" in rows[0].error
+    judge(found, rows)
+    assert rows[0].severity == "undecided"
+
+
+def test_an_empty_window_says_so():
+    found = context(Plant(windows=5, users=20, returning=0.0))
+    empty = replace(
+        found,
+        profile=replace(
+            found.profile, window_R=np.where(found.profile.window_R == 4, 99, found.profile.window_R)
+        ),
+    )
+    rows = run_cell(empty, Cell("reference", 4))
+    assert {row.status for row in rows} == {"too_few"}
+    assert {row.n_users_cur for row in rows} == {0}
+
+
+def row(**changes):
+    base = Row(
+        "w", "reference", "userperm", "rating", 400, 400, effect=0.1, p_adj=0.01, p_floor=1e-3, threshold=0.05
+    )
+    return replace(base, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"p_adj": 0.06}, "none"),
+        ({"effect": 0.04}, "noted"),
+        ({"effect": 0.09}, "drift"),
+        ({"effect": 0.10}, "severe"),
+        ({"n_users_cur": 299}, "undecided"),
+        ({"p_floor": 0.02}, "undecided"),
+        ({"status": "too_few"}, "undecided"),
+    ],
+)
+def test_severity(changes, expected):
+    assert severity(DriftConfig(), row(**changes), 4) == expected
+
+
+def test_p_is_adjusted_for_all_windows():
+    """Without Holm one window of 34 at p = .01 would be an alarm."""
+    found = context(Plant(windows=37, users=4, returning=0.0))
+    rows = [row(window=found.name(w), p_max=0.01 if w == 9 else 0.5) for w in found.plan.future]
+    judge(found, rows)
+    assert min(r.p_adj for r in rows) == pytest.approx(0.34)
+    assert {r.severity for r in rows} == {"none"}
+
+
+def test_headline_says_what_and_since_when():
+    since = {"rating": "2016Q2", "genre": "2017Q1"}
+    assert headline("drift", "drift", since, "2016Q3").startswith(
+        "Both: inputs changed since 2016Q2 (rating, genre)"
+    )
+    assert "not harmed" in headline("drift", "none", since, None)
+    assert headline("none", "severe", {}, "2018Q1").startswith("The model is harmed since 2018Q1")
+    assert headline("none", "none", {}, None).startswith("Neither")
+    assert "not examined" in headline("drift", None, since, None)
+    assert "Too few users" in headline("undecided", None, {}, None)
+    assert worst(["none", "severe", "undecided"]) == "severe"
+
+
+def test_mmd_equals_its_definition():
+    rng = np.random.default_rng(0)
+    ref, cur = rng.standard_normal((12, 3)), rng.standard_normal((9, 3)) + 0.5
+    everything = np.vstack([ref, cur])
+    squared = ((everything[:, None] - everything) ** 2).sum(-1)
+    middle = np.sort(squared.ravel())[21 + (441 - 21) // 2 - 1]
+    kernel = np.exp(-squared / middle)
+    np.fill_diagonal(kernel, 0)
+    want = kernel[:12, :12].sum() / 132 + kernel[12:, 12:].sum() / 72 - 2 * kernel[12:, :12].mean()
+    assert mmd_test(ref, cur, 10, rng)[0] == pytest.approx(want, abs=1e-6)
+    assert mmd_test(ref, cur + 3, 99, rng)[1] == 0.01
+
+
+def test_mmd_equals_alibi_detect():
+    cd = pytest.importorskip("alibi_detect.cd")
+    rng = np.random.default_rng(1)
+    ref, cur = (rng.standard_normal((80, 5)).astype(np.float32) + shift for shift in (0, 0.3))
+    theirs = cd.MMDDrift(ref, backend="pytorch", n_permutations=5, device="cpu")
+    found = theirs.predict(cur)["data"]["distance"]
+    assert mmd_test(ref, cur, 5, rng, bandwidth_from=ref)[0] == pytest.approx(float(found), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ks", "cvm", "tabular", "chi2", "mmd", "lsdd", "classifier"])
+def test_alibi_detectors_see_a_change_and_repeat_themselves(name):
+    pytest.importorskip("alibi_detect.cd")
+    config = CONFIG.model_copy(update={"alibi_users": 120})
+    found = context(Plant(windows=5, users=120, step=4, rating=-1.0, gap=1.0), config=config)
+    first, again = (run_cell(found, Cell("reference", 4, f"alibi:{name}"))[0] for _ in range(2))
+    assert first.status == "ok", first.error
+    assert first.p <= 0.05
+    assert (first.p, first.effect) == (again.p, again.effect)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory) -> Path:
+    """A split folder of eight simulated quarters, cut after the fourth; ratings fall at the sixth."""
+    root = tmp_path_factory.mktemp("drift")
+    made = simulate(Plant(windows=8, users=60, step=5, rating=-1.0), 3)
+    lengths = [len(row) for row in made.shard["items"]]
+    flat = {name: made.shard[name].combine_chunks().flatten() for name in ("items", "timestamps", "ratings")}
+    table = {
+        "userId": np.repeat(made.shard["user"].to_numpy(), lengths),
+        "movieId": flat["items"],
+        "timestamp": flat["timestamps"],
+        "rating": flat["ratings"],
+    }
+    for name, last_s in (("short", made.windows[6].end_s), ("all", 2**40)):
+        part = pa.table(table).filter(pa.compute.less(pa.array(table["timestamp"]), last_s))
+        pq.write_table(part, root / f"{name}.parquet")
+        prepare(root / f"{name}.parquet", root / f"full-{name}", k_core=0)
+        split(root / f"full-{name}", root / f"cut-{name}", made.windows[4].start_s - 1)
+    return root
+
+
+@pytest.mark.ray
+def test_whole_job_workers_and_since_last(cut, tmp_path):
+    config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2)
+
+    def go(name, out, **options):
+        return run_drift(
+            cut / f"cut-{name}",
+            None,
+            tmp_path / out,
+            options.pop("config", config),
+            address="local",
+            **options,
+        )
+
+    report, code = go("all", "two")
+    go("all", "one", config=config.model_copy(update={"workers": 1}))
+    assert (tmp_path / "one/report.json").read_bytes() == (tmp_path / "two/report.json").read_bytes()
+    assert code == 10
+    assert report.since["rating"] == "2011Q2"
+    schema = json.loads((Path(reports.__file__).parent / "report.schema.json").read_text())
+    jsonschema.validate(json.loads((tmp_path / "two/report.json").read_text()), schema)
+    assert schema == reports.Report.model_json_schema()
+    page = (tmp_path / "two/report.html").read_text()
+    assert len(page) < 1_000_000
+    assert not any(word in page for word in ("http:", "https:", "<script", "url("))
+    assert report.headline in page
+
+    go("short", "grown")
+    grown, _ = go("all", "grown", since_last=True)
+    ours, theirs = (
+        [{**c, "window": c["window"]} for c in r.cells if c["comparison"] == "reference"]
+        for r in (report, grown)
+    )
+    order = lambda cell: (cell["window"], cell["signal"])  # noqa: E731
+    assert sorted(ours, key=order) == sorted(theirs, key=order)
+    with pytest.raises(ContractError, match="config"):
+        go("all", "grown", since_last=True, config=config.model_copy(update={"seed": 1}))
+
+
+def test_contract_and_exit_codes(cut, tmp_path):
+    assert ContractError.exit_code == 3
+    folder = cut / "cut-all"
+    record = json.loads((folder / "split.json").read_text())
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("past", "timeline"):
+        (broken / name).symlink_to(folder / name)
+    (broken / "split.json").write_text(json.dumps({**record, "cut_s": record["cut_s"] - 10**7}))
+    with pytest.raises(ContractError, match="after the cut"):
+        run_drift(broken, None, tmp_path / "out", DriftConfig())
+    blank = reports.Report(
+        headline="", verdict="drift", data_verdict="drift", model_verdict=None, cut_s=0, reference=[], calibration=[],
+        windows=[], since={}, cells=[], distributions={}, config={}, versions={},
+    )  # fmt: skip
+    assert exit_code(DriftConfig(), blank) == 0
+    assert exit_code(DriftConfig(fail_on="drift"), blank) == 10
+    assert exit_code(DriftConfig(), blank.model_copy(update={"cells": [{"status": "error"}]})) == 1
