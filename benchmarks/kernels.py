@@ -81,7 +81,10 @@ def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def poison() -> None:
     """Fill memory that the allocator will hand out next with NaN."""
-    blocks = [torch.full((2**28,), float("nan"), device="cuda"), *(normal(2**n) * torch.nan for n in range(8, 24))]
+    blocks = [
+        torch.full((2**28,), float("nan"), device="cuda"),
+        *(normal(2**n) * torch.nan for n in range(8, 24)),
+    ]
     del blocks
 
 
@@ -125,7 +128,8 @@ def bench_selective_scan(sequences: int, length: int, rates: dict[str, float]) -
         inputs = scan_inputs(tokens)
         grad = normal(tokens, CHANNELS, dtype=torch.bfloat16)
         wide = [
-            (to_channels_first(x, sequences) if x.shape[0] == tokens else x.detach()).requires_grad_() for x in inputs
+            (to_channels_first(x, sequences) if x.shape[0] == tokens else x.detach()).requires_grad_()
+            for x in inputs
         ]
         ours.append(both_ways(lambda *a: relation_triton.selective_scan(*a, segments), inputs, grad))
         peers.append(both_ways(peer, wide, to_channels_first(grad, sequences)))
@@ -134,7 +138,10 @@ def bench_selective_scan(sequences: int, length: int, rates: dict[str, float]) -
     poison()
     (output, grads), (peer_output, peer_grads) = ours[0](), peers[0]()
     for name, mine, theirs in zip(
-        ("y", "u", "delta", "A", "B", "C", "D", "z", "bias"), (output, *grads), (peer_output, *peer_grads), strict=True
+        ("y", "u", "delta", "A", "B", "C", "D", "z", "bias"),
+        (output, *grads),
+        (peer_output, *peer_grads),
+        strict=True,
     ):
         assert_close(name, mine, theirs.transpose(1, 2).flatten(0, 1) if theirs.dim() == 3 else theirs)
     wide_bytes, narrow_bytes, exps = tokens * CHANNELS * 2, tokens * STATES * 2, tokens * CHANNELS * STATES
@@ -173,11 +180,21 @@ def bench_conv(sequences: int, length: int, rates: dict[str, float]) -> list[dic
     size = {"tokens": tokens, "sequences": sequences, "length": length, "dtype": "bfloat16"}
     moved = 5 * tokens * CHANNELS * 2
     return [
-        row("causal_conv forward+backward", size, bench_ms(ours), moved, 0, rates, {"causal-conv1d": bench_ms(peers)})
+        row(
+            "causal_conv forward+backward",
+            size,
+            bench_ms(ours),
+            moved,
+            0,
+            rates,
+            {"causal-conv1d": bench_ms(peers)},
+        )
     ]
 
 
-def bench_time_scan(sequences: int, length: int, dtype: torch.dtype, rates: dict[str, float]) -> list[dict[str, Any]]:
+def bench_time_scan(
+    sequences: int, length: int, dtype: torch.dtype, rates: dict[str, float]
+) -> list[dict[str, Any]]:
     """Forward, and forward with backward, against torch discretisation with accelerated-scan's complex scan."""
     from accelerated_scan.complex import scan
 
@@ -189,7 +206,9 @@ def bench_time_scan(sequences: int, length: int, dtype: torch.dtype, rates: dict
         rates_P = torch.complex(re, im)
         decay_TP = torch.exp(rates_P * (gaps[:, None] * torch.exp(log_step)))
         drive_TP = (decay_TP - 1) / rates_P * torch.complex(*drive.float().chunk(2, 1))
-        states = scan(*(x.unflatten(0, (sequences, length)).transpose(1, 2).contiguous() for x in (decay_TP, drive_TP)))
+        states = scan(
+            *(x.unflatten(0, (sequences, length)).transpose(1, 2).contiguous() for x in (decay_TP, drive_TP))
+        )
         states_TP = states.transpose(1, 2).flatten(0, 1)
         return torch.cat([states_TP.real, states_TP.imag], 1).to(dtype)
 
@@ -209,7 +228,9 @@ def bench_time_scan(sequences: int, length: int, dtype: torch.dtype, rates: dict
         ours.append(lambda call=call: call(lambda *a: time_triton.time_scan(*a, segments)))
         peers.append(lambda call=call: call(peer))
         ours_forward.append(lambda leaves=leaves: time_triton.time_scan(*leaves, segments))
-    gates = torch.polar(torch.rand(sequences, TIME_STATES, length, device="cuda"), normal(sequences, TIME_STATES, length))
+    gates = torch.polar(
+        torch.rand(sequences, TIME_STATES, length, device="cuda"), normal(sequences, TIME_STATES, length)
+    )
     pairs = torch.complex(normal(*gates.shape), normal(*gates.shape))
     scans.append(lambda: scan(gates, pairs))
     poison()
@@ -218,7 +239,12 @@ def bench_time_scan(sequences: int, length: int, dtype: torch.dtype, rates: dict
         (peer_output, *peer_grads) for peer_output, peer_grads in [peers[0]()])), strict=True):  # fmt: skip
         assert_close(f"time {name}", mine, theirs)
     one = tokens * 2 * TIME_STATES * dtype.itemsize
-    size = {"tokens": tokens, "sequences": sequences, "length": length, "dtype": str(dtype).removeprefix("torch.")}
+    size = {
+        "tokens": tokens,
+        "sequences": sequences,
+        "length": length,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     # Forward: drive, gaps, states. Backward: drive, gaps, states, gradient of states, gradient of drive.
     exps = tokens * TIME_STATES
     return [
@@ -252,7 +278,9 @@ def row(
 def headline(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The two goals: worst ratio to mamba-ssm on a full card, and share of copy bandwidth of the time-aware scan."""
     scan = [
-        r["ratio_to_peer"] for r in rows if r["kernel"] == "selective_scan forward+backward" and r["sequences"] >= 100
+        r["ratio_to_peer"]
+        for r in rows
+        if r["kernel"] == "selective_scan forward+backward" and r["sequences"] >= 100
     ]
     share = [r["bandwidth_share"] for r in rows if r["kernel"] == "time_scan forward+backward"]
     return [
@@ -270,7 +298,9 @@ def main() -> None:
     out: Path = parser.parse_args().out
     torch.manual_seed(0)
     rates = ceilings()
-    print(f"copy {rates['bytes_per_s'] / 1e12:.2f} TB/s, {rates['exps_per_s'] / 1e12:.2f} T exp/s", flush=True)
+    print(
+        f"copy {rates['bytes_per_s'] / 1e12:.2f} TB/s, {rates['exps_per_s'] / 1e12:.2f} T exp/s", flush=True
+    )
     rows: list[dict[str, Any]] = []
     for shape in SCAN_SHAPES:
         rows += bench_selective_scan(*shape, rates)
@@ -278,7 +308,9 @@ def main() -> None:
     for shape in TIME_SHAPES:
         for dtype in (torch.bfloat16, torch.float32):
             rows += bench_time_scan(*shape, dtype, rates)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     packages = ("torch", "triton", "mamba-ssm", "causal-conv1d", "accelerated-scan")
     record = {
         "commit": commit, "command": " ".join(["python", *sys.argv]), "device": torch.cuda.get_device_name(),

@@ -60,7 +60,12 @@ def ml_1m_cpu() -> RunConfig:
         preset="ml_1m_cpu",
         data=DataConfig(max_len=200, overlap=20),
         model=ModelConfig(
-            relation_states=8, gap_map="log", dt_init="mamba", shared_norm=False, norm_eps=1e-6, repeats="learned"
+            relation_states=8,
+            gap_map="log",
+            dt_init="mamba",
+            shared_norm=False,
+            norm_eps=1e-6,
+            repeats="learned",
         ),
         loss=LossConfig(chunk_tokens=512),
         optim=OptimConfig(lr=4e-3, warmup_steps=50, schedule="cosine", clip_norm=1.0),

@@ -23,9 +23,21 @@ def head(tmp_path_factory):
     """A head on loopback with four logical CPUs, stopped by its own pid."""
     environment = os.environ | {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path_factory.mktemp("home"))}
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    command = [RAY, "start", "--head", "--block", "--num-cpus=4", "--node-ip-address=127.0.0.1", f"--port={PORT}"]
+    command = [
+        RAY,
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=4",
+        "--node-ip-address=127.0.0.1",
+        f"--port={PORT}",
+    ]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
-    command += ["--dashboard-agent-listen-port=28366", "--ray-client-server-port=20001", "--disable-usage-stats"]
+    command += [
+        "--dashboard-agent-listen-port=28366",
+        "--ray-client-server-port=20001",
+        "--disable-usage-stats",
+    ]
     command += [f"--temp-dir=/tmp/ss4rec-{os.getpid()}"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
@@ -49,11 +61,21 @@ def _answers() -> bool:
 
 
 def submit(environment, *arguments):
-    command = [RAY, "job", "submit", "--working-dir", str(ROOT), "--", sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    command = [
+        RAY,
+        "job",
+        "submit",
+        "--working-dir",
+        str(ROOT),
+        "--",
+        sys.executable,
+        "-m",
+        *map(str, arguments),
+    ]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=420)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_train_as_a_job_with_two_workers_then_evaluate(head, prepared, tmp_path):
     data = ("--data", prepared, "--storage", tmp_path, "--name", "job")
     options = ("--preset", "debug", "--workers", "2", "--set", "train.epochs=1")
@@ -63,7 +85,9 @@ def test_train_as_a_job_with_two_workers_then_evaluate(head, prepared, tmp_path)
     result, record = (json.loads((run / name).read_text()) for name in ("result.json", "record.json"))
     assert record["workers"] == 2
     assert record["backends"]["relation"] == "reference"
-    assert result["test"]["model"]["num_users"] == json.loads((prepared / "manifest.json").read_text())["users"]
+    assert (
+        result["test"]["model"]["num_users"] == json.loads((prepared / "manifest.json").read_text())["users"]
+    )
     answer = submit(head, "ray_jobs.evaluate", "--run", run, "--data", prepared, "--json")
     assert answer.returncode == 0, answer.stdout[-3000:]
     printed = next(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))

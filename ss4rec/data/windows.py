@@ -18,9 +18,10 @@ Split = Literal["valid", "test"]
 IntArray = npt.NDArray[np.int64]
 
 
-def ragged(column: pa.ChunkedArray | pa.ListArray) -> tuple[npt.NDArray, IntArray]:
+def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
     """Return a list column's flat values `[T]` (a view if it is one chunk) and int64 offsets `[S + 1]` from 0."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    # `combine_chunks` copies even a single chunk.
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     offsets_S1 = array.offsets.to_numpy().astype(np.int64)
     values_T = array.values.to_numpy(zero_copy_only=True)[offsets_S1[0] : offsets_S1[-1]]
     return values_T, offsets_S1 - offsets_S1[0]

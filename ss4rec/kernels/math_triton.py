@@ -6,7 +6,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's CPU interpreter, which knows no assembly."""
 
@@ -16,7 +15,9 @@ def exp2(x):
     """Return 2^x; results below the smallest normal number are 0, which saves three of four instructions."""
     if INTERPRETED:
         return tl.exp2(x)
-    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
+    return tl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1
+    )
 
 
 @triton.jit
@@ -24,7 +25,9 @@ def exp2_again(x):
     """Return `exp2(x)`, computed anew even where the compiler could keep an equal value in a register."""
     if INTERPRETED:
         return tl.exp2(x)
-    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=False, pack=1)
+    return tl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=False, pack=1
+    )
 
 
 @triton.jit
@@ -38,7 +41,9 @@ def reciprocal(x):
     """Return 1 / x to two units in the last place."""
     if INTERPRETED:
         return 1.0 / x
-    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1)
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, is_pure=True, pack=1
+    )
 
 
 @triton.jit

@@ -4,7 +4,7 @@ Both honour sequence boundaries (a program works inside one sequence), need no c
 atomics, so results repeat bit by bit. The scan keeps `[N, channels]` states in float32 registers; the forward pass
 stores them every `CHUNK` tokens, and the backward pass recomputes a chunk's states from there.
 """
-# ruff: noqa: ANN001, ANN201 - arguments of Triton functions are pointers and tensors of the kernel language.
+# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -142,7 +142,11 @@ class _SelectiveScan(torch.autograd.Function):
 
 
 def _conv_grid(channels: int, segments: Segments) -> tuple[int, int, int]:
-    return segments.num_sequences, triton.cdiv(segments.max_len, CONV_TOKENS), triton.cdiv(channels, CONV_CHANNELS)
+    return (
+        segments.num_sequences,
+        triton.cdiv(segments.max_len, CONV_TOKENS),
+        triton.cdiv(channels, CONV_CHANNELS),
+    )
 
 
 def _scan_grid(channels: int, segments: Segments) -> tuple[int, int]:
@@ -160,7 +164,9 @@ def _conv_before_silu(values_ptr, weight_ptr, bias, token, length, channel, E, T
     """Return the convolution at `token` (in its sequence); tokens outside 0 : length give the bias."""
     total = bias
     for age in tl.static_range(TAPS):
-        tap = tl.load(weight_ptr + channel * TAPS + (TAPS - 1 - age), mask=channel < E, other=0.0).to(tl.float32)
+        tap = tl.load(weight_ptr + channel * TAPS + (TAPS - 1 - age), mask=channel < E, other=0.0).to(
+            tl.float32
+        )
         live = (token >= age) & (token < length) & (channel < E)
         total += tap * tl.load(values_ptr + (token - age) * E + channel, mask=live, other=0.0).to(tl.float32)
     return total
@@ -215,7 +221,9 @@ def _conv_backward_kernel(
         reached = (later < length) & (channel < E)
         grad = tl.load(grad_ptr + later * E + channel, mask=reached, other=0.0).to(tl.float32)
         grad_total = grad * gate * (1.0 + total * (1.0 - gate))
-        tap = tl.load(weight_ptr + channel * TAPS + (TAPS - 1 - age), mask=channel < E, other=0.0).to(tl.float32)
+        tap = tl.load(weight_ptr + channel * TAPS + (TAPS - 1 - age), mask=channel < E, other=0.0).to(
+            tl.float32
+        )
         grad_value += tap * grad_total
         tl.store(partial_ptr + (TAPS - 1 - age) * E, tl.sum(grad_total * value, 0), mask=column < E)
         if age == 0:

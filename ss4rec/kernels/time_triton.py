@@ -116,7 +116,9 @@ def _compose(left_re, left_im, left_x_re, left_x_im, right_re, right_im, right_x
 
 
 @triton.jit
-def _compose_with_head(a, b, c, d, head_a, head_b, head_c, head_d, e, f, g, h, head_e, head_f, head_g, head_h):
+def _compose_with_head(
+    a, b, c, d, head_a, head_b, head_c, head_d, e, f, g, h, head_e, head_f, head_g, head_h
+):
     """Compose two stretches of maps; a stretch is its whole map and its head, the map of all but its last element."""
     head_e, head_f, head_g, head_h = _compose(a, b, c, d, head_e, head_f, head_g, head_h)
     e, f, g, h = _compose(a, b, c, d, e, f, g, h)

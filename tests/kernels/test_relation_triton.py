@@ -42,7 +42,8 @@ def draw_scan(tokens, channels, states, dtype):
     return {
         "u": normal(tokens, channels).to(dtype),
         "delta": (normal(tokens, channels) - 1).to(dtype),
-        "A": -torch.arange(1.0, states + 1).repeat(channels, 1) * (0.5 + torch.rand(channels, 1, generator=generator)),
+        "A": -torch.arange(1.0, states + 1).repeat(channels, 1)
+        * (0.5 + torch.rand(channels, 1, generator=generator)),
         "B": normal(tokens, states).to(dtype),
         "C": normal(tokens, states).to(dtype),
         "D": normal(channels),
@@ -58,7 +59,9 @@ def run(function, tensors, segments, dtype, device):
         for name, value in tensors.items()
     }
     output = function(*leaves.values(), segments)
-    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(next(iter(tensors.values())))
+    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(
+        next(iter(tensors.values()))
+    )
     output.backward(grad.to(device, output.dtype))
     return {"output": output.detach()} | {name: leaf.grad for name, leaf in leaves.items()}
 
@@ -70,7 +73,8 @@ def check(name, tensors, lengths):
     actual = run(getattr(relation_triton, name), tensors, segments, None, DEVICE)
     assert actual["output"].dtype == dtype
     errors = {
-        key: float((actual[key].cpu().double() - value).norm() / value.norm()) for key, value in expected.items()
+        key: float((actual[key].cpu().double() - value).norm() / value.norm())
+        for key, value in expected.items()
     }
     assert all(error < TOLERANCE[dtype] for error in errors.values()), errors
 

@@ -96,7 +96,9 @@ def test_gaps_of_zero_leave_the_state_and_of_ten_years_erase_it():
     segments = Segments.from_lengths([tokens], DEVICE)
     output = time_triton.time_scan(*(value.to(DEVICE) for value in tensors.values()), segments).cpu()
     torch.testing.assert_close(output[1:3], output[:1].expand(2, -1), rtol=0, atol=0)
-    steady = -torch.complex(*tensors["drive"][3].chunk(2)) / torch.complex(tensors["lambda_re"], tensors["lambda_im"])
+    steady = -torch.complex(*tensors["drive"][3].chunk(2)) / torch.complex(
+        tensors["lambda_re"], tensors["lambda_im"]
+    )
     torch.testing.assert_close(output[3], torch.cat([steady.real, steady.imag]), rtol=1e-5, atol=1e-6)
 
 
