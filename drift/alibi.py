@@ -28,11 +28,14 @@ CONTEXT_USERS = 150
 def user_vectors(side: Blocks, layout: tuple[Signal, ...]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return one row a user: mean bin of each ordered signal, shares of the labels of the others; and the users.
 
+    `unseen_item` is left out: it is 0 for every reference user by definition, so any detector would fire on it.
     Users who lack a signal are left out: KS with one NaN says "no drift", MMD with one says "drift".
     """
     complete_N = (side.weights_NS > 0).all(axis=1)
     columns = []
     for s, (signal, part) in enumerate(zip(layout, slices(layout), strict=True)):
+        if signal.name == "unseen_item":
+            continue
         share_NB = side.sums_NK[complete_N, part].astype(np.float64) / side.weights_NS[complete_N, s : s + 1]
         columns.append(share_NB if signal.distance == "js" else (share_NB @ np.arange(signal.size))[:, None])
     return np.concatenate(columns, axis=1), side.users_N[complete_N]

@@ -1,7 +1,7 @@
 """What is known about items at each moment: release year, genres, first rating, ratings by window.
 
 Counts and first times add up over shards (`merge`), so one pass over two columns gives them for any number of rows.
-Everything a window asks for is about earlier windows only (`popularity_bins`).
+Everything a window asks for is about earlier windows only (`popularity_spans`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from drift.signals import POPULARITY_BINS
+from drift.distances import Array
 from drift.windows import Window, window_of
 from ss4rec.data.windows import ragged
 
@@ -75,17 +75,17 @@ def read_catalogue(items: pa.Table, vocabulary: int, seen: int) -> Catalogue:
     return Catalogue(years_V, genres_VG, labels, vocabulary)
 
 
-def popularity_bins(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:
-    """Return each item's popularity bin in a window, from the `lookback` windows before it alone.
+def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -> tuple[Array, Array]:
+    """Return where each item lies among the events of the `lookback` windows before a window: start and width.
 
-    Bin 0: no event in them. Bin 1 + k: the item's percentile, i.e. the share of those windows' events that fall on
-    items with fewer events, plus half of those on items with as many.
+    With those events sorted by how often their item occurs, an item covers a span of [0, 1) as wide as the share of
+    all items that occur as often. Events are spread over the span (`Profiler`): a single percentile an item would
+    let popular items jump over a bin's edge for all users at once, which a test over users takes for drift.
+    Width 0: no event in those windows.
     """
     counts_V = counts_WV[max(0, window - lookback) : window].sum(axis=0)
     values, size = np.unique(counts_V, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(values * size)])
-    share = (below[:-1] + values * size / 2) / max(below[-1], 1)
-    bin_of_value = np.where(
-        values == 0, 0, 1 + np.minimum((share * POPULARITY_BINS).astype(int), POPULARITY_BINS - 1)
-    )
-    return bin_of_value[np.searchsorted(values, counts_V)]
+    ends = np.cumsum(values * size) / max(counts_V.sum(), 1)
+    widths = values * size / max(counts_V.sum(), 1)
+    at_V = np.searchsorted(values, counts_V)
+    return (ends - widths)[at_V].astype(np.float32), widths[at_V].astype(np.float32)

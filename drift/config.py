@@ -53,8 +53,6 @@ class DriftConfig(Section):
     """Relative drop of HR@10 that counts as `drift`."""
     quality_severe: PositiveFloat = 0.25
     """Relative drop of HR@10 that counts as `severe`."""
-    targets_per_user: PositiveInt = 1
-    """Events a user and window that the model ranks, sampled by seed."""
     quality_users: PositiveInt = 2000
     """Users a window that the model ranks for, sampled by seed."""
     alibi: tuple[str, ...] = ()

@@ -6,24 +6,27 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drift import report as reports
-from drift.catalogue import read_catalogue
+from drift.catalogue import ItemCounts, read_catalogue
 from drift.cells import CellContext, Row, all_cells, window_means
 from drift.config import DriftConfig
 from drift.distances import slices
 from drift.plan import ContractError, Plan, check_contract, make_plan
 from drift.profile import Profile, Profiler
-from drift.ray_drift import count_items, profile, run_cells
+from drift.quality import QualityTask, summarise
+from drift.ray_drift import count_items, profile, rank_windows, run_cells
 from drift.verdict import SEVERITIES, date_changes, headline, judge, worst
+from drift.windows import MONTHS
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
 from ss4rec.ray_cluster import cluster
-from ss4rec.runs import installed_versions
+from ss4rec.runs import RunFolder, installed_versions
 
 EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
 PROFILE_NAME, KEY_NAME = "profile.parquet", "profile.json"
@@ -74,8 +77,9 @@ def run_drift(
         context = CellContext(config, plan, made, layout)
         kept = [row for row in old_rows if row.window in done]
         rows = kept + run_cells(context, all_cells(plan, fresh, config.alibi), config.workers)
+        quality = [] if run is None else _quality(context, run, shards, counts, split.vocabulary)
     judge(context, rows)
-    report = _report(context, rows)
+    report = _report(context, rows, quality)
     made.save(out / PROFILE_NAME)
     (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
     reports.write(report, rows, layout, out)
@@ -89,7 +93,33 @@ def exit_code(config: DriftConfig, report: reports.Report) -> int:
     return EXIT_INCOMPLETE if any(cell["status"] == "error" for cell in report.cells) else 0
 
 
-def _report(context: CellContext, rows: list[Row]) -> reports.Report:
+def _quality(
+    context: CellContext, run: Path, shards: list[Path], counts: ItemCounts, vocabulary: int
+) -> list[dict[str, Any]]:
+    """Rank the future windows with the model of `run` (all of them also with `--since-last`: they are sampled)."""
+    plan, config = context.plan, context.config
+    users = {window: int((context.profile.window_R == window).sum()) for window in plan.future}
+    lookback = 12 // MONTHS[config.window]
+    counts_WV = counts.counts_WV[:, : vocabulary + 1]
+    frozen_V = np.concatenate([[0], read_items(run)["count"].to_numpy()])
+    task = QualityTask(
+        config=config,
+        data=RunFolder.open(run).config().data,
+        windows=plan.windows,
+        chosen={window: config.quality_users / max(count, 1) for window, count in users.items()},
+        cut_s=plan.cut_s,
+        vocabulary=vocabulary,
+        frozen_V=frozen_V,
+        rolling_WV={
+            window: counts_WV[max(0, window - lookback) : window].sum(axis=0) for window in plan.future
+        },
+    )
+    ranks = rank_windows(shards, run, task)
+    records = summarise(ranks, [(window, context.name(window)) for window in plan.future], config, vocabulary)
+    return [{k: None if v != v else v for k, v in record.items()} for record in records]
+
+
+def _report(context: CellContext, rows: list[Row], quality: list[dict[str, Any]]) -> reports.Report:
     """Sum up judged rows."""
     plan, layout = context.plan, context.layout
     main = [row for row in rows if row.comparison == "reference" and row.detector == "userperm"]
@@ -98,6 +128,8 @@ def _report(context: CellContext, rows: list[Row]) -> reports.Report:
     }
     since = date_changes(context, rows)
     data_verdict = worst(list(verdicts.values()))
+    model_verdict = worst([record["severity"] for record in quality]) if quality else None
+    harmed = [record["window"] for record in quality if record["severity"] in ("drift", "severe")]
     windows = []
     for window in plan.future:
         inside = context.profile.window_R == window
@@ -111,13 +143,14 @@ def _report(context: CellContext, rows: list[Row]) -> reports.Report:
         for signal, part in zip(layout, slices(layout), strict=True)
     }
     return reports.Report(
-        headline=headline(data_verdict, None, since, None),
-        verdict=data_verdict,
+        headline=headline(data_verdict, model_verdict, since, harmed[0] if harmed else None),
+        verdict=worst([data_verdict, *([model_verdict] if model_verdict else [])]),
         data_verdict=data_verdict,
-        model_verdict=None,
+        model_verdict=model_verdict,
         cut_s=plan.cut_s,
         reference=[context.name(window) for window in plan.reference],
         calibration=[context.name(window) for window in plan.calibration],
+        quality=quality,
         windows=windows,
         since=since,
         cells=reports.cell_records(rows),

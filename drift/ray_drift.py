@@ -12,8 +12,10 @@ from ray.util import ActorPool
 from drift.catalogue import ItemCounts
 from drift.cells import Cell, CellContext, Row, run_cell
 from drift.profile import Profile, Profiler
+from drift.quality import QualityTask, rank, targets
 from drift.windows import Window
 from ss4rec.data.shards import read_shard
+from ss4rec.runs import load_model
 
 
 def count_items(shards: Sequence[Path], windows: list[Window], num_items: int) -> ItemCounts:
@@ -68,3 +70,34 @@ def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list
     pool = ActorPool([worker.remote(shared) for _ in range(min(workers, len(cells)))])
     run: Callable = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
     return [row for rows in pool.map(run, list(cells)) for row in rows]
+
+
+class _Ranker:
+    """One actor: holds the model and turns shards into ranks."""
+
+    def __init__(self, run: Path, task: QualityTask) -> None:
+        self.model, _ = load_model(run, "cpu")
+        self.task = task
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        """Choose and rank targets of some users, 256 at a time."""
+        chosen = targets(shard, self.task)
+        if chosen is None:
+            return pa.table({"user": pa.array([], pa.int32())})
+        parts = [
+            rank(self.model, chosen.slice(start, 256), self.task) for start in range(0, chosen.num_rows, 256)
+        ]
+        return pa.concat_tables(parts)
+
+
+def rank_windows(shards: Sequence[Path], run: Path, task: QualityTask) -> pa.Table:
+    """Rank all chosen targets with one actor; batches are fixed, so scores do not depend on the cluster."""
+    rows = ray.data.read_parquet([str(path) for path in shards]).map_batches(
+        _Ranker,
+        fn_constructor_args=(run, task),
+        batch_size=1024,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=1,
+    )
+    return pa.concat_tables([table for table in ray.get(rows.to_arrow_refs()) if table.num_rows])

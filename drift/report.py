@@ -43,6 +43,8 @@ class Report(BaseModel):
     cut_s: int
     reference: list[str]
     calibration: list[str]
+    quality: list[dict[str, Any]]
+    """A record a future window; empty without a run. The first is the reference of the others."""
     windows: list[dict[str, Any]]
     """Future windows: name, users, events, verdict."""
     since: dict[str, str]
@@ -72,6 +74,8 @@ def write(report: Report, rows: list[Row], layout: tuple[Signal, ...], out: Path
     pq.write_table(
         pa.Table.from_pylist([row.record() for row in rows]), out / "drift.parquet", compression="zstd"
     )
+    if report.quality:
+        pq.write_table(pa.Table.from_pylist(report.quality), out / "quality.parquet", compression="zstd")
     (out / "report.html").write_text(page(report, layout), encoding="utf-8")
 
 
@@ -92,6 +96,7 @@ def page(report: Report, layout: tuple[Signal, ...]) -> str:
         _legend(),
         _heat_map(report, layout, own),
         _windows_table(report),
+        _quality(report),
         "<h2>Distributions: reference (line) and last window (bars)</h2>",
         '<div class="grid">' + "".join(_histogram(signal, report) for signal in layout) + "</div>",
         "<h2>Controls and other comparisons</h2>",
@@ -175,6 +180,64 @@ def _histogram(signal: Signal, report: Report) -> str:
     )
 
 
+def _quality(report: Report) -> str:
+    """Quality over windows: a plot with intervals and baselines, and a table."""
+    if not report.quality:
+        return ""
+    series = {
+        name: [w[name] for w in report.quality] for name in ("all.HR@10", "all.HR@10.low", "all.HR@10.high")
+    }
+    lines = {
+        name: [w[f"{name}.HR@10"] for w in report.quality]
+        for name in ("pop_frozen", "pop_rolling", "shuffled")
+    }
+    top = max(*series["all.HR@10.high"], *(v for values in lines.values() for v in values), 1e-6)
+    step = 680 / max(len(report.quality), 1)
+    x = [40 + step * (n + 0.5) for n in range(len(report.quality))]
+
+    def path(values: list[float], name: str) -> str:
+        points = " ".join(f"{at:.1f},{170 - 160 * v / top:.1f}" for at, v in zip(x, values, strict=True))
+        return f'<polyline class="{name}" points="{points}"><title>{name}</title></polyline>'
+
+    bars = "".join(
+        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{170 - 160 * low / top:.1f}" y2="{170 - 160 * high / top:.1f}"/>'
+        for at, low, high in zip(x, series["all.HR@10.low"], series["all.HR@10.high"], strict=True)
+    )
+    names = "".join(
+        f'<text x="{at:.1f}" y="186">{w["window"]}</text>' for at, w in zip(x, report.quality, strict=True)
+    )
+    plot = (
+        f'<svg class="plot" viewBox="0 0 740 192" role="img" aria-label="HR@10 by window"><text x="2" y="14">{top:.3f}'
+        f"</text>{path(series['all.HR@10'], 'model')}{bars}"
+        + "".join(path(values, name) for name, values in lines.items())
+        + f"{names}</svg>"
+    )
+    rows = "".join(
+        f"<tr><td>{w['window']}</td><td>{w['n_users']:,}</td><td>{w['all.HR@10']:.3f}</td><td>"
+        f"{w['all.NDCG@10']:.3f}</td><td>{w['all.MRR@10']:.3f}</td><td>{_number(w['known_items.HR@10'])}</td><td>"
+        f"{_number(w['known_users.HR@10'])}</td><td>{w['pop_frozen.HR@10']:.3f}</td><td>"
+        f"{w['pop_rolling.HR@10']:.3f}</td><td>{w['shuffled.HR@10']:.3f}</td><td>{w['mix']:+.3f}</td><td>"
+        f"{w['within']:+.3f}</td><td>{w['calibration_gap']:+.3f}</td><td>{w['coverage']:.3f}</td><td>"
+        f'{w["hidden_p"]:.3f}</td><td class="{COLOURS[w["severity"]]}">{w["severity"]}</td></tr>'
+        for w in report.quality
+    )
+    heads = (
+        "window", "users", "HR@10", "NDCG@10", "MRR@10", "HR known items", "HR known users", "HR frozen popularity",
+        "HR popularity of the year",
+        "HR shuffled", "mix", "within", "confidence less HR", "coverage", "hidden p", "verdict",
+    )  # fmt: skip
+    return (
+        "<h2>Model: HR@10 by window</h2><p>One event a user, ranked among the whole vocabulary. Solid: the model with "
+        "intervals; dashed: popularity at the cut; dotted: popularity of the year before; thin: the model with "
+        "shuffled histories. <i>Mix</i> and <i>within</i> add up to the change since the first window.</p>"
+        f'{plot}<div class="scroll"><table><tr>{"".join(f"<th>{h}</th>" for h in heads)}</tr>{rows}</table></div>'
+    )
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
 def _comparisons(own: list[dict[str, Any]]) -> str:
     lines = []
     for name, about in COMPARISONS.items():
@@ -187,8 +250,9 @@ def _comparisons(own: list[dict[str, Any]]) -> str:
             f"<tr><td>{name}</td><td>{about}</td><td>{len(mine)}</td><td>{len(alarms)}</td><td>{low}</td><td>{errors}</td></tr>"
         )
     return (
-        "<table><tr><th>comparison</th><th>what</th><th>cells</th><th>alarms</th><th>least adjusted p</th>"
-        f"<th>errors</th></tr>{''.join(lines)}</table>"
+        '<div class="scroll"><table>'
+        "<tr><th>comparison</th><th>what</th><th>cells</th><th>alarms</th><th>least adjusted p</th>"
+        f"<th>errors</th></tr>{''.join(lines)}</table></div>"
     )
 
 
@@ -249,5 +313,8 @@ td,th{padding:3px 7px;border:1px solid var(--line);text-align:left}
 .und{background:var(--und);color:var(--mute)}.err{background:#000;color:#fff}.key{padding:2px 8px;border-radius:3px}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:14px}figure{margin:0}
 figcaption,small{font-size:12px;color:var(--mute)}figcaption b{color:var(--fg)}svg{width:100%;height:auto;display:block}
-rect{fill:var(--bar)}polyline{fill:none;stroke:var(--ref);stroke-width:1.2}summary{cursor:pointer;margin:8px 0}
+rect{fill:var(--bar)}.plot text{font-size:10px;fill:var(--mute);text-anchor:middle}.plot line{stroke:var(--ref)}
+.plot .model{stroke-width:2.4}.pop_frozen{stroke-dasharray:7 4}.pop_rolling{stroke-dasharray:2 3}
+.shuffled{stroke-width:.6}
+polyline{fill:none;stroke:var(--ref);stroke-width:1.2}summary{cursor:pointer;margin:8px 0}
 """

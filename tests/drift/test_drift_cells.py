@@ -254,7 +254,7 @@ def test_contract_and_exit_codes(cut, tmp_path):
         run_drift(broken, None, tmp_path / "out", DriftConfig())
     blank = reports.Report(
         headline="", verdict="drift", data_verdict="drift", model_verdict=None, cut_s=0, reference=[], calibration=[],
-        windows=[], since={}, cells=[], distributions={}, config={}, versions={},
+        quality=[], windows=[], since={}, cells=[], distributions={}, config={}, versions={},
     )  # fmt: skip
     assert exit_code(DriftConfig(), blank) == 0
     assert exit_code(DriftConfig(fail_on="drift"), blank) == 10

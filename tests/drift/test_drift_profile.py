@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from drift.catalogue import ItemCounts, popularity_bins, read_catalogue
+from drift.catalogue import ItemCounts, popularity_spans, read_catalogue
 from drift.distances import slices
 from drift.profile import Profile, Profiler
 from drift.simulate import Plant, simulate
@@ -110,10 +110,25 @@ def test_the_past_does_not_change_with_the_future(tmp_path):
 
 def test_popularity_looks_back_only():
     counts = np.array([[0, 4, 0, 0], [0, 0, 6, 0], [0, 0, 0, 99]])
-    assert popularity_bins(counts, 1, 4).tolist() == [0, 11, 0, 0]  # half of all past events: percentile 50
-    assert popularity_bins(counts, 2, 4).tolist() == [0, 5, 15, 0]  # .2 and .7
-    assert popularity_bins(counts, 2, 1).tolist() == [0, 0, 11, 0]
-    assert popularity_bins(counts, 0, 4).tolist() == [0, 0, 0, 0]
+    for window, lookback, starts, widths in (
+        (1, 4, [0, 0, 0, 0], [0, 1, 0, 0]),
+        (2, 4, [0, 0, 0.4, 0], [0, 0.4, 0.6, 0]),
+        (2, 1, [0, 0, 0, 0], [0, 0, 1, 0]),
+        (0, 4, [0, 0, 0, 0], [0, 0, 0, 0]),
+    ):
+        start, width = popularity_spans(counts, window, lookback)
+        np.testing.assert_allclose(start, starts, rtol=1e-6)
+        np.testing.assert_allclose(width, widths, rtol=1e-6)
+
+
+def test_popularity_is_flat_where_tastes_stay():
+    """Events like those of the year before spread evenly over the percentiles, so no edge can jump."""
+    made = simulate(Plant(windows=6, users=200), 5)
+    make = profiler(made)
+    profile = make(made.shard)
+    counts = column(profile, make.layout, "popularity")[profile.window_R == 5].sum(0)
+    assert counts[0] == 0
+    np.testing.assert_allclose(counts[1:] / counts.sum(), 0.05, atol=0.01)
 
 
 def test_blocks_weigh_each_of_a_users_windows_once():
