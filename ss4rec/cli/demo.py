@@ -29,5 +29,6 @@ def demo_command(
     from ss4rec.cli.show import show_results
     from ss4rec.train.run import train
 
-    result = train(config, data_folder(data), storage.resolve() / "demo")
+    # Always a Ray of its own: a first look must not depend on what else ran on this machine.
+    result = train(config, data_folder(data), storage.resolve() / "demo", address="local")
     show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
