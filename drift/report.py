@@ -207,7 +207,7 @@ def _quality(report: Report) -> str:
         f'<text x="{at:.1f}" y="186">{w["window"]}</text>' for at, w in zip(x, report.quality, strict=True)
     )
     plot = (
-        f'<svg class="plot" viewBox="0 0 740 192" role="img" aria-label="HR@10 by window"><text x="2" y="14">{top:.3f}'
+        f'<svg class="plot" viewBox="0 0 740 192" role="img" aria-label="HR@10 by window"><text x="20" y="14">{top:.3f}'
         f"</text>{path(series['all.HR@10'], 'model')}{bars}"
         + "".join(path(values, name) for name, values in lines.items())
         + f"{names}</svg>"

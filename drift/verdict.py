@@ -99,8 +99,10 @@ def headline(data: str, model: str | None, since: dict[str, str], model_since: s
     if harmed:
         return f"The model is harmed since {model_since}, with {inputs}: what follows what has changed. To do: retrain."
     if changed:
-        return f"{_upper(inputs)}, but the model is not harmed. To do: look for a cause in the pipeline."
-    return f"Neither: {inputs}, and the model is not harmed. To do: nothing."
+        return (
+            f"{_upper(inputs)}, but no harm to the model was shown. To do: look for a cause in the pipeline."
+        )
+    return f"Neither: {inputs}, and no harm to the model was shown. To do: nothing."
 
 
 def _upper(text: str) -> str:
