@@ -154,6 +154,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="folder of records")
     args = parser.parse_args()
+    commit = git_commit()  # of the code that runs now; the checkout may move on meanwhile
     one = Plant(windows=6, users=1000, step=5, returning=0.0)
     shifted = replace(one, rating=0.10)
     wander = Plant(windows=FUTURE + 20, users=500, wander=0.01, step=FUTURE + 20)
@@ -201,7 +202,7 @@ def main() -> None:
     ]
     record = {
         "benchmark": "drift",
-        "commit": git_commit(),
+        "commit": commit,
         "command": f"python -m benchmarks.drift --reps {args.reps} --runs {args.runs} --shards {args.shards}",
         "device": "2 CPU cores, shared",
         "versions": installed_versions(),
