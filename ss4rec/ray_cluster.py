@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 import ray.data
+from ray._common.network_utils import parse_address
 from ray._private.log import PlainRayHandler
+from ray._private.services import canonicalize_bootstrap_address
 from ray.train.v2._internal.execution import context as train_context
 
 from ss4rec.errors import ResourceError
+
+_ANSWER_S = 5.0
 
 
 @contextmanager
@@ -26,7 +31,7 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
             resources of a run that was killed.
 
     Raises:
-        ResourceError: if `address` was given and no cluster answers there.
+        ResourceError: if no cluster answers at the address that was given or found.
     """
     if ray.is_initialized():
         yield
@@ -34,6 +39,7 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Idle workers above the CPU count die after a second by default; each costs 2-3 s to start again.
     os.environ.setdefault("RAY_num_workers_soft_limit", "8")
+    _require_answer(address)
     try:
         ray.init(
             address=address, namespace="ss4rec", logging_level=logging.WARNING, include_dashboard=dashboard
@@ -49,6 +55,30 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str | None) -> None:
+    """Refuse at once an address that nobody listens at.
+
+    `ray start` leaves its address in a file that a killed head does not remove, and Ray waits for minutes there.
+
+    Raises:
+        ResourceError: naming the address and where it comes from.
+    """
+    if address is not None and "://" in address:  # Ray Client has a protocol and a time-out of its own
+        return
+    found = canonicalize_bootstrap_address(address)
+    if found is None:
+        return
+    host, port = parse_address(found) or (found, "0")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        source = "--address" if address else "RAY_ADDRESS, or left by a `ray start` that has ended"
+        raise ResourceError(
+            f"no Ray cluster answers at {found} ({source}): {error}. Pass --address local to start one here, "
+            "or the address of one that runs"
+        ) from None
 
 
 def quiet_ray() -> None:

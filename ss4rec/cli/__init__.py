@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 main_group = LazyGroup(
     "ss4rec",
     lazy=VERBS,
-    help="Train, tune and watch SS4Rec, a state-space recommender, on Ray.",
+    help="Train and watch SS4Rec, a state-space recommender, on Ray.",
     no_args_is_help=True,
 )
 main_group.add_command(

@@ -51,10 +51,6 @@ class PackedBatch:
         """Return the batch with all tensors but the offsets on `device`."""
         return _to(self, device, non_blocking)
 
-    def pin(self) -> PackedBatch:
-        """Return the batch in page-locked host memory."""
-        return _pin(self)
-
 
 @dataclass(frozen=True)
 class EvalBatch:
@@ -87,10 +83,6 @@ class EvalBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EvalBatch:
         """Return the batch with all tensors but the two offsets on `device`."""
         return _to(self, device, non_blocking)
-
-    def pin(self) -> EvalBatch:
-        """Return the batch in page-locked host memory."""
-        return _pin(self)
 
 
 def collate_train(windows: pa.Table) -> PackedBatch:
@@ -145,9 +137,3 @@ def _to(batch: BatchType, device: torch.device | str, non_blocking: bool) -> Bat
         if not name.endswith("offsets_S1")
     }
     return replace(batch, **moved)
-
-
-def _pin(batch: BatchType) -> BatchType:
-    """Return `batch` with every tensor in page-locked memory."""
-    pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in _tensors(batch).items()}
-    return replace(batch, **pinned)

@@ -96,8 +96,8 @@ class Prefetcher:
         if self._stream is None:
             return DeviceBatch(epoch, step, batch, segments), None
         with torch.cuda.stream(self._stream):
-            # Not pinned: page-locking a few 100 kB for every batch took 4 ms of a 20 ms step (H100), the plain copy
-            # happens on this thread and costs the training thread nothing.
+            # Not pinned: page-locking a few 100 kB for every batch was no faster (benchmarks/NOTES.md), and this
+            # thread has the time that a plain copy takes.
             moved = batch.to(self._device)
             segments.offsets_S1  # noqa: B018 - copied now, on this stream
             return DeviceBatch(epoch, step, moved, segments), self._stream.record_event()

@@ -135,7 +135,7 @@ def _train(
         workers=workers,
         source=_source(config, data_dir, workers, data_cpus),
         parallel=prepare_model,
-        report=lambda metrics: ray.train.report(metrics),
+        report=ray.train.report,
     ).as_dict()
 
 

@@ -1,0 +1,102 @@
+"""Two processes take the step that one would take: the loss is a mean over the targets of all workers."""
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from ss4rec import checkpoint
+from ss4rec.config import override
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.source import LocalSource
+from ss4rec.evaluation.evaluator import rank_users, summarise
+from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.presets import preset
+from ss4rec.runs import RunFolder, load_model
+from ss4rec.train.loop import seed_step
+from ss4rec.train.session import train_worker
+from ss4rec.train.validation import Validation
+from ss4rec.train.workers import Workers
+
+
+def config():
+    # No dropout: random numbers are each worker's own. Clipping, since Adam alone hides a gradient's scale.
+    changes = {"model.dropout": 0.0, "train.epochs": 1, "tracking.wandb": "disabled", "optim.clip_norm": 1.0}
+    return override(preset("debug"), changes)
+
+
+def train(rank, world, prepared, run, rendezvous):
+    settings = config()
+    workers = Workers(rank, world, torch.device("cpu"))
+    if world > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world
+        )
+    source = LocalSource(
+        prepared,
+        settings.data,
+        batch_size=settings.train.batch_size,
+        seed=settings.train.seed,
+        rank=rank,
+        world=world,
+    )
+    parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
+    train_worker(settings, prepared, run, workers=workers, source=source, parallel=parallel)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.timeout(180)
+def test_two_workers_end_with_the_weights_and_metrics_of_one(prepared, tmp_path):
+    for world in (1, 2):
+        run = RunFolder(tmp_path / str(world))
+        run.start(config(), Manifest.load(prepared), prepared)
+        arguments = (world, prepared, run.path, tmp_path / "rendezvous")
+        if world == 1:
+            train(0, *arguments)
+        else:
+            mp.spawn(train, arguments, nprocs=world)
+    one, two = (
+        checkpoint.best(RunFolder(tmp_path / str(world)).checkpoints).model_tensors() for world in (1, 2)
+    )
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=1e-3, atol=2e-5, msg=name)
+    alone, shared = (RunFolder(tmp_path / str(world)).metrics()[-1] for world in (1, 2))
+    assert shared["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-5)
+    assert shared["valid_hr@10"] == pytest.approx(alone["valid_hr@10"], abs=0.02)
+
+
+def test_validation_equals_the_evaluator(prepared, tmp_path):
+    settings = config()
+    source = LocalSource(prepared, settings.data, batch_size=32, seed=0)
+    model = SS4Rec(settings.model, Manifest.load(prepared).items).eval()
+    with torch.inference_mode():
+        found = Validation(model, source, Workers(0, 1, torch.device("cpu")), settings.evaluation)()
+    scorer = ModelScorer(model, 0.0, settings.data.target_time)
+    result = summarise(rank_users(scorer, source.eval_batches("valid", 64)), (10,))
+    for seen, suffix in (("kept", ""), ("excluded", "_unseen")):
+        expected = result.setting(seen, "known").metrics
+        names = {"hr": "HR@10", "ndcg": "NDCG@10", "mrr": "MRR@10"}
+        assert {key: found[f"{key}@10{suffix}"] for key in names} == pytest.approx(
+            {key: expected[name] for key, name in names.items()}
+        )
+
+
+def test_random_numbers_differ_between_steps_seeds_and_ranks():
+    def draw(*place):
+        seed_step(*place)
+        return torch.rand(4).tolist()
+
+    places = [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]
+    assert len({tuple(draw(*place)) for place in places}) == 4
+    assert draw(0, 5, 1) == draw(0, 5, 1)
+
+
+def test_the_best_checkpoint_is_what_loads(prepared, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.start(config(), Manifest.load(prepared), prepared)
+    train(0, 1, prepared, run.path, None)
+    model, _ = load_model(run.path)
+    saved = checkpoint.best(run.checkpoints).model_tensors()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
