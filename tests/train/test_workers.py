@@ -100,3 +100,32 @@ def test_the_best_checkpoint_is_what_loads(prepared, tmp_path):
     model, _ = load_model(run.path)
     saved = checkpoint.best(run.checkpoints).model_tensors()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+class OtherHalf(Workers):
+    """Worker 0 of 2, whose collective adds what worker 1 would send."""
+
+    sent = None
+
+    def sum_(self, tensor):
+        return tensor.add_(self.sent)
+
+
+def test_validation_adds_the_users_of_all_workers(prepared):
+    settings, device = config(), torch.device("cpu")
+    model = SS4Rec(settings.model, Manifest.load(prepared).items).eval()
+
+    def validate(workers):
+        source = LocalSource(
+            prepared, settings.data, batch_size=32, seed=0, rank=workers.rank, world=workers.world
+        )
+        with torch.inference_mode():
+            return Validation(model, source, workers, settings.evaluation)()
+
+    class Sender(Workers):
+        def sum_(self, tensor):
+            OtherHalf.sent = tensor.clone()
+            return tensor
+
+    validate(Sender(1, 2, device))
+    assert validate(OtherHalf(0, 2, device)) == pytest.approx(validate(Workers(0, 1, device)))
