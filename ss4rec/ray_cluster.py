@@ -67,7 +67,7 @@ def _require_answer(address: str | None) -> None:
     """
     if address is not None and "://" in address:  # Ray Client has a protocol and a time-out of its own
         return
-    found = canonicalize_bootstrap_address(address)
+    found = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None is in its docstring, not its type
     if found is None:
         return
     host, port = parse_address(found) or (found, "0")
