@@ -20,7 +20,7 @@ test-fast: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy ss4rec ray_jobs cluster drift
+	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
 
 bench: setup
 	$(BIN)/python benchmarks/cpu_scan.py

@@ -7,6 +7,7 @@ fields (`--set model.dim=128`), and the resolved result is written into the run 
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -210,6 +211,8 @@ class TrackingConfig(Section):
     """Weights & Biases mode."""
     project: str = "ss4rec"
     """Weights & Biases project."""
+    group: str = ""
+    """Weights & Biases group, as of a sweep's trials; empty for none."""
 
 
 class RunConfig(Section):
@@ -282,17 +285,27 @@ def field_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[st
     return names
 
 
+def config_changes(before: RunConfig, after: RunConfig) -> dict[str, Any]:
+    """Return the dotted fields in which `after` differs from `before`, with the values they have in `after`."""
+    return {name: at(after, name) for name in field_names() if at(after, name) != at(before, name)}
+
+
+def at(config: BaseModel, dotted: str) -> Any:
+    """Return the value of a dotted field."""
+    return functools.reduce(getattr, dotted.split("."), config)
+
+
 def _describe(item: Mapping[str, Any]) -> str:
     """Turn one pydantic error into `field: what, value, what to do`."""
     dotted = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        near = _nearest(dotted)
+        near = nearest_field(dotted)
         hint = f'; did you mean "{near}"?' if near else "; see `ss4rec config --fields` for all names"
         return f"{dotted}: no such field{hint}"
     return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 
-def _nearest(dotted: str) -> str | None:
+def nearest_field(dotted: str) -> str | None:
     """Return the known field nearest to `dotted`: by its own name first, then by the whole path."""
     names = [*RunConfig.model_fields, *field_names()]
     leaf = dotted.rsplit(".", 1)[-1]

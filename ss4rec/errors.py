@@ -39,3 +39,7 @@ class CheckpointError(SS4RecError):
 
 class NonFiniteError(SS4RecError):
     """A loss or a gradient became NaN or infinite; training stopped before the update."""
+
+
+BUGS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, NotImplementedError, ImportError)
+"""Errors that a restart only repeats; others that are not ours (lost peers, devices, files) may be infrastructure."""

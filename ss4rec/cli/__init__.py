@@ -21,6 +21,7 @@ VERBS = {
     ),
     "train": ("ss4rec.cli.train:train_command", "Train a model on a prepared folder."),
     "evaluate": ("ss4rec.cli.evaluate:evaluate_command", "Rank all items for every user with a trained run."),
+    "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
     "config": (
         "ss4rec.cli.config:config_command",
         "Print a preset as JSON, or every field with its meaning.",

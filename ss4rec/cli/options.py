@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ss4rec.config import RunConfig, override
+from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.presets import preset
 
@@ -34,7 +34,7 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
                 "preset_name",
                 default=default_preset,
                 show_default=True,
-                help="A named configuration, or a JSON file of one (config.json of a run).",
+                help="A named configuration, or @FILE: config.json of a run, best.json of a sweep.",
             ),
         ):
             function = option(function)
@@ -43,14 +43,31 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
     return add
 
 
-def resolve_config(preset_name: str, assignments: Iterable[str], workers: int | None = None) -> RunConfig:
+def resolve_config(
+    start: str | RunConfig, assignments: Iterable[str], workers: int | None = None
+) -> RunConfig:
     """Build the configuration that a command line asks for.
+
+    Args:
+        start: a configuration, a preset's name, or a JSON file (`@PATH`, or a path that ends in `.json`) of a run's
+            `config.json` or a sweep's `best.json`.
+        assignments: `FIELD=VALUE` texts.
+        workers: `resources.workers`, if given.
 
     Raises:
         ConfigError: unknown preset, assignment without `=`, or refused values; all problems at once.
     """
-    base = _from_file(Path(preset_name)) if preset_name.endswith(".json") else preset(preset_name)
-    changes: dict[str, Any] = {} if workers is None else {"resources.workers": workers}
+    changes = assigned(assignments) | ({} if workers is None else {"resources.workers": workers})
+    return override(start if isinstance(start, RunConfig) else _named(start), changes)
+
+
+def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `FIELD=VALUE` texts by field.
+
+    Raises:
+        ConfigError: if one has no `=`.
+    """
+    changes: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
@@ -58,7 +75,7 @@ def resolve_config(preset_name: str, assignments: Iterable[str], workers: int | 
                 f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in model.dim=128"
             )
         changes[name.strip()] = _value(text.strip())
-    return override(base, changes)
+    return changes
 
 
 def data_folder(path: Path) -> Path:
@@ -78,13 +95,15 @@ def data_folder(path: Path) -> Path:
     return folder
 
 
-def _from_file(path: Path) -> RunConfig:
-    from ss4rec.config import parse_config
-
+def _named(name: str) -> RunConfig:
+    if not name.startswith("@") and not name.endswith(".json"):
+        return preset(name)
+    path = Path(name.removeprefix("@"))
     try:
-        return parse_config(json.loads(path.read_text()))
+        raw = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--preset {path} cannot be read as JSON: {error}") from None
+        raise ConfigError(f"--preset {name} cannot be read as JSON: {error}") from None
+    return parse_config(raw.get("config", raw) if isinstance(raw, dict) else raw)
 
 
 def _value(text: str) -> Any:

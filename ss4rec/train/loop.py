@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,6 +102,9 @@ class TrainLoop:
         self.sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
         """Loss and targets of the epoch so far, over all workers."""
         self.recent: deque[tuple[int, int, int, Tensor]] = deque(maxlen=2 * _LOOK_EVERY)
+        self.ended = ""
+        """Why training ended, in words; empty while it goes on."""
+        self._report_due = False
 
     def run(self) -> Outcome:
         """Train from the last intact checkpoint (or the start) to the end.
@@ -110,24 +113,41 @@ class TrainLoop:
             NonFiniteError: on all workers together, if a loss or gradient is not finite.
             CheckpointError: if the last checkpoint belongs to another configuration or other data.
         """
+        for metrics in self.epochs():
+            if self.report and (metrics["ended"] or self._report_due):
+                self.report(metrics)
+                self.reported_at = time.monotonic()
+        return self.outcome()
+
+    def epochs(self) -> Iterator[dict[str, Any]]:
+        """Train from the last intact checkpoint (or the start) to the end; give each epoch's metrics as it is done.
+
+        A caller that stops iterating ends the training there, in order: `close()` the iterator. `ended` in the
+        metrics is empty but for the last epoch. Raises as `run`.
+        """
         self._resume()
         self.began = self.saved_at = self.reported_at = time.monotonic()
         self.tracker = Tracker(self.folder, self.config) if self.workers.leads else None
         self.status = StatusLine(
             self.config.train.status_every_s, self.config.train.epochs, self.steps_per_epoch, emit=self._say
         )
+        self.ended = self._ended()
         try:
-            ended = self._ended() or self._train()
+            if not self.ended:
+                yield from self._train()
         finally:
             if self.tracker:
                 self.tracker.close()
-        self._say(f"training ended: {ended}; {self.epoch} epochs in {duration(self.elapsed_s)}")
+        self._say(f"training ended: {self.ended}; {self.epoch} epochs in {duration(self.elapsed_s)}")
+
+    def outcome(self) -> Outcome:
+        """Return how far training got and why it ended."""
         return Outcome(
             epochs=self.epoch,
             global_step=self.global_step,
             best_epoch=self.stopping.best_epoch + 1,
             best_score=self.stopping.best,
-            ended=ended,
+            ended=self.ended,
             elapsed_s=self.elapsed_s,
         )
 
@@ -136,23 +156,29 @@ class TrainLoop:
         """Seconds of training over all attempts."""
         return self.elapsed_before_s + time.monotonic() - self.began
 
-    def _train(self) -> str:
-        """Run epochs until one of the reasons to end holds; return it."""
+    def _train(self) -> Iterator[dict[str, Any]]:
+        """Run epochs until one of the reasons to end holds."""
         batches = self.source.train_batches(self.epoch, self.step, self.config.train.epochs)
         self.prefetcher = Prefetcher(batches, self.workers.device)
-        ended = ""
         self.objective.train()
-        for batch in self.prefetcher:
-            self._train_step(batch)
-            if self.step == self.steps_per_epoch:
-                ended = self._end_epoch()
-                if ended:
-                    break
-            elif (
-                self.workers.leads and time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
-            ):
-                self._save(score=None)
-        return ended
+        self._begin_epoch()
+        with closing(self.prefetcher.__iter__()) as prefetched:
+            for batch in prefetched:
+                self._train_step(batch)
+                if self.step == self.steps_per_epoch:
+                    yield self._end_epoch()
+                    if self.ended:
+                        return
+                    self._begin_epoch()
+                elif (
+                    self.workers.leads
+                    and time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
+                ):
+                    self._save(score=None)
+
+    def _begin_epoch(self) -> None:
+        """Start the clock of an epoch (of what is left of it, after a restart)."""
+        self.epoch_began, self.targets_before = time.monotonic(), float(self.sums[1])
 
     def _train_step(self, batch: DeviceBatch) -> None:
         train, world, packed = self.config.train, self.workers.world, batch.packed
@@ -220,36 +246,39 @@ class TrainLoop:
         if self.tracker:
             self.tracker.log("status", self.global_step, epoch=self.epoch + 1, **figures)
 
-    def _end_epoch(self) -> str:
-        """Validate, save, report; return why training ends here, or an empty string."""
+    def _end_epoch(self) -> dict[str, Any]:
+        """Validate, save, and return the epoch's metrics; `self.ended` says why training ends here, if it does."""
         self._check_finite()
         loss_sum, targets = self.sums.tolist()
+        rate = (targets - self.targets_before) / max(time.monotonic() - self.epoch_began, 1e-9)
         self.sums.zero_()
         self.epoch, self.step = self.epoch + 1, 0
-        metrics: dict[str, Any] = {"train_loss": loss_sum / targets}
+        metrics: dict[str, Any] = {"train_loss": loss_sum / targets, "events_per_s": round(rate, 1)}
         due = self.epoch % self.config.train.validate_every == 0 or self.epoch == self.config.train.epochs
         is_best = False
         if due:
             metrics |= {f"valid_{name}": value for name, value in self._validate().items()}
             is_best = self.stopping.update(metrics[f"valid_{SCORE}"], self.epoch - 1)
-        report, ended = self.workers.from_leader(
+        self._report_due, self.ended = self.workers.from_leader(
             (time.monotonic() - self.reported_at >= self.config.train.report_every_s, self._ended())
         )
         metrics |= {
             "epoch": self.epoch,
             "bad_steps": self.guard.bad_steps,
             "elapsed_s": round(self.elapsed_s, 3),
+            "ended": self.ended,
         }
         if self.workers.leads:
             self._say(_epoch_line(metrics, self.config.train.epochs, is_best))
             if self.tracker:
                 self.tracker.log("epoch", self.global_step, **metrics)
-            if is_best or ended or time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s:
+            if (
+                is_best
+                or self.ended
+                or time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
+            ):
                 self._save(score=metrics.get(f"valid_{SCORE}"))
-        if self.report and (report or ended):
-            self.report(metrics)
-            self.reported_at = time.monotonic()
-        return ended
+        return metrics
 
     def _validate(self) -> dict[str, float]:
         """Validate the weights that would be served (their moving average, where one is kept)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +47,7 @@ class Prefetcher:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
 
-    def __iter__(self) -> Iterator[DeviceBatch]:
+    def __iter__(self) -> Generator[DeviceBatch, None, None]:
         self._thread.start()
         try:
             while True:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, LoggingConfig, ScalingConfig
+from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 
 from ss4rec import errors
@@ -29,16 +29,27 @@ from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
 from ss4rec.runs import RunFolder, write_json
-from ss4rec.train.session import train_worker
+from ss4rec.train.session import worker_loop
 from ss4rec.train.workers import Workers
 
 FAILURE_FILE = "failure.json"
-_BUGS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, NotImplementedError, ImportError)
-"""Errors that a restart repeats; everything else (lost peers, devices, files) may be infrastructure."""
 
 
-def fit(config: RunConfig, data_dir: Path, run_dir: Path, placement: Placement) -> dict[str, Any]:
+def fit(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    placement: Placement,
+    callbacks: Sequence[UserCallback] = (),
+) -> dict[str, Any]:
     """Train on the connected Ray cluster and return the loop's outcome as plain data.
+
+    Args:
+        config: the resolved configuration.
+        data_dir: the prepared folder.
+        run_dir: a run folder that `RunFolder.start` has made.
+        placement: from `ss4rec.resources.preflight`.
+        callbacks: told of every report.
 
     Raises:
         SS4RecError: what a worker raised, unchanged; a user's error is not retried.
@@ -65,6 +76,7 @@ def fit(config: RunConfig, data_dir: Path, run_dir: Path, placement: Placement) 
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=config.resources.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=list(callbacks),
         ),
     )
     try:
@@ -102,7 +114,7 @@ def _final_errors(run_dir: Path, alone: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (errors.SS4RecError, *_BUGS) as error:
+    except (errors.SS4RecError, *errors.BUGS) as error:
         write_json(run_dir / FAILURE_FILE, {"type": type(error).__name__, "message": str(error)})
         all_raise_together = alone or isinstance(error, errors.NonFiniteError)
         if not (all_raise_together and isinstance(error, errors.SS4RecError)):
@@ -128,7 +140,7 @@ def _train(
         # Ray sets one thread per reserved CPU; data tasks are short, so a worker may use its share of all cores.
         threads = config.resources.threads_per_worker or (os.cpu_count() or 1) // local_workers
         torch.set_num_threads(max(1, threads))
-    return train_worker(
+    loop = worker_loop(
         config,
         data_dir,
         run_dir,
@@ -136,7 +148,8 @@ def _train(
         source=_source(config, data_dir, workers, data_cpus),
         parallel=prepare_model,
         report=ray.train.report,
-    ).as_dict()
+    )
+    return loop.run().as_dict()
 
 
 def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:

@@ -25,7 +25,7 @@ from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
 
 
-def train_worker(
+def worker_loop(
     config: RunConfig,
     data_dir: Path,
     run_dir: Path,
@@ -34,8 +34,8 @@ def train_worker(
     source: SequenceSource,
     parallel: Callable[[nn.Module], nn.Module] = lambda module: module,
     report: Callable[[dict[str, Any]], None] | None = None,
-) -> Outcome:
-    """Build model and loop for this worker and run it to its end.
+) -> TrainLoop:
+    """Build model and loop for this worker; `run()` or `epochs()` of the result trains.
 
     Args:
         config: the resolved configuration.
@@ -65,7 +65,7 @@ def train_worker(
         )
         write_json(run_dir / RECORD_FILE, record.model_dump())
         say(_headline(record))
-    loop = TrainLoop(
+    return TrainLoop(
         config=config,
         model=model,
         objective=objective,
@@ -76,22 +76,18 @@ def train_worker(
         report=report,
         identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
     )
-    return loop.run()
 
 
-def train_alone(
-    config: RunConfig,
-    data_dir: Path,
-    run_dir: Path,
-    device: torch.device,
-    report: Callable[[dict[str, Any]], None] | None = None,
-) -> Outcome:
-    """Train in this process without Ray, as a Tune trial of one worker or a benchmark does."""
+def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> TrainLoop:
+    """Build the loop of a run that trains in this process without Ray, as a Tune trial of one worker does."""
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    return train_worker(
-        config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, report=report
-    )
+    return worker_loop(config, data_dir, run_dir, workers=Workers(0, 1, device), source=source)
+
+
+def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> Outcome:
+    """Train in this process without Ray, from the last checkpoint (or the start) to the end."""
+    return loop_alone(config, data_dir, run_dir, device).run()
 
 
 def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:

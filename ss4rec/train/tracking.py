@@ -41,6 +41,7 @@ def _start_wandb(folder: RunFolder, config: RunConfig) -> Any:
     return wandb.init(
         project=config.tracking.project,
         name=folder.path.name,
+        group=config.tracking.group or None,
         id=folder.path.name,
         resume="allow",
         mode=config.tracking.wandb,

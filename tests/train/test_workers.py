@@ -15,7 +15,7 @@ from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
 from ss4rec.runs import RunFolder, load_model
 from ss4rec.train.loop import seed_step
-from ss4rec.train.session import train_worker
+from ss4rec.train.session import worker_loop
 from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
 
@@ -42,7 +42,7 @@ def train(rank, world, prepared, run, rendezvous):
         world=world,
     )
     parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
-    train_worker(settings, prepared, run, workers=workers, source=source, parallel=parallel)
+    worker_loop(settings, prepared, run, workers=workers, source=source, parallel=parallel).run()
     if world > 1:
         torch.distributed.destroy_process_group()
 

@@ -1,0 +1,260 @@
+"""Rim: Ray Tune runs what the study asks for. Tune's own search state and files are thrown away after each attempt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.state import list_placement_groups
+from ray.util.state.common import PlacementGroupState
+
+from ss4rec.errors import ResourceError, SS4RecError
+from tuning.plan import TrialPlan
+from tuning.study import Asked, Sweep
+from tuning.trial import OneWorkerTrial, many_workers_trial
+
+_DASHBOARD_START_S = 60.0
+"""A dashboard that has just been started answers after some seconds."""
+Listener = Callable[[int, Mapping[str, Any]], None]
+"""Told a trial's number and its newest result; `state` is `running`, `ended`, `failed` or `pruned`."""
+
+
+class _Bridge:
+    """Carries news between Tune's trials and the study; the searcher and the scheduler are its two faces."""
+
+    def __init__(self, sweep: Sweep, settings: Callable[[Asked], dict[str, Any]], listen: Listener) -> None:
+        self.sweep, self.settings, self.listen = sweep, settings, listen
+        self.numbers: dict[str, int] = {}
+        """Study number by Tune's trial id."""
+        self.last: dict[str, dict[str, Any]] = {}
+        self.pruned: set[str] = set()
+        self.error: BaseException | None = None
+        """What broke the study itself, as a full disk does; Tune would bury it."""
+
+    def ask(self, trial_id: str) -> dict[str, Any] | None:
+        asked = self._guard(self.sweep.ask)
+        if asked is None:
+            return None
+        self.numbers[trial_id] = asked.number
+        self.listen(asked.number, {"state": "running", "config": asked.config})
+        return self.settings(asked)
+
+    def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Take a result of a trial that goes on; return whether it should stop."""
+        if result.get("state") != "running":
+            return False
+        number = self.numbers[trial_id]
+        self.last[trial_id] = facts = _facts(result)
+        stop = self._guard(lambda: self.sweep.report(number, result["epoch"], result.get("score")))
+        if stop:
+            self.pruned.add(trial_id)
+        self.listen(number, facts | ({"state": "pruned"} if stop else {}))
+        return stop
+
+    def end(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
+        """Tell the study how a trial ended."""
+        if trial_id not in self.numbers:
+            return
+        number = self.numbers.pop(trial_id)
+        facts = _facts(result or {}) or self.last.get(trial_id, {})
+        state = "pruned" if trial_id in self.pruned else "failed" if error else facts.get("state")
+        if state == "pruned":
+            self._guard(lambda: self.sweep.prune(number, facts))
+        elif state == "ended":
+            self._guard(lambda: self.sweep.complete(number, facts))
+        else:
+            reason = (
+                facts.get("reason") or "its process was lost more often than resources.max_failures allows"
+            )
+            self._guard(lambda: self.sweep.fail(number, reason, facts))
+            facts = facts | {"reason": reason}
+            state = "failed"
+        self.listen(number, facts | {"state": state})
+
+    def _guard(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+class _Search(Searcher):
+    """Tune's question for the next trial, put to the study."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:  # a dict, or a word
+        return self._bridge.ask(trial_id) or Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        pass  # the scheduler has told the study already
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._bridge.end(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # the study is the state
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class _Pruner(FIFOScheduler):
+    """Tune's question whether a trial goes on, put to the study."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        stop = self._bridge.report(trial.trial_id, result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+
+def run_trials(
+    sweep: Sweep, plan: TrialPlan, data_dir: Path, sweep_dir: Path, *, max_failures: int, listen: Listener
+) -> None:
+    """Run all trials that `sweep` still asks for on the connected Ray cluster.
+
+    Args:
+        sweep: asks for trials and takes their results.
+        plan: what a trial takes.
+        data_dir: prepared folder.
+        sweep_dir: trial N runs in `sweep_dir/trials/N`.
+        max_failures: lost processes after which a trial counts as failed.
+        listen: told of every result.
+
+    Raises:
+        SS4RecError: if the study cannot be written or Tune itself breaks.
+    """
+
+    def settings(asked: Asked) -> dict[str, Any]:
+        run_dir = trial_dir(sweep_dir, asked.number)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        return {
+            "number": asked.number,
+            "config": asked.config.model_dump(mode="json"),
+            "data_dir": str(data_dir),
+            "run_dir": str(run_dir),
+            "gpu": plan.use_gpu,
+        }
+
+    bridge = _Bridge(sweep, settings, listen)
+    trainable = OneWorkerTrial if plan.workers == 1 else many_workers_trial
+    scratch = sweep_dir / ".ray"
+    _quiet_tune()
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, tune.PlacementGroupFactory([dict(plan.resources)])),
+        tune_config=tune.TuneConfig(
+            search_alg=_Search(bridge),
+            scheduler=_Pruner(bridge),
+            num_samples=sweep.left,
+            max_concurrent_trials=plan.concurrent,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+            reuse_actors=plan.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name=f"attempt-{time.time_ns()}",
+            storage_path=str(scratch),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except Exception as error:
+        if bridge.error is None:
+            raise
+        raise study_error(bridge.error, sweep_dir) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if bridge.error is not None:
+        raise study_error(bridge.error, sweep_dir) from bridge.error
+
+
+def _quiet_tune() -> None:
+    """Leave the console to the live table, and the disk to the runs: nothing that Tune writes is used again."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # each trial has metrics.jsonl already
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "3600"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores verbose=0
+    for name in ("ray.tune", "ray.tune.execution.tune_controller", "ray.tune.analysis.experiment_analysis"):
+        logging.getLogger(name).setLevel(
+            logging.CRITICAL
+        )  # failures are told by the table, with their reason
+
+
+def trial_dir(sweep_dir: Path, number: int) -> Path:
+    """Return the run folder of a trial."""
+    return sweep_dir / "trials" / f"{number:04d}"
+
+
+def study_error(error: BaseException, sweep_dir: Path) -> SS4RecError:
+    """Turn what broke the study into one sentence."""
+    if isinstance(error, SS4RecError):
+        return error
+    cause = error.__cause__ or error
+    return SS4RecError(
+        f"the study in {sweep_dir} cannot be written ({str(cause).splitlines()[0]}); mend that (is the disk full?) and "
+        "give the same command again: no trial is lost"
+    )
+
+
+def require_state_api() -> None:
+    """Refuse a cluster whose State API does not answer: pruned trials would keep their placement groups for ever.
+
+    Raises:
+        ResourceError: with what to do.
+    """
+    deadline = time.monotonic() + _DASHBOARD_START_S
+    while True:
+        try:
+            placement_groups()
+            break
+        except Exception as error:
+            if time.monotonic() > deadline or not _dashboard_url():
+                raise ResourceError(
+                    "sweeps need Ray's dashboard, and its State API does not answer "
+                    f"({str(error).splitlines()[0]}). Start Ray with `ray start --head --include-dashboard=true`, or "
+                    "pass --address local to start one here"
+                ) from error
+
+
+def placement_groups() -> list[PlacementGroupState]:
+    """Return the placement groups of the cluster that still hold resources."""
+    groups = list_placement_groups(
+        address=_dashboard_url(), limit=10_000, timeout=10, raise_on_missing_output=False
+    )
+    return [group for group in groups if group.state != "REMOVED"]
+
+
+def _dashboard_url() -> str:
+    """Return the address of the connected cluster's dashboard; empty without one."""
+    url = ray._private.worker.get_dashboard_url()
+    return f"http://{url}" if url else ""
+
+
+def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what training reported, without what Tune adds."""
+    names = (
+        *("state", "reason", "epoch", "score", "ended", "best_score", "best_epoch", "num_parameters"),
+        *("train_loss", "events_per_s", "elapsed_s", "setup_s"),
+    )
+    return {name: result[name] for name in names if name in result}

@@ -1,0 +1,279 @@
+"""The Optuna study of a sweep: the one place that knows which trials there are and how they ended. No Ray.
+
+It lives in one SQLite file that only the driver writes. A trial that was running when the driver died is taken up
+again under its number, so its run folder, with its checkpoints, is found again.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ss4rec.config import RunConfig
+from ss4rec.errors import ConfigError, UsageError
+from tuning.space import SearchSpace
+
+Pruning = Literal["asha", "median", "none"]
+REASON, FACTS = "reason", "facts"
+"""User attributes of a trial: why it ended; its run's figures."""
+_IDENTITY = "identity"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep improves, and where a trial's figures hold it."""
+
+    name: str
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    about: str
+
+
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective("ndcg@10", "best_score", "maximize", "validation NDCG@10 of the best epoch"),
+        Objective("events_per_s", "events_per_s", "maximize", "training targets a second in the last epoch"),
+        Objective("parameters", "num_parameters", "minimize", "weights of the model"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that shall run."""
+
+    number: int
+    config: RunConfig
+
+
+class Sweep:
+    """Hands out trials, takes their reports, decides on pruning.
+
+    Args:
+        study: from `open_study`.
+        space: what is searched.
+        base: configuration that gives every field which is not searched.
+        objectives: what is improved; pruning needs exactly one.
+        trials: trials of the whole sweep, those of earlier attempts included.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        base: RunConfig,
+        objectives: Sequence[Objective],
+        trials: int,
+    ) -> None:
+        self.study, self.space, self.base, self.objectives, self.total = (
+            study,
+            space,
+            base,
+            objectives,
+            trials,
+        )
+        known = study.get_trials(deepcopy=False)
+        self._interrupted = deque(trial for trial in known if trial.state is TrialState.RUNNING)
+        self.resumed = len(self._interrupted)
+        """Trials that an earlier attempt left running."""
+        self._started = sum(trial.state is not TrialState.WAITING for trial in known)
+        self._live: dict[int, Trial] = {}
+
+    @property
+    def left(self) -> int:
+        """Trials that have not ended yet, those under way not counted."""
+        return len(self._interrupted) + max(0, self.total - self._started)
+
+    def ask(self) -> Asked | None:
+        """Return the next trial to run, or None when all have been handed out.
+
+        A point that the configuration refuses is a failed trial; the next one is taken.
+        """
+        while self.left:
+            if self._interrupted:
+                trial = Trial(self.study, self._interrupted.popleft()._trial_id)
+            else:
+                trial = self.study.ask()
+                self._started += 1
+            point = self.space.sample(trial)
+            try:
+                config = self.space.configure(point, self.base)
+            except ConfigError as error:
+                self._end(trial, TrialState.FAIL, str(error))
+                continue
+            self._live[trial.number] = trial
+            return Asked(trial.number, config)
+        return None
+
+    def report(self, number: int, epoch: int, score: float | None) -> bool:
+        """Take the validation NDCG@10 of an epoch; return whether the trial should stop now.
+
+        An epoch that was reported before (the trial was resumed before it) is not written twice.
+        """
+        trial = self._live[number]
+        if score is None or len(self.objectives) > 1:
+            return False
+        if epoch not in self._frozen(trial).intermediate_values:
+            trial.report(score, epoch)
+        return trial.should_prune()
+
+    def complete(self, number: int, facts: Mapping[str, Any]) -> None:
+        """End a trial whose training ended by itself.
+
+        Args:
+            number: the trial.
+            facts: its figures; holds `best_score` and, for other objectives, their metrics.
+        """
+        trial = self._live.pop(number)
+        values = [facts.get(objective.metric, math.nan) for objective in self.objectives]
+        bad = [
+            f"{objective.name} is {value}"
+            for objective, value in zip(self.objectives, values, strict=True)
+            if not math.isfinite(value)
+        ]
+        if bad:  # Optuna refuses such a value and would leave the trial running for ever
+            self._end(trial, TrialState.FAIL, f"no usable result: {', '.join(bad)}", facts)
+        else:
+            self._end(trial, TrialState.COMPLETE, str(facts.get("ended", "")), facts, values)
+
+    def prune(self, number: int, facts: Mapping[str, Any]) -> None:
+        """End a trial that `report` wanted to stop."""
+        reason = f"epoch {facts.get('epoch')}: behind the other trials at this epoch"
+        self._end(self._live.pop(number), TrialState.PRUNED, reason, facts)
+
+    def fail(self, number: int, reason: str, facts: Mapping[str, Any] | None = None) -> None:
+        """End a trial that could not be trained."""
+        self._end(self._live.pop(number), TrialState.FAIL, reason, facts)
+
+    def _end(
+        self,
+        trial: Trial,
+        state: TrialState,
+        reason: str,
+        facts: Mapping[str, Any] | None = None,
+        values: Sequence[float] | None = None,
+    ) -> None:
+        trial.set_user_attr(REASON, reason)
+        trial.set_user_attr(FACTS, dict(facts or {}))
+        self.study.tell(trial, values, state)
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self.study._storage.get_trial(trial._trial_id)
+
+
+def open_study(
+    path: Path,
+    name: str,
+    *,
+    space: SearchSpace,
+    identity: Mapping[str, str],
+    objectives: Sequence[Objective],
+    pruning: Pruning,
+    grace_epochs: int,
+    seed: int,
+) -> optuna.Study:
+    """Create the study of a sweep, or open the one that an earlier attempt left.
+
+    Args:
+        path: SQLite file.
+        name: study name.
+        space: what is searched; its first points are enqueued once.
+        identity: facts that may not change between attempts (data, base configuration, ...).
+        objectives: what is improved.
+        pruning: rule by which trials are stopped early.
+        grace_epochs: epochs that every trial gets.
+        seed: of the sampler.
+
+    Raises:
+        ConfigError: if the study was made with another space, data, or settings.
+        UsageError: if several objectives are to be pruned, which Optuna cannot.
+    """
+    if len(objectives) > 1 and pruning != "none":
+        raise UsageError(
+            f"--pruner {pruning} compares trials by one objective and {len(objectives)} are given; use --pruner none"
+        )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=[objective.direction for objective in objectives],
+        load_if_exists=True,
+        pruner=make_pruner(pruning, grace_epochs),
+    )
+    # A sampler that starts anew with the same seed would propose the first points again.
+    with warnings.catch_warnings():
+        # `group` is what lets it learn joint distributions where parameters are conditional.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seed + len(study.get_trials(deepcopy=False)),
+        )
+    facts = {
+        **identity,
+        "objectives": ", ".join(objective.name for objective in objectives),
+        "pruner": f"{pruning} after {grace_epochs} epochs",
+        **{f"space {name}": text for name, text in space.describe().items()},
+    }
+    _require_same(study, name, facts)
+    for point in space.first_points():
+        study.enqueue_trial(point, skip_if_exists=True)
+    return study
+
+
+def make_pruner(pruning: Pruning, grace_epochs: int) -> BasePruner:
+    """Return Optuna's pruner; both compare trials at equal epochs.
+
+    `asha`: asynchronous successive halving (arXiv 1810.05934), a third goes on at each rung. `median`: stops what is
+    below the median of earlier trials at that epoch.
+    """
+    if pruning == "asha":
+        return SuccessiveHalvingPruner(min_resource=grace_epochs, reduction_factor=3)
+    if pruning == "median":
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=grace_epochs)
+    return NopPruner()
+
+
+def ended(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    """Return the trials of one end state, by number."""
+    return study.get_trials(deepcopy=False, states=(state,))
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """Return the completed trial with the best first objective, the earlier one of equals; None if there is none."""
+    sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
+    return min(
+        ended(study, TrialState.COMPLETE),
+        key=lambda trial: (sign * trial.values[0], trial.number),
+        default=None,
+    )
+
+
+def _require_same(study: optuna.Study, name: str, facts: Mapping[str, str]) -> None:
+    before: dict[str, str] | None = study.user_attrs.get(_IDENTITY)
+    if before is None:
+        study.set_user_attr(_IDENTITY, dict(facts))
+        return
+    changed = [
+        f"{key}: {before.get(key, 'not there')} -> {facts.get(key, 'not there')}"
+        for key in sorted({*before, *facts})
+        if before.get(key) != facts.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"the sweep {name} exists with other settings; choose another --name, or repeat its options:\n  "
+            + "\n  ".join(changed)
+        )
