@@ -128,7 +128,7 @@ def bars(title: str, about: str, rows: Sequence[tuple[str, float, str, str]]) ->
     pitch = 20 if len(rows) <= 24 else max(5, 480 / len(rows))
     parts = []
     for index, (label, value, text, kind) in enumerate(rows):
-        y, width = 4 + index * pitch, 150 * value / top
+        y, width = 4 + index * pitch, 110 * value / top
         name = (
             f'<text x="128" y="{y + 11:.1f}" text-anchor="end">{html.escape(label)}</text>'
             if pitch >= 12
@@ -155,14 +155,6 @@ def parallel(
     height = 20 + pitch * len(axes)
     at = [26 + pitch * index for index in range(len(axes))]
     parts = []
-    for (name, axis), y in zip(axes, at, strict=True):
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="name" x="{left}" y="{y - 8}">{html.escape(name)}</text>')
-        parts += [
-            f'<text class="tick" x="{axis.at(value, left, right):.1f}" y="{y + 12}" text-anchor="middle">'
-            f"{html.escape(label)}</text>"
-            for value, label in axis.ticks()
-        ]
     for kind, tip, values in rows:
         points = [
             (axis.at(value, left, right), y)
@@ -171,6 +163,14 @@ def parallel(
         ]
         path = " ".join(f"{a:.1f},{b}" for a, b in points)
         parts.append(f'<polyline class="{kind}" points="{path}"><title>{html.escape(tip)}</title></polyline>')
+    for (name, axis), y in zip(axes, at, strict=True):
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="name" x="{left}" y="{y - 8}">{html.escape(name)}</text>')
+        parts += [
+            f'<text class="tick" x="{axis.at(value, left, right):.1f}" y="{y + 12}" text-anchor="middle">'
+            f"{html.escape(label)}</text>"
+            for value, label in axis.ticks()
+        ]
     return figure(title, about, _svg(title, "".join(parts), height=height))
 
 

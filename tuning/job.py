@@ -81,9 +81,9 @@ def run_sweep(
     base = space.start() if base is None else base
     manifest = Manifest.load(data_dir)
     with _only_driver(sweep_dir), cluster(address):
-        from tuning.ray_tune import placement_groups, require_state_api, run_trials
+        from tuning.ray_tune import placement_groups_held, require_dashboard, run_trials
 
-        require_state_api()
+        require_dashboard()
         storage_preflight(str(sweep_dir))
         plan = plan_trials(
             base.resources,
@@ -114,7 +114,7 @@ def run_sweep(
             table.print()
         finally:
             summary = write_results(study, space, base, sweep_dir)
-        summary["placement_groups_left"] = len(placement_groups())
+        summary["placement_groups_left"] = placement_groups_held()
     if summary["best"] is None:
         raise SS4RecError(_nothing(study, sweep_dir))
     return summary

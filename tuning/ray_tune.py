@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,12 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.state import list_placement_groups
-from ray.util.state.common import PlacementGroupState
 
 from ss4rec.errors import ResourceError, SS4RecError
+from ss4rec.runs import RunFolder
 from tuning.plan import TrialPlan
 from tuning.study import Asked, Sweep
-from tuning.trial import OneWorkerTrial, many_workers_trial
+from tuning.trial import OneWorkerTrial, epoch_scores, many_workers_trial
 
 _DASHBOARD_START_S = 60.0
 """A dashboard that has just been started answers after some seconds."""
@@ -45,8 +46,12 @@ class _Bridge:
         if asked is None:
             return None
         self.numbers[trial_id] = asked.number
+        settings = self.settings(asked)
+        if asked.resumed:
+            kept = epoch_scores(RunFolder(Path(settings["run_dir"])))
+            self._guard(lambda: self.sweep.catch_up(asked.number, kept))
         self.listen(asked.number, {"state": "running", "config": asked.config})
-        return self.settings(asked)
+        return settings
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Take a result of a trial that goes on; return whether it should stop."""
@@ -217,38 +222,41 @@ def study_error(error: BaseException, sweep_dir: Path) -> SS4RecError:
     )
 
 
-def require_state_api() -> None:
-    """Refuse a cluster whose State API does not answer: pruned trials would keep their placement groups for ever.
+def require_dashboard() -> None:
+    """Refuse a cluster without a dashboard: Ray Train frees the resources of a pruned trial through its State API.
 
     Raises:
         ResourceError: with what to do.
     """
+    url = ray._private.worker.get_dashboard_url()
+    reason = _answer(url) if url else "this cluster was started without one"
+    if reason:
+        raise ResourceError(
+            "sweeps need Ray's dashboard: without its State API pruned trials of several workers would keep their "
+            f"GPUs ({reason}). Start Ray with `ray start --head --include-dashboard=true`, or pass --address local to "
+            "start one here"
+        )
+
+
+def placement_groups_held() -> int:
+    """Return how many placement groups of the cluster hold resources or wait for them."""
+    table = ray.util.placement_group_table()
+    return sum(group["state"] != "REMOVED" for group in table.values())
+
+
+def _answer(url: str) -> str:
+    """Return why the dashboard at `url` (host:port) does not answer; empty if it does, which may take some seconds."""
     deadline = time.monotonic() + _DASHBOARD_START_S
     while True:
         try:
-            placement_groups()
-            break
-        except Exception as error:
-            if time.monotonic() > deadline or not _dashboard_url():
-                raise ResourceError(
-                    "sweeps need Ray's dashboard, and its State API does not answer "
-                    f"({str(error).splitlines()[0]}). Start Ray with `ray start --head --include-dashboard=true`, or "
-                    "pass --address local to start one here"
-                ) from error
-
-
-def placement_groups() -> list[PlacementGroupState]:
-    """Return the placement groups of the cluster that still hold resources."""
-    groups = list_placement_groups(
-        address=_dashboard_url(), limit=10_000, timeout=10, raise_on_missing_output=False
-    )
-    return [group for group in groups if group.state != "REMOVED"]
-
-
-def _dashboard_url() -> str:
-    """Return the address of the connected cluster's dashboard; empty without one."""
-    url = ray._private.worker.get_dashboard_url()
-    return f"http://{url}" if url else ""
+            urllib.request.urlopen(f"http://{url}/api/version", timeout=5).close()
+            return ""
+        except urllib.error.HTTPError:
+            return ""  # it wants a token, so it is there
+        except OSError as error:
+            if time.monotonic() > deadline:
+                return f"{url} does not answer: {error}"
+            time.sleep(0.5)
 
 
 def _facts(result: Mapping[str, Any]) -> dict[str, Any]:

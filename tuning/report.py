@@ -25,6 +25,7 @@ code{background:#f1f4f8;padding:2px 5px;border-radius:4px;overflow-wrap:anywhere
 figure{margin:0;border:1px solid #d9e0e8;border-radius:8px;padding:10px}figcaption{font-size:.88em;margin-bottom:6px}
 svg{width:100%;height:auto;display:block}svg text{font:11px system-ui,sans-serif;fill:#47525f}
 svg .name{font-weight:600;fill:#1b2430}svg .tick{font-size:10px}
+svg .name,svg .tick{paint-order:stroke;stroke:#fff;stroke-width:3px}
 .grid{stroke:#e3e8ee;stroke-width:1}.best-line{fill:none;stroke:#0b63ce;stroke-width:1.5}
 circle.ended,rect.ended{fill:#0b63ce}circle.pruned,rect.pruned{fill:#9aa7b5}circle.failed,rect.failed{fill:#c62f2f}
 circle.best,rect.best{fill:#d97a00}

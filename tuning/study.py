@@ -54,6 +54,8 @@ class Asked:
 
     number: int
     config: RunConfig
+    resumed: bool
+    """Whether an earlier attempt has begun it."""
 
 
 class Sweep:
@@ -100,7 +102,8 @@ class Sweep:
         A point that the configuration refuses is a failed trial; the next one is taken.
         """
         while self.left:
-            if self._interrupted:
+            resumed = bool(self._interrupted)
+            if resumed:
                 trial = Trial(self.study, self._interrupted.popleft()._trial_id)
             else:
                 trial = self.study.ask()
@@ -112,7 +115,7 @@ class Sweep:
                 self._end(trial, TrialState.FAIL, str(error))
                 continue
             self._live[trial.number] = trial
-            return Asked(trial.number, config)
+            return Asked(trial.number, config, resumed)
         return None
 
     def report(self, number: int, epoch: int, score: float | None) -> bool:
@@ -121,11 +124,12 @@ class Sweep:
         An epoch that was reported before (the trial was resumed before it) is not written twice.
         """
         trial = self._live[number]
-        if score is None or len(self.objectives) > 1:
-            return False
-        if epoch not in self._frozen(trial).intermediate_values:
-            trial.report(score, epoch)
-        return trial.should_prune()
+        return self._note(trial, epoch, score) and trial.should_prune()
+
+    def catch_up(self, number: int, scores: Mapping[int, float]) -> None:
+        """Write down scores by epoch that a trial kept and an earlier attempt did not live to report."""
+        for epoch, score in scores.items():
+            self._note(self._live[number], epoch, score)
 
     def complete(self, number: int, facts: Mapping[str, Any]) -> None:
         """End a trial whose training ended by itself.
@@ -135,6 +139,7 @@ class Sweep:
             facts: its figures; holds `best_score` and, for other objectives, their metrics.
         """
         trial = self._live.pop(number)
+        self._note(trial, facts.get("epoch"), facts.get("score"))
         values = [facts.get(objective.metric, math.nan) for objective in self.objectives]
         bad = [
             f"{objective.name} is {value}"
@@ -167,8 +172,13 @@ class Sweep:
         trial.set_user_attr(FACTS, dict(facts or {}))
         self.study.tell(trial, values, state)
 
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self.study._storage.get_trial(trial._trial_id)
+    def _note(self, trial: Trial, epoch: int | None, score: float | None) -> bool:
+        """Write down an epoch's score, unless there is none or it is there; return whether there is one."""
+        if epoch is None or score is None or not math.isfinite(score) or len(self.objectives) > 1:
+            return False  # Optuna keeps the course of a trial for one objective only
+        if epoch not in self.study._storage.get_trial(trial._trial_id).intermediate_values:
+            trial.report(score, epoch)
+        return True
 
 
 def open_study(

@@ -112,6 +112,15 @@ def final_reason(error: Exception) -> str | None:
     return None
 
 
+def epoch_scores(folder: RunFolder) -> dict[int, float]:
+    """Return the validation NDCG@10 of each epoch that a run has trained."""
+    return {
+        row["epoch"]: row[f"valid_{SCORE}"]
+        for row in folder.metrics()
+        if row["kind"] == "epoch" and f"valid_{SCORE}" in row
+    }
+
+
 def _epochs(settings: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Train; give a result an epoch, the last one marked as such."""
     began = time.monotonic()
