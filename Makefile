@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-fast check bench setup clean
+.PHONY: demo test test-fast test-kernels check bench setup clean
 
 demo: setup
 	$(BIN)/ss4rec demo
@@ -16,6 +16,12 @@ test: test-fast
 
 test-fast: setup
 	$(BIN)/python -m pytest -q -m "not ray" --durations=10
+
+# Triton's kernels in its interpreter, on a CPU; the version is that of the GPU image's torch. It stays out of the
+# environment: with it torch.compile would look for a GPU.
+test-kernels: setup
+	test -d $(VENV)/triton/triton || $(BIN)/pip install -q --target $(VENV)/triton triton==3.6.0
+	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q tests/kernels -k triton
 
 check: setup
 	$(BIN)/ruff check .

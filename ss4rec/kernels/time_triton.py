@@ -25,6 +25,8 @@ RUN_BACKWARD = 4
 """As `RUN_FORWARD`; smaller since the backward kernel keeps more values of each token in registers."""
 RUNS = 8
 """Rows of threads in a program."""
+SERIES_RADIUS = tl.constexpr(0.1)
+"""Below this |z| five terms of the series are exact to float32, and the closed form loses up to eps/|z|."""
 
 
 def time_scan(
@@ -170,6 +172,27 @@ def _step(gap, scale, weight, bias, HAS_MAP: tl.constexpr):
 
 
 @triton.jit
+def _coefficient_slope(
+    lambda_re, lambda_im, inverse_re, inverse_im, step, decay_re, decay_im, factor_re, factor_im
+):
+    """Return dc/dΛ of the zero-order hold c = (e^(Λs) - 1)/Λ, as `time_torch._coefficient_slope`.
+
+    (s e^(Λs) - c)/Λ loses its digits where z = Λs is small; there it is s² (1/2 + z/3 + z²/8 + z³/30 + z⁴/144).
+    """
+    z_re, z_im = lambda_re * step, lambda_im * step
+    sum_re, sum_im = z_re * (1 / 144) + 1 / 30, z_im * (1 / 144)
+    sum_re, sum_im = z_re * sum_re - z_im * sum_im + 1 / 8, z_re * sum_im + z_im * sum_re
+    sum_re, sum_im = z_re * sum_re - z_im * sum_im + 1 / 3, z_re * sum_im + z_im * sum_re
+    sum_re, sum_im = z_re * sum_re - z_im * sum_im + 1 / 2, z_re * sum_im + z_im * sum_re
+    lost_re, lost_im = step * decay_re - factor_re, step * decay_im - factor_im
+    closed_re = lost_re * inverse_re - lost_im * inverse_im
+    closed_im = lost_re * inverse_im + lost_im * inverse_re
+    near = z_re * z_re + z_im * z_im < SERIES_RADIUS * SERIES_RADIUS
+    square = step * step
+    return tl.where(near, square * sum_re, closed_re), tl.where(near, square * sum_im, closed_im)
+
+
+@triton.jit
 def _forward_kernel(
     drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
     P: tl.constexpr, HAS_MAP: tl.constexpr, BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
@@ -236,9 +259,9 @@ def _backward_kernel(
 ):  # fmt: skip
     """Run the adjoint g_k = grad_k + conj(decay_(k+1)) g_(k+1) from the sequence's end; row 0 holds the last tokens.
 
-    Gradients of a complex value are d/dRe + i d/dIm, so they pass a holomorphic y = f(z) by conj(f'). With
-    m_k = decay_k (Λ x_(k-1) + drive_k): dL/ds_k = Re(g_k conj(m_k)), since the zero-order hold's coefficient c has
-    dc/ds = decay, and conj(Λ) dL/dΛ = Σ g_k conj(s_k m_k - c_k drive_k).
+    Gradients of a complex value are d/dRe + i d/dIm, so they pass a holomorphic y = f(z) by conj(f'):
+    dL/ds_k = Re(g_k conj(decay_k (Λ x_(k-1) + drive_k))), since the zero-order hold's coefficient c has dc/ds = decay,
+    and dL/dΛ = Σ g_k conj(s_k decay_k x_(k-1) + (dc_k/dΛ) drive_k).
     """
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
@@ -305,17 +328,19 @@ def _backward_kernel(
             tl.store(grad_drive_ptr + at, grad_drive_re, mask=live)
             tl.store(grad_drive_ptr + at + P, grad_drive_im, mask=live)
 
-            inner_re = lambda_re * previous_re - lambda_im * previous_im + drive_re
-            inner_im = lambda_re * previous_im + lambda_im * previous_re + drive_im
-            m_re = decay_re * inner_re - decay_im * inner_im
-            m_im = decay_re * inner_im + decay_im * inner_re
+            past_re = decay_re * previous_re - decay_im * previous_im
+            past_im = decay_re * previous_im + decay_im * previous_re
+            m_re = lambda_re * past_re - lambda_im * past_im + decay_re * drive_re - decay_im * drive_im
+            m_im = lambda_re * past_im + lambda_im * past_re + decay_re * drive_im + decay_im * drive_re
             grad_step = g_re * m_re + g_im * m_im
             sum_log_step += grad_step * step
-            # g conj(c drive) = (g conj(c)) conj(drive) = grad_drive conj(drive).
-            sum_lambda_re += step * grad_step - grad_drive_re * drive_re - grad_drive_im * drive_im
-            sum_lambda_im += (
-                step * (g_im * m_re - g_re * m_im) - grad_drive_im * drive_re + grad_drive_re * drive_im
+            slope_re, slope_im = _coefficient_slope(
+                lambda_re, lambda_im, inverse_re, inverse_im, step, decay_re, decay_im, factor_re, factor_im
             )
+            q_re = step * past_re + slope_re * drive_re - slope_im * drive_im
+            q_im = step * past_im + slope_re * drive_im + slope_im * drive_re
+            sum_lambda_re += g_re * q_re + g_im * q_im
+            sum_lambda_im += g_im * q_re - g_re * q_im
             if HAS_MAP or GRAD_GAPS:
                 slope = grad_step * scale
                 if HAS_MAP:
@@ -327,14 +352,11 @@ def _backward_kernel(
                 if GRAD_GAPS:
                     grad_gap = tl.sum(tl.where(state < P, slope, 0.0), 1)[:, None]
                     tl.store(grad_gaps_ptr + last - r, grad_gap, mask=last - r >= 0)
-    # Σ g conj(q) = conj(Λ) dL/dΛ.
-    grad_lambda_re = sum_lambda_re * inverse_re + sum_lambda_im * inverse_im
-    grad_lambda_im = sum_lambda_im * inverse_re - sum_lambda_re * inverse_im
     partial_ptr += tl.program_id(0).to(tl.int64) * ((5 if HAS_MAP else 3) * P)
     column = tl.arange(0, BLOCK_P)
     live = column < P
-    tl.store(partial_ptr + column, tl.sum(grad_lambda_re, 0), mask=live)
-    tl.store(partial_ptr + P + column, tl.sum(grad_lambda_im, 0), mask=live)
+    tl.store(partial_ptr + column, tl.sum(sum_lambda_re, 0), mask=live)
+    tl.store(partial_ptr + P + column, tl.sum(sum_lambda_im, 0), mask=live)
     tl.store(partial_ptr + 2 * P + column, tl.sum(sum_log_step, 0), mask=live)
     if HAS_MAP:
         tl.store(partial_ptr + 3 * P + column, tl.sum(sum_weight, 0), mask=live)
