@@ -41,6 +41,9 @@ class LiveTable:
         epochs: most epochs of a trial.
         total: trials of the sweep.
         concurrent: trials at a time.
+        every_s: least seconds between tables while trials only report.
+        show: best trials that are listed.
+        width: characters of a line; the report has every value.
     """
 
     space: SearchSpace
@@ -49,6 +52,7 @@ class LiveTable:
     concurrent: int
     every_s: float = 15.0
     show: int = 5
+    width: int = 140
     emit: Callable[[str], None] = say
     clock: Callable[[], float] = time.monotonic
     _rows: dict[int, _Row] = field(default_factory=dict)
@@ -116,7 +120,8 @@ class LiveTable:
         row = self._rows[number]
         score = "     -" if row.score is None else f"{row.score:.4f}"
         point = "  ".join(f"{name.rsplit('.', 1)[-1]}={_short(value)}" for name, value in row.point.items())
-        return f"  {number:>4}  {row.state:<7} epoch {row.epoch:>3}/{self.epochs}  NDCG@10 {score}  {point}"
+        line = f"  {number:>4}  {row.state:<7} epoch {row.epoch:>3}/{self.epochs}  NDCG@10 {score}  {point}"
+        return line if len(line) <= self.width else f"{line[: self.width - 1]}…"
 
 
 def _short(value: Value) -> str:
