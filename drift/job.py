@@ -16,7 +16,7 @@ from drift.catalogue import ItemCounts, read_catalogue
 from drift.cells import CellContext, Row, all_cells, window_means
 from drift.config import DriftConfig
 from drift.distances import slices
-from drift.plan import ContractError, Plan, check_contract, make_plan
+from drift.plan import Plan, check_contract, make_plan
 from drift.profile import Profile, Profiler
 from drift.quality import QualityTask, summarise
 from drift.ray_drift import count_items, profile, rank_windows, run_cells
@@ -25,6 +25,7 @@ from drift.windows import MONTHS
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
+from ss4rec.errors import ContractError
 from ss4rec.ray_cluster import cluster
 from ss4rec.runs import RunFolder, installed_versions
 

@@ -9,16 +9,10 @@ from drift.config import DriftConfig
 from drift.windows import Window, calendar, full_windows
 from ss4rec.data.manifest import Manifest, sha256_of
 from ss4rec.data.shards import ITEMS_NAME
-from ss4rec.data.split import PAST, SplitRecord
-from ss4rec.errors import SS4RecError, UsageError
+from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord
+from ss4rec.errors import ContractError, UsageError
 
 CALIBRATION_WINDOWS, REFERENCE_WINDOWS = 20, 4
-
-
-class ContractError(SS4RecError):
-    """Data, cut and run do not belong together, so no figure would mean what it says."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -82,11 +76,20 @@ def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
         raise ContractError(
             f"{data / PAST} has an event at {past.last_time_s}, after the cut {split.cut_s}; split again"
         )
+    if past.filters.cut_s != split.cut_s:
+        raise ContractError(
+            f"{data / PAST} was cut at {past.filters.cut_s}, {data / RECORD_NAME} says {split.cut_s}; split again"
+        )
     if run is None:
         return
     from ss4rec.runs import ITEMS_FILE, RunFolder, data_fingerprint
 
     record = RunFolder.open(run).record()
+    if record.cut_s != split.cut_s:
+        raise ContractError(
+            f"run {run.name} was trained on data cut at {record.cut_s}, {data} is cut at {split.cut_s}; "
+            f"give the run that was trained on {data / PAST}"
+        )
     if sha256_of(run / ITEMS_FILE) != past.files[ITEMS_NAME].sha256:
         raise ContractError(
             f"run {run.name} knows {record.num_items:,} items of {record.data_name}, {data / PAST} has "
