@@ -21,7 +21,7 @@ from drift.profile import Profile, Profiler
 from drift.quality import QualityTask, summarise
 from drift.ray_drift import count_items, profile, rank_windows, run_cells
 from drift.verdict import SEVERITIES, date_changes, headline, judge, worst
-from drift.windows import MONTHS
+from drift.windows import windows_a_year
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
@@ -100,7 +100,7 @@ def _quality(
     """Rank the future windows with the model of `run` (all of them also with `--since-last`: they are sampled)."""
     plan, config = context.plan, context.config
     users = {window: int((context.profile.window_R == window).sum()) for window in plan.future}
-    lookback = 12 // MONTHS[config.window]
+    lookback = windows_a_year(config.window)
     counts_WV = counts.counts_WV[:, : vocabulary + 1]
     frozen_V = np.concatenate([[0], read_items(run)["count"].to_numpy()])
     task = QualityTask(

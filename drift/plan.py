@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from drift.config import DriftConfig
-from drift.windows import Window, calendar, full_windows
+from drift.windows import Window, calendar, full_windows, windows_a_year
 from ss4rec.data.manifest import Manifest, sha256_of
 from ss4rec.data.shards import ITEMS_NAME
 from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord
@@ -25,11 +25,13 @@ class Plan:
     calibration: list[int]
     """Past windows for thresholds; holds the reference."""
     future: list[int]
+    year_before: list[int] = field(default_factory=list)
+    """The year before the reference: its users set the reference's popularity percentiles."""
 
     @property
     def wanted(self) -> list[int]:
         """Every window that is profiled."""
-        return sorted({*self.reference, *self.calibration, *self.future})
+        return sorted({*self.year_before, *self.reference, *self.calibration, *self.future})
 
 
 def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
@@ -62,7 +64,8 @@ def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
     reference = between(config.reference, "reference") if config.reference else past[-REFERENCE_WINDOWS:]
     before = [number for number in past if number <= reference[-1]][-CALIBRATION_WINDOWS:]
     calibration = between(config.calibration, "calibration") if config.calibration else before
-    return Plan(windows, cut_s, reference, calibration, future)
+    year_before = list(range(max(0, reference[0] - windows_a_year(config.window)), reference[0]))
+    return Plan(windows, cut_s, reference, calibration, future, year_before)
 
 
 def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:

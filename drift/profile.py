@@ -28,7 +28,7 @@ from drift.signals import (
     signals,
 )
 from drift.stats import Blocks
-from drift.windows import MONTHS, Window, window_of
+from drift.windows import Window, window_of, windows_a_year
 from ss4rec.data.windows import ragged
 
 DAY_S = 86_400
@@ -127,7 +127,7 @@ class Profiler:
         self.catalogue = catalogue
         self.layout = signals(catalogue.labels)
         self.first_V = counts.first_V
-        lookback = 12 // MONTHS[kind]
+        lookback = windows_a_year(kind)
         spans = {window: popularity_spans(counts.counts_WV, window, lookback) for window in wanted}
         self.spans_WV2 = {window: np.stack(span, axis=1) for window, span in spans.items()}
 
