@@ -71,7 +71,7 @@ def run_drift(
         shards = manifest.shard_paths(folder)
         counts = count_items(shards, plan.windows, manifest.items)
         wanted = plan.wanted if old is None else fresh
-        made = profile(shards, Profiler(config.window, plan.windows, wanted, catalogue, counts))
+        made = profile(shards, Profiler(config.window, plan.windows, wanted, catalogue, counts, plan.year_before))
         made = replace(made, user_R=_stable_keys(read_users(folder)["source_id"].to_pylist())[made.user_R])
         made = Profile.merge([made] if old is None else [old, made])
         layout = Profiler(config.window, plan.windows, [], catalogue, counts).layout
