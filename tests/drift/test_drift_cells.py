@@ -28,7 +28,7 @@ from ss4rec.data.split import SplitRecord, split
 from ss4rec.errors import ContractError
 from ss4rec.runs import RunRecord, data_fingerprint
 
-CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50)
+CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabled")
 
 
 def context(plant, seed=0, config=CONFIG, past=3):
@@ -208,7 +208,7 @@ def cut(tmp_path_factory) -> Path:
 
 @pytest.mark.ray
 def test_whole_job_workers_and_since_last(cut, tmp_path):
-    config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2)
+    config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2, wandb="disabled")
 
     def go(name, out, **options):
         return run_drift(
@@ -261,7 +261,8 @@ def test_contract_and_exit_codes(cut, tmp_path):
         run_drift(broken, None, tmp_path / "out", DriftConfig())
     blank = reports.Report(
         headline="", verdict="drift", data_verdict="drift", model_verdict=None, cut_s=0, reference=[], calibration=[],
-        quality=[], windows=[], since={}, cells=[], distributions={}, config={}, versions={},
+        quality=[], windows=[], past_turnover=None, known_events=[], since={},
+        cells=[], distributions={}, config={}, versions={},
     )  # fmt: skip
     assert exit_code(DriftConfig(), blank) == 0
     assert exit_code(DriftConfig(fail_on="drift"), blank) == 10
