@@ -223,7 +223,7 @@ def summarise(
         record: dict[str, Any] = {"window": name, "n_users": part.num_rows, "mix": mix, "within": within}
         for group, mask in _groups(part).items():
             record |= _metrics(group, part["model"].to_numpy()[mask], config, rng)
-        for ranking in RANKINGS[1:]:
+        for ranking in set(RANKINGS[1:]) & set(part.column_names):
             record[f"{ranking}.HR@10"] = float(hit_rate(part[ranking].to_numpy(), K))
         record |= _retrained(part, retrained, window)
         hidden = [np.stack(side["hidden"].to_pylist()[:MMD_USERS]) for side in (reference, part)]

@@ -144,7 +144,10 @@ def test_headline_says_what_and_since_when():
     assert headline("drift", "drift", since, "2016Q3").startswith(
         "Both: inputs changed since 2016Q2 (rating, genre)"
     )
-    assert "no harm to the model was shown" in headline("drift", "none", since, None)
+    text = headline("drift", "none", since, None)
+    assert "no harm to the model was shown" in text
+    assert "pipeline" in text
+    assert "retrain" in headline("drift", "none", {"unseen_item": "2016Q2"}, None)
     assert headline("none", "severe", {}, "2018Q1").startswith("The model is harmed since 2018Q1")
     assert headline("none", "none", {}, None).startswith("Neither")
     assert "not examined" in headline("drift", None, since, None)
