@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from drift.distances import Array
+from drift.signals import TOP_ITEMS
 from drift.windows import Window, window_of
 from ss4rec.data.windows import ragged
 
@@ -89,3 +90,26 @@ def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -
     widths = values * size / max(counts_V.sum(), 1)
     at_V = np.searchsorted(values, counts_V)
     return (ends - widths)[at_V].astype(np.float32), widths[at_V].astype(np.float32)
+
+
+def top_items(counts_V: NDArray[np.int64], count: int = TOP_ITEMS) -> NDArray[np.bool_]:
+    """Return whether each item is among the `count` rated most; items without a rating never are.
+
+    Ties go to the lower index, so that the answer is the same everywhere.
+    """
+    order = np.argsort(-counts_V, kind="stable")[:count]
+    chosen_V = np.zeros(len(counts_V), bool)
+    chosen_V[order[counts_V[order] > 0]] = True
+    return chosen_V
+
+
+def turnover(counts_WV: NDArray[np.int64], window: int, lookback: int) -> float | None:
+    """Return 1 - Jaccard of the most rated items of a window and of the `lookback` windows before it.
+
+    None where either side has no rating.
+    """
+    sides = (counts_WV[window], counts_WV[max(0, window - lookback) : window].sum(axis=0))
+    now_V, before_V = (top_items(side) for side in sides)
+    if not now_V.any() or not before_V.any():
+        return None
+    return 1 - float((now_V & before_V).sum() / (now_V | before_V).sum())

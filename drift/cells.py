@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from drift.config import DriftConfig
 from drift.distances import Array, distances
 from drift.plan import Plan
+from drift.popularity import BinNoise, map_noise
 from drift.profile import Profile
 from drift.signals import Signal
 from drift.stats import Blocks, bootstrap_intervals, permutation_test, sign_flip_test
+from drift.windows import windows_a_year
 
 COMPARISONS = {
     "reference": "all users of the window against all users of the reference",
@@ -139,6 +141,16 @@ def sides(context: CellContext, cell: Cell, rng: np.random.Generator) -> tuple[B
     return ref, cur
 
 
+def _bin_noise(context: CellContext, cell: Cell) -> BinNoise | None:
+    """Return the error of estimated bins; both sides of the control share theirs."""
+    if cell.comparison == "control":
+        return None
+    plan = context.plan
+    ref = [_previous(plan, cell.window)] if cell.comparison == "previous" else plan.reference
+    lookback = windows_a_year(context.config.window)
+    return map_noise(context.profile, context.layout, ref, cell.window, lookback)
+
+
 def _previous(plan: Plan, window: int) -> int:
     """Return the profiled window before `window`."""
     return max(other for other in plan.wanted if other < window)
@@ -160,9 +172,10 @@ def _test(context: CellContext, cell: Cell) -> list[Row]:
             Row(name, cell.comparison, cell.detector, signal.name, *sizes, status="too_few")
             for signal in layout
         ]
+    noise = _bin_noise(context, cell)
     test = sign_flip_test if paired else permutation_test
-    tested = test(ref, cur, layout, config.permutations, rng)
-    low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng)
+    tested = test(ref, cur, layout, config.permutations, rng, noise)
+    low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noise)
     in_window = context.profile.window_R == cell.window
     return [
         Row(

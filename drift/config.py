@@ -8,6 +8,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ss4rec.config import Section
 
+RIM = {"workers", "wandb", "project"}
+"""Fields that decide nothing in a report: where it is computed and who is told."""
 DETECTORS = (
     "ks",
     "chi2",
@@ -65,3 +67,7 @@ class DriftConfig(Section):
     """Seed of every sample, permutation and bootstrap, with window and detector mixed in."""
     workers: PositiveInt = 2
     """Ray actors of the second pass; no result depends on it."""
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """Weights & Biases mode; it gets the summary of the report."""
+    project: str = "ss4rec"
+    """Weights & Biases project."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import report as reports
-from drift.catalogue import ItemCounts, read_catalogue
+from drift.catalogue import ItemCounts, read_catalogue, turnover
 from drift.cells import CellContext, Row, all_cells, window_means
-from drift.config import DriftConfig
+from drift.config import RIM, DriftConfig
 from drift.distances import slices
-from drift.plan import ContractError, Plan, check_contract, make_plan
+from drift.events import KnownEvent, event_records
+from drift.model_job import Models, quality_records
+from drift.plan import Plan, check_contract, make_plan
 from drift.profile import Profile, Profiler
-from drift.quality import QualityTask, summarise
-from drift.ray_drift import count_items, profile, rank_windows, run_cells
+from drift.ray_drift import count_items, profile, run_cells
+from drift.signals import signals
+from drift.summary import log_summary
 from drift.verdict import SEVERITIES, date_changes, headline, judge, worst
-from drift.windows import MONTHS
+from drift.windows import windows_a_year
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
+from ss4rec.errors import ContractError
 from ss4rec.ray_cluster import cluster
-from ss4rec.runs import RunFolder, installed_versions
+from ss4rec.runs import installed_versions
 
 EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
 PROFILE_NAME, KEY_NAME = "profile.parquet", "profile.json"
@@ -38,6 +43,8 @@ def run_drift(
     out: Path,
     config: DriftConfig,
     *,
+    retrained: Sequence[Path] = (),
+    events: Sequence[KnownEvent] = (),
     since_last: bool = False,
     address: str | None = None,
 ) -> tuple[reports.Report, int]:
@@ -48,6 +55,8 @@ def run_drift(
         run: run folder that was trained on `data/past`, or None.
         out: folder of the report; with `since_last` it holds an earlier report, and only new windows are computed.
         config: everything that decides the result.
+        retrained: runs on later cuts of the same data: a line beside the frozen model's quality.
+        events: drawn in the report.
         since_last: add new windows to the profile and the rows in `out`.
         address: Ray cluster, as `ss4rec.ray_cluster.cluster`.
 
@@ -70,19 +79,24 @@ def run_drift(
         shards = manifest.shard_paths(folder)
         counts = count_items(shards, plan.windows, manifest.items)
         wanted = plan.wanted if old is None else fresh
-        made = profile(shards, Profiler(config.window, plan.windows, wanted, catalogue, counts))
+        made = profile(
+            shards, Profiler(config.window, plan.windows, wanted, catalogue, counts, plan.year_before)
+        )
         made = replace(made, user_R=_stable_keys(read_users(folder)["source_id"].to_pylist())[made.user_R])
         made = Profile.merge([made] if old is None else [old, made])
-        layout = Profiler(config.window, plan.windows, [], catalogue, counts).layout
-        context = CellContext(config, plan, made, layout)
+        context = CellContext(config, plan, made, signals(catalogue.labels))
         kept = [row for row in old_rows if row.window in done]
         rows = kept + run_cells(context, all_cells(plan, fresh, config.alibi), config.workers)
-        quality = [] if run is None else _quality(context, run, shards, counts, split.vocabulary)
+        quality: list[dict[str, Any]] = []
+        if run is not None:
+            models = Models(run, tuple(retrained))
+            quality = quality_records(context, models, folder, shards, counts, split.vocabulary)
     judge(context, rows)
-    report = _report(context, rows, quality)
+    report = _report(context, rows, quality, counts, events)
     made.save(out / PROFILE_NAME)
     (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
-    reports.write(report, rows, layout, out)
+    reports.write(report, rows, context.layout, out)
+    log_summary(report, config, out)
     return report, exit_code(config, report)
 
 
@@ -93,33 +107,13 @@ def exit_code(config: DriftConfig, report: reports.Report) -> int:
     return EXIT_INCOMPLETE if any(cell["status"] == "error" for cell in report.cells) else 0
 
 
-def _quality(
-    context: CellContext, run: Path, shards: list[Path], counts: ItemCounts, vocabulary: int
-) -> list[dict[str, Any]]:
-    """Rank the future windows with the model of `run` (all of them also with `--since-last`: they are sampled)."""
-    plan, config = context.plan, context.config
-    users = {window: int((context.profile.window_R == window).sum()) for window in plan.future}
-    lookback = 12 // MONTHS[config.window]
-    counts_WV = counts.counts_WV[:, : vocabulary + 1]
-    frozen_V = np.concatenate([[0], read_items(run)["count"].to_numpy()])
-    task = QualityTask(
-        config=config,
-        data=RunFolder.open(run).config().data,
-        windows=plan.windows,
-        chosen={window: config.quality_users / max(count, 1) for window, count in users.items()},
-        cut_s=plan.cut_s,
-        vocabulary=vocabulary,
-        frozen_V=frozen_V,
-        rolling_WV={
-            window: counts_WV[max(0, window - lookback) : window].sum(axis=0) for window in plan.future
-        },
-    )
-    ranks = rank_windows(shards, run, task)
-    records = summarise(ranks, [(window, context.name(window)) for window in plan.future], config, vocabulary)
-    return [{k: None if v != v else v for k, v in record.items()} for record in records]
-
-
-def _report(context: CellContext, rows: list[Row], quality: list[dict[str, Any]]) -> reports.Report:
+def _report(
+    context: CellContext,
+    rows: list[Row],
+    quality: list[dict[str, Any]],
+    counts: ItemCounts,
+    events: Sequence[KnownEvent],
+) -> reports.Report:
     """Sum up judged rows."""
     plan, layout = context.plan, context.layout
     main = [row for row in rows if row.comparison == "reference" and row.detector == "userperm"]
@@ -135,7 +129,8 @@ def _report(context: CellContext, rows: list[Row], quality: list[dict[str, Any]]
         inside = context.profile.window_R == window
         name = context.name(window)
         sizes = {"users": int(inside.sum()), "events": int(context.profile.events_R[inside].sum())}
-        windows.append({"name": name, **sizes, "verdict": verdicts[name]})
+        changed = turnover(counts.counts_WV, window, windows_a_year(context.config.window))
+        windows.append({"name": name, **sizes, "turnover": changed, "verdict": verdicts[name]})
     last_K = window_means(context, plan.future[-1:])[0][0]
     ref_K = context.profile.blocks(plan.reference, layout).mean(layout)
     histograms = {
@@ -152,13 +147,23 @@ def _report(context: CellContext, rows: list[Row], quality: list[dict[str, Any]]
         calibration=[context.name(window) for window in plan.calibration],
         quality=quality,
         windows=windows,
+        past_turnover=_past_turnover(context, counts),
+        known_events=event_records(events, [plan.windows[window] for window in plan.future]),
         since=since,
         cells=reports.cell_records(rows),
         distributions=histograms,
-        # The number of workers decides nothing, so reports of different clusters can be compared byte for byte.
-        config=context.config.model_dump(mode="json", exclude={"workers"}),
+        # Reports of different clusters can be compared byte for byte.
+        config=context.config.model_dump(mode="json", exclude=RIM),
         versions=installed_versions(),
     )
+
+
+def _past_turnover(context: CellContext, counts: ItemCounts) -> list[float] | None:
+    """Return the least and the largest turnover of calibration windows with a whole year before them."""
+    lookback = windows_a_year(context.config.window)
+    whole = [window for window in context.plan.calibration if window >= lookback]
+    past = [t for t in (turnover(counts.counts_WV, w, lookback) for w in whole) if t is not None]
+    return [min(past), max(past)] if past else None
 
 
 def _short(values: NDArray) -> list[float]:
@@ -176,7 +181,7 @@ def _stable_keys(source_ids: list[int] | list[str]) -> NDArray[np.int64]:
 def _profile_key(config: DriftConfig, plan: Plan, labels: tuple[str, ...]) -> dict:
     """Return what must agree before two profiles may be added."""
     names = [[plan.windows[number].name for number in side] for side in (plan.reference, plan.calibration)]
-    decisive = config.model_dump(mode="json", exclude={"workers", "fail_on"})
+    decisive = config.model_dump(mode="json", exclude={*RIM, "fail_on"})
     return {
         "cut_s": plan.cut_s,
         "first": plan.windows[0].name,

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from drift.config import DriftConfig
-from drift.windows import Window, calendar, full_windows
+from drift.windows import Window, calendar, full_windows, windows_a_year
 from ss4rec.data.manifest import Manifest, sha256_of
 from ss4rec.data.shards import ITEMS_NAME
-from ss4rec.data.split import PAST, SplitRecord
-from ss4rec.errors import SS4RecError, UsageError
+from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord
+from ss4rec.errors import ContractError, UsageError
 
 CALIBRATION_WINDOWS, REFERENCE_WINDOWS = 20, 4
-
-
-class ContractError(SS4RecError):
-    """Data, cut and run do not belong together, so no figure would mean what it says."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -31,11 +25,13 @@ class Plan:
     calibration: list[int]
     """Past windows for thresholds; holds the reference."""
     future: list[int]
+    year_before: list[int] = field(default_factory=list)
+    """The year before the reference: its users set the reference's popularity percentiles."""
 
     @property
     def wanted(self) -> list[int]:
         """Every window that is profiled."""
-        return sorted({*self.reference, *self.calibration, *self.future})
+        return sorted({*self.year_before, *self.reference, *self.calibration, *self.future})
 
 
 def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
@@ -68,7 +64,8 @@ def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
     reference = between(config.reference, "reference") if config.reference else past[-REFERENCE_WINDOWS:]
     before = [number for number in past if number <= reference[-1]][-CALIBRATION_WINDOWS:]
     calibration = between(config.calibration, "calibration") if config.calibration else before
-    return Plan(windows, cut_s, reference, calibration, future)
+    year_before = list(range(max(0, reference[0] - windows_a_year(config.window)), reference[0]))
+    return Plan(windows, cut_s, reference, calibration, future, year_before)
 
 
 def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
@@ -82,11 +79,20 @@ def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
         raise ContractError(
             f"{data / PAST} has an event at {past.last_time_s}, after the cut {split.cut_s}; split again"
         )
+    if past.filters.cut_s != split.cut_s:
+        raise ContractError(
+            f"{data / PAST} was cut at {past.filters.cut_s}, {data / RECORD_NAME} says {split.cut_s}; split again"
+        )
     if run is None:
         return
     from ss4rec.runs import ITEMS_FILE, RunFolder, data_fingerprint
 
     record = RunFolder.open(run).record()
+    if record.cut_s != split.cut_s:
+        raise ContractError(
+            f"run {run.name} was trained on data cut at {record.cut_s}, {data} is cut at {split.cut_s}; "
+            f"give the run that was trained on {data / PAST}"
+        )
     if sha256_of(run / ITEMS_FILE) != past.files[ITEMS_NAME].sha256:
         raise ContractError(
             f"run {run.name} knows {record.num_items:,} items of {record.data_name}, {data / PAST} has "

@@ -5,6 +5,7 @@ Rows of different shards, windows or months add up (`Profile.merge`); nothing la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from drift.catalogue import Catalogue, ItemCounts, popularity_spans
+from drift.catalogue import Catalogue, ItemCounts, popularity_spans, top_items
 from drift.distances import slices
 from drift.signals import (
     AGE_EDGES_Y,
@@ -28,7 +29,7 @@ from drift.signals import (
     signals,
 )
 from drift.stats import Blocks
-from drift.windows import MONTHS, Window, window_of
+from drift.windows import Window, window_of, windows_a_year
 from ss4rec.data.windows import ragged
 
 DAY_S = 86_400
@@ -120,16 +121,36 @@ class Profiler:
     """Turns shards into profiles; small enough to be sent to every worker."""
 
     def __init__(
-        self, kind: str, windows: list[Window], wanted: list[int], catalogue: Catalogue, counts: ItemCounts
+        self,
+        kind: str,
+        windows: list[Window],
+        wanted: list[int],
+        catalogue: Catalogue,
+        counts: ItemCounts,
+        year_before: Sequence[int] = (),
     ) -> None:
+        """Prepare for shards.
+
+        Args:
+            kind: length of a window.
+            windows: the calendar, without gaps.
+            wanted: indices of the windows to profile.
+            catalogue: what is known of items.
+            counts: events by item and window, of all shards.
+            year_before: windows before the reference, whose most rated items `lasting_top` follows. Users of the
+                reference must have no say in it, or they would seem to like these items more than later users do.
+        """
         self.windows = windows
         self.wanted_W = np.isin(np.arange(len(windows)), wanted)
         self.catalogue = catalogue
         self.layout = signals(catalogue.labels)
         self.first_V = counts.first_V
-        lookback = 12 // MONTHS[kind]
-        spans = {window: popularity_spans(counts.counts_WV, window, lookback) for window in wanted}
-        self.spans_WV2 = {window: np.stack(span, axis=1) for window, span in spans.items()}
+        self.top_V = top_items(counts.counts_WV[list(year_before)].sum(axis=0))
+        lookback = windows_a_year(kind)
+        spans = [np.stack(popularity_spans(counts.counts_WV, window, lookback), axis=1) for window in wanted]
+        self.spans_XV2 = np.stack(spans) if spans else np.zeros((0, len(self.first_V), 2), np.float32)
+        self.span_of_W = np.zeros(len(windows), np.int64)
+        self.span_of_W[list(wanted)] = np.arange(len(wanted))
 
     def __call__(self, shard: pa.Table) -> Profile:
         """Return the profile of a shard's users; `shard` has whole histories in order of time."""
@@ -181,17 +202,15 @@ class Profiler:
             "first_seen": (every, _bin(first_seen_E, FIRST_SEEN_EDGES_D)),
             "popularity": (every, self._popularity(events)),
             "decade": (every, decade_E),
+            "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
             "unseen_item": (every, (events.items_E > self.catalogue.vocabulary).astype(np.int64)),
         }
 
     def _popularity(self, events: _Events) -> NDArray[np.int64]:
         """Return the bin of each event: a place in its item's span that user, item and time decide alone."""
         mixed_E = (events.user_E * 40_503 + events.items_E * 69_069 + events.times_E) * 2_654_435_761
-        place_E = ((mixed_E >> 16) % 65_536) / 65_536
-        span_E2 = np.empty((len(place_E), 2))
-        for window in np.unique(events.window_E).tolist():
-            inside_E = events.window_E == window
-            span_E2[inside_E] = self.spans_WV2[window][events.items_E[inside_E]]
+        place_E = ((mixed_E >> 16) & 0xFFFF).astype(np.float32) / 65_536
+        span_E2 = self.spans_XV2[self.span_of_W[events.window_E], events.items_E]
         bin_E = ((span_E2[:, 0] + place_E * span_E2[:, 1]) * POPULARITY_BINS).astype(np.int64)
         return np.where(span_E2[:, 1] == 0, 0, 1 + np.minimum(bin_E, POPULARITY_BINS - 1))
 

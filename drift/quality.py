@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from drift.config import DriftConfig
 from drift.distances import Array
+from drift.follow import follow_scores
 from drift.mmd import mmd_test
 from drift.stats import bootstrap_mean, drop_test, holm
 from drift.windows import Window, window_of
@@ -32,8 +34,30 @@ K = 10
 MIN_HISTORY = 2
 HISTORY_EDGES = (20, 100)
 MMD_USERS = 500
-RANKINGS = ("model", "shuffled", "pop_frozen", "pop_rolling")
-"""The model; the model with each history in random order; popularity at the cut; popularity of the year before."""
+RANKINGS = ("model", "shuffled", "pop_frozen", "pop_rolling", "follow")
+"""The model; the model with each history in random order; popularity at the cut; popularity of the year before; what
+followed the last item most often in the past."""
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What a model is compared with."""
+
+    frozen_V: NDArray[np.int64]
+    """Events of the past by item of the vocabulary; entry 0 is padding."""
+    rolling_WV: dict[int, NDArray[np.int64]]
+    """Events of the year before each window."""
+    follow_VV: csr_matrix
+    """`drift.follow.count_pairs` of the past."""
+
+    def scores(self, window_S: NDArray[np.int32], last_S: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """Return `[S, V]` scores by name, for targets in these windows after these last items."""
+        rolling_SV = torch.from_numpy(np.stack([self.rolling_WV[window] for window in window_S.tolist()]))
+        return {
+            "pop_frozen": torch.from_numpy(self.frozen_V).expand(len(window_S), -1).double(),
+            "pop_rolling": rolling_SV.double(),
+            "follow": torch.from_numpy(follow_scores(self.follow_VV, last_S, self.frozen_V)),
+        }
 
 
 @dataclass(frozen=True)
@@ -47,10 +71,10 @@ class QualityTask:
     """Share of users that is ranked, by window."""
     cut_s: int
     vocabulary: int
-    frozen_V: NDArray[np.int64]
-    """Events of the past by item of the vocabulary; entry 0 is padding."""
-    rolling_WV: dict[int, NDArray[np.int64]]
-    """Events of the year before each window."""
+    baselines: Baselines | None = None
+    """None: rank by the model alone."""
+    remap_V: NDArray[np.int32] | None = None
+    """The model's index of each item of the timeline, vocabulary + 1 for those it does not know; None: the same."""
 
 
 def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
@@ -58,6 +82,8 @@ def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
     (items_E, offsets_U1), (times_E, _), (ratings_E, _) = (
         ragged(shard[name]) for name in ("items", "timestamps", "ratings")
     )
+    if task.remap_V is not None:
+        items_E = task.remap_V[items_E]
     window_E = window_of(times_E, task.windows)
     rows: dict[str, list] = {
         name: []
@@ -94,8 +120,9 @@ def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
     """Rank the targets by the model and everything it is compared with; a row a target.
 
     Returns:
-        `user`, `window`, `unseen`, `known`, `history`; ranks by name of `RANKINGS` (infinite for unseen items);
-        `top10` items, `top10_mass` and `entropy` of the softmax (float64), `hidden` state.
+        `user`, `window`, `unseen`, `known`, `history`; ranks by name of `RANKINGS` (infinite for unseen items; the
+        model's alone without baselines); `top10` items, `top10_mass` and `entropy` of the softmax (float64), `hidden`
+        state.
     """
     sequences = eval_sequences(
         chosen, split="test", max_len=task.data.max_len, target_time=task.data.target_time
@@ -103,14 +130,12 @@ def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
     batch = collate_eval(sequences)
     window_S = chosen["window"].to_numpy()
     hidden_SD, scores_SV = _scores(model, batch)
-    rolling_SV = torch.from_numpy(np.stack([task.rolling_WV[window] for window in window_S.tolist()]))
-    seed = [task.config.seed, int(batch.users_S[0]), int(window_S[0])]
-    by_name = {
-        "model": scores_SV,
-        "shuffled": _scores(model, shuffled(batch, np.random.default_rng(seed)))[1],
-        "pop_frozen": torch.from_numpy(task.frozen_V).expand(len(window_S), -1).double(),
-        "pop_rolling": rolling_SV.double(),
-    }
+    by_name = {"model": scores_SV}
+    if task.baselines is not None:
+        rng = np.random.default_rng([task.config.seed, int(batch.users_S[0]), int(window_S[0])])
+        by_name["shuffled"] = _scores(model, shuffled(batch, rng))[1]
+        last_S = batch.items_T[batch.offsets_S1[1:] - 1].numpy()
+        by_name |= task.baselines.scores(window_S, last_S)
     unseen_S = chosen["unseen"].to_numpy()
     columns: dict[str, Any] = {
         name: chosen[name] for name in ("user", "window", "unseen", "known", "history")
@@ -172,9 +197,16 @@ def strata(ranks: pa.Table) -> NDArray[np.int64]:
 
 
 def summarise(
-    ranks: pa.Table, windows: Sequence[tuple[int, str]], config: DriftConfig, vocabulary: int
+    ranks: pa.Table,
+    windows: Sequence[tuple[int, str]],
+    config: DriftConfig,
+    vocabulary: int,
+    retrained: pa.Table | None = None,
 ) -> list[dict[str, Any]]:
-    """Return one record a window, the first being the reference; p by permutation of users, Holm over windows."""
+    """Return one record a window, the first being the reference; p by permutation of users, Holm over windows.
+
+    `retrained` holds the ranks of the same targets by models that were trained later (but before each window).
+    """
     ranks = ranks.sort_by([("window", "ascending"), ("user", "ascending")])
     parts = {window: ranks.filter(pa.compute.equal(ranks["window"], window)) for window, _ in windows}
     kept = [(window, name) for window, name in windows if parts[window].num_rows >= 2]
@@ -191,8 +223,9 @@ def summarise(
         record: dict[str, Any] = {"window": name, "n_users": part.num_rows, "mix": mix, "within": within}
         for group, mask in _groups(part).items():
             record |= _metrics(group, part["model"].to_numpy()[mask], config, rng)
-        for ranking in RANKINGS[1:]:
+        for ranking in set(RANKINGS[1:]) & set(part.column_names):
             record[f"{ranking}.HR@10"] = float(hit_rate(part[ranking].to_numpy(), K))
+        record |= _retrained(part, retrained, window)
         hidden = [np.stack(side["hidden"].to_pylist()[:MMD_USERS]) for side in (reference, part)]
         is_reference = window == kept[0][0]
         record["hidden_mmd2"], record["hidden_p"] = (
@@ -210,6 +243,19 @@ def summarise(
         record["p_adj"] = p_adj
         record["severity"] = quality_severity(record, reference.num_rows, config)
     return records
+
+
+def _retrained(part: pa.Table, retrained: pa.Table | None, window: int) -> dict[str, Any]:
+    """Return HR@10 of the retrained models on the targets that both they and the frozen model could rank."""
+    none = {"retrained.HR@10": None, "retrained.users": 0}
+    if retrained is None:
+        return none
+    theirs = retrained.filter(pa.compute.equal(retrained["window"], window))
+    both_N = np.isin(theirs["user"].to_numpy(), part["user"].to_numpy())
+    if not both_N.any():
+        return none
+    ranks_N = theirs["model"].to_numpy()[both_N]
+    return {"retrained.HR@10": float(hit_rate(ranks_N, K)), "retrained.users": len(ranks_N)}
 
 
 def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) -> str:

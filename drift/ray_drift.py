@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.util import ActorPool
+from scipy.sparse import csr_matrix
 
 from drift.catalogue import ItemCounts
 from drift.cells import Cell, CellContext, Row, run_cell
+from drift.follow import count_pairs
 from drift.profile import Profile, Profiler
 from drift.quality import QualityTask, rank, targets
 from drift.windows import Window
@@ -24,17 +28,25 @@ def count_items(shards: Sequence[Path], windows: list[Window], num_items: int) -
     def count(path: Path) -> ItemCounts:
         return ItemCounts.of_shard(read_shard(path), windows, num_items)
 
-    return _reduce([ray.remote(count).remote(path) for path in shards])
+    return _reduce([ray.remote(count).remote(path) for path in shards], ItemCounts.merge)
 
 
-def _reduce(pending: list[ray.ObjectRef]) -> ItemCounts:
+def count_follow(shards: Sequence[Path], vocabulary: int, cut_s: int) -> csr_matrix:
+    """Count what came right after what in the past, one shard a task."""
+
+    def count(path: Path) -> csr_matrix:
+        return count_pairs(read_shard(path), vocabulary, cut_s)
+
+    return _reduce([ray.remote(count).remote(path) for path in shards], operator.add)
+
+
+def _reduce(pending: list[ray.ObjectRef], add: Callable) -> Any:
     """Add up parts as they come, so that only two are here at a time."""
-    total: ItemCounts | None = None
+    total = None
     while pending:
         ready, pending = ray.wait(pending, num_returns=1)
         part = ray.get(ready[0])
-        total = part if total is None else total.merge(part)
-    assert total is not None
+        total = part if total is None else add(total, part)
     return total
 
 

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from drift.cells import COMPARISONS, Row
+from drift.report_quality import quality_section
+from drift.report_style import STYLE
 from drift.signals import Signal
 
 SCHEMA_VERSION = 1
@@ -46,7 +48,12 @@ class Report(BaseModel):
     quality: list[dict[str, Any]]
     """A record a future window; empty without a run. The first is the reference of the others."""
     windows: list[dict[str, Any]]
-    """Future windows: name, users, events, verdict."""
+    """Future windows: name, users, events, turnover (1 - Jaccard of the 100 items rated most in the window and in the
+    year before it), verdict."""
+    past_turnover: list[float] | None
+    """Least and largest turnover of the calibration windows; None if none has a whole year before it."""
+    known_events: list[dict[str, Any]]
+    """From `--events`: date, name, and the future window that holds it, if any."""
     since: dict[str, str]
     """First window of the new level, by signal with an alarm."""
     cells: list[dict[str, Any]]
@@ -96,7 +103,8 @@ def page(report: Report, layout: tuple[Signal, ...]) -> str:
         _legend(),
         _heat_map(report, layout, own),
         _windows_table(report),
-        _quality(report),
+        _events(report),
+        quality_section(report.quality, report.known_events, COLOURS),
         "<h2>Distributions: reference (line) and last window (bars)</h2>",
         '<div class="grid">' + "".join(_histogram(signal, report) for signal in layout) + "</div>",
         "<h2>Controls and other comparisons</h2>",
@@ -122,7 +130,13 @@ def _heat_map(report: Report, layout: tuple[Signal, ...], own: list[dict[str, An
     """Signal by window; the number is the effect in multiples of its threshold, details in the tooltip."""
     found = {(cell["signal"], cell["window"]): cell for cell in own if cell["comparison"] == "reference"}
     names = [window["name"] for window in report.windows]
-    head = "".join(f"<th><span>{name}</span></th>" for name in names)
+    marks = {event["window"]: html.escape(event["name"]) for event in report.known_events}
+    head = "".join(
+        f'<th class="known" title="{marks[name]}"><span>{name}</span></th>'
+        if name in marks
+        else f"<th><span>{name}</span></th>"
+        for name in names
+    )
     lines = []
     for signal in layout:
         cells = "".join(
@@ -152,14 +166,32 @@ def _heat_cell(cell: dict[str, Any] | None) -> str:
 
 def _windows_table(report: Report) -> str:
     lines = "".join(
-        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['events']:,}</td>"
+        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['events']:,}</td><td>{_share(w['turnover'])}</td>"
         f'<td class="{COLOURS[w["verdict"]]}">{w["verdict"]}</td></tr>'
         for w in report.windows
     )
+    past = report.past_turnover
+    level = "" if past is None else f" Past windows: {past[0]:.2f} to {past[1]:.2f}."
     return (
-        "<details open><summary>Users and events</summary><table><tr><th>window</th><th>users</th><th>events</th>"
-        f"<th>inputs</th></tr>{lines}</table></details>"
+        "<details open><summary>Users and events</summary><p>Turnover: share of the 100 items rated most, in the "
+        f"window or in the year before it, that are not in both lists.{level}</p><table><tr><th>window</th>"
+        f"<th>users</th><th>events</th><th>turnover</th><th>inputs</th></tr>{lines}</table></details>"
     )
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+def _events(report: Report) -> str:
+    """List the known events; those inside the windows are marked in the plots too."""
+    if not report.known_events:
+        return ""
+    lines = "".join(
+        f"<li>{event['date']}: {html.escape(event['name'])} ({event['window'] or 'outside of the windows'})</li>"
+        for event in report.known_events
+    )
+    return f"<h2>Known events</h2><ul>{lines}</ul>"
 
 
 def _histogram(signal: Signal, report: Report) -> str:
@@ -178,64 +210,6 @@ def _histogram(signal: Signal, report: Report) -> str:
         f'role="img" aria-label="{signal.name}">{bars}<polyline points="{line}"/></svg>'
         f"<small>{html.escape(signal.labels[0])} to {html.escape(signal.labels[-1])}</small></figure>"
     )
-
-
-def _quality(report: Report) -> str:
-    """Quality over windows: a plot with intervals and baselines, and a table."""
-    if not report.quality:
-        return ""
-    series = {
-        name: [w[name] for w in report.quality] for name in ("all.HR@10", "all.HR@10.low", "all.HR@10.high")
-    }
-    lines = {
-        name: [w[f"{name}.HR@10"] for w in report.quality]
-        for name in ("pop_frozen", "pop_rolling", "shuffled")
-    }
-    top = max(*series["all.HR@10.high"], *(v for values in lines.values() for v in values), 1e-6)
-    step = 680 / max(len(report.quality), 1)
-    x = [40 + step * (n + 0.5) for n in range(len(report.quality))]
-
-    def path(values: list[float], name: str) -> str:
-        points = " ".join(f"{at:.1f},{170 - 160 * v / top:.1f}" for at, v in zip(x, values, strict=True))
-        return f'<polyline class="{name}" points="{points}"><title>{name}</title></polyline>'
-
-    bars = "".join(
-        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{170 - 160 * low / top:.1f}" y2="{170 - 160 * high / top:.1f}"/>'
-        for at, low, high in zip(x, series["all.HR@10.low"], series["all.HR@10.high"], strict=True)
-    )
-    names = "".join(
-        f'<text x="{at:.1f}" y="186">{w["window"]}</text>' for at, w in zip(x, report.quality, strict=True)
-    )
-    plot = (
-        f'<svg class="plot" viewBox="0 0 740 192" role="img" aria-label="HR@10 by window"><text x="20" y="14">{top:.3f}'
-        f"</text>{path(series['all.HR@10'], 'model')}{bars}"
-        + "".join(path(values, name) for name, values in lines.items())
-        + f"{names}</svg>"
-    )
-    rows = "".join(
-        f"<tr><td>{w['window']}</td><td>{w['n_users']:,}</td><td>{w['all.HR@10']:.3f}</td><td>"
-        f"{w['all.NDCG@10']:.3f}</td><td>{w['all.MRR@10']:.3f}</td><td>{_number(w['known_items.HR@10'])}</td><td>"
-        f"{_number(w['known_users.HR@10'])}</td><td>{w['pop_frozen.HR@10']:.3f}</td><td>"
-        f"{w['pop_rolling.HR@10']:.3f}</td><td>{w['shuffled.HR@10']:.3f}</td><td>{w['mix']:+.3f}</td><td>"
-        f"{w['within']:+.3f}</td><td>{w['calibration_gap']:+.3f}</td><td>{w['coverage']:.3f}</td><td>"
-        f'{w["hidden_p"]:.3f}</td><td class="{COLOURS[w["severity"]]}">{w["severity"]}</td></tr>'
-        for w in report.quality
-    )
-    heads = (
-        "window", "users", "HR@10", "NDCG@10", "MRR@10", "HR known items", "HR known users", "HR frozen popularity",
-        "HR popularity of the year",
-        "HR shuffled", "mix", "within", "confidence less HR", "coverage", "hidden p", "verdict",
-    )  # fmt: skip
-    return (
-        "<h2>Model: HR@10 by window</h2><p>One event a user, ranked among the whole vocabulary. Solid: the model with "
-        "intervals; dashed: popularity at the cut; dotted: popularity of the year before; thin: the model with "
-        "shuffled histories. <i>Mix</i> and <i>within</i> add up to the change since the first window.</p>"
-        f'{plot}<div class="scroll"><table><tr>{"".join(f"<th>{h}</th>" for h in heads)}</tr>{rows}</table></div>'
-    )
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
 
 
 def _comparisons(own: list[dict[str, Any]]) -> str:
@@ -294,27 +268,3 @@ def _method(report: Report) -> str:
         "date is that of the best single step. Timestamps are times of rating, not of watching. The model was "
         f"{'examined' if report.model_verdict else 'not examined'}.</p>"
     )
-
-
-STYLE = """
-:root{--bg:#fff;--fg:#1a1a1a;--mute:#666;--line:#ddd;--ok:#e6f2ea;--noted:#fdf0c4;--drift:#f6b48a;--severe:#d9534f;
---und:#eee;--bar:#7aa6d8;--ref:#1a1a1a}
-@media(prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e8e8e8;--mute:#a0a0a0;--line:#383c42;--ok:#1f3a2a;
---noted:#5a4a10;--drift:#8a4a1e;--severe:#a02c28;--und:#2a2d32;--bar:#4a78ac;--ref:#f0f0f0}}
-body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;
-max-width:1240px;margin:0 auto;padding:16px}
-h1{font-size:1.35rem;line-height:1.3}h2{font-size:1.05rem;margin-top:2rem}
-table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
-td,th{padding:3px 7px;border:1px solid var(--line);text-align:left}
-.scroll{overflow-x:auto}.heat td{text-align:right;padding:2px 4px;min-width:26px}
-.heat th:first-child{position:sticky;left:0;background:var(--bg)}
-.heat tr:first-child th span{writing-mode:vertical-rl;font-weight:400}.heat .since{text-align:left}
-.ok{background:var(--ok)}.noted{background:var(--noted)}.drift{background:var(--drift)}.severe{background:var(--severe)}
-.und{background:var(--und);color:var(--mute)}.err{background:#000;color:#fff}.key{padding:2px 8px;border-radius:3px}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:14px}figure{margin:0}
-figcaption,small{font-size:12px;color:var(--mute)}figcaption b{color:var(--fg)}svg{width:100%;height:auto;display:block}
-rect{fill:var(--bar)}.plot text{font-size:10px;fill:var(--mute);text-anchor:middle}.plot line{stroke:var(--ref)}
-.plot .model{stroke-width:2.4}.pop_frozen{stroke-dasharray:7 4}.pop_rolling{stroke-dasharray:2 3}
-.shuffled{stroke-width:.6}
-polyline{fill:none;stroke:var(--ref);stroke-width:1.2}summary{cursor:pointer;margin:8px 0}
-"""

@@ -22,6 +22,8 @@ AGE_EDGES_Y = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50)
 FIRST_SEEN_EDGES_D = (1, 7, 30, 90, 182, 365, 730, 1461, 2922, 5844)
 TENURE_EDGES_D = (1, 7, 30, 90, 182, 365, 730, 1461, 2922)
 POPULARITY_BINS = 20
+TOP_ITEMS = 100
+"""Items whose turnover is watched."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,13 @@ def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
             "ks",
             0.05,
             "percentile of the item's ratings in the year before the window",
+        ),
+        Signal(
+            "lasting_top",
+            ("other", "top"),
+            "ks",
+            0.05,
+            f"share of events on the {TOP_ITEMS} items rated most in the year before the reference",
         ),
         Signal("genre", (*genres, "other"), "js", 0.05, "genres of the films"),
         Signal(

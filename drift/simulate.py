@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from drift.windows import Window, calendar
 from ss4rec.data.windows import list_array
+from ss4rec.model.segments import Segments
 
 GENRES = ("Action", "Comedy", "Crime", "Documentary", "Drama", "Horror", "Romance", "Thriller")
 GROUPS, FOLLOW = 20, 0.7
@@ -141,3 +144,24 @@ def _catalogue(items: int) -> pa.Table:
             "genres": [sorted({GENRES[number % 8], GENRES[number * 5 % 7]}) for number in numbers],
         }
     )
+
+
+class PlantedModel:
+    """A model that knows what followed what before the step, and popularity: the best a frozen model could be.
+
+    Stands in for a trained one where the question is whether the tests see that it went stale.
+    """
+
+    def __init__(self, made: Simulated) -> None:
+        self.successor_V = torch.from_numpy(made.successor_V).long()
+
+    def encode(self, items_T: Tensor, gaps_T: Tensor, segments: Segments) -> Tensor:
+        """Return `[T, 1]` hidden states: the item."""
+        return items_T[:, None].float()
+
+    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> Tensor:
+        """Return `[B, V]` scores: the successor first, then by group of popularity."""
+        size = len(self.successor_V)
+        scores_BV = (-torch.arange(size) / size).repeat(len(hidden_BD), 1)
+        follower_B1 = self.successor_V[hidden_BD[:, :1].long()]
+        return scores_BV.scatter(1, follower_B1, 1.0)

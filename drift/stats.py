@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,8 @@ class Blocks:
 
     def mean(self, signals: Sequence[Binned]) -> Array:
         """Return the `[K]` mean histogram."""
-        return mean_histograms(self.sums_NK.sum(axis=0), self.weights_NS.sum(axis=0), signals)
+        sums_K, weights_S = (side.sum(axis=0, dtype=np.float64) for side in (self.sums_NK, self.weights_NS))
+        return mean_histograms(sums_K, weights_S, signals)
 
 
 @dataclass(frozen=True)
@@ -58,35 +60,59 @@ class Tested:
     """Smallest p that this number of permutations can give."""
 
 
+class Noise(Protocol):
+    """Error of the bins themselves, which all users share, so that no permutation of users shows it."""
+
+    part: slice
+    """The columns it touches."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> Array:
+        """Return `[count, columns]` draws of the difference that it makes between two mean histograms."""
+
+
 def permutation_test(
-    ref: Blocks, cur: Blocks, signals: Sequence[Binned], permutations: int, rng: np.random.Generator
+    ref: Blocks,
+    cur: Blocks,
+    signals: Sequence[Binned],
+    permutations: int,
+    rng: np.random.Generator,
+    noise: Noise | None = None,
 ) -> Tested:
     """Test whether two windows' users come from one population, by permuting whole users.
 
     Users on one side exchange their labels; users on both sides exchange their two blocks with probability 1/2, which
-    keeps their correlation out of the null. Statistics and p: `max_t`.
+    keeps their correlation out of the null. `noise` is added to each draw. Statistics and p: `max_t`.
     """
     both = np.intersect1d(ref.users_N, cur.users_N)
     alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]
-    single_NC = np.concatenate([_columns(side) for side in alone]).astype(np.float32)
+    single_NC = np.concatenate([_columns(side) for side in alone])
     is_cur_N = np.repeat(np.float32([0, 1]), [len(side.users_N) for side in alone])
     ref_both_NC, cur_both_NC = (_columns(side.take(both)) for side in (ref, cur))
     swap_NC = (ref_both_NC - cur_both_NC).astype(np.float32)
-    fixed_C = cur_both_NC.sum(axis=0)
-    total_C = single_NC.sum(axis=0, dtype=np.float64) + (ref_both_NC + cur_both_NC).sum(axis=0)
+    # float32 products of what is left after the mean: where a few users alone differ from the rest, labellings tie,
+    # and sums of 1,000 nearly equal numbers round by more than those users matter. A tie lost is a p too small.
+    mean_C = single_NC.mean(axis=0, dtype=np.float64) if len(single_NC) else np.zeros(single_NC.shape[1])
+    centred_NC = (single_NC - mean_C).astype(np.float32)
+    fixed_C = cur_both_NC.sum(axis=0, dtype=np.float64) + mean_C * is_cur_N.sum()
+    total_C = sum(part.sum(axis=0, dtype=np.float64) for part in (single_NC, ref_both_NC, cur_both_NC))
 
     def draw(count: int) -> Array:
         labels_BN = rng.permuted(np.broadcast_to(is_cur_N, (count, len(is_cur_N))), axis=1)
         swaps_BN = rng.integers(0, 2, (count, len(both))).astype(np.float32)
-        cur_BC = fixed_C + labels_BN @ single_NC + swaps_BN @ swap_NC
-        return _pair_distances(total_C - cur_BC, cur_BC, signals)
+        cur_BC = fixed_C + labels_BN @ centred_NC + swaps_BN @ swap_NC
+        return _pair_distances(total_C - cur_BC, cur_BC, signals, noise, rng)
 
     null_BS = _in_chunks(draw, permutations)
     return _tested(ref, cur, signals, null_BS)
 
 
 def sign_flip_test(
-    ref: Blocks, cur: Blocks, signals: Sequence[Binned], flips: int, rng: np.random.Generator
+    ref: Blocks,
+    cur: Blocks,
+    signals: Sequence[Binned],
+    flips: int,
+    rng: np.random.Generator,
+    noise: Noise | None = None,
 ) -> Tested:
     """Test whether users who are on both sides changed: each user's difference is flipped with probability 1/2.
 
@@ -104,8 +130,10 @@ def sign_flip_test(
         signs_BN = (2 * rng.integers(0, 2, (count, len(users))) - 1).astype(np.float32)
         gap_BK = (signs_BN @ difference_NK).astype(np.float64)
         weights_BS = np.broadcast_to(weights_S, (count, len(weights_S)))
-        sides = (mean_histograms((total_K + sign * gap_BK) / 2, weights_BS, signals) for sign in (-1, 1))
-        return distances(*sides, signals)
+        back_BK, here_BK = (
+            mean_histograms((total_K + sign * gap_BK) / 2, weights_BS, signals) for sign in (-1, 1)
+        )
+        return distances(back_BK, _noisy(here_BK, noise, rng), signals)
 
     return _tested(ref_own, cur_own, signals, _in_chunks(draw, flips))
 
@@ -149,7 +177,13 @@ def holm(p_WS: Array, planned: int = 0) -> Array:
 
 
 def bootstrap_intervals(
-    ref: Blocks, cur: Blocks, signals: Sequence[Binned], draws: int, level: float, rng: np.random.Generator
+    ref: Blocks,
+    cur: Blocks,
+    signals: Sequence[Binned],
+    draws: int,
+    level: float,
+    rng: np.random.Generator,
+    noise: Noise | None = None,
 ) -> tuple[Array, Array]:
     """Return lower and upper ends of user-bootstrap intervals of the effects (basic bootstrap, not below 0).
 
@@ -161,7 +195,7 @@ def bootstrap_intervals(
 
     def draw(count: int) -> Array:
         weights_BN = rng.poisson(1.0, (count, len(users))).astype(np.float32)
-        return _pair_distances(*(weights_BN[:, at] @ columns for at, columns in sides), signals)
+        return _pair_distances(*(weights_BN[:, at] @ columns for at, columns in sides), signals, noise, rng)
 
     draws_BS = _in_chunks(draw, draws)
     effect_S = distances(ref.mean(signals), cur.mean(signals), signals)
@@ -214,11 +248,24 @@ def _columns(side: Blocks) -> Array:
     return np.concatenate([side.sums_NK, side.weights_NS], axis=1)
 
 
-def _pair_distances(ref_BC: Array, cur_BC: Array, signals: Sequence[Binned]) -> Array:
+def _pair_distances(
+    ref_BC: Array,
+    cur_BC: Array,
+    signals: Sequence[Binned],
+    noise: Noise | None,
+    rng: np.random.Generator,
+) -> Array:
     """Distances between summed blocks (histograms and weights side by side)."""
     bins = ref_BC.shape[1] - len(signals)
-    sides = (mean_histograms(side[:, :bins], side[:, bins:], signals) for side in (ref_BC, cur_BC))
-    return distances(*sides, signals)
+    ref_BK, cur_BK = (mean_histograms(side[:, :bins], side[:, bins:], signals) for side in (ref_BC, cur_BC))
+    return distances(ref_BK, _noisy(cur_BK, noise, rng), signals)
+
+
+def _noisy(cur_BK: Array, noise: Noise | None, rng: np.random.Generator) -> Array:
+    """Add the error of the bins in place."""
+    if noise is not None:
+        cur_BK[:, noise.part] += noise.draw(len(cur_BK), rng)
+    return cur_BK
 
 
 def _in_chunks(draw: Callable[[int], Array], total: int) -> Array:

@@ -15,6 +15,10 @@ SEVERITIES = ("undecided", "none", "noted", "drift", "severe")
 """Rising; `undecided` is no all-clear, it says that there were too few users."""
 
 
+CATALOGUE = {"unseen_item", "lasting_top", "first_seen", "item_age"}
+"""Signals that move because items come and go."""
+
+
 def judge(context: CellContext, rows: list[Row]) -> None:
     """Fill in p_adj (Holm over windows), threshold and severity of our own tests, comparison by comparison."""
     past = past_effects(context)
@@ -99,9 +103,12 @@ def headline(data: str, model: str | None, since: dict[str, str], model_since: s
     if harmed:
         return f"The model is harmed since {model_since}, with {inputs}: what follows what has changed. To do: retrain."
     if changed:
-        return (
-            f"{_upper(inputs)}, but no harm to the model was shown. To do: look for a cause in the pipeline."
+        advice = (
+            "retrain when new items should be recommended"
+            if since.keys() <= CATALOGUE
+            else "look for a cause in the pipeline or the site"
         )
+        return f"{_upper(inputs)}, but no harm to the model was shown. To do: {advice}."
     return f"Neither: {inputs}, and no harm to the model was shown. To do: nothing."
 
 

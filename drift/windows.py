@@ -21,6 +21,11 @@ class Window:
     end_s: int
 
 
+def windows_a_year(kind: str) -> int:
+    """Return how many windows of this kind make a year."""
+    return 12 // MONTHS[kind]
+
+
 def calendar(kind: str, first_s: int, last_s: int) -> list[Window]:
     """Return the windows that hold `first_s` to `last_s`, those cut by the edges included."""
     months = MONTHS[kind]

@@ -33,6 +33,12 @@ class ResourceError(UsageError):
     """The cluster is too small for what was asked, so the run would wait for ever."""
 
 
+class ContractError(SS4RecError):
+    """Data, cut and run do not belong together, so no figure would mean what it says."""
+
+    exit_code = 3
+
+
 class CheckpointError(SS4RecError):
     """A checkpoint is missing, torn, or belongs to another configuration."""
 

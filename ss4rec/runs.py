@@ -64,6 +64,8 @@ class RunRecord(BaseModel):
     data_name: str
     data_sha256: str
     """Checksum of the data's manifest."""
+    cut_s: int | None = None
+    """Last second that the data may hold, if it was cut in time; `ss4rec drift` checks its own cut against it."""
     num_users: int
     num_items: int
     num_interactions: int
@@ -90,6 +92,7 @@ class RunRecord(BaseModel):
             fingerprint=config.fingerprint(),
             data_name=manifest.name,
             data_sha256=data_fingerprint(manifest),
+            cut_s=manifest.filters.cut_s,
             num_users=manifest.users,
             num_items=manifest.items,
             num_interactions=manifest.interactions,
@@ -217,7 +220,7 @@ def load_weights(model: SS4Rec, saved: checkpoint.Checkpoint) -> None:
 
 def data_fingerprint(manifest: Manifest) -> str:
     """Return the SHA-256 of everything a manifest says, the checksum of each shard included."""
-    return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
+    return hashlib.sha256(manifest.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from ss4rec.errors import ConfigError
+from ss4rec.errors import ConfigError, UsageError
 
 
 @click.command("drift")
@@ -18,6 +18,17 @@ from ss4rec.errors import ConfigError
 @click.option(
     "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of drift.config.DriftConfig."
 )
+@click.option(
+    "--retrained",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Run on a later cut of the same data, drawn beside RUN; may be given several times.",
+)
+@click.option(
+    "--events",
+    "events_file",
+    help="TOML file of known events to draw, or `movielens` for those that come with ss4rec.",
+)
 @click.option("--since-last", is_flag=True, help="Add only new windows to the report in OUT.")
 @click.option("--address", help="Ray cluster; default as in `ss4rec train`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -26,6 +37,8 @@ def drift_command(
     run_dir: Path | None,
     out: Path,
     assignments: tuple[str, ...],
+    retrained: tuple[Path, ...],
+    events_file: str | None,
     since_last: bool,
     address: str | None,
     as_json: bool,
@@ -35,12 +48,31 @@ def drift_command(
 
     config = _config(assignments)
     run_dir = None if run_dir is None else run_dir.resolve()
+    if retrained and run_dir is None:
+        raise UsageError("--retrained is drawn beside --run; give --run too")
     report, code = run_drift(
-        data.resolve(), run_dir, out.resolve(), config, since_last=since_last, address=address
+        data.resolve(),
+        run_dir,
+        out.resolve(),
+        config,
+        retrained=[path.resolve() for path in retrained],
+        events=_events(events_file),
+        since_last=since_last,
+        address=address,
     )
     summary = {"headline": report.headline, "verdict": report.verdict, "exit_code": code, "report": str(out)}
     click.echo(json.dumps(summary) if as_json else f"{report.headline}\n{out / 'report.html'}")
     return code
+
+
+def _events(name: str | None):
+    """Read a file of known events; the name of a shipped one will do."""
+    from drift.events import read_events
+
+    if name is None:
+        return []
+    shipped = Path(read_events.__code__.co_filename).parent / f"{name}.toml"
+    return read_events(shipped if shipped.is_file() else Path(name))
 
 
 def _config(assignments: tuple[str, ...]):

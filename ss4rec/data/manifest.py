@@ -57,6 +57,8 @@ class Filters(Record):
 
     k_core: NonNegativeInt
     """Every user and every item has at least this many interactions; 0 keeps all."""
+    cut_s: NonNegativeInt | None = None
+    """Last second that was kept (`ss4rec data split`); None keeps all, and then the field is not written."""
 
 
 class Manifest(Record):
@@ -131,7 +133,9 @@ class Manifest(Record):
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
-        (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST_NAME).write_text(
+            self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
+        )
 
     def shard_paths(self, folder: Path) -> list[Path]:
         """Return the path of every shard, in user order."""

@@ -110,7 +110,7 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
     write = partial(write_prepared, source=manifest.source, rows_per_shard=manifest.shards[0].rows)
     dropped = {"after_the_cut": int((~past_R).sum()), "past_filters": int(past_R.sum()) - len(past_K)}
     dropped |= manifest.rows_dropped
-    filters = Filters(k_core=k_core)
+    filters = Filters(k_core=k_core, cut_s=cut_s)
     write(out / PAST, past, name=f"{manifest.name}-past", filters=filters, rows_dropped=dropped)
     write(
         out / TIMELINE,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ss4rec.config import RunConfig
+from ss4rec.config import RunConfig, TrackingConfig
 from ss4rec.errors import UsageError
 from ss4rec.runs import RunFolder
 
@@ -14,7 +15,9 @@ class Tracker:
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._folder = folder
-        self._wandb = _start_wandb(folder, config)
+        self._wandb = start_wandb(
+            folder.path, config.tracking, config.model_dump(mode="json"), folder.path.name
+        )
 
     def log(self, kind: str, global_step: int, **figures: Any) -> None:
         """Append one line of `kind` (`status`, `epoch`)."""
@@ -28,24 +31,35 @@ class Tracker:
             self._wandb.finish()
 
 
-def _start_wandb(folder: RunFolder, config: RunConfig) -> Any:
-    if config.tracking.wandb == "disabled":
+def start_wandb(folder: Path, tracking: TrackingConfig, config: dict[str, Any], run_id: str | None) -> Any:
+    """Start a Weights & Biases run named after `folder`, with its files there; None if disabled.
+
+    Args:
+        folder: where its offline files go.
+        tracking: mode and project.
+        config: what the run shows as its configuration.
+        run_id: continues the run of this id; None starts one of its own each time.
+
+    Raises:
+        UsageError: if it is wanted and not installed.
+    """
+    if tracking.wandb == "disabled":
         return None
     try:
         import wandb
     except ImportError:
         raise UsageError(
-            f"tracking.wandb is {config.tracking.wandb!r} and wandb is not installed; install it, or pass "
-            "--set tracking.wandb=disabled"
+            f"wandb is {tracking.wandb!r} and not installed; install it, or set it to disabled "
+            "(--set tracking.wandb=disabled in training, --set wandb=disabled for drift)"
         ) from None
     return wandb.init(
-        project=config.tracking.project,
-        name=folder.path.name,
-        group=config.tracking.group or None,
-        id=folder.path.name,
-        resume="allow",
-        mode=config.tracking.wandb,
-        dir=str(folder.path),
-        config=config.model_dump(mode="json"),
+        project=tracking.project,
+        name=folder.name,
+        group=tracking.group or None,
+        id=run_id,
+        resume="allow" if run_id else None,
+        mode=tracking.wandb,
+        dir=str(folder),
+        config=config,
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )

@@ -1,6 +1,7 @@
 """Cells, verdicts, report and the whole job."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from drift.cells import Cell, CellContext, Row, all_cells, run_cell
 from drift.config import DriftConfig
 from drift.job import exit_code, run_drift
 from drift.mmd import mmd_test
-from drift.plan import ContractError, Plan
+from drift.plan import Plan, check_contract
 from drift.profile import Profiler
 from drift.simulate import Plant, simulate
 from drift.verdict import date_changes, headline, judge, severity, worst
+from ss4rec.data.manifest import Manifest
 from ss4rec.data.prepare import prepare
-from ss4rec.data.split import split
+from ss4rec.data.split import SplitRecord, split
+from ss4rec.errors import ContractError
+from ss4rec.runs import RunRecord, data_fingerprint
 
-CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50)
+CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabled")
 
 
 def context(plant, seed=0, config=CONFIG, past=3):
@@ -140,7 +144,10 @@ def test_headline_says_what_and_since_when():
     assert headline("drift", "drift", since, "2016Q3").startswith(
         "Both: inputs changed since 2016Q2 (rating, genre)"
     )
-    assert "no harm to the model was shown" in headline("drift", "none", since, None)
+    text = headline("drift", "none", since, None)
+    assert "no harm to the model was shown" in text
+    assert "pipeline" in text
+    assert "retrain" in headline("drift", "none", {"unseen_item": "2016Q2"}, None)
     assert headline("none", "severe", {}, "2018Q1").startswith("The model is harmed since 2018Q1")
     assert headline("none", "none", {}, None).startswith("Neither")
     assert "not examined" in headline("drift", None, since, None)
@@ -204,7 +211,7 @@ def cut(tmp_path_factory) -> Path:
 
 @pytest.mark.ray
 def test_whole_job_workers_and_since_last(cut, tmp_path):
-    config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2)
+    config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2, wandb="disabled")
 
     def go(name, out, **options):
         return run_drift(
@@ -252,10 +259,45 @@ def test_contract_and_exit_codes(cut, tmp_path):
     (broken / "split.json").write_text(json.dumps({**record, "cut_s": record["cut_s"] - 10**7}))
     with pytest.raises(ContractError, match="after the cut"):
         run_drift(broken, None, tmp_path / "out", DriftConfig())
+    (broken / "split.json").write_text(json.dumps({**record, "cut_s": record["cut_s"] + 1}))
+    with pytest.raises(ContractError, match="split again"):
+        run_drift(broken, None, tmp_path / "out", DriftConfig())
     blank = reports.Report(
         headline="", verdict="drift", data_verdict="drift", model_verdict=None, cut_s=0, reference=[], calibration=[],
-        quality=[], windows=[], since={}, cells=[], distributions={}, config={}, versions={},
+        quality=[], windows=[], past_turnover=None, known_events=[], since={},
+        cells=[], distributions={}, config={}, versions={},
     )  # fmt: skip
     assert exit_code(DriftConfig(), blank) == 0
     assert exit_code(DriftConfig(fail_on="drift"), blank) == 10
     assert exit_code(DriftConfig(), blank.model_copy(update={"cells": [{"status": "error"}]})) == 1
+
+
+def test_the_run_must_have_been_trained_up_to_this_cut(cut, tmp_path):
+    """The record's cut, items and data are each checked; here one of them is wrong at a time."""
+    folder = cut / "cut-all"
+    past, record = Manifest.load(folder / "past"), SplitRecord.load(folder)
+    (tmp_path / "config.json").write_text("{}")
+    shutil.copy(folder / "past/items.parquet", tmp_path)
+    facts = dict.fromkeys(RunRecord.model_fields, "") | {
+        "cut_s": record.cut_s,
+        "backends": {},
+        "versions": {},
+    }
+    facts |= dict.fromkeys(("num_users", "num_items", "num_interactions", "num_parameters", "workers"), 1)
+    facts |= {"median_gap_s": 1.0, "data_sha256": data_fingerprint(past)}
+
+    def check(**changes):
+        (tmp_path / "record.json").write_text(json.dumps(facts | changes))
+        check_contract(folder, record, tmp_path)
+
+    check()
+    for changes, words in (
+        ({"cut_s": record.cut_s + 1}, "trained on data cut at"),
+        ({"cut_s": None}, "cut at None"),
+        ({"data_sha256": "0"}, "another cut"),
+    ):
+        with pytest.raises(ContractError, match=words):
+            check(**changes)
+    pq.write_table(pa.table({"item": [1]}), tmp_path / "items.parquet")
+    with pytest.raises(ContractError, match="others"):
+        check()

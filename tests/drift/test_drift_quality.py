@@ -1,14 +1,28 @@
 """Model quality: the split of a change, strata, verdicts, and targets that see nothing later."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from drift.config import DriftConfig
-from drift.quality import QualityTask, decompose, quality_severity, rank, shuffled, summarise, targets
+from drift.follow import count_pairs, follow_scores
+from drift.model_job import remap
+from drift.quality import (
+    Baselines,
+    QualityTask,
+    decompose,
+    quality_severity,
+    rank,
+    shuffled,
+    summarise,
+    targets,
+)
 from drift.windows import calendar
 from ss4rec.config import DataConfig, ModelConfig
 from ss4rec.data.batch import collate_eval
@@ -58,6 +72,10 @@ SHARD = pa.table(
 )
 
 
+FOLLOW = csr_matrix(([5, 2], ([2, 2], [9, 4])), shape=(13, 13))
+"""Item 9 came five times after item 2, item 4 twice."""
+
+
 def task(share=1.0):
     return QualityTask(
         config=DriftConfig(permutations=50, bootstrap=20, min_users=1),
@@ -66,8 +84,7 @@ def task(share=1.0):
         chosen={1: share},
         cut_s=YEAR - 1,
         vocabulary=12,
-        frozen_V=np.arange(13),
-        rolling_WV={1: np.arange(13)[::-1].copy()},
+        baselines=Baselines(np.arange(13), {1: np.arange(13)[::-1].copy()}, FOLLOW),
     )
 
 
@@ -102,13 +119,23 @@ def test_ranks_and_summary():
         left = [i for i in range(1, 13) if i not in sequence[:4]]
         assert row["pop_frozen"] == 1 + sum(i > sequence[4] for i in left)
         assert row["pop_rolling"] == 1 + sum(i < sequence[4] for i in left)
+        score = {i: (sequence[3] == 2) * {9: 5, 4: 2}.get(i, 0) + i / 79 for i in range(1, 13)}
+        assert row["follow"] == 1 + sum(score[i] > score[sequence[4]] for i in left)
         assert 1 <= row["model"] <= 8
     unseen = chosen.set_column(chosen.column_names.index("unseen"), "unseen", pa.array([True] * users))
     assert np.isinf(rank(model, unseen, the_task)["model"].to_numpy()).all()
 
+    alone = rank(model, chosen, replace(the_task, baselines=None))
+    assert alone["model"].equals(found["model"])
+    assert "follow" not in alone.column_names
+
     later = found.set_column(1, "window", pa.array([2] * users, pa.int32()))
     lost = later.set_column(later.column_names.index("model"), "model", pa.array([np.inf] * users))
-    first, second = summarise(pa.concat_tables([found, lost]), [(1, "a"), (2, "b")], the_task.config, 12)
+    better = later.slice(10).set_column(later.column_names.index("model"), "model", pa.array([1.0] * 30))
+    both = pa.concat_tables([found, lost])
+    first, second = summarise(both, [(1, "a"), (2, "b")], the_task.config, 12, better)
+    assert (first["retrained.HR@10"], first["retrained.users"]) == (None, 0)
+    assert (second["retrained.HR@10"], second["retrained.users"]) == (1.0, 30)
     assert (first["severity"], second["severity"]) == ("none", "severe")
     assert first["all.HR@10"] == 1.0
     assert second["drop"] == 1.0
@@ -121,3 +148,24 @@ def test_shuffling_moves_items_within_their_sequence_only():
     mixed = shuffled(batch, np.random.default_rng(1))
     for start, stop in zip(batch.offsets_S1[:-1], batch.offsets_S1[1:], strict=True):
         assert sorted(batch.items_T[start:stop]) == sorted(mixed.items_T[start:stop])
+
+
+def test_pairs_of_the_past_only():
+    """User 0: 1, (19), 2, 3 by the cut; items outside of the vocabulary are no link, users do not run together."""
+    assert sorted(zip(*count_pairs(SHARD, 12, YEAR - 1).nonzero(), strict=True)) == [(1, 2)]
+    found = count_pairs(SHARD, 12, YEAR + 5)
+    pairs = {(int(a), int(b)): int(found[a, b]) for a, b in zip(*found.nonzero(), strict=True)}
+    assert pairs == {(1, 2): 1, (2, 3): 1, (6, 7): 1}
+    assert (count_pairs(SHARD, 12, YEAR + 5) + found)[1, 2] == 2
+    np.testing.assert_allclose(
+        follow_scores(found, np.array([1]), np.arange(13))[0], (np.arange(13) == 2) + np.arange(13) / 79
+    )
+
+
+def test_a_retrained_model_sees_the_same_events_in_its_own_numbers():
+    """Its vocabulary is 19, 2, 1: item 19, which the frozen model never saw, is one it knows."""
+    timeline = pa.chunked_array([[100 + i for i in range(1, 20)]])
+    own = remap(timeline, pa.chunked_array([[119, 102, 101]]))
+    assert own.tolist() == [0, 3, 2, *[4] * 16, 1]
+    rows = targets(SHARD, replace(task(), remap_V=own, vocabulary=3)).to_pylist()
+    assert [(row["user"], row["items"], row["unseen"]) for row in rows] == [(0, [3, 1, 2, 1], True)]

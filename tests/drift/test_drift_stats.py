@@ -243,3 +243,36 @@ def test_change_point_equals_least_squares():
     assert change_point(means, weights) == best
     assert all(residual(best) <= residual(k) for k in range(1, 7))
     assert all(a != b for a, b in pairwise(map(residual, range(1, 7))))
+
+
+def test_ties_of_a_rare_signal_are_kept():
+    """Three users in 1,200 differ: labellings tie, and float32 sums of the rest must not break the ties."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        share_N = np.zeros(1200)
+        share_N[[700, 800, 900]] = 1 / rng.integers(50, 120, 3)
+        hist_NK = np.stack([1 - share_N, share_N], axis=1).astype(np.float32)
+        ends = ((0, 600), (600, 1200))
+        sides = [Blocks(np.arange(a, b), hist_NK[a:b], np.ones((600, 1), np.float32)) for a, b in ends]
+        found = permutation_test(*sides, [Toy(2, "ks")], 200, np.random.default_rng(seed))
+        loop = np.random.default_rng(seed)
+        labels_BN = loop.permuted(np.broadcast_to(np.repeat([0, 1], 600), (200, 1200)), axis=1)
+        gap_B = np.abs((2 * labels_BN - 1) @ share_N) / 600
+        assert found.p_S[0] == (1 + (gap_B >= share_N.sum() / 600 - 1e-9).sum()) / 201
+
+
+def test_noise_of_the_bins_widens_the_null():
+    """Without it the same difference is an alarm."""
+    rng = np.random.default_rng(18)
+    ref, cur = users(rng, 200), users(rng, 200, shift=0.2, first=200)
+
+    class Wide:
+        part = slice(0, 10)
+
+        def draw(self, count, rng):
+            return np.tile([0.1, 0, 0, 0, 0, 0, 0, 0, 0, -0.1], (count, 1)) * rng.standard_normal((count, 1))
+
+    assert permutation_test(ref, cur, SIGNALS, 199, rng).p_S[0] <= 0.01
+    assert permutation_test(ref, cur, SIGNALS, 199, rng, Wide()).p_S[0] > 0.1
+    plain, wide = (bootstrap_intervals(ref, cur, SIGNALS, 100, 0.95, rng, noise) for noise in (None, Wide()))
+    assert (wide[1] - wide[0])[0] > 2 * (plain[1] - plain[0])[0]
