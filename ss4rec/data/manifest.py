@@ -73,7 +73,9 @@ class Manifest(Record):
     interactions: PositiveInt
     """Events kept, over all users."""
     rows_dropped: dict[str, NonNegativeInt]
-    """Rows left out, by reason; rows read = interactions + all of these."""
+    """Rows left out, by reason; rows read = interactions + all of these + those in quarantine."""
+    quarantined: dict[str, PositiveInt] = {}
+    """Rows that cannot be used, by reason; they lie in `quarantine.parquet`."""
     first_time_s: NonNegativeInt
     """Earliest event, unix seconds."""
     last_time_s: NonNegativeInt
@@ -101,7 +103,7 @@ class Manifest(Record):
     shards: tuple[ShardRecord, ...]
     """The shards, in user order."""
     files: dict[str, FileRecord]
-    """`items.parquet` and `users.parquet`."""
+    """`items.parquet`, `users.parquet`, and `quarantine.parquet` if any row is in quarantine."""
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:

@@ -18,6 +18,7 @@ from ss4rec.errors import DataError
 SHARDS_FOLDER = "shards"
 ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
+BAD_NAME = "quarantine.parquet"
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -49,6 +50,31 @@ def users_schema(id_type: pa.DataType) -> pa.Schema:
     )
 
 
+def shard_table(
+    first_user: int, items_E: np.ndarray, times_E: np.ndarray, ratings_E: np.ndarray, offsets_U1: np.ndarray
+) -> pa.Table:
+    """Return the table of one shard.
+
+    Args:
+        first_user: index of its first user.
+        items_E: int32 item index of each event, users behind one another, each in its own order.
+        times_E: int64 unix seconds of each event.
+        ratings_E: float32 rating of each event.
+        offsets_U1: first event of each user, and at the end the number of events E.
+    """
+    offsets = pa.array(offsets_U1, pa.int32())
+    columns = [pa.array(np.arange(first_user, first_user + len(offsets) - 1), pa.int32())]
+    for field, values_E in zip(list(SHARD_SCHEMA)[1:], (items_E, times_E, ratings_E), strict=True):
+        values = pa.array(values_E, field.type.value_type)
+        columns.append(pa.ListArray.from_arrays(offsets, values, type=field.type))
+    return pa.Table.from_arrays(columns, schema=SHARD_SCHEMA)
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard, relative to the prepared folder."""
+    return f"{SHARDS_FOLDER}/part-{number:05d}.parquet"
+
+
 def write_shards(
     folder: Path,
     *,
@@ -74,13 +100,12 @@ def write_shards(
     for number, first in enumerate(range(0, num_users, rows_per_shard)):
         last = min(first + rows_per_shard, num_users)
         start, stop = int(offsets_U1[first]), int(offsets_U1[last])
-        offsets = pa.array(offsets_U1[first : last + 1] - start, pa.int32())
-        columns = [pa.array(np.arange(first, last), pa.int32())]
-        for field, values_E in zip(list(SHARD_SCHEMA)[1:], (items_E, times_E, ratings_E), strict=True):
-            values = pa.array(values_E[start:stop], field.type.value_type)
-            columns.append(pa.ListArray.from_arrays(offsets, values, type=field.type))
-        name = f"{SHARDS_FOLDER}/part-{number:05d}.parquet"
-        write_table(pa.Table.from_arrays(columns, schema=SHARD_SCHEMA), folder / name)
+        events = slice(start, stop)
+        table = shard_table(
+            first, items_E[events], times_E[events], ratings_E[events], offsets_U1[first : last + 1] - start
+        )
+        name = shard_name(number)
+        write_table(table, folder / name)
         record = file_record(folder / name)
         records.append(ShardRecord(name=name, rows=last - first, events=stop - start, **record.model_dump()))
     return tuple(records)
