@@ -133,7 +133,11 @@ class Manifest(Record):
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
-        (folder / MANIFEST_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST_NAME).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Return the content of `manifest.json`."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def shard_paths(self, folder: Path) -> list[Path]:
         """Return the path of every shard, in user order."""
