@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data import shards
-from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.folder import (
     describe_items,
     folder_tables,
@@ -24,6 +23,7 @@ from ss4rec.data.folder import (
     training_gaps,
     users_table,
 )
+from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
 from ss4rec.data.sources import Archive, Rows, Rules, read_source
 from ss4rec.errors import DataError

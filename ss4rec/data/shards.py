@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.manifest import ShardRecord, file_record
+from ss4rec.data.storage import AnyPath
 from ss4rec.errors import DataError
 
 SHARDS_FOLDER = "shards"
@@ -116,7 +117,7 @@ def write_table(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", row_group_size=max(table.num_rows, 1))
 
 
-def read_shard(path: Path) -> pa.Table:
+def read_shard(path: AnyPath) -> pa.Table:
     """Read one shard: a row a user, columns as in `SHARD_SCHEMA`.
 
     Raises:
@@ -127,7 +128,7 @@ def read_shard(path: Path) -> pa.Table:
     return table
 
 
-def read_items(folder: Path) -> pa.Table:
+def read_items(folder: AnyPath) -> pa.Table:
     """Read `items.parquet`; row i-1 is item index i.
 
     Raises:
@@ -136,7 +137,7 @@ def read_items(folder: Path) -> pa.Table:
     return _read_indexed(folder / ITEMS_NAME, items_schema)
 
 
-def read_users(folder: Path) -> pa.Table:
+def read_users(folder: AnyPath) -> pa.Table:
     """Read `users.parquet`; row u is user index u.
 
     Raises:
@@ -145,7 +146,7 @@ def read_users(folder: Path) -> pa.Table:
     return _read_indexed(folder / USERS_NAME, users_schema)
 
 
-def _read_indexed(path: Path, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:
+def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:
     """Read a table that has `source_id` of one of the two id types."""
     table = _read_parquet(path)
     has_strings = "source_id" in table.column_names and table.schema.field("source_id").type == pa.string()
@@ -153,10 +154,10 @@ def _read_indexed(path: Path, schema_for: Callable[[pa.DataType], pa.Schema]) ->
     return table
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: AnyPath) -> pa.Table:
     """Read one Parquet file; Arrow's own messages do not name it."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             return file.read()
     except FileNotFoundError:
         raise DataError(
@@ -169,7 +170,7 @@ def _read_parquet(path: Path) -> pa.Table:
         ) from None
 
 
-def _check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+def _check_schema(path: AnyPath, found: pa.Schema, expected: pa.Schema) -> None:
     """Refuse a table with other columns than `expected`."""
     if found.names != expected.names or found.types != expected.types:
         raise DataError(

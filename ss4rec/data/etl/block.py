@@ -1,9 +1,9 @@
 """One block of the source as files: whole users, ascending, each with events ordered by (time, file order).
 
-    rows     item codes (int32), times (int64), ratings (float32), behind one another without a header
-    users    Arrow table: `user` (id), `count` (rows), ascending by id
-    items    Arrow table: `item` (id), `count` (rows); the row is the code
-    done     Arrow table of rows put aside, with the counts of the block in its metadata; written last
+rows     item codes (int32), times (int64), ratings (float32), behind one another without a header
+users    Arrow table: `user` (id), `count` (rows), ascending by id
+items    Arrow table: `item` (id), `count` (rows); the row is the code
+done     Arrow table of rows put aside, with the counts of the block in its metadata; written last
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ss4rec.data.sources.checks import Parsed, bad_table, repeat_sentence, repea
 from ss4rec.data.sources.rows import plain_ids
 from ss4rec.data.storage import AnyPath, read_range, write_whole
 
-ROW_BYTES = 16
-"""int32 + int64 + float32."""
+COLUMNS: dict[str, tuple[int, str]] = {"items": (0, "<i4"), "times": (4, "<i8"), "ratings": (12, "<f4")}
+"""Bytes of a row before each column, and its type."""
 
 
 class ScatteredUsersError(Exception):
@@ -72,7 +72,9 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
             times_R[again].tolist(),
             strict=True,
         )
-        aside = [(row, "repeated", repeat_sentence(user, item, time_s)) for row, user, item, time_s in sentences]
+        aside = [
+            (row, "repeated", repeat_sentence(user, item, time_s)) for row, user, item, time_s in sentences
+        ]
         bad = pa.concat_tables([bad, bad_table(aside)]).sort_by("row")
         users_R, items_R, times_R, ratings_R = (
             np.delete(values_R, again) for values_R in (users_R, items_R, times_R, ratings_R)
@@ -166,12 +168,8 @@ class BlockFile:
 
 def read_column(folder: AnyPath, column: str, total: int, start: int, stop: int) -> np.ndarray:
     """Return rows `start` to `stop` of `items`, `times` or `ratings` of a block with `total` rows."""
-    kind, before = {
-        "items": (np.dtype(np.int32), 0),
-        "times": (np.dtype(np.int64), 4),
-        "ratings": (np.dtype(np.float32), 12),
-    }[column]
-    size = kind.itemsize
+    before, kind = COLUMNS[column]
+    size = np.dtype(kind).itemsize
     return np.frombuffer(
         read_range(folder / "rows", before * total + size * start, size * (stop - start)), kind
     )
@@ -230,18 +228,19 @@ def as_strings(folder: AnyPath) -> BlockFile:
         rank_U[order_U] = np.arange(len(order_U), dtype=order_U.dtype)
         total = int(offsets_U1[-1])
         order_E = np.argsort(np.repeat(rank_U, np.diff(offsets_U1)), kind="stable")
-        columns = (
-            read_column(folder, name, total, 0, total)[order_E] for name in ("items", "times", "ratings")
+        items_E, times_E, ratings_E = (
+            read_column(folder, name, total, 0, total)[order_E] for name in COLUMNS
         )
         lengths_U = np.diff(offsets_U1)[order_U]
-        item_ids = block.items["item"].combine_chunks()
         ordered = Block(
-            ids.take(pa.array(order_U)),
-            np.concatenate([[0], lengths_U.cumsum()]),
-            item_ids,
-            *columns,
-            block.bad,
-            block.rows,
+            user_ids=ids.take(pa.array(order_U)),
+            offsets_U1=np.concatenate([[0], lengths_U.cumsum()]),
+            item_ids=block.items["item"].combine_chunks(),
+            items_E=items_E,
+            times_E=times_E,
+            ratings_E=ratings_E,
+            bad=block.bad,
+            rows=block.rows,
         )
         save_block(target, ordered)
     return BlockFile.load(target)

@@ -128,7 +128,9 @@ def prepare_in_tasks(
         raise
     progress(f"writing {out}")
     final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
-    titles, genres = describe_items(kept_ids := item_ids.filter(pa.array(core.mask_V)), layout.catalogue(archive, plan.file))
+    titles, genres = describe_items(
+        kept_ids := item_ids.filter(pa.array(core.mask_V)), layout.catalogue(archive, plan.file)
+    )
     user_ids, lengths_U, index = _number_users(gathered.blocks, core)
     tables = folder_tables(
         items_table(kept_ids, titles, genres, core.counts_V[core.mask_V]),
@@ -270,9 +272,7 @@ def _core(
     return last, {"k_core": total - first.rows, "short_users": first.rows - last.rows}
 
 
-def _number_users(
-    blocks: list[BlockFile], core: Core
-) -> tuple[pa.Array, np.ndarray, list[np.ndarray]]:
+def _number_users(blocks: list[BlockFile], core: Core) -> tuple[pa.Array, np.ndarray, list[np.ndarray]]:
     """Return ids and lengths of the users that stay, ascending by id, and each block's users' places (-1: dropped)."""
     ids = pa.chunked_array([block.users["user"].combine_chunks() for block in blocks]).combine_chunks()
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
@@ -336,5 +336,3 @@ def _block_folder(job: Job, number: int) -> AnyPath:
 
 def _piece_path(job: Job, number: int) -> AnyPath:
     return job.pieces / f"{number:05d}.arrow"
-
-

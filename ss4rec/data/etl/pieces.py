@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.sources import Archive, data_stream, parse_groups, pieces

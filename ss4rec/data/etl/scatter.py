@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ss4rec.data.etl.block import Block, make_block
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed
-from ss4rec.data.storage import AnyPath, write_whole
+from ss4rec.data.storage import AnyPath, RemotePath, write_whole
 
 
 def partition_of(users: pa.Array, partitions: int) -> np.ndarray:
@@ -72,14 +72,23 @@ def gather(paths: Sequence[AnyPath], firsts: Sequence[int], partition: int, *, r
             parts.append(pa.table({**{name: batch[name] for name in batch.schema.names}, "numbers": numbers}))
     table = pa.concat_tables(parts).combine_chunks()
     users, items = (_encoded(table[name]) for name in ("users", "items"))
-    columns = (table[name].to_numpy() for name in ("times", "ratings", "numbers"))
-    parsed = Parsed(users, items, *columns, BAD_SCHEMA.empty_table(), table.num_rows)
+    parsed = Parsed(
+        users=users,
+        items=items,
+        times_R=table["times"].to_numpy(),
+        ratings_R=table["ratings"].to_numpy(),
+        numbers_R=table["numbers"].to_numpy(),
+        bad=BAD_SCHEMA.empty_table(),
+        rows=table.num_rows,
+    )
     return make_block(parsed, repeats=repeats, together=False)
 
 
 def open_arrow(path: AnyPath) -> pa.NativeFile:
     """Open a file for reads of single batches."""
-    return pa.OSFile(str(path)) if not hasattr(path, "filesystem") else path.filesystem.open_input_file(path.path)
+    if isinstance(path, RemotePath):
+        return path.filesystem.open_input_file(path.path)
+    return pa.OSFile(str(path))
 
 
 def _plain(ids: pa.Array) -> pa.Array:

@@ -88,13 +88,9 @@ def plan_shards(
         for first, last in zip(firsts, [*firsts[1:], len(kept_K)], strict=True):
             low, high = int(kept_K[first]), int(kept_K[last - 1]) + 1
             slices[shard_K[first]].append(
-                Slice(
-                    block, int(starts_U1[-1]), int(starts_U1[low]), counts_U[low:high], index_U[low:high]
-                )
+                Slice(block, int(starts_U1[-1]), int(starts_U1[low]), counts_U[low:high], index_U[low:high])
             )
-    return [
-        ShardWork(number, number * rows_per_shard, tuple(found)) for number, found in enumerate(slices)
-    ]
+    return [ShardWork(number, number * rows_per_shard, tuple(found)) for number, found in enumerate(slices)]
 
 
 def write_shard(gathering: Gathering, work: ShardWork) -> ShardResult:
@@ -151,12 +147,12 @@ def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
         times.append(times_E[kept_E])
         ratings.append(ratings_E[kept_E])
     lengths_U, index_U = np.concatenate(lengths), np.concatenate(index)
-    columns = [np.concatenate(parts) for parts in (items, times, ratings)]
+    items_E, times_E, ratings_E = (np.concatenate(parts) for parts in (items, times, ratings))
     if (np.diff(index_U) < 0).any():
         order_U = np.argsort(index_U)
         starts_U, lengths_U = (np.cumsum(lengths_U) - lengths_U)[order_U], lengths_U[order_U]
         begins_U = np.cumsum(lengths_U) - lengths_U
         order_E = np.repeat(starts_U - begins_U, lengths_U) + np.arange(lengths_U.sum())
-        columns = [values_E[order_E] for values_E in columns]
+        items_E, times_E, ratings_E = (values_E[order_E] for values_E in (items_E, times_E, ratings_E))
     offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
-    return shard_table(work.first_user, *columns, offsets_U1)
+    return shard_table(work.first_user, items_E, times_E, ratings_E, offsets_U1)

@@ -15,18 +15,21 @@ from ss4rec.data.sources.layouts import LAYOUTS, ROLES, Layout, plan_table
 from ss4rec.data.sources.rows import Rows, join_blocks
 from ss4rec.data.sources.table import ParquetPlan, open_parquet, parse_groups
 from ss4rec.data.sources.text import TextPlan, line_blocks, parse_block
+from ss4rec.data.storage import AnyPath, RemotePath, to_path
 from ss4rec.errors import DataError
 
 __all__ = ["Archive", "Rows", "Rules", "parse_blocks", "plan_source", "read_source", "resolve_source"]
 
 
-def resolve_source(text: str) -> Path:
+def resolve_source(text: str) -> AnyPath:
     """Return the path that `text` names: itself, or `data/<text>.zip` for a bare name such as `ml-1m`.
 
     Raises:
         DataError: if neither exists.
     """
-    path = Path(text)
+    path = to_path(text)
+    if isinstance(path, RemotePath):
+        return path
     if path.exists():
         return path
     if path.name != text or path.suffix:
@@ -65,7 +68,9 @@ def plan_source(
     raise DataError(f"{archive.path} has no known layout: looked for {wanted}; found {holds}")
 
 
-def read_source(archive: Archive, columns: Mapping[str, str] | None = None, rules: Rules | None = None) -> Rows:
+def read_source(
+    archive: Archive, columns: Mapping[str, str] | None = None, rules: Rules | None = None
+) -> Rows:
     """Read all rows of a source.
 
     Args:

@@ -107,13 +107,17 @@ def check_rows(
         (
             ~np.isfinite(ratings_R),
             "rating_missing",
-            lambda row: f"rating is {None if rating is None else rating[row].as_py()!r}, "
-            "ratings are finite numbers; repair or remove the row",
+            lambda row: (
+                f"rating is {None if rating is None else rating[row].as_py()!r}, "
+                "ratings are finite numbers; repair or remove the row"
+            ),
         ),
         (
             (ratings_R < rules.lowest) | (ratings_R > rules.highest),
             "rating_off_scale",
-            lambda row: f"rating is {ratings_R[row]:g}, off the scale from {rules.lowest:g} to {rules.highest:g}",
+            lambda row: (
+                f"rating is {ratings_R[row]:g}, off the scale from {rules.lowest:g} to {rules.highest:g}"
+            ),
         ),
     ]
     bad_R = np.logical_or.reduce([mask_R for mask_R, *_ in found])

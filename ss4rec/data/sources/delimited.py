@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 from ss4rec.data.sources.archive import Archive, SingleByteSeparator
 from ss4rec.errors import DataError
 
+
 def read_delimited(
     archive: Archive,
     name: str,

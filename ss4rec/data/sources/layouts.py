@@ -98,7 +98,7 @@ def plan_table(archive: Archive, name: str, columns: Mapping[str, str]) -> TextP
         return ParquetPlan("parquet", name, where, roles)
     names, start = header(archive, name, ",")
     roles = choose_columns(names, columns, where)
-    types = {role: ID for role in ("user", "item")}
+    types = dict.fromkeys(("user", "item"), ID)
     plan = TextPlan("csv", name, where, ",", True, tuple(names), roles, types, start)
     with archive.open(name) as stream:
         stream.read(start)

@@ -220,8 +220,9 @@ def _why(line: bytes, plan: TextPlan) -> tuple[str, str]:
     if plan.delimiter == "::":
         fields = text.split("::")
     else:
-        quoting = csv.QUOTE_MINIMAL if plan.quotes else csv.QUOTE_NONE
-        fields = next(csv.reader([text], delimiter=plan.delimiter, quoting=quoting), [])
+        fields = text.split(plan.delimiter)
+        if plan.quotes:
+            fields = next(csv.reader([text], delimiter=plan.delimiter), [])
     if len(fields) != len(plan.names):
         return "fields", f"expected {len(plan.names)} columns, got {len(fields)}: {text[:80]!r}"
     values = dict(zip(plan.names, fields, strict=True))
