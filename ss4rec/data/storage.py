@@ -185,8 +185,9 @@ def write_whole(path: AnyPath, data: bytes | pa.Buffer) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         return
-    path.filesystem.create_dir(path.parent.path, recursive=True)
     direct = path.filesystem.type_name in WHOLE_OR_NOT
+    if not direct:
+        path.filesystem.create_dir(path.parent.path, recursive=True)
     target = path if direct else path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     with target.filesystem.open_output_stream(target.path) as stream:
         stream.write(data)

@@ -96,6 +96,6 @@ def publish(source: Path, out: Path, fmt: Format, ratings: int) -> None:
         else:
             from ss4rec.data.etl.engine import prepare_in_tasks
 
-            prepare_in_tasks(source, finished, k_core_least=5)
+            prepare_in_tasks(source, finished, k_core=5)
         shutil.copy(source / "truth.json", finished)
     finished.replace(out)

@@ -34,7 +34,7 @@ def assert_same_bytes(folder, source, *, block_bytes=64, **options):
     refusals = []
     for make, sizes in (
         (partial(prepare, k_core=k_core), {}),
-        (partial(prepare_in_tasks, k_core_least=k_core), {"block_bytes": block_bytes}),
+        (partial(prepare_in_tasks, k_core=k_core), {"block_bytes": block_bytes}),
     ):
         out = tasks if sizes else memory
         try:
@@ -214,7 +214,7 @@ def test_another_source_does_not_go_on_with_the_old_blocks(tmp_path, ratings):
         prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, mapper=dying)
     text = (ratings / "ratings.csv").read_text()
     (ratings / "ratings.csv").write_text(text.replace("userId", "userId").replace("\n1,", "\n61,"))
-    prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, k_core_least=0)
+    prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, k_core=0)
     prepare(ratings, tmp_path / "memory", k_core=0)
     assert content(tmp_path / "out") == content(tmp_path / "memory")
 
@@ -285,6 +285,6 @@ def test_a_taken_folder_is_refused_before_any_work(tmp_path, ratings):
     prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000)
     with pytest.raises(DataError, match="--overwrite"):
         prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, mapper=None)
-    prepare_in_tasks(ratings, tmp_path / "out", k_core_least=0, block_bytes=2000, overwrite=True)
+    prepare_in_tasks(ratings, tmp_path / "out", k_core=0, block_bytes=2000, overwrite=True)
     assert Manifest.load(tmp_path / "out").filters.k_core == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]

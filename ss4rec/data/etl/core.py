@@ -59,7 +59,7 @@ def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray,
     return distinct, tuple(pc.index_in(part, distinct).to_numpy() for part in ids)
 
 
-def k_core(
+def core_of_blocks(
     blocks: Sequence[BlockFile],
     codes: tuple[np.ndarray, ...],
     mask_V: np.ndarray,

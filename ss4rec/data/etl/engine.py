@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ss4rec.data.etl import scatter
 from ss4rec.data.etl.block import BlockFile, ScatteredUsersError, as_strings, is_done, make_block, save_block
-from ss4rec.data.etl.core import Core, Mapper, k_core, vocabulary
+from ss4rec.data.etl.core import Core, Mapper, core_of_blocks, vocabulary
 from ss4rec.data.etl.gaps import GapCounts
 from ss4rec.data.etl.pieces import Piece, looks_sorted, parse_piece, source_pieces
 from ss4rec.data.etl.shards import (
@@ -71,7 +71,7 @@ def prepare_in_tasks(
     source: AnyPath,
     out: AnyPath,
     *,
-    k_core_least: int = 5,
+    k_core: int = 5,
     name: str | None = None,
     columns: Mapping[str, str] | None = None,
     rows_per_shard: int = 2048,
@@ -89,7 +89,7 @@ def prepare_in_tasks(
     Args:
         source: as in `prepare`, or on a remote file system.
         out: folder to write.
-        k_core_least: least interactions of every user and item.
+        k_core: least interactions of every user and item.
         name: as in `prepare`.
         columns: as in `prepare`.
         rows_per_shard: as in `prepare`.
@@ -104,7 +104,7 @@ def prepare_in_tasks(
     """
     archive, rules = Archive(source), rules or Rules()
     plan, layout = plan_source(archive, columns)
-    options = {"k_core": k_core_least, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
+    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
     # The usual limit of time is the day of the call; what counts for going on is everything else.
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
     work, again = WorkFolder.enter(
@@ -118,11 +118,11 @@ def prepare_in_tasks(
         if not gathered.rows:
             raise DataError(f"{plan.where} has no rows; give a file with ratings")
         enforce_limit(gathered.bad, gathered.rows, rules, plan.where)
-        progress(f"{k_core_least}-core of {gathered.rows:,} rows")
+        progress(f"{k_core}-core of {gathered.rows:,} rows")
         item_ids, codes = vocabulary(gathered.blocks)
-        core, dropped = _core(gathered.blocks, codes, k_core_least, mapper)
+        core, dropped = _core(gathered.blocks, codes, k_core, mapper)
         if not core.rows:
-            raise none_left(source, gathered.rows, k_core_least)
+            raise none_left(source, gathered.rows, k_core)
     except DataError:
         remove_tree(work.root)
         raise
@@ -155,9 +155,7 @@ def prepare_in_tasks(
         bytes=size_and_sum[0],
         sha256=size_and_sum[1],
     )
-    manifest = _finish(
-        work, tables, results, name or source.resolve().stem, record, k_core_least, dropped, mapper
-    )
+    manifest = _finish(work, tables, results, name or source.resolve().stem, record, k_core, dropped, mapper)
     work.publish()
     return manifest
 
@@ -265,10 +263,10 @@ def _core(
     mask_V = np.zeros(max((int(code.max(initial=-1)) for code in codes), default=-1) + 1, np.int64)
     for block, code in zip(blocks, codes, strict=True):
         mask_V[code] += block.items["count"].to_numpy()
-    first = k_core(blocks, codes, mask_V >= max(least, 1), max(least, 1), least, mapper)
+    first = core_of_blocks(blocks, codes, mask_V >= max(least, 1), max(least, 1), least, mapper)
     last = first
     if least < MIN_EVENTS:
-        last = k_core(blocks, codes, first.mask_V, MIN_EVENTS, least, mapper)
+        last = core_of_blocks(blocks, codes, first.mask_V, MIN_EVENTS, least, mapper)
     return last, {"k_core": total - first.rows, "short_users": first.rows - last.rows}
 
 
