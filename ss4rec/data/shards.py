@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.manifest import ShardRecord, file_record
-from ss4rec.data.storage import AnyPath
+from ss4rec.data.storage import AnyPath, write_whole
 from ss4rec.errors import DataError
 
 SHARDS_FOLDER = "shards"
@@ -112,9 +112,15 @@ def write_shards(
     return tuple(records)
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file with one row group."""
-    pq.write_table(table, path, compression="zstd", row_group_size=max(table.num_rows, 1))
+def write_table(table: pa.Table, path: AnyPath) -> None:
+    """Write one Parquet file with one row group, whole or not at all."""
+    # Dictionaries of times and items cost more bytes and time than they save; ratings have few values.
+    dictionaries: bool | list[str] = ["ratings.list.element"] if table.schema == SHARD_SCHEMA else True
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", row_group_size=max(table.num_rows, 1), use_dictionary=dictionaries
+    )
+    write_whole(path, sink.getvalue())
 
 
 def read_shard(path: AnyPath) -> pa.Table:

@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ss4rec.data.etl import scatter
 from ss4rec.data.etl.block import BlockFile, ScatteredUsersError, as_strings, is_done, make_block, save_block
@@ -32,6 +31,7 @@ from ss4rec.data.etl.work import WorkFolder
 from ss4rec.data.folder import describe_items, folder_tables, items_table, make_manifest, users_table
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord
 from ss4rec.data.prepare import MIN_EVENTS, none_left
+from ss4rec.data.shards import write_table
 from ss4rec.data.sources import Archive, Rules, plan_source
 from ss4rec.data.sources.checks import BAD_SCHEMA, enforce_limit
 from ss4rec.data.sources.rows import shift_rows
@@ -296,9 +296,7 @@ def _finish(
 ) -> Manifest:
     """Write the tables and the manifest."""
     for file_name, table in tables.items():
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=max(table.num_rows, 1))
-        write_whole(work.result / file_name, sink.getvalue())
+        write_table(table, work.result / file_name)
     gaps = GapCounts()
     for result in results:
         gaps.add(result.gaps)

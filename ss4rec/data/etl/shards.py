@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ss4rec.data.etl.block import read_column
 from ss4rec.data.etl.gaps import LOW_BITS, GapCounts
 from ss4rec.data.folder import training_gaps
 from ss4rec.data.manifest import FileRecord, ShardRecord
-from ss4rec.data.shards import read_shard, shard_name, shard_table
-from ss4rec.data.storage import AnyPath, write_whole
+from ss4rec.data.shards import read_shard, shard_name, shard_table, write_table
+from ss4rec.data.storage import AnyPath
 from ss4rec.data.windows import ragged
 
 
@@ -101,10 +100,7 @@ def write_shard(gathering: Gathering, work: ShardWork) -> ShardResult:
         table = read_shard(path)
     else:
         table = _gather(gathering, work)
-        sink = pa.BufferOutputStream()
-        # As `shards.write_table`: both engines must give the same bytes.
-        pq.write_table(table, sink, compression="zstd", row_group_size=max(table.num_rows, 1))
-        write_whole(path, sink.getvalue())
+        write_table(table, path)
     record = record_of(path)
     times_E, offsets_U1 = ragged(table["timestamps"])
     return ShardResult(

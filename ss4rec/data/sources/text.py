@@ -179,7 +179,7 @@ def read_head(stream: IO[bytes], plan: TextPlan, most_bytes: int = 1 << 18) -> p
 
 def _readable(data: bytes, plan: TextPlan) -> Iterator[pa.Table | bytes]:
     """Yield tables and unreadable single lines, in order: halves of what cannot be read are read again."""
-    if not data.strip():
+    if not data or data.isspace():  # `strip` would copy
         return
     try:
         yield _read(data, plan, {plan.roles[role]: kind for role, kind in plan.types.items()})
