@@ -18,7 +18,7 @@ import pyarrow.csv as pacsv
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, bad_table, check_rows
 from ss4rec.errors import DataError
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
 """Text that is parsed at a time."""
 MOST_UNREADABLE = 50_000
 """More unreadable lines in one block mean that the file is something else; finding each takes time."""
