@@ -19,7 +19,8 @@ class Drift:
     """A planted change of the law."""
 
     signal: Signal
-    """`popularity`: a share `size` of it moves to other items; `transitions`: an event has other successors with
+    """`popularity`: a share `size` of it moves to other items (it rules the events that follow no successor, 15 %, and
+    so shows less in all events); `transitions`: an event has other successors with
     probability `size`; `pace`: the seconds between events are multiplied by `size`."""
     from_s: int
     """First second at which it holds, unix time."""
