@@ -37,6 +37,7 @@ DATA_VERBS = {
     ),
     "synth": ("ss4rec.cli.synth:synth_command", "Generate MovieLens-shaped ratings with planted structure."),
     "get": ("ss4rec.cli.get:get_command", "Download a MovieLens archive from GroupLens."),
+    "export": ("ss4rec.cli.export:export_command", "Write a prepared folder as RecBole's files."),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
 
@@ -75,7 +76,10 @@ main_group = LazyGroup(
 )
 main_group.add_command(
     LazyGroup(
-        "data", lazy=DATA_VERBS, help="Prepare, generate, download and split data.", no_args_is_help=True
+        "data",
+        lazy=DATA_VERBS,
+        help="Prepare, generate, download, export and split data.",
+        no_args_is_help=True,
     )
 )
 

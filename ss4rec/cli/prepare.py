@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ss4rec.data.manifest import Manifest
+    from ss4rec.data.sources import Rules
+    from ss4rec.data.storage import AnyPath
 
 
 def parse_columns(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
@@ -31,7 +35,7 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
 @click.option(
     "--source", required=True, metavar="PATH|NAME", help="Zip, folder or file; ml-1m: data/ml-1m.zip."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--out", required=True, metavar="DIR|URI", help="Folder to write.")
 @click.option(
     "--k-core",
     type=click.IntRange(min=0),
@@ -49,42 +53,137 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
 @click.option(
     "--rows-per-shard", type=click.IntRange(min=1), default=2048, show_default=True, help="Users a shard."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["memory", "tasks", "ray"]),
+    help="memory: all at once; tasks: bounded memory, here; ray: tasks on a cluster. "
+    "By default ray with --address, tasks with a remote path, else memory.",
+)
+@click.option("--address", help="Ray cluster to run on; local starts one here.")
+@click.option(
+    "--max-bad-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Refuse a source with a larger share of rows that cannot be used.",
+)
+@click.option("--earliest", metavar="DATE", help="Rows before this are bad (GroupLens' layouts: 1995-01-01).")
+@click.option("--latest", metavar="DATE", help="Rows after this are bad; by default a day from now.")
+@click.option(
+    "--scale",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Ratings off this scale are bad (GroupLens' layouts: 0.5 5).",
+)
+@click.option(
+    "--repeats",
+    type=click.Choice(["keep", "drop"]),
+    help="Whether the same user, item and second may come twice (GroupLens' layouts: drop).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a folder that was prepared before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: folder and manifest.")
 def prepare_command(
     source: str,
-    out: Path,
+    out: str,
     k_core: int,
     name: str | None,
     columns: dict[str, str],
     rows_per_shard: int,
+    engine: str | None,
+    address: str | None,
+    max_bad_share: float,
+    earliest: str | None,
+    latest: str | None,
+    scale: tuple[float, float] | None,
+    repeats: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Turn a ratings archive or table into a prepared folder."""
+    """Turn a ratings archive or table into a prepared folder.
+
+    Rows that cannot be used are listed in quarantine.parquet with a reason each.
+    """
     from rich.console import Console
 
-    from ss4rec.data.prepare import prepare
     from ss4rec.data.sources import resolve_source
+    from ss4rec.data.storage import RemotePath, to_path
 
+    source_path, folder = resolve_source(source), to_path(out)
+    remote = isinstance(source_path, RemotePath) or isinstance(folder, RemotePath)
+    if engine == "memory" and (remote or address):
+        raise UsageError("--engine memory works on this machine's files only; leave --engine out")
+    engine = engine or ("ray" if address else "tasks" if remote else "memory")
+    rules = _rules(source_path, columns, max_bad_share, earliest, latest, scale, repeats)
     with Console(stderr=True).status("starting") as status:
-        manifest = prepare(
-            resolve_source(source),
-            out,
+        manifest = _prepare(
+            engine,
+            address,
+            source_path,
+            folder,
             k_core=k_core,
             name=name,
             columns=columns,
             rows_per_shard=rows_per_shard,
             overwrite=overwrite,
+            rules=rules,
             progress=status.update,
         )
     if as_json:
-        click.echo(json.dumps({"folder": str(out), "manifest": manifest.model_dump(mode="json")}))
+        click.echo(json.dumps({"folder": out, "manifest": manifest.model_dump(mode="json")}))
     else:
-        Console().print(summary(manifest, out))
+        Console().print(summary(manifest, folder))
 
 
-def summary(manifest: Manifest, folder: Path) -> Table:
+def _prepare(engine: str, address: str | None, source: AnyPath, out: AnyPath, **options: Any) -> Manifest:
+    """Run the engine that was asked for."""
+    if engine == "memory":
+        from ss4rec.data.prepare import prepare
+
+        return prepare(Path(source), Path(out), **options)  # type: ignore[arg-type]  # remote ones were refused
+    from ss4rec.data.etl.engine import prepare_in_tasks
+
+    if engine == "tasks":
+        return prepare_in_tasks(source, out, **options)
+    from ss4rec.data.ray_etl import ray_map
+    from ss4rec.ray_cluster import cluster
+
+    # Tasks open these paths wherever they run.
+    with cluster(address, dashboard=False):
+        return prepare_in_tasks(source.absolute(), out.absolute(), mapper=ray_map, **options)
+
+
+def _rules(
+    source: AnyPath,
+    columns: dict[str, str],
+    max_bad_share: float,
+    earliest: str | None,
+    latest: str | None,
+    scale: tuple[float, float] | None,
+    repeats: str | None,
+) -> Rules:
+    """Return the usual rules of the source's layout with what the command line changes."""
+    import time
+    from dataclasses import replace
+
+    from ss4rec.data.sources import Archive, plan_source
+    from ss4rec.data.sources.checks import rules_for
+    from ss4rec.data.split import DAY_S, parse_cut
+
+    plan, _ = plan_source(Archive(source), columns)
+    changes: dict[str, Any] = {}
+    if earliest:
+        whole_day = len(earliest) == len("1995-01-01")
+        changes["earliest_s"] = parse_cut(earliest) - (DAY_S - 1 if whole_day else 0)
+    if latest:
+        changes["latest_s"] = parse_cut(latest)
+    if scale:
+        changes |= {"lowest": scale[0], "highest": scale[1]}
+    if repeats:
+        changes["repeats"] = repeats == "keep"
+    return replace(rules_for(plan.layout, int(time.time()), max_bad_share), **changes)
+
+
+def summary(manifest: Manifest, folder: AnyPath) -> Table:
     """Return what a person wants to know about a prepared folder, as a table."""
     from datetime import UTC, datetime
 
@@ -101,6 +200,8 @@ def summary(manifest: Manifest, folder: Path) -> Table:
         "items": f"{manifest.items:,}",
         "interactions": f"{manifest.interactions:,} of {manifest.source.rows:,} rows",
         "dropped": dropped or "none",
+        "in quarantine": ", ".join(f"{reason} {count:,}" for reason, count in manifest.quarantined.items())
+        or "none",
         "time": f"{first:%Y-%m-%d} to {last:%Y-%m-%d} (UTC)",
         "sparsity": f"{empty:.2%}",
         "events a user": f"mean {manifest.mean_length:.1f}, median {manifest.median_length:g}, "

@@ -7,14 +7,31 @@ from pathlib import Path
 
 import click
 
-from ss4rec.data.synth import Format, synth
+from ss4rec.data.synth import synth
+from ss4rec.data.synth_profile import LIKE, parse_drift
+from ss4rec.data.synth_write import Format
 
 
 @click.command("synth")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the data set.")
-@click.option("--users", default=2000, show_default=True, help="Users.")
-@click.option("--items", default=500, show_default=True, help="Movies.")
-@click.option("--mean-len", default=60, show_default=True, help="Mean ratings of a user (20 at least each).")
+@click.option(
+    "--like",
+    type=click.Choice(sorted(LIKE)),
+    default="small",
+    show_default=True,
+    help="Whose marginals and sizes; ml-32m makes 32 million ratings.",
+)
+@click.option("--users", type=int, help="Users; by default those of --like.")
+@click.option("--items", type=int, help="Movies; by default those of --like.")
+@click.option("--mean-len", type=int, help="Mean ratings of a user (20 at least each).")
+@click.option(
+    "--drift",
+    "drifts",
+    multiple=True,
+    metavar="SIGNAL=SIZE@DATE",
+    help="Plant a change: popularity (share that moves), transitions (share with other successors), "
+    "pace (factor on gaps).",
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes."
 )
@@ -30,10 +47,29 @@ from ss4rec.data.synth import Format, synth
     "--json", "as_json", is_flag=True, help="Print parameters, counts and the law's own quality as JSON."
 )
 def synth_command(
-    out: Path, users: int, items: int, mean_len: int, seed: int, fmt: Format, as_json: bool
+    out: Path,
+    like: str,
+    users: int | None,
+    items: int | None,
+    mean_len: int | None,
+    drifts: tuple[str, ...],
+    seed: int,
+    fmt: Format,
+    as_json: bool,
 ) -> None:
     """Generate ratings whose next item depends on the last one and on the gap; truth.json says how."""
-    summary = synth(out, users=users, items=items, mean_len=mean_len, seed=seed, fmt=fmt)
+    model = LIKE[like]
+    items = model.items if items is None else items
+    summary = synth(
+        out,
+        users=model.users if users is None else users,
+        items=items,
+        mean_len=model.mean_len if mean_len is None else mean_len,
+        seed=seed,
+        fmt=fmt,
+        profile=model.profile,
+        drift=[parse_drift(text) for text in drifts],
+    )
     if as_json:
         click.echo(json.dumps({"out": str(out), "format": fmt, **summary}, indent=2))
         return

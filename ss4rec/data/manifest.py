@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from ss4rec.data.storage import AnyPath, write_whole
 from ss4rec.errors import DataError
 
 FORMAT_VERSION = 1
@@ -75,7 +75,9 @@ class Manifest(Record):
     interactions: PositiveInt
     """Events kept, over all users."""
     rows_dropped: dict[str, NonNegativeInt]
-    """Rows left out, by reason; rows read = interactions + all of these."""
+    """Rows left out, by reason; rows read = interactions + all of these + those in quarantine."""
+    quarantined: dict[str, PositiveInt] = {}
+    """Rows that cannot be used, by reason; they lie in `quarantine.parquet`."""
     first_time_s: NonNegativeInt
     """Earliest event, unix seconds."""
     last_time_s: NonNegativeInt
@@ -103,10 +105,10 @@ class Manifest(Record):
     shards: tuple[ShardRecord, ...]
     """The shards, in user order."""
     files: dict[str, FileRecord]
-    """`items.parquet` and `users.parquet`."""
+    """`items.parquet`, `users.parquet`, and `quarantine.parquet` if any row is in quarantine."""
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
+    def load(cls, folder: AnyPath) -> Manifest:
         """Read the manifest of a prepared folder.
 
         Raises:
@@ -131,17 +133,19 @@ class Manifest(Record):
             field = ".".join(str(part) for part in first["loc"])
             raise DataError(f"{path} is damaged: {field}: {first['msg']}; {_AGAIN}") from None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: AnyPath) -> None:
         """Write `manifest.json` into `folder`."""
-        (folder / MANIFEST_NAME).write_text(
-            self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
-        )
+        write_whole(folder / MANIFEST_NAME, self.to_json().encode())
 
-    def shard_paths(self, folder: Path) -> list[Path]:
+    def to_json(self) -> str:
+        """Return the content of `manifest.json`."""
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+
+    def shard_paths(self, folder: AnyPath) -> list[AnyPath]:
         """Return the path of every shard, in user order."""
         return [folder / shard.name for shard in self.shards]
 
-    def quick_check(self, folder: Path) -> None:
+    def quick_check(self, folder: AnyPath) -> None:
         """Check that every file exists with its size; reads no content.
 
         Raises:
@@ -150,7 +154,7 @@ class Manifest(Record):
         for name, record in self._records():
             _check_size(folder / name, record)
 
-    def verify(self, folder: Path) -> None:
+    def verify(self, folder: AnyPath) -> None:
         """Check size and SHA-256 of every file.
 
         Raises:
@@ -170,13 +174,13 @@ class Manifest(Record):
         return [*self.files.items(), *((shard.name, shard) for shard in self.shards)]
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: AnyPath) -> str:
     """Return the SHA-256 of a file's content as 64 hex digits."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # Path.open says less
 
 
-def file_record(path: Path) -> FileRecord:
+def file_record(path: AnyPath) -> FileRecord:
     """Return size and checksum of `path`."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
 
@@ -184,7 +188,7 @@ def file_record(path: Path) -> FileRecord:
 _AGAIN = "copy the folder again or run `ss4rec data prepare` again"
 
 
-def _check_size(path: Path, record: FileRecord) -> None:
+def _check_size(path: AnyPath, record: FileRecord) -> None:
     """Refuse a missing file and one of another size."""
     if not path.is_file():
         raise DataError(f"{path} is missing although {MANIFEST_NAME} lists it; {_AGAIN}")

@@ -15,9 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data import shards
+from ss4rec.data.folder import (
+    describe_items,
+    folder_tables,
+    items_table,
+    make_manifest,
+    training_gaps,
+    users_table,
+)
 from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
-from ss4rec.data.sources import Archive, Rows, read_source
+from ss4rec.data.sources import Archive, Rows, Rules, read_source
 from ss4rec.errors import DataError
 
 MIN_EVENTS = 3
@@ -55,6 +63,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     rows_per_shard: int = 2048,
     overwrite: bool = False,
+    rules: Rules | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Manifest:
     """Read `source`, keep its k-core, and write a prepared folder.
@@ -67,6 +76,8 @@ def prepare(
         columns: column name of `user`, `item`, `time`, `rating` in a CSV or Parquet file.
         rows_per_shard: users a shard.
         overwrite: replace a folder that was prepared before.
+        rules: what a row must be; rows that are not are left out and listed in `quarantine.parquet`, up to the share
+            that the rules set. By default every row must be usable.
         progress: is told what is being done.
 
     Raises:
@@ -75,18 +86,15 @@ def prepare(
     check_free(out, overwrite)
     archive = Archive(source)
     progress(f"reading {source}")
-    rows = read_source(archive, columns)
+    rows = read_source(archive, columns, rules)
     progress(f"{k_core}-core of {len(rows.times_R):,} rows")
     rows_K, dropped = _kept_rows(rows, k_core)
     if not len(rows_K):
-        raise DataError(
-            f"{source}: of {len(rows.times_R):,} rows none is left with --k-core {k_core} and at least "
-            f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
-        )
+        raise none_left(source, rows.rows, k_core)
     sequences = order(rows, rows_K)
     size, sha256 = archive.identity(rows.file)
     record = SourceRecord(
-        name=source.resolve().name, layout=rows.layout, rows=len(rows.times_R), bytes=size, sha256=sha256
+        name=source.resolve().name, layout=rows.layout, rows=rows.rows, bytes=size, sha256=sha256
     )
     progress(f"writing {out}")
     return write_prepared(
@@ -98,6 +106,15 @@ def prepare(
         rows_dropped=dropped,
         rows_per_shard=rows_per_shard,
         overwrite=overwrite,
+        bad=rows.bad,
+    )
+
+
+def none_left(source: object, rows: int, k_core: int) -> DataError:
+    """Return the error about a source of which the filters leave nothing."""
+    return DataError(
+        f"{source}: of {rows:,} rows none is left with --k-core {k_core} and at least "
+        f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
     )
 
 
@@ -114,7 +131,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     names = {path.name for path in out.iterdir()}
     if not names:
         return
-    known = {MANIFEST_NAME, shards.ITEMS_NAME, shards.USERS_NAME, shards.SHARDS_FOLDER}
+    known = {MANIFEST_NAME, shards.ITEMS_NAME, shards.USERS_NAME, shards.BAD_NAME, shards.SHARDS_FOLDER}
     if MANIFEST_NAME not in names or names - known:
         raise DataError(
             f"{out} holds other files ({', '.join(sorted(names - known)[:5])}); give an empty folder"
@@ -130,7 +147,7 @@ def order(rows: Rows, rows_K: np.ndarray) -> Sequences:
     times_K = rows.times_R[rows_K]
     # lexsort is stable, so rows of one user and second stay in file order.
     order_K = np.lexsort((times_K, users_K))
-    titles, genres = _describe(item_ids, rows)
+    titles, genres = describe_items(item_ids, rows.catalogue)
     return Sequences(
         user_ids=user_ids,
         item_ids=item_ids,
@@ -153,6 +170,7 @@ def write_prepared(
     rows_dropped: Mapping[str, int],
     rows_per_shard: int = 2048,
     overwrite: bool = False,
+    bad: pa.Table | None = None,
 ) -> Manifest:
     """Write a prepared folder beside `out` and move it there when it is complete.
 
@@ -173,20 +191,24 @@ def write_prepared(
                 offsets_U1=sequences.offsets_U1,
                 rows_per_shard=rows_per_shard,
             )
-            tables = _tables(sequences, rows_per_shard)
+            counts_V = np.bincount(sequences.items_E, minlength=len(sequences.item_ids) + 1)[1:]
+            lengths_U = np.diff(sequences.offsets_U1)
+            tables = folder_tables(
+                items_table(sequences.item_ids, sequences.titles, sequences.genres, counts_V),
+                users_table(sequences.user_ids, lengths_U, rows_per_shard),
+                bad,
+            )
             for file_name, table in tables.items():
                 shards.write_table(table, folder / file_name)
-            schemas = {"items": tables[shards.ITEMS_NAME].schema, "users": tables[shards.USERS_NAME].schema}
-            manifest = Manifest(
+            gaps = training_gaps(sequences.times_E, sequences.offsets_U1)
+            manifest = make_manifest(
+                tables,
                 name=name,
-                rows_dropped=dict(rows_dropped),
-                **_statistics(sequences),
+                rows_dropped=rows_dropped,
+                times_s=(int(sequences.times_E.min()), int(sequences.times_E.max())),
+                gaps=(len(gaps), int((gaps == 0).sum()), float(np.median(gaps)) if len(gaps) else 0.0),
                 source=source,
                 filters=filters,
-                columns={
-                    table: {field.name: str(field.type) for field in schema}
-                    for table, schema in {**schemas, "shards": shards.SHARD_SCHEMA}.items()
-                },
                 shards=records,
                 files={file_name: file_record(folder / file_name) for file_name in tables},
             )
@@ -215,61 +237,3 @@ def _renumber(codes_K: np.ndarray, values: pa.Array) -> tuple[pa.Array, np.ndarr
     rank = np.zeros(len(values), np.int32)
     rank[used_V[ascending_V]] = np.arange(len(used_V), dtype=np.int32)
     return ids.take(pa.array(ascending_V)), rank[codes_K]
-
-
-def _describe(item_ids: pa.Array, rows: Rows) -> tuple[pa.Array, pa.Array]:
-    """Return title and genres of each item, null if the source does not know them."""
-    known = rows.catalogue
-    if known is None:
-        return pa.nulls(len(item_ids), pa.string()), pa.nulls(len(item_ids), pa.list_(pa.string()))
-    # As text, since one side may be whole numbers only while the other is not.
-    places = pc.index_in(item_ids.cast(pa.string()), known.source_id.cast(pa.string()))
-    return known.title.take(places), known.genres.take(places)
-
-
-def _tables(sequences: Sequences, rows_per_shard: int) -> dict[str, pa.Table]:
-    """Return the tables of items and users by file name."""
-    user_ids, item_ids = sequences.user_ids, sequences.item_ids
-    users_U = np.arange(len(user_ids))
-    counts_V = np.bincount(sequences.items_E, minlength=len(item_ids) + 1)
-    item_columns = {
-        "item": np.arange(1, len(item_ids) + 1),
-        "source_id": item_ids,
-        "title": sequences.titles,
-        "genres": sequences.genres,
-        "count": counts_V[1:],
-    }
-    user_columns = {
-        "user": users_U,
-        "source_id": user_ids,
-        "count": np.diff(sequences.offsets_U1),
-        "shard": users_U // rows_per_shard,
-    }
-    return {
-        shards.ITEMS_NAME: pa.table(item_columns, schema=shards.items_schema(item_ids.type)),
-        shards.USERS_NAME: pa.table(user_columns, schema=shards.users_schema(user_ids.type)),
-    }
-
-
-def _statistics(sequences: Sequences) -> dict:
-    """Return the manifest's counts, times, gaps and lengths."""
-    times_E, offsets_U1 = sequences.times_E, sequences.offsets_U1
-    lengths_U = np.diff(offsets_U1)
-    gaps = np.diff(times_E)
-    # The gap from event i to i+1 is a training gap if i+1 is none of its user's last two events or the next user's.
-    end_E = np.repeat(offsets_U1[1:], lengths_U)
-    training = gaps[np.arange(1, len(times_E)) < end_E[:-1] - 2]
-    return {
-        "users": len(sequences.user_ids),
-        "items": len(sequences.item_ids),
-        "interactions": len(times_E),
-        "first_time_s": int(times_E.min()),
-        "last_time_s": int(times_E.max()),
-        "training_gaps": len(training),
-        "zero_gaps": int((training == 0).sum()),
-        "median_gap_s": float(np.median(training)) if len(training) else 0.0,
-        "mean_length": float(lengths_U.mean()),
-        "median_length": float(np.median(lengths_U)),
-        "p90_length": float(np.percentile(lengths_U, 90)),
-        "max_length": int(lengths_U.max()),
-    }

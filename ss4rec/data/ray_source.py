@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Generator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources
 
 from ss4rec.config import DataConfig
 from ss4rec.data.source import Item, SequenceSource
+from ss4rec.data.storage import AnyPath
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
@@ -36,7 +36,7 @@ class RaySource(SequenceSource):
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | AnyPath,
         data: DataConfig,
         *,
         batch_size: int,

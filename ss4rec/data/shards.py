@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.manifest import ShardRecord, file_record
+from ss4rec.data.storage import AnyPath, write_whole
 from ss4rec.errors import DataError
 
 SHARDS_FOLDER = "shards"
 ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
+BAD_NAME = "quarantine.parquet"
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -49,6 +51,31 @@ def users_schema(id_type: pa.DataType) -> pa.Schema:
     )
 
 
+def shard_table(
+    first_user: int, items_E: np.ndarray, times_E: np.ndarray, ratings_E: np.ndarray, offsets_U1: np.ndarray
+) -> pa.Table:
+    """Return the table of one shard.
+
+    Args:
+        first_user: index of its first user.
+        items_E: int32 item index of each event, users behind one another, each in its own order.
+        times_E: int64 unix seconds of each event.
+        ratings_E: float32 rating of each event.
+        offsets_U1: first event of each user, and at the end the number of events E.
+    """
+    offsets = pa.array(offsets_U1, pa.int32())
+    columns = [pa.array(np.arange(first_user, first_user + len(offsets) - 1), pa.int32())]
+    for field, values_E in zip(list(SHARD_SCHEMA)[1:], (items_E, times_E, ratings_E), strict=True):
+        values = pa.array(values_E, field.type.value_type)
+        columns.append(pa.ListArray.from_arrays(offsets, values, type=field.type))
+    return pa.Table.from_arrays(columns, schema=SHARD_SCHEMA)
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard, relative to the prepared folder."""
+    return f"{SHARDS_FOLDER}/part-{number:05d}.parquet"
+
+
 def write_shards(
     folder: Path,
     *,
@@ -74,24 +101,29 @@ def write_shards(
     for number, first in enumerate(range(0, num_users, rows_per_shard)):
         last = min(first + rows_per_shard, num_users)
         start, stop = int(offsets_U1[first]), int(offsets_U1[last])
-        offsets = pa.array(offsets_U1[first : last + 1] - start, pa.int32())
-        columns = [pa.array(np.arange(first, last), pa.int32())]
-        for field, values_E in zip(list(SHARD_SCHEMA)[1:], (items_E, times_E, ratings_E), strict=True):
-            values = pa.array(values_E[start:stop], field.type.value_type)
-            columns.append(pa.ListArray.from_arrays(offsets, values, type=field.type))
-        name = f"{SHARDS_FOLDER}/part-{number:05d}.parquet"
-        write_table(pa.Table.from_arrays(columns, schema=SHARD_SCHEMA), folder / name)
+        events = slice(start, stop)
+        table = shard_table(
+            first, items_E[events], times_E[events], ratings_E[events], offsets_U1[first : last + 1] - start
+        )
+        name = shard_name(number)
+        write_table(table, folder / name)
         record = file_record(folder / name)
         records.append(ShardRecord(name=name, rows=last - first, events=stop - start, **record.model_dump()))
     return tuple(records)
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file with one row group."""
-    pq.write_table(table, path, compression="zstd", row_group_size=max(table.num_rows, 1))
+def write_table(table: pa.Table, path: AnyPath) -> None:
+    """Write one Parquet file with one row group, whole or not at all."""
+    # Dictionaries of times and items cost more bytes and time than they save; ratings have few values.
+    dictionaries: bool | list[str] = ["ratings.list.element"] if table.schema == SHARD_SCHEMA else True
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", row_group_size=max(table.num_rows, 1), use_dictionary=dictionaries
+    )
+    write_whole(path, sink.getvalue())
 
 
-def read_shard(path: Path) -> pa.Table:
+def read_shard(path: AnyPath) -> pa.Table:
     """Read one shard: a row a user, columns as in `SHARD_SCHEMA`.
 
     Raises:
@@ -102,7 +134,7 @@ def read_shard(path: Path) -> pa.Table:
     return table
 
 
-def read_items(folder: Path) -> pa.Table:
+def read_items(folder: AnyPath) -> pa.Table:
     """Read `items.parquet`; row i-1 is item index i.
 
     Raises:
@@ -111,7 +143,7 @@ def read_items(folder: Path) -> pa.Table:
     return _read_indexed(folder / ITEMS_NAME, items_schema)
 
 
-def read_users(folder: Path) -> pa.Table:
+def read_users(folder: AnyPath) -> pa.Table:
     """Read `users.parquet`; row u is user index u.
 
     Raises:
@@ -120,7 +152,7 @@ def read_users(folder: Path) -> pa.Table:
     return _read_indexed(folder / USERS_NAME, users_schema)
 
 
-def _read_indexed(path: Path, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:
+def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:
     """Read a table that has `source_id` of one of the two id types."""
     table = _read_parquet(path)
     has_strings = "source_id" in table.column_names and table.schema.field("source_id").type == pa.string()
@@ -128,10 +160,10 @@ def _read_indexed(path: Path, schema_for: Callable[[pa.DataType], pa.Schema]) ->
     return table
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: AnyPath) -> pa.Table:
     """Read one Parquet file; Arrow's own messages do not name it."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             return file.read()
     except FileNotFoundError:
         raise DataError(
@@ -144,7 +176,7 @@ def _read_parquet(path: Path) -> pa.Table:
         ) from None
 
 
-def _check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+def _check_schema(path: AnyPath, found: pa.Schema, expected: pa.Schema) -> None:
     """Refuse a table with other columns than `expected`."""
     if found.names != expected.names or found.types != expected.types:
         raise DataError(

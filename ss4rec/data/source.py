@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from ss4rec.data.batch import EvalBatch, PackedBatch, collate_eval, collate_trai
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.order import EpochOrder, Group
 from ss4rec.data.shards import read_shard, read_users
+from ss4rec.data.storage import AnyPath, to_path
 from ss4rec.data.windows import Split, eval_sequences, num_train_windows, train_windows
 
 KEPT_BYTES = 1 << 30
@@ -43,7 +43,7 @@ class ShardReader:
         keep: keep every shard's windows in memory once they are made.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[AnyPath, ...]
     data: DataConfig
     order: EpochOrder
     rank: int
@@ -89,7 +89,7 @@ class SequenceSource(ABC):
     """One worker's batches. Close a generator (`contextlib.closing`) that is left before its end.
 
     Args:
-        folder: prepared folder; on a cluster, a path that every node sees.
+        folder: prepared folder; on a cluster, a path that every node sees or an address such as `s3://bucket/data`.
         data: how sequences are cut and shuffled.
         batch_size: windows a step over all workers.
         seed: seed of the order.
@@ -102,9 +102,16 @@ class SequenceSource(ABC):
     """
 
     def __init__(
-        self, folder: Path, data: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        folder: str | AnyPath,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        folder = Path(folder).absolute()
+        folder = to_path(folder).absolute()
         paths = tuple(Manifest.load(folder).shard_paths(folder))
         users = read_users(folder)
         self.num_users = users.num_rows
@@ -173,7 +180,14 @@ class LocalSource(SequenceSource):
     """
 
     def __init__(
-        self, folder: Path, data: DataConfig, *, batch_size: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        folder: str | AnyPath,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES

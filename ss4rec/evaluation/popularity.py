@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ss4rec.data.batch import EvalBatch
 from ss4rec.data.shards import read_shard
+from ss4rec.data.storage import AnyPath
 from ss4rec.data.windows import ragged
 
 HELD_OUT_EVENTS = 2
@@ -35,7 +35,7 @@ class TrainingEvents:
     """Items I of the vocabulary; indices are 1..I."""
 
     @classmethod
-    def read(cls, shards: Iterable[Path], num_items: int) -> TrainingEvents:
+    def read(cls, shards: Iterable[AnyPath], num_items: int) -> TrainingEvents:
         """Collect the training events of all users from their shards, one shard in memory at a time.
 
         Raises:
@@ -106,7 +106,7 @@ class RecentlyPopular:
         return np.bincount(self.events.items_E[start:stop], minlength=self.events.num_items + 1)
 
 
-def _training_part(path: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def _training_part(path: AnyPath) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return items and times of a shard's events without the last two of each user."""
     shard = read_shard(path)
     items_E, offsets_U1 = ragged(shard["items"])

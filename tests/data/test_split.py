@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from ss4rec.cli.split import split_command
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.prepare import prepare
-from ss4rec.data.shards import read_items, read_users
+from ss4rec.data.shards import read_items, read_shard, read_users
 from ss4rec.data.split import SplitRecord, parse_cut, split
+from ss4rec.data.windows import train_windows
 from ss4rec.errors import DataError, UsageError
 
 EVENT = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(0, 40))
@@ -63,6 +64,12 @@ def test_the_past_knows_nothing_later(tmp_path_factory, events, cut_s, k_core):
     split(folder_of(other, root / "other"), root / "out2", cut_s, k_core=k_core)
     for name in ("items.parquet", "users.parquet", "shards/part-00000.parquet"):
         assert (past / name).read_bytes() == (root / "out2" / "past" / name).read_bytes()
+    # Nor does a statistic that training reads: times, gaps, lengths, counts. The rest is where the rows came from.
+    origin = {"source", "rows_dropped"}
+    statistics = Manifest.load(past).model_dump(exclude=origin)
+    assert statistics == Manifest.load(root / "out2" / "past").model_dump(exclude=origin)
+    assert statistics["last_time_s"] <= cut_s
+    check_training_inputs(past, events, cut_s)
 
     counts = dict(zip(*np.unique([item for _, item, _ in events_of(past)], return_counts=True), strict=True))
     items = read_items(past)
@@ -77,6 +84,21 @@ def test_the_past_knows_nothing_later(tmp_path_factory, events, cut_s, k_core):
     users = read_users(timeline)["source_id"].to_pylist()
     assert marks == [sum(u == user and t <= cut_s for u, _, t in events_of(full)) for user in users]
     assert SplitRecord.load(root / "out") == record
+
+
+def check_training_inputs(past, events, cut_s):
+    """Every window that training sees is made of events at or before the cut, gaps to its targets too."""
+    times = {(user, item): time for user, item, time in events}
+    users, items = read_users(past)["source_id"].to_pylist(), read_items(past)["source_id"].to_pylist()
+    for path in Manifest.load(past).shard_paths(past):
+        windows = train_windows(read_shard(path), max_len=4, overlap=1, target_time=True).to_pylist()
+        for row in windows:
+            inputs = [items[item - 1] for item in row["items"]]
+            targets = [items[item - 1] for item in row["targets"] if item]
+            user = users[row["user"]]
+            latest = max(times[user, item] for item in [*inputs, *targets])
+            assert latest <= cut_s
+            assert times[user, inputs[0]] + sum(row["gaps"]) <= cut_s
 
 
 EVENTS = [(user, item, item * 10 + user) for user in range(1, 5) for item in range(1, 7)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ss4rec.data.manifest import sha256_of
+from ss4rec.data.storage import AnyPath
 from ss4rec.errors import DataError
 
 
@@ -24,22 +25,19 @@ class Archive:
         DataError: if `path` is missing, is a damaged zip, or a zip with a member outside its own folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self._only: str | None = None
+        self._zipped = False
         self._open: Callable[[str], IO[bytes]]
         if not path.exists():
             raise DataError(f"{path} does not exist; give a zip, a folder or a file of ratings")
         if path.is_dir():
-            self.names = sorted(
-                found.relative_to(path).as_posix()
-                for pattern in ("*", "*/*")
-                for found in path.glob(pattern)
-                if found.is_file()
-            )
+            self.names = sorted(_names(path))
             self._open = lambda name: (path / name).open("rb")
         elif path.suffix.lower() == ".zip":
             self._zip = _open_zip(path)
+            self._zipped = True
             self.names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
             self._open = self._zip.open
         else:
@@ -81,16 +79,44 @@ class Archive:
         folder = self.path.parent if self._only else self.path
         return f"{folder}/{name}"
 
+    @property
+    def seekable(self) -> bool:
+        """Whether a file can be read from any byte on; a member of a zip only from its beginning."""
+        return not self._zipped
+
+    def size(self, name: str) -> int:
+        """Return the bytes of one of `names`, unpacked."""
+        if self._zipped:
+            return self._zip.getinfo(name).file_size
+        return self._file(name).stat().st_size
+
+    def stamp(self, name: str) -> dict[str, object]:
+        """Return what gives away that a source has changed, without reading it."""
+        stat = (self.path if self._zipped else self._file(name)).stat()
+        return {"path": str(self.path.resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+
+    def _file(self, name: str) -> AnyPath:
+        return self.path / name if self.path.is_dir() else self.path.parent / name
+
     def identity(self, name: str) -> tuple[int, str]:
         """Return bytes and SHA-256 of the zip, or else of file `name`, which holds the ratings."""
         file = self.path / name if self.path.is_dir() else self.path
         return file.stat().st_size, sha256_of(file)
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _names(folder: AnyPath) -> Iterator[str]:
+    """Yield the files of a folder and of its sub-folders, relative to it."""
+    for found in folder.iterdir():
+        if found.is_file():
+            yield found.name
+        elif found.is_dir():
+            yield from (f"{found.name}/{inner.name}" for inner in found.iterdir() if inner.is_file())
+
+
+def _open_zip(path: AnyPath) -> zipfile.ZipFile:
     """Open a zip and refuse a damaged one and one with members outside its own folder."""
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path if isinstance(path, Path) else path.open("rb"))
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} is no complete zip ({error}); download it again") from None
     for name in archive.namelist():

@@ -1,10 +1,11 @@
-"""Reading delimited text with Arrow, so that errors name the file and the row."""
+"""Reading whole files of delimited text (catalogues of items, headers), so that errors name the file and the row."""
 
 from __future__ import annotations
 
 import csv
 import zipfile
 import zlib
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -12,15 +13,12 @@ import pyarrow.csv as pacsv
 from ss4rec.data.sources.archive import Archive, SingleByteSeparator
 from ss4rec.errors import DataError
 
-ID = pa.dictionary(pa.int32(), pa.string())
-"""Ids are read as codes of strings: a million rows cost one string per distinct id."""
-
 
 def read_delimited(
     archive: Archive,
     name: str,
     delimiter: str,
-    types: dict[str, pa.DataType | None],
+    types: Mapping[str, pa.DataType | None],
     *,
     names: list[str] | None = None,
     encoding: str = "utf8",
@@ -72,15 +70,16 @@ def read_delimited(
         raise DataError(f"{archive.where(name)} is damaged ({error}); download the archive again") from None
 
 
-def header(archive: Archive, name: str, delimiter: str) -> list[str]:
-    """Return the column names in the first line of a file.
+def header(archive: Archive, name: str, delimiter: str) -> tuple[list[str], int]:
+    """Return the column names in the first line of a file, and the bytes of that line.
 
     Raises:
         DataError: if the file is empty or its first line is no UTF-8.
     """
     try:
         with archive.open(name) as stream:
-            line = stream.readline().decode("utf-8-sig").rstrip("\r\n")
+            raw = stream.readline()
+            line = raw.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise DataError(
             f"{archive.where(name)}: the header is not UTF-8; convert the file to UTF-8"
@@ -89,4 +88,4 @@ def header(archive: Archive, name: str, delimiter: str) -> list[str]:
         raise DataError(f"{archive.where(name)} is damaged ({error}); download the archive again") from None
     if not line:
         raise DataError(f"{archive.where(name)} is empty; it needs a header and rows")
-    return next(csv.reader([line], delimiter=delimiter))
+    return next(csv.reader([line], delimiter=delimiter)), len(raw)

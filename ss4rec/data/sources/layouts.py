@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.delimited import ID, header, read_delimited
-from ss4rec.data.sources.rows import Catalogue, Place, Rows, make_rows, plain_ids
+from ss4rec.data.sources.delimited import header, read_delimited
+from ss4rec.data.sources.rows import Catalogue, plain_ids
+from ss4rec.data.sources.table import ParquetPlan, open_parquet
+from ss4rec.data.sources.text import ID, TextPlan, infer_type, read_head
 from ss4rec.errors import DataError
 
 ROLES = ("user", "item", "time", "rating")
@@ -25,82 +26,94 @@ GUESSES = {
 }
 """Column names that are recognised for each role, best first; case and underscores do not matter."""
 GROUPLENS = ("user", "item", "rating", "time")
-GROUPLENS_TYPES = {"user": ID, "item": ID, "rating": pa.float32(), "time": pa.int64()}
+GROUPLENS_TYPES = {"user": pa.int64(), "item": pa.int64(), "time": pa.int64(), "rating": pa.float32()}
+TIME_TYPES = (pa.int64(), pa.float64(), pa.timestamp("ns"), pa.timestamp("ns", "UTC"))
+"""What a CSV's times may be, tried in this order."""
 NO_GENRES = "(no genres listed)"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout: the file that gives it away and the function that reads it."""
+    """One layout: the files that give it away, how their ratings lie, and what is known about items."""
 
     name: str
     patterns: tuple[str, ...]
-    read: Callable[[Archive, str], Rows]
+    plan: Callable[[Archive, str], TextPlan | ParquetPlan]
+    catalogue: Callable[[Archive, str], Catalogue | None]
 
 
-def read_dat(archive: Archive, name: str) -> Rows:
-    """Read GroupLens' `ratings.dat` and, beside it, `movies.dat` (`::`; titles in Latin-1)."""
-    return _read_grouplens(archive, name, "grouplens-dat", "::", _movies_dat(archive, name))
+def plan_dat(archive: Archive, name: str) -> TextPlan:
+    """Plan GroupLens' `ratings.dat`."""
+    return _plan_grouplens(archive, name, "grouplens-dat", "::")
 
 
-def read_100k(archive: Archive, name: str) -> Rows:
-    """Read MovieLens-100K's `u.data` (tabs) and, beside it, `u.item` (`|`, Latin-1, a 0/1 column per genre)."""
-    return _read_grouplens(archive, name, "grouplens-100k", "\t", _u_item(archive, name))
+def plan_100k(archive: Archive, name: str) -> TextPlan:
+    """Plan MovieLens-100K's `u.data` (tabs)."""
+    return _plan_grouplens(archive, name, "grouplens-100k", "\t")
 
 
-def read_csv(archive: Archive, name: str) -> Rows:
-    """Read GroupLens' `ratings.csv` and, beside it, `movies.csv`."""
+def plan_csv(archive: Archive, name: str) -> TextPlan:
+    """Plan GroupLens' `ratings.csv`."""
     columns = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
-    missing = set(columns.values()) - set(header(archive, name, ","))
+    names, start = header(archive, name, ",")
+    missing = set(columns.values()) - set(names)
     if missing:
         raise DataError(
             f"{archive.where(name)} has no column {', '.join(sorted(missing))} and so is not GroupLens' ratings.csv; "
             "name its columns with --columns user=..,item=..,time=.."
         )
-    types = {columns[role]: GROUPLENS_TYPES[role] for role in ROLES}
-    table = read_delimited(archive, name, ",", types, quotes=True)
-    found = {role: table[column] for role, column in columns.items()}
-    place = Place(archive.where(name), first_row=2)
-    return make_rows("grouplens-csv", name, place, found, _movies_csv(archive, name), integers=True)
+    roles = {role: columns[role] for role in ROLES}
+    where = archive.where(name)
+    return TextPlan(
+        "grouplens-csv", name, where, ",", True, tuple(names), roles, dict(GROUPLENS_TYPES), start
+    )
 
 
-def read_recbole(archive: Archive, name: str) -> Rows:
-    """Read RecBole's `.inter` (tabs; header such as `user_id:token`) and, beside it, `.item`."""
-    columns = header(archive, name, "\t")
-    if not all(":" in column for column in columns):
+def plan_recbole(archive: Archive, name: str) -> TextPlan:
+    """Plan RecBole's `.inter` (tabs; header such as `user_id:token`)."""
+    names, start = header(archive, name, "\t")
+    where = archive.where(name)
+    if not all(":" in column for column in names):
         raise DataError(
-            f"{archive.where(name)} has the header {columns}; RecBole's has a type behind each name, "
-            "as in user_id:token"
+            f"{where} has the header {names}; RecBole's has a type behind each name, as in user_id:token"
         )
-    roles = choose_columns([column.split(":")[0] for column in columns], {}, archive.where(name))
-    typed = {column.split(":")[0]: column for column in columns}
-    types: dict[str, pa.DataType | None] = {
-        typed[column]: ID if role in ("user", "item") else pa.float64() for role, column in roles.items()
-    }
-    table = read_delimited(archive, name, "\t", types)
-    found = {role: table[typed[column]] for role, column in roles.items()}
-    place = Place(archive.where(name), first_row=2)
-    return make_rows("recbole", name, place, found, _recbole_items(archive, name))
+    typed = {column.split(":")[0]: column for column in names}
+    roles = {role: typed[plain] for role, plain in choose_columns(list(typed), {}, where).items()}
+    types = {role: ID if role in ("user", "item") else pa.float64() for role in roles}
+    return TextPlan("recbole", name, where, "\t", False, tuple(names), roles, types, start)
 
 
-def read_table(archive: Archive, name: str, columns: Mapping[str, str]) -> Rows:
-    """Read a CSV or Parquet file with named columns.
+def plan_table(archive: Archive, name: str, columns: Mapping[str, str]) -> TextPlan | ParquetPlan:
+    """Plan a CSV or Parquet file with named columns.
 
     Args:
         archive: the source.
         name: file in it.
         columns: column of each role; roles that are not named are guessed.
     """
-    if name.lower().endswith(".parquet"):
-        return _read_parquet(archive, name, columns)
     where = archive.where(name)
-    roles = choose_columns(header(archive, name, ","), columns, where)
-    types: dict[str, pa.DataType | None] = {
-        column: ID if role in ("user", "item") else None for role, column in roles.items()
-    }
-    table = read_delimited(archive, name, ",", types, quotes=True)
-    found = {role: table[column] for role, column in roles.items()}
-    return make_rows("csv", name, Place(where, first_row=2), found)
+    if name.lower().endswith(".parquet"):
+        with open_parquet(archive, name) as file:
+            roles = choose_columns(file.schema_arrow.names, columns, where)
+        return ParquetPlan("parquet", name, where, roles)
+    names, start = header(archive, name, ",")
+    roles = choose_columns(names, columns, where)
+    types = dict.fromkeys(("user", "item"), ID)
+    plan = TextPlan("csv", name, where, ",", True, tuple(names), roles, types, start)
+    with archive.open(name) as stream:
+        stream.read(start)
+        head = read_head(stream, plan)
+    for role, kinds, wanted in (
+        ("time", TIME_TYPES, "give unix seconds or ISO 8601 dates"),
+        ("rating", (pa.float64(),), "ratings must be numbers"),
+    ):
+        if role in roles:
+            kind = infer_type(head[roles[role]], kinds) if head.num_rows else kinds[0]
+            if kind is None:
+                example = head[roles[role]][0].as_py()
+                raise DataError(f"{where}: {role} has type string (first value {example!r}); {wanted}")
+            types[role] = kind
+    return replace(plan, types=types)
 
 
 def choose_columns(names: list[str], asked: Mapping[str, str], where: str) -> dict[str, str]:
@@ -127,41 +140,15 @@ def choose_columns(names: list[str], asked: Mapping[str, str], where: str) -> di
     return chosen
 
 
-LAYOUTS = (
-    Layout("grouplens-dat", ("ratings.dat",), read_dat),
-    Layout("grouplens-100k", ("u.data",), read_100k),
-    Layout("grouplens-csv", ("ratings.csv",), read_csv),
-    Layout("recbole", ("*.inter",), read_recbole),
-    Layout("table", ("*.csv", "*.parquet"), lambda archive, name: read_table(archive, name, {})),
-)
-"""In the order in which they are looked for."""
-
-
-def _read_grouplens(
-    archive: Archive, name: str, layout: str, delimiter: str, items: Catalogue | None
-) -> Rows:
-    """Read four columns without a header."""
-    table = read_delimited(archive, name, delimiter, dict(GROUPLENS_TYPES), names=list(GROUPLENS))
-    columns = {role: table[role] for role in ROLES}
-    return make_rows(layout, name, Place(archive.where(name), first_row=1), columns, items, integers=True)
-
-
-def _read_parquet(archive: Archive, name: str, columns: Mapping[str, str]) -> Rows:
-    """Read the chosen columns of one Parquet file."""
+def _plan_grouplens(archive: Archive, name: str, layout: str, delimiter: str) -> TextPlan:
+    """Plan four columns without a header."""
+    roles = {role: role for role in ROLES}
     where = archive.where(name)
-    try:
-        with archive.open(name) as stream, pq.ParquetFile(stream) as file:
-            roles = choose_columns(file.schema_arrow.names, columns, where)
-            table = file.read(list(roles.values()))
-    except (pa.ArrowException, OSError) as error:
-        message = str(error).splitlines()[0]
-        raise DataError(f"{where} is no complete Parquet file ({message}); write it again") from None
-    found = {role: table[column] for role, column in roles.items()}
-    return make_rows("parquet", name, Place(where, first_row=1), found)
+    return TextPlan(layout, name, where, delimiter, False, GROUPLENS, roles, dict(GROUPLENS_TYPES), 0)
 
 
 def _movies_dat(archive: Archive, ratings: str) -> Catalogue | None:
-    """Read `movies.dat`."""
+    """Read `movies.dat` (`::`; titles in Latin-1)."""
     name = archive.neighbour(ratings, "movies.dat")
     if name is None:
         return None
@@ -182,7 +169,7 @@ def _movies_csv(archive: Archive, ratings: str) -> Catalogue | None:
 
 
 def _u_item(archive: Archive, ratings: str) -> Catalogue | None:
-    """Read `u.item`, whose genre columns are named by `u.genre`."""
+    """Read `u.item` (`|`, Latin-1, a 0/1 column per genre), whose genres are named by `u.genre`."""
     name, genre_file = (archive.neighbour(ratings, other) for other in ("u.item", "u.genre"))
     if name is None or genre_file is None:
         return None
@@ -205,7 +192,7 @@ def _recbole_items(archive: Archive, ratings: str) -> Catalogue | None:
     name = archive.neighbour(ratings, PurePosixPath(ratings).with_suffix(".item").name)
     if name is None:
         return None
-    typed = {column.split(":")[0]: column for column in header(archive, name, "\t")}
+    typed = {column.split(":")[0]: column for column in header(archive, name, "\t")[0]}
 
     def pick(*wanted: str) -> str | None:
         return next((typed[column] for column in wanted if column in typed), None)
@@ -240,3 +227,17 @@ def _catalogue(item: pa.Array | pa.ChunkedArray, title: pa.ChunkedArray, genres:
     """Join chunks."""
     ids = item.combine_chunks() if isinstance(item, pa.ChunkedArray) else item
     return Catalogue(ids, title.combine_chunks(), genres)
+
+
+def _unknown(archive: Archive, ratings: str) -> None:
+    """Know nothing about items."""
+
+
+LAYOUTS = (
+    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat),
+    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item),
+    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv),
+    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items),
+    Layout("table", ("*.csv", "*.parquet"), lambda archive, name: plan_table(archive, name, {}), _unknown),
+)
+"""In the order in which they are looked for."""

@@ -1,17 +1,14 @@
-"""What every reader returns: rows in file order as NumPy arrays, with dense codes instead of ids."""
+"""What a source is once it is read: rows in file order as NumPy arrays, with dense codes instead of ids."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ss4rec.errors import DataError
-
-LATEST_S = 2**33
-"""Times from here on (year 2242) are refused: they are milliseconds or worse."""
+from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, bad_table, repeat_sentence, repeated
 
 
 @dataclass(frozen=True)
@@ -54,57 +51,45 @@ class Rows:
     """float32; all 1 if the source has no ratings."""
     catalogue: Catalogue | None
     """Titles and genres, if the source has them."""
+    bad: pa.Table = field(default_factory=BAD_SCHEMA.empty_table)
+    """Rows that were put aside (`checks.BAD_SCHEMA`)."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source, with those that were put aside."""
+        return len(self.times_R) + self.bad.num_rows
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a table comes from, for messages."""
-
-    file: str
-    """Path of the file."""
-    first_row: int
-    """Number of the first data row in the file: 1, or 2 below a header."""
-
-    def refuse(self, row: int, column: str, value: object, why: str) -> DataError:
-        """Return the error about data row `row` (from 0)."""
-        return DataError(f"{self.file}, row {row + self.first_row}: {column} is {value!r}, {why}")
-
-
-def make_rows(
+def join_blocks(
+    parts: Sequence[Parsed],
     layout: str,
     file: str,
-    place: Place,
-    columns: dict[str, pa.ChunkedArray],
-    catalogue: Catalogue | None = None,
+    catalogue: Catalogue | None,
+    first_row: int,
     *,
-    integers: bool = False,
+    repeats: bool,
 ) -> Rows:
-    """Check and convert the columns `user`, `item`, `time` and perhaps `rating`.
+    """Join the blocks of a source in their order.
 
     Args:
+        parts: at least one.
         layout: name of the layout.
         file: the file with the ratings, relative to the source.
-        place: the same for messages.
-        columns: Arrow columns as read.
         catalogue: titles and genres.
-        integers: whether ids must be whole numbers.
-
-    Raises:
-        DataError: naming the row and the value that cannot be used.
+        first_row: number of the first row as a person counts.
+        repeats: whether the same user, item and second may come twice.
     """
-    times_R = _seconds(columns["time"], place)
-    if not len(times_R):
-        raise DataError(f"{place.file} has no rows; give a file with ratings")
-    rating = columns.get("rating")
-    return Rows(
-        layout=layout,
-        file=file,
-        users=_encode(columns["user"], "user", place, integers),
-        items=_encode(columns["item"], "item", place, integers),
-        times_R=times_R,
-        ratings_R=np.ones(len(times_R), np.float32) if rating is None else _ratings(rating, place),
-        catalogue=catalogue,
+    firsts = np.cumsum([first_row, *(part.rows for part in parts)])
+    numbers_R = np.concatenate([part.numbers_R + first for part, first in zip(parts, firsts, strict=False)])
+    bad = pa.concat_tables(
+        [shift_rows(part.bad, int(first)) for part, first in zip(parts, firsts, strict=False)]
     )
+    users, items = (_encode([getattr(part, role) for part in parts]) for role in ("users", "items"))
+    times_R = np.concatenate([part.times_R for part in parts])
+    ratings_R = np.concatenate([part.ratings_R for part in parts])
+    rows = Rows(layout, file, users, items, times_R, ratings_R, catalogue, bad)
+    again = np.zeros(0, np.int64) if repeats else repeated(users.codes_R, items.codes_R, times_R)
+    return _without(rows, again, numbers_R) if len(again) else rows
 
 
 def plain_ids(values: pa.Array) -> pa.Array:
@@ -116,70 +101,40 @@ def plain_ids(values: pa.Array) -> pa.Array:
     return numbers if numbers.cast(pa.string()).equals(values) else values
 
 
-def _encode(column: pa.ChunkedArray, name: str, place: Place, integers: bool) -> Ids:
-    """Turn a column of integer, string or dictionary type into codes and distinct ids."""
-    if pa.types.is_integer(column.type):
-        column = column.cast(pa.int64())
-    elif not pa.types.is_dictionary(column.type):
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise DataError(f"{place.file}: {name} has type {column.type}; ids must be strings or integers")
-        column = column.cast(pa.string())
-    if column.null_count:
-        raise place.refuse(_first(column.is_null()), name, None, "every row needs one")
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = encoded.combine_chunks()
-    values = encoded.dictionary
-    if values.type != pa.int64():
-        values = plain_ids(values.cast(pa.string()))
-    if integers and values.type != pa.int64():
-        wrong = pc.invert(pc.match_substring_regex(values, r"^(0|-?[1-9]\d{0,17})$"))
-        row = _first(wrong.take(encoded.indices))
-        raise place.refuse(
-            row, name, encoded[row].as_py(), "ids of this layout are whole numbers; repair the row"
+def shift_rows(bad: pa.Table, first: int) -> pa.Table:
+    """Add `first` to the row numbers."""
+    rows = pa.array(bad["row"].to_numpy() + first, pa.int64())
+    return bad.set_column(0, "row", rows)
+
+
+def _encode(arrays: list[pa.Array]) -> Ids:
+    """Turn blocks of int64 or dictionaries of strings into codes and distinct ids."""
+    encoded = pa.chunked_array(arrays)
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    joined = encoded.combine_chunks()
+    values = joined.dictionary
+    return Ids(joined.indices.to_numpy(), values if values.type == pa.int64() else plain_ids(values))
+
+
+def _without(rows: Rows, again: np.ndarray, numbers_R: np.ndarray) -> Rows:
+    """Put the repeated rows `again` aside."""
+    user_ids, item_ids = (
+        column.values.take(pa.array(column.codes_R[again])).to_pylist() for column in (rows.users, rows.items)
+    )
+    aside = [
+        (int(number), "repeated", repeat_sentence(user, item, int(time_s)))
+        for number, user, item, time_s in zip(
+            numbers_R[again], user_ids, item_ids, rows.times_R[again], strict=True
         )
-    return Ids(encoded.indices.to_numpy(), values)
-
-
-def _seconds(column: pa.ChunkedArray, place: Place) -> np.ndarray:
-    """Turn numbers, timestamps (UTC if they have no zone) or dates into int64 unix seconds, rounding down."""
-    kind = column.type
-    if column.null_count and len(column):
-        raise place.refuse(_first(column.is_null()), "time", None, "every row needs one")
-    if pa.types.is_date(kind):
-        column = column.cast(pa.timestamp("s"))
-    elif pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("s", kind.tz), safe=False)
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-        example = column[0].as_py()
-        raise DataError(
-            f"{place.file}: time has type {kind} (first value {example!r}); give unix seconds or ISO 8601 dates"
-        )
-    whole = pc.floor(column) if pa.types.is_floating(kind) else column.cast(pa.int64())
-    times_R = whole.to_numpy()
-    for wrong_R, why in (
-        (~(times_R >= 0), "times are unix seconds from 1970 on; repair or remove the row"),
-        (times_R >= LATEST_S, "which is after the year 2242; are these milliseconds? Give seconds"),
-    ):
-        if wrong_R.any():
-            row = int(wrong_R.argmax())
-            raise place.refuse(row, "time", times_R[row].item(), why)
-    return times_R.astype(np.int64)
-
-
-def _ratings(column: pa.ChunkedArray, place: Place) -> np.ndarray:
-    """Turn a column of numbers into float32."""
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise DataError(f"{place.file}: rating has type {column.type}; ratings must be numbers")
-    ratings_R = column.cast(pa.float64()).to_numpy().astype(np.float32)
-    wrong_R = ~np.isfinite(ratings_R)
-    if wrong_R.any():
-        row = int(wrong_R.argmax())
-        raise place.refuse(
-            row, "rating", column[row].as_py(), "ratings are finite numbers; repair or remove the row"
-        )
-    return ratings_R
-
-
-def _first(mask: pa.Array | pa.ChunkedArray) -> int:
-    """Return the index of the first true value."""
-    return pc.index(mask, True).as_py()
+    ]
+    return Rows(
+        rows.layout,
+        rows.file,
+        Ids(np.delete(rows.users.codes_R, again), rows.users.values),
+        Ids(np.delete(rows.items.codes_R, again), rows.items.values),
+        np.delete(rows.times_R, again),
+        np.delete(rows.ratings_R, again),
+        rows.catalogue,
+        pa.concat_tables([rows.bad, bad_table(aside)]).sort_by("row"),
+    )

@@ -1,0 +1,36 @@
+"""`ss4rec data export`: a prepared folder for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.option("--data", required=True, metavar="DIR|URI", help="Prepared folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(["recbole"]),
+    default="recbole",
+    show_default=True,
+    help="Whose files.",
+)
+@click.option("--name", help="Name of the files; by default that of the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def export_command(data: str, out: Path, fmt: str, name: str | None, as_json: bool) -> None:
+    """Write a prepared folder as RecBole's .inter, .item and .user; `data prepare` reads them back."""
+    from ss4rec.data.recbole import export_recbole
+    from ss4rec.data.storage import to_path
+
+    lines = export_recbole(to_path(data), out, name)
+    if as_json:
+        click.echo(json.dumps({"folder": str(out), "format": fmt, "lines": lines}))
+        return
+    click.echo(
+        f"{out}: {lines['inter']:,} interactions of {lines['user']:,} users with {lines['item']:,} items\n"
+        f"RecBole: data_path: {out.parent}, dataset: {name or out.name}"
+    )

@@ -1,0 +1,86 @@
+"""Preparation on Ray: same bytes as in memory, results in order, and a killed driver's work is not lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import ray
+
+from ss4rec.data.etl.engine import prepare_in_tasks
+from ss4rec.data.prepare import prepare
+from ss4rec.data.ray_etl import ray_map
+from ss4rec.errors import DataError
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module", params=["by user", "shuffled"])
+def ratings(request, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{user},{item},4.0,{10**9 + int(rng.integers(0, 9999))}\n"
+        for user in range(1, 400)
+        for item in rng.choice(300, 60, replace=False)
+    ]
+    if request.param == "shuffled":
+        rng.shuffle(rows)
+    path = tmp_path_factory.mktemp("in") / "ratings.csv"
+    path.write_text("userId,movieId,rating,timestamp\n" + "".join(rows))
+    return path
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_same_bytes_after_a_kill(tmp_path, ratings):
+    options = {"rows_per_shard": 37, "block_bytes": 20_000}
+    prepare(ratings, tmp_path / "memory", rows_per_shard=37)
+    # The same job in a process of its own, slowed down, killed once some blocks stand.
+    code = (
+        "import sys, time; from pathlib import Path; from ss4rec.data.etl.engine import prepare_in_tasks\n"
+        "def slow(function, items):\n"
+        "    for item in items:\n"
+        "        time.sleep(0.05); yield function(item)\n"
+        f"prepare_in_tasks(Path({str(ratings)!r}), Path({str(tmp_path / 'ray')!r}), mapper=slow, **{options})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    work = tmp_path / ".ray.work"
+    deadline = time.monotonic() + 60
+    while not list(work.glob("*/*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "ray").exists()
+    told = []
+    prepare_in_tasks(ratings, tmp_path / "ray", mapper=ray_map, progress=told.append, **options)
+    assert told[0].startswith("going on")
+    assert content(tmp_path / "ray") == content(tmp_path / "memory")
+    assert not work.exists()
+
+
+def test_results_come_in_order_and_errors_as_they_are():
+    def late_first(number):
+        time.sleep(0.2 if number == 0 else 0)
+        return number * number
+
+    assert list(ray_map(late_first, iter(range(20)))) == [number * number for number in range(20)]
+
+    def refuse(number):
+        raise DataError(f"row {number}")
+
+    with pytest.raises(DataError, match=r"^row 3$"):
+        list(ray_map(refuse, [3]))

@@ -1,0 +1,85 @@
+"""Prepared folders as RecBole's files, and back."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from ss4rec.cli.export import export_command
+from ss4rec.data import shards
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.prepare import prepare
+from ss4rec.data.recbole import export_recbole
+from ss4rec.errors import DataError
+
+REAL = Path(os.environ.get("SS4REC_DATA", "../shared/data"))
+
+
+def assert_back_again(prepared, tmp_path):
+    """Export, prepare what was written, and compare all tables."""
+    export_recbole(prepared, tmp_path / "rb")
+    prepare(tmp_path / "rb", tmp_path / "back", k_core=0)
+    names = [record.name for record in Manifest.load(prepared).shards]
+    for name in [*names, shards.USERS_NAME]:
+        assert (prepared / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
+    before, after = shards.read_items(prepared), shards.read_items(tmp_path / "back")
+    for column in ("source_id", "title", "count"):
+        assert before[column].equals(after[column]), column
+    genres = [[genre.replace(" ", "_") for genre in row or []] for row in before["genres"].to_pylist()]
+    assert [row or [] for row in after["genres"].to_pylist()] == genres
+
+
+def test_there_and_back(tmp_path):
+    rows = [(user, item, 0.5 * (item % 9 + 1), ord(user) * item) for user in "abc" for item in range(1, 9)]
+    lines = "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in rows)
+    (tmp_path / "x.inter").write_text("user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + lines)
+    (tmp_path / "x.item").write_text(
+        'item_id:token\tmovie_title:token_seq\tgenre:token_seq\n1\t"Heat", The (1999)\tDrama War\n2\t\t\n'
+    )
+    prepare(tmp_path / "x.inter", tmp_path / "in", k_core=0, rows_per_shard=2)
+    export_recbole(tmp_path / "in", tmp_path / "rb")
+    prepare(tmp_path / "rb", tmp_path / "back", k_core=0, rows_per_shard=2)
+    for name in ("items.parquet", "users.parquet", "shards/part-00000.parquet", "shards/part-00001.parquet"):
+        assert (tmp_path / "in" / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
+    first = (tmp_path / "rb/rb.inter").read_text().splitlines()[:2]
+    assert first == ["user_id:token\titem_id:token\trating:float\ttimestamp:float", "a\t1\t1\t97"]
+
+
+def test_generated_ratings_come_back(prepared, tmp_path):
+    assert_back_again(prepared, tmp_path)
+
+
+def test_command_line(prepared, tmp_path):
+    arguments = ["--data", str(prepared), "--out", str(tmp_path / "rb"), "--name", "shop", "--json"]
+    result = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
+    manifest = Manifest.load(prepared)
+    assert json.loads(result.output)["lines"] == {
+        "inter": manifest.interactions,
+        "item": manifest.items,
+        "user": manifest.users,
+    }
+    assert {path.name for path in (tmp_path / "rb").iterdir()} == {"shop.inter", "shop.item", "shop.user"}
+    with pytest.raises(DataError, match="is taken"):
+        export_recbole(prepared, tmp_path / "rb")
+
+
+def test_an_id_that_the_format_cannot_hold_is_refused(tmp_path):
+    table = pa.table({"user": ["a\tb"] * 3, "item": [1, 2, 3], "time": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    prepare(tmp_path / "p.parquet", tmp_path / "in", k_core=0)
+    with pytest.raises(DataError, match="end at tabs"):
+        export_recbole(tmp_path / "in", tmp_path / "rb")
+    assert not (tmp_path / "rb").exists()
+
+
+@pytest.mark.realdata
+def test_a_real_archive_comes_back(tmp_path):
+    archive = REAL / "ml-latest-small.zip"
+    if not archive.exists():
+        pytest.skip(f"{archive} is not here")
+    prepare(archive, tmp_path / "in")
+    assert_back_again(tmp_path / "in", tmp_path)
