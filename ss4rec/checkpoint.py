@@ -257,7 +257,7 @@ def _merit(checkpoint: Checkpoint) -> tuple[float, int]:
 
 
 def prune(folder: Path, keep_last: int) -> None:
-    """Remove all checkpoints but the best one and the `keep_last` newest ones; damaged ones too, if a newer is whole."""
+    """Remove all checkpoints but the best one and the `keep_last` newest; damaged ones too, if a newer is whole."""
     everything = list(intact(folder))
     checkpoints = [found for found in everything if isinstance(found, Checkpoint)]
     if not checkpoints:

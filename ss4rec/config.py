@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -289,7 +290,7 @@ def _describe(item: Mapping[str, Any]) -> str:
         near = _nearest(dotted)
         hint = f'; did you mean "{near}"?' if near else "; see `ss4rec config --fields` for all names"
         return f"{dotted}: no such field{hint}"
-    return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {reprlib.repr(item['input'])}"
 
 
 def _nearest(dotted: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Reading what others may have written: JSON of bounded size and depth, and packed data that unpacks to a bounded size."""
+"""Reading what others may have written: JSON of bounded size and depth, packed data of bounded unpacked size."""
 
 from __future__ import annotations
 

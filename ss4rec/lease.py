@@ -65,7 +65,9 @@ def hold(
     path = run_dir / LEASE_FILE
     run_dir.mkdir(parents=True, exist_ok=True)
     _wait_for_death(path, expires_s, say)
-    mine = Holder(attempt=uuid.uuid4().hex[:12], machine=_machine(), pid=os.getpid(), born=_born(os.getpid()) or 0)
+    mine = Holder(
+        attempt=uuid.uuid4().hex[:12], machine=_machine(), pid=os.getpid(), born=_born(os.getpid()) or 0
+    )
     _write(path, mine)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, mine.attempt, beat_s, ended), name="lease", daemon=True)
@@ -133,7 +135,10 @@ def _wait_for_death(path: Path, expires_s: float, say: Callable[[str], None]) ->
         if first_seen is not None and touched != first_seen:
             raise _refusal(path, holder, f"it was alive {age_s:.0f} s ago")
         if not told:
-            say(f"{path.parent} was held by attempt {holder.attempt} on {_host(holder)} {age_s:.0f} s ago; waiting for a sign")
+            say(
+                f"{path.parent} was held by attempt {holder.attempt} on {_host(holder)} {age_s:.0f} s ago; "
+                "waiting for a sign of life"
+            )
             told = True
         first_seen = touched
         time.sleep(min(1.0, expires_s / 10))

@@ -257,7 +257,9 @@ def _require_size(saved: checkpoint.Checkpoint, config: RunConfig, record: RunRe
             f"configuration describe {expected} in {config.model.blocks} blocks; the folder is mixed up"
         )
     with torch.device("meta"):  # shapes without memory
-        wanted = {name: tuple(t.shape) for name, t in SS4Rec(config.model, record.num_items).state_dict().items()}
+        wanted = {
+            name: tuple(t.shape) for name, t in SS4Rec(config.model, record.num_items).state_dict().items()
+        }
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
         raise CheckpointError(

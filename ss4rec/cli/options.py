@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ss4rec.config import RunConfig, override
+from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
+from ss4rec.files import parse_json, read_json
 from ss4rec.presets import preset
 
 
@@ -79,10 +79,8 @@ def data_folder(path: Path) -> Path:
 
 
 def _from_file(path: Path) -> RunConfig:
-    from ss4rec.config import parse_config
-
     try:
-        return parse_config(json.loads(path.read_text()))
+        return parse_config(read_json(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--preset {path} cannot be read as JSON: {error}") from None
 
@@ -90,6 +88,6 @@ def _from_file(path: Path) -> RunConfig:
 def _value(text: str) -> Any:
     """Read a value as JSON; what is no JSON is a string."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text

@@ -192,7 +192,9 @@ class TrainLoop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update()
-        self.sums += torch.where(self.guard.last_bad, 0.0, totals)  # a step that was skipped trained on nothing
+        self.sums += torch.where(
+            self.guard.last_bad, 0.0, totals
+        )  # a step that was skipped trained on nothing
         self.recent.append((batch, self.global_step, loss_sum.detach()))
         self.status.count(packed.num_targets * world)
         self.step, self.global_step = batch.step + 1, self.global_step + 1
@@ -229,7 +231,9 @@ class TrainLoop:
         everyone = list(enumerate(self.workers.gather(mine)))
         bad = [(rank, users) for rank, (finite, users) in everyone if not finite]
         culprits = bad or [(rank, users) for rank, (_, users) in everyone]
-        names = (f"{f'worker {rank}: ' * (self.workers.world > 1)}first users {users}" for rank, users in culprits)
+        names = (
+            f"{f'worker {rank}: ' * (self.workers.world > 1)}first users {users}" for rank, users in culprits
+        )
         return f"epoch {batch.epoch + 1}, step {batch.step}, " + "; ".join(names)
 
     def _show_status(self, loss: float, norm: float, lr: float) -> None:

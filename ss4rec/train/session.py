@@ -16,6 +16,7 @@ from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.data.windows import Split
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.lease import Writer, hold
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
@@ -34,6 +35,8 @@ def train_worker(
     source: SequenceSource,
     parallel: Callable[[nn.Module], nn.Module] = lambda module: module,
     report: Callable[[dict[str, Any]], None] | None = None,
+    attempt: str | None = None,
+    notice: Callable[[], str] = lambda: "",
 ) -> Outcome:
     """Build model and loop for this worker and run it to its end.
 
@@ -45,7 +48,13 @@ def train_worker(
         source: this worker's batches.
         parallel: wraps the objective for data parallelism.
         report: see `TrainLoop`.
+        attempt: what `ss4rec.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
+        notice: see `TrainLoop`.
+
+    Raises:
+        LeaseError: if another attempt holds the run folder.
     """
+    allowed = Writer(run_dir, attempt).check if attempt and workers.leads else lambda: None
     set_up_torch(config, workers.device)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
@@ -63,6 +72,7 @@ def train_worker(
             device=device,
             workers=workers.world,
         )
+        _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
         say(_headline(record))
     loop = TrainLoop(
@@ -75,6 +85,8 @@ def train_worker(
         validate=Validation(model, source, workers, config.evaluation),
         report=report,
         identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
+        allowed=allowed,
+        notice=notice,
     )
     return loop.run()
 
@@ -86,12 +98,23 @@ def train_alone(
     device: torch.device,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
-    """Train in this process without Ray, as a Tune trial of one worker or a benchmark does."""
+    """Train in this process without Ray, as a Tune trial of one worker or a benchmark does.
+
+    Raises:
+        LeaseError: if another process trains in `run_dir`.
+    """
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    return train_worker(
-        config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, report=report
-    )
+    with hold(run_dir, say=say) as attempt:
+        return train_worker(
+            config,
+            data_dir,
+            run_dir,
+            workers=Workers(0, 1, device),
+            source=source,
+            report=report,
+            attempt=attempt,
+        )
 
 
 def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
@@ -112,6 +135,20 @@ def set_up_torch(config: RunConfig, device: torch.device) -> None:
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+
+
+def _say_versions(folder: RunFolder, record: RunRecord) -> None:
+    """Say which packages changed since the run was begun: results may then differ in the last digits or more."""
+    if not (folder.path / RECORD_FILE).exists():
+        return
+    before = folder.record().versions
+    changed = [
+        f"{name} {before.get(name)} -> {record.versions.get(name)}"
+        for name in sorted(before.keys() | record.versions.keys())
+        if before.get(name) != record.versions.get(name)
+    ]
+    if changed:
+        say(f"warning: this run was begun with other versions: {', '.join(changed)}")
 
 
 def _headline(record: RunRecord) -> str:

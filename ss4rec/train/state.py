@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
@@ -76,9 +75,11 @@ def optimizer_entries(
             if found is None or tuple(found.shape) != tuple(shape) or not found.is_floating_point():
                 what = "is missing" if found is None else f"is {found.dtype} {tuple(found.shape)}"
                 raise CheckpointError(
-                    f"checkpoint {saved.path}: {name} {what}, expected floats {tuple(shape)}; it belongs to another model"
+                    f"checkpoint {saved.path}: {name} {what}, expected floats {tuple(shape)}; it is another model's"
                 )
             if not bool(torch.isfinite(found).all()):
-                raise CheckpointError(f"checkpoint {saved.path}: {name} is not finite; use an earlier checkpoint")
+                raise CheckpointError(
+                    f"checkpoint {saved.path}: {name} is not finite; use an earlier checkpoint"
+                )
             entries.setdefault(index, {})[key] = found
     return entries
