@@ -394,7 +394,7 @@ class TrainLoop:
         self.epoch, self.step, self.global_step = state.epoch, state.step, state.global_step
         self.stopping = EarlyStopping.restore(state.stopping.model_dump(), self.config.train.patience)
         self.guard.count.fill_(state.bad_steps)
-        self.sums.copy_(torch.tensor(state.sums))
+        self.sums.copy_(torch.tensor(state.sums, dtype=torch.float64))
         self.elapsed_before_s = state.elapsed_s
 
     def _say(self, line: str) -> None:

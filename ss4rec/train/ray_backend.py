@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.train.v2._internal.execution.context import TrainRunContext
@@ -151,9 +152,12 @@ class FailureLine(UserCallback):
     def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:
         """Count the failure and say what follows from it."""
         self.failures += 1
-        rank, error = min(worker_exceptions.items())
+        # A worker that died is the cause; its peers' lost connections follow from it.
+        rank, error = min(
+            worker_exceptions.items(), key=lambda item: (not isinstance(item[1], RayActorError), item[0])
+        )
         what = redact(" ".join(str(error).split()))[:200]
-        line = f"failure {self.failures}: worker {rank} of {len(worker_exceptions)} failed: {what}; "
+        line = f"failure {self.failures}: worker {rank} failed: {what}; "
         if self.failure.exists():
             line += "not retried, a restart would repeat it"
         elif 0 <= self.max_failures < self.failures:
