@@ -35,11 +35,11 @@ def read_json(path: Path) -> Any:
         OSError: if it cannot be read.
         ValueError: if it is too large or `parse_json` refuses it.
     """
-    with path.open("rb") as file:
-        raw = file.read(MOST_JSON_BYTES + 1)
-    if len(raw) > MOST_JSON_BYTES:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise ValueError("it is no file")
+    if path.exists() and path.stat().st_size > MOST_JSON_BYTES:
         raise ValueError(f"it has more than {MOST_JSON_BYTES >> 20} MiB")
-    return parse_json(raw)
+    return parse_json(path.read_bytes())
 
 
 def refuse_bomb(where: str, packed_bytes: int, unpacked_bytes: int) -> None:

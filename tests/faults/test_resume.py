@@ -110,7 +110,7 @@ def elastic():
 def test_continue_with_fewer_workers(prepared, tmp_path):
     """Row 8: begun on one worker, continued on two, ended on one; within rounding of a run on one.
 
-    Seen to fail: with a loss that is the mean of each worker's mean (each worker then counts the same, whatever it got).
+    Seen to fail: with a loss that is the mean of each worker's mean (each then counts the same).
     """
     train(prepared, tmp_path / "whole", elastic())
     with pytest.MonkeyPatch.context() as patch:
