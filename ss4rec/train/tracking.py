@@ -71,6 +71,7 @@ def _start_wandb(folder: RunFolder, config: RunConfig) -> Any:
             f"warning: Weights & Biases does not answer ({redact(str(error))}); its run is kept in "
             f"{folder.path}/wandb, `wandb sync` sends it later"
         )
+        wandb.teardown()  # its service still holds the run's name for the attempt that failed
         return _init(wandb, folder, config, "offline")
 
 

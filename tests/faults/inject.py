@@ -14,7 +14,8 @@ class Fault:
 
     Args:
         kind: `kill` (SIGKILL to itself), `runtime` (RuntimeError, as of a lost device), `bug` (ValueError),
-            `nan` (its loss), `hang` (sleeps for ever).
+            `nan` (its loss), `hang` (waits for ever), `notice` (waits until Ray's preemption notice is there), `gate`
+            (waits until the file `go` is in the folder of flags).
         rank: the worker.
         step: the global step before which it happens.
     """
@@ -43,6 +44,10 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
 
         honest = TrainLoop._train_step
 
+        def wait_for(there: Callable) -> None:
+            while not there():
+                threading.Event().wait(0.1)
+
         def strike(loop: TrainLoop, kind: str) -> None:
             if kind == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -52,6 +57,10 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
                 raise ValueError("a bug (on purpose)")
             elif kind == "hang":
                 threading.Event().wait()
+            elif kind == "notice":
+                wait_for(loop.notice)
+            elif kind == "gate":
+                wait_for((Path(folder) / "go").exists)
             elif kind == "nan":
                 forward = loop.objective.forward
 
