@@ -30,6 +30,7 @@ from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
 from ss4rec.errors import ContractError
+from ss4rec.files import read_json
 from ss4rec.ray_cluster import cluster
 from ss4rec.runs import installed_versions
 
@@ -200,7 +201,12 @@ def _earlier(out: Path, key: dict) -> tuple[list[Row], Profile | None]:
     """
     if not (out / KEY_NAME).exists():
         raise ContractError(f"--since-last: {out} holds no earlier profile; run once without it")
-    before = json.loads((out / KEY_NAME).read_text(encoding="utf-8"))
+    try:
+        before = read_json(out / KEY_NAME)
+    except (OSError, ValueError) as error:
+        raise ContractError(
+            f"--since-last: {out / KEY_NAME} cannot be read ({error}); run without --since-last"
+        ) from None
     changed = [name for name in key if before.get(name) != key[name]]
     if changed:
         raise ContractError(

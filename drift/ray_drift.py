@@ -26,7 +26,7 @@ def count_items(shards: Sequence[Path], windows: list[Window], num_items: int) -
     """Count events by item and window; reads two columns of each shard, one shard a task."""
 
     def count(path: Path) -> ItemCounts:
-        return ItemCounts.of_shard(read_shard(path), windows, num_items)
+        return ItemCounts.of_shard(read_shard(path, num_items), windows, num_items)
 
     return _reduce([ray.remote(count).remote(path) for path in shards], ItemCounts.merge)
 

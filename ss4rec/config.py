@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -302,7 +303,7 @@ def _describe(item: Mapping[str, Any]) -> str:
         near = nearest_field(dotted)
         hint = f'; did you mean "{near}"?' if near else "; see `ss4rec config --fields` for all names"
         return f"{dotted}: no such field{hint}"
-    return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {reprlib.repr(item['input'])}"
 
 
 def nearest_field(dotted: str) -> str | None:

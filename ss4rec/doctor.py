@@ -87,7 +87,13 @@ def check_versions() -> Iterator[Check]:
     except PackageNotFoundError:
         yield Check("software", "ss4rec", "fail", "not installed", "pip install -c constraints.txt -e .")
         return
-    wanted = [item for item in map(Requirement, declared) if not item.marker or "dev" not in str(item.marker)]
+    items = [Requirement(text) for text in declared]
+    # Extras are for developers; of the extra `gpu` what is installed is compared.
+    wanted = [
+        item
+        for item in items
+        if item.name in OPTIONAL or item.marker is None or item.marker.evaluate({"extra": ""})
+    ]
     names = {item.name: item for item in wanted}
     for name in (*(name for name in names if name not in OPTIONAL), *OPTIONAL):
         yield _version_check(name, names.get(name))

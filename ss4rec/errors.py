@@ -43,6 +43,10 @@ class CheckpointError(SS4RecError):
     """A checkpoint is missing, torn, or belongs to another configuration."""
 
 
+class LeaseError(SS4RecError):
+    """Another attempt writes this run folder, or has taken it over."""
+
+
 class NonFiniteError(SS4RecError):
     """A loss or a gradient became NaN or infinite; training stopped before the update."""
 

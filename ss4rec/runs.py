@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+from torch import Tensor
 
 from ss4rec import checkpoint
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.errors import CheckpointError, ConfigError, DataError
+from ss4rec.files import flush, parse_json, read_json
 
 if TYPE_CHECKING:
     from ss4rec.data.manifest import Manifest
@@ -66,12 +71,12 @@ class RunRecord(BaseModel):
     """Checksum of the data's manifest."""
     cut_s: int | None = None
     """Last second that the data may hold, if it was cut in time; `ss4rec drift` checks its own cut against it."""
-    num_users: int
-    num_items: int
-    num_interactions: int
-    median_gap_s: float
+    num_users: PositiveInt
+    num_items: PositiveInt
+    num_interactions: PositiveInt
+    median_gap_s: FiniteFloat
     """Median gap between training events: stands in for the gap to a target whose time is not known."""
-    num_parameters: int
+    num_parameters: NonNegativeInt
     backends: dict[str, str]
     """The implementation that each part of the model used."""
     device: str
@@ -173,19 +178,26 @@ class RunFolder:
             )
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`; figures that are not finite are written as null, which JSON knows."""
+        plain = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
         with (self.path / METRICS_FILE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(plain) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read `metrics.jsonl`; a last line that a crash cut short is left out."""
         path = self.path / METRICS_FILE
         rows: list[dict[str, Any]] = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_bytes().splitlines() if path.exists() else []:
             try:
-                rows.append(json.loads(line))
+                row = parse_json(line)
             except ValueError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("global_step"), int):
+                break
+            rows.append(row)
         return rows
 
     def rewind_metrics(self, global_step: int) -> None:
@@ -199,23 +211,63 @@ def load_model(run_dir: Path, device: str = "cpu") -> tuple[SS4Rec, RunConfig]:
 
     Raises:
         DataError: if `run_dir` is no run folder.
-        CheckpointError: if no checkpoint is intact.
+        CheckpointError: if no checkpoint is intact or fits the run's configuration.
     """
     from ss4rec.model.ss4rec import SS4Rec
 
     folder = RunFolder.open(Path(run_dir))
     config, record = folder.config(), folder.record()
+    saved = checkpoint.best(folder.checkpoints)
+    _require_size(saved, config, record)
     model = SS4Rec(config.model, record.num_items)
-    load_weights(model, checkpoint.best(folder.checkpoints))
+    load_weights(model, saved)
     return model.to(device).eval(), config
 
 
 def load_weights(model: SS4Rec, saved: checkpoint.Checkpoint) -> None:
-    """Copy a checkpoint's weights into `model`; names and shapes must agree."""
+    """Copy a checkpoint's weights into `model`.
+
+    Raises:
+        CheckpointError: if names or shapes do not agree, or a weight is not finite.
+    """
+    load_tensors(model, saved.model_tensors(), saved.path)
+
+
+def load_tensors(model: SS4Rec, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy `tensors`, which come from the checkpoint `source`, into `model`; raises as `load_weights`."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(
+                f"checkpoint {source}: {name} is not finite numbers ({tensor.dtype}); use an earlier one"
+            )
     try:
-        model.load_state_dict(saved.model_tensors())
+        model.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise CheckpointError(f"checkpoint {saved.path} does not fit this model: {error}") from None
+        raise CheckpointError(f"checkpoint {source} does not fit this model: {error}") from None
+
+
+def _require_size(saved: checkpoint.Checkpoint, config: RunConfig, record: RunRecord) -> None:
+    """Refuse a configuration that would take more memory than the weights on disk, before it is taken.
+
+    Only those can be large that a file backs, so a folder from a stranger cannot make a model of 10^12 items.
+    """
+    from ss4rec.model.ss4rec import SS4Rec
+
+    found, expected = saved.model_shapes(), (record.num_items + 1, config.model.dim)
+    if found.get("embedding.weight") != expected or config.model.blocks > len(found):
+        raise CheckpointError(
+            f"checkpoint {saved.path} has item embeddings {found.get('embedding.weight')}, and the run's record and "
+            f"configuration describe {expected} in {config.model.blocks} blocks; the folder is mixed up"
+        )
+    with torch.device("meta"):  # shapes without memory
+        wanted = {
+            name: tuple(t.shape) for name, t in SS4Rec(config.model, record.num_items).state_dict().items()
+        }
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint {saved.path} does not fit this model: {', '.join(wrong[:5])} is missing or has another shape"
+        )
 
 
 def data_fingerprint(manifest: Manifest) -> str:
@@ -257,12 +309,13 @@ def git_commit() -> str | None:
 def _write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text)
+    flush(draft)
     draft.replace(path)
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 

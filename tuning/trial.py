@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,12 @@ def _epochs(settings: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     config, data_dir, run_dir = _unpack(settings)
     if not settings["gpu"]:
         torch.set_num_threads(config.resources.threads_per_worker)
-    loop = loop_alone(config, data_dir, run_dir, torch.device("cuda" if settings["gpu"] else "cpu"))
-    setup_s = time.monotonic() - began
-    for metrics in loop.epochs():
-        if not loop.ended:
-            yield _running(metrics) | {"setup_s": setup_s}
+    with loop_alone(config, data_dir, run_dir, torch.device("cuda" if settings["gpu"] else "cpu")) as loop:
+        setup_s = time.monotonic() - began
+        with closing(loop.epochs()) as epochs:
+            for metrics in epochs:
+                if not loop.ended:
+                    yield _running(metrics) | {"setup_s": setup_s}
     yield _finished(loop.outcome(), run_dir) | {"setup_s": setup_s}
 
 

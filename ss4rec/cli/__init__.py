@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ss4rec.errors import SS4RecError
+from ss4rec.secrets import redact
 
 VERBS = {
     "demo": (
@@ -90,7 +91,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
         result = command.main(args=None if args is None else list(args), standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except SS4RecError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(redact(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

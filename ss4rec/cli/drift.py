@@ -9,6 +9,7 @@ import click
 from pydantic import ValidationError
 
 from ss4rec.errors import ConfigError, UsageError
+from ss4rec.files import parse_json
 
 
 @click.command("drift")
@@ -87,7 +88,7 @@ def _config(assignments: tuple[str, ...]):
                 f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in window=year"
             )
         try:
-            raw[name] = json.loads(text)
+            raw[name] = parse_json(text)
         except ValueError:
             raw[name] = text
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
+from ss4rec.files import parse_json, read_json
 from ss4rec.presets import preset
 
 
@@ -100,7 +100,7 @@ def _named(name: str) -> RunConfig:
         return preset(name)
     path = Path(name.removeprefix("@"))
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--preset {name} cannot be read as JSON: {error}") from None
     return parse_config(raw.get("config", raw) if isinstance(raw, dict) else raw)
@@ -109,6 +109,6 @@ def _named(name: str) -> RunConfig:
 def _value(text: str) -> Any:
     """Read a value as JSON; what is no JSON is a string."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
 
 from ss4rec import submit
 from ss4rec.errors import UsageError
+from ss4rec.secrets import is_secret
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     "--address",
     help="Dashboard of the cluster, as http://HEAD:8265; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, local.",
 )
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of the job.")
+@click.option(
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Environment variable of the job; NAME alone takes its value from here, as keys and tokens must.",
+)
 @click.option("--no-wait", is_flag=True, help="Return when the job is accepted.")
 def submit_command(
     verb: str, options: tuple[str, ...], address: str | None, env: tuple[str, ...], no_wait: bool
@@ -66,9 +73,25 @@ def _watch(client: JobSubmissionClient, job_id: str) -> int:
 
 
 def _variables(env: tuple[str, ...]) -> dict[str, str]:
-    """Parse NAME=VALUE pairs."""
-    pairs = [text.partition("=") for text in env]
-    for name, equals, _ in pairs:
-        if not name or not equals:
-            raise UsageError(f"--env {name}: write NAME=VALUE")
-    return {name: value for name, _, value in pairs}
+    """Parse NAME=VALUE pairs, and names whose value is this process's own.
+
+    Raises:
+        UsageError: for a name that is not set here, and for a secret that every user of this machine could read in the
+            process list.
+    """
+    variables = {}
+    for text in env:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"--env {text}: write NAME=VALUE, or NAME to pass on its value")
+        if equals and is_secret(name):
+            raise UsageError(
+                f"--env {name}=...: a secret on the command line is in the process list and the shell's history; "
+                f"set {name} in this shell and write --env {name}"
+            )
+        if not equals and name not in os.environ:
+            raise UsageError(
+                f"--env {name}: {name} is not set in this shell; set it, or write --env {name}=VALUE"
+            )
+        variables[name] = value if equals else os.environ[name]
+    return variables

@@ -18,6 +18,12 @@ from ss4rec.cli.options import config_options, data_folder, resolve_config
 @click.option(
     "--address", help="Ray cluster; default: RAY_ADDRESS, a running local cluster, or a new local one."
 )
+@click.option(
+    "--skip-bad-steps",
+    type=click.IntRange(min=0),
+    help="Steps with a NaN or infinite loss or gradient that are left out before training stops "
+    "(train.skip_bad_steps); each is counted.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
     data: Path,
@@ -27,6 +33,7 @@ def train_command(
     storage: Path,
     name: str | None,
     address: str | None,
+    skip_bad_steps: int | None,
     as_json: bool,
 ) -> None:
     """Train a model on a prepared folder; the same --name continues a run.
@@ -34,6 +41,8 @@ def train_command(
     The run folder STORAGE/NAME holds the resolved configuration, the run record, metrics, checkpoints and the
     result on the test items.
     """
+    if skip_bad_steps is not None:
+        assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_config(preset_name, assignments, workers)
     folder = data_folder(data)
     from ss4rec.train.run import train

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from ss4rec.data.storage import AnyPath, write_whole
 from ss4rec.errors import DataError
+from ss4rec.files import read_json
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+"""Users and items are int32 in the tables."""
 
 
 class Record(BaseModel):
@@ -26,15 +29,15 @@ class FileRecord(Record):
 
     bytes: NonNegativeInt
     """Size in bytes."""
-    sha256: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the content, 64 hex digits."""
 
 
 class ShardRecord(FileRecord):
     """One shard of user sequences."""
 
-    name: str
-    """Path relative to the prepared folder, as in `shards/part-00000.parquet`."""
+    name: Annotated[str, Field(pattern=r"^shards/part-\d{5,9}\.parquet$")]
+    """Path relative to the prepared folder, as in `shards/part-00000.parquet`; no other form, so none can climb out."""
     rows: PositiveInt
     """Users in the shard."""
     events: PositiveInt
@@ -68,9 +71,9 @@ class Manifest(Record):
     """Version of the folder format."""
     name: str
     """Name of the data set."""
-    users: PositiveInt
+    users: Count
     """Users kept, U; their indices are 0..U-1."""
-    items: PositiveInt
+    items: Count
     """Items kept, I; their indices are 1..I, 0 is padding."""
     interactions: PositiveInt
     """Events kept, over all users."""
@@ -86,13 +89,13 @@ class Manifest(Record):
     """Gaps between consecutive training events of a user (all but the last two events)."""
     zero_gaps: NonNegativeInt
     """How many training gaps are 0 seconds."""
-    median_gap_s: float
+    median_gap_s: FiniteFloat
     """Median training gap in seconds; 0 if there is none."""
-    mean_length: float
+    mean_length: FiniteFloat
     """Mean events of a user."""
-    median_length: float
+    median_length: FiniteFloat
     """Median events of a user."""
-    p90_length: float
+    p90_length: FiniteFloat
     """90th percentile (linear) of the events of a user."""
     max_length: PositiveInt
     """Events of the longest user."""
@@ -104,7 +107,7 @@ class Manifest(Record):
     """Arrow type of every column, by table: `items`, `users`, `shards`."""
     shards: tuple[ShardRecord, ...]
     """The shards, in user order."""
-    files: dict[str, FileRecord]
+    files: dict[Annotated[str, Field(pattern=r"^(items|users|quarantine)\.parquet$")], FileRecord]
     """`items.parquet`, `users.parquet`, and `quarantine.parquet` if any row is in quarantine."""
 
     @classmethod
@@ -116,10 +119,10 @@ class Manifest(Record):
         """
         path = folder / MANIFEST_NAME
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(f"{folder} is no prepared folder: it has no {MANIFEST_NAME}; {_AGAIN}") from None
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{path} is not JSON ({error}); {_AGAIN}") from None
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if version != FORMAT_VERSION:
@@ -127,11 +130,27 @@ class Manifest(Record):
                 f"{path} has format version {version}, this program reads {FORMAT_VERSION}; {_AGAIN}"
             )
         try:
-            return cls.model_validate(raw)
+            manifest = cls.model_validate(raw)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise DataError(f"{path} is damaged: {field}: {first['msg']}; {_AGAIN}") from None
+        manifest._check_sums(path)
+        return manifest
+
+    def _check_sums(self, path: AnyPath) -> None:
+        """Refuse counts that contradict one another: memory is taken by them before any table is read."""
+        sums = {
+            "users": (self.users, sum(shard.rows for shard in self.shards)),
+            "interactions": (self.interactions, sum(shard.events for shard in self.shards)),
+            "tables": (2, len(self.files.keys() - {"quarantine.parquet"})),
+            "different shards": (len(self.shards), len({shard.name for shard in self.shards})),
+        }
+        for what, (said, found) in sums.items():
+            if said != found:
+                raise DataError(
+                    f"{path} is damaged: it says {said:,} {what}, its shards and files {found:,}; {_AGAIN}"
+                )
 
     def save(self, folder: AnyPath) -> None:
         """Write `manifest.json` into `folder`."""
@@ -189,7 +208,13 @@ _AGAIN = "copy the folder again or run `ss4rec data prepare` again"
 
 
 def _check_size(path: AnyPath, record: FileRecord) -> None:
-    """Refuse a missing file and one of another size."""
+    """Refuse a missing file, one of another size, and a link, which may lead anywhere."""
+    if isinstance(path, Path) and (
+        path.is_symlink() or (path.parent.is_symlink() and path.parent.name == "shards")
+    ):
+        raise DataError(
+            f"{path} is a symbolic link; a prepared folder holds files only: copy the file to its place"
+        )
     if not path.is_file():
         raise DataError(f"{path} is missing although {MANIFEST_NAME} lists it; {_AGAIN}")
     found = path.stat().st_size

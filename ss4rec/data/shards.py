@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.manifest import ShardRecord, file_record
+from ss4rec.data.sources.checks import LATEST_S
 from ss4rec.data.storage import AnyPath, write_whole
 from ss4rec.errors import DataError
+from ss4rec.files import refuse_bomb
 
+_AGAIN = "copy the folder again or run `ss4rec data prepare` again"
 SHARDS_FOLDER = "shards"
 ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
@@ -123,14 +126,18 @@ def write_table(table: pa.Table, path: AnyPath) -> None:
     write_whole(path, sink.getvalue())
 
 
-def read_shard(path: AnyPath) -> pa.Table:
+def read_shard(path: AnyPath, num_items: int | None = None) -> pa.Table:
     """Read one shard: a row a user, columns as in `SHARD_SCHEMA`.
 
+    Args:
+        path: the file.
+        num_items: largest item index that the folder knows, if the caller indexes a table by items.
+
     Raises:
-        DataError: naming the file, if it is missing, truncated, or has other columns.
+        DataError: naming the file, if it is missing, truncated, has other columns, or values out of range.
     """
-    table = _read_parquet(path)
-    _check_schema(path, table.schema, SHARD_SCHEMA)
+    table = _read_parquet(path, lambda schema: SHARD_SCHEMA)
+    _check_events(path, table, num_items)
     return table
 
 
@@ -154,26 +161,69 @@ def read_users(folder: AnyPath) -> pa.Table:
 
 def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:
     """Read a table that has `source_id` of one of the two id types."""
-    table = _read_parquet(path)
-    has_strings = "source_id" in table.column_names and table.schema.field("source_id").type == pa.string()
-    _check_schema(path, table.schema, schema_for(pa.string() if has_strings else pa.int64()))
+
+    def expected(found: pa.Schema) -> pa.Schema:
+        has_strings = "source_id" in found.names and found.field("source_id").type == pa.string()
+        return schema_for(pa.string() if has_strings else pa.int64())
+
+    table = _read_parquet(path, expected)
+    for name in set(table.column_names) - {"title", "genres"}:
+        if table[name].null_count:
+            raise DataError(f"{path}: column {name} has empty values; {_AGAIN}")
     return table
 
 
-def _read_parquet(path: AnyPath) -> pa.Table:
-    """Read one Parquet file; Arrow's own messages do not name it."""
+def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema]) -> pa.Table:
+    """Read one Parquet file after a look at its footer; Arrow's own messages do not name it.
+
+    Columns are compared first, so no extension type (Ray's unpickles) is ever turned into values.
+    """
     try:
         with pq.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
-            return file.read()
+            _check_schema(path, file.schema_arrow, expected(file.schema_arrow))
+            refuse_bomb(str(path), path.stat().st_size, unpacked_bytes(file.metadata))
+            table = file.read()
+            table.validate(full=True)
+            return table
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing; copy the folder again or run `ss4rec data prepare` again"
         ) from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path} cannot be read, it is truncated or damaged ({str(error).splitlines()[0]}); "
-            "copy the folder again or run `ss4rec data prepare` again"
+            f"{path} cannot be read, it is truncated or damaged ({str(error).splitlines()[0]}); {_AGAIN}"
         ) from None
+
+
+def unpacked_bytes(metadata: pq.FileMetaData) -> int:
+    """Return the least bytes that a Parquet file takes in memory: 4 for each value, or what its pages say if more."""
+    values = pages = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        columns = [row_group.column(number) for number in range(row_group.num_columns)]
+        values += sum(column.num_values for column in columns)
+        pages += sum(column.total_uncompressed_size for column in columns)
+    return max(4 * values, pages)
+
+
+def _check_events(path: AnyPath, table: pa.Table, num_items: int | None) -> None:
+    """Refuse lists that do not belong together and events that no index or gap can hold."""
+    lists = {name: table[name].combine_chunks() for name in ("items", "timestamps", "ratings")}
+    offsets = {name: column.offsets.to_numpy() for name, column in lists.items()}
+    values = {name: column.flatten() for name, column in lists.items()}
+    for name, column in {"user": table["user"], **lists, **values}.items():
+        if column.null_count:
+            raise DataError(f"{path}: column {name} has empty values; {_AGAIN}")
+    lengths = {name: np.diff(offset) for name, offset in offsets.items()}
+    if any(not np.array_equal(lengths[name], lengths["items"]) for name in ("timestamps", "ratings")):
+        raise DataError(f"{path}: a user has lists of different lengths; {_AGAIN}")
+    for name, least, most in (("items", 1, num_items), ("timestamps", 0, LATEST_S - 1)):
+        found = values[name].to_numpy()
+        low, high = (found.min(), found.max()) if len(found) else (least, least)
+        if low < least or (most is not None and high > most):
+            raise DataError(
+                f"{path}: column {name} holds {low if low < least else high}, allowed is {least} to {most}; {_AGAIN}"
+            )
 
 
 def _check_schema(path: AnyPath, found: pa.Schema, expected: pa.Schema) -> None:

@@ -21,6 +21,7 @@ from ss4rec.data.order import EpochOrder, Group
 from ss4rec.data.shards import read_shard, read_users
 from ss4rec.data.storage import AnyPath, to_path
 from ss4rec.data.windows import Split, eval_sequences, num_train_windows, train_windows
+from ss4rec.errors import DataError
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
@@ -40,6 +41,7 @@ class ShardReader:
         order: which windows come when.
         rank: this worker.
         world: number of workers.
+        num_items: largest item index.
         keep: keep every shard's windows in memory once they are made.
     """
 
@@ -48,6 +50,7 @@ class ShardReader:
     order: EpochOrder
     rank: int
     world: int
+    num_items: int
     keep: bool = False
     kept: dict[int, pa.Table] = field(default_factory=dict, repr=False)
 
@@ -57,7 +60,7 @@ class ShardReader:
             return self.kept[shard]
         data = self.data
         table = train_windows(
-            read_shard(self.paths[shard]),
+            read_shard(self.paths[shard], self.num_items),
             max_len=data.max_len,
             overlap=data.overlap,
             target_time=data.target_time,
@@ -75,7 +78,7 @@ class ShardReader:
     def eval_rows(self, work: tuple[int, Split]) -> pa.Table:
         """Return the evaluation sequences of this worker's users in a shard: those with user % world == rank."""
         shard, split = work
-        table = read_shard(self.paths[shard])
+        table = read_shard(self.paths[shard], self.num_items)
         mine = table["user"].to_numpy() % self.world == self.rank
         return eval_sequences(
             table.filter(pa.array(mine)),
@@ -112,8 +115,10 @@ class SequenceSource(ABC):
         world: int = 1,
     ) -> None:
         folder = to_path(folder).absolute()
-        paths = tuple(Manifest.load(folder).shard_paths(folder))
+        manifest = Manifest.load(folder)
+        paths = tuple(manifest.shard_paths(folder))
         users = read_users(folder)
+        _check_users(folder, users, manifest)
         self.num_users = users.num_rows
         windows_U = num_train_windows(users["count"].to_numpy(), data.max_len, data.overlap)
         repeats = data.max_len / (data.max_len - data.overlap)
@@ -123,7 +128,7 @@ class SequenceSource(ABC):
         order = EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
         order.check_world(world)
         self.order = order
-        self.reader = ShardReader(paths, data, order, rank, world)
+        self.reader = ShardReader(paths, data, order, rank, world, manifest.items)
 
     @abstractmethod
     def _map(
@@ -196,6 +201,26 @@ class LocalSource(SequenceSource):
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
         yield from map(function, items)
+
+
+def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:
+    """Refuse a table of users that contradicts the manifest: sizes of arrays are taken from it.
+
+    Raises:
+        DataError: naming the first contradiction.
+    """
+    shard_U, count_U = users["shard"].to_numpy(), users["count"].to_numpy().astype(np.int64)
+    rows = np.array([shard.rows for shard in manifest.shards])
+    if users.num_rows != manifest.users or not np.array_equal(shard_U, np.repeat(np.arange(len(rows)), rows)):
+        problem = f"{users.num_rows:,} users in {len(rows)} shards"
+    elif count_U.min() < 1 or count_U.sum() != manifest.interactions:
+        problem = f"{count_U.sum():,} events, of one user {count_U.min():,}"
+    else:
+        return
+    raise DataError(
+        f"{folder}: users.parquet has {problem}, which is not what manifest.json says; copy the folder again or run "
+        "`ss4rec data prepare` again"
+    )
 
 
 def rebatch(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:

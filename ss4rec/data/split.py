@@ -27,6 +27,7 @@ from ss4rec.data.shards import read_items, read_shard, read_users, write_table
 from ss4rec.data.sources.rows import Catalogue, Ids, Rows
 from ss4rec.data.windows import ragged
 from ss4rec.errors import DataError, UsageError
+from ss4rec.files import read_json
 
 PAST, TIMELINE, RECORD_NAME, PAST_EVENTS_NAME = "past", "timeline", "split.json", "past_events.parquet"
 DAY_S = 86_400
@@ -56,8 +57,8 @@ class SplitRecord(BaseModel):
             DataError: if there is none.
         """
         try:
-            return cls.model_validate_json((folder / RECORD_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+            return cls.model_validate(read_json(folder / RECORD_NAME))
+        except (OSError, ValueError, ValidationError) as error:
             raise DataError(
                 f"{folder} was not written by `ss4rec data split` ({str(error).splitlines()[0]}); run it first"
             ) from None
@@ -136,7 +137,7 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
 def _rows(data: Path, manifest: Manifest) -> Rows:
     """Read a prepared folder back into rows, in its own order."""
     items, users = read_items(data), read_users(data)
-    parts = [read_shard(path) for path in manifest.shard_paths(data)]
+    parts = [read_shard(path, manifest.items) for path in manifest.shard_paths(data)]
     lists = {name: [ragged(part[name])[0] for part in parts] for name in ("items", "timestamps", "ratings")}
     catalogue = Catalogue(*(items[name].combine_chunks() for name in ("source_id", "title", "genres")))
     return Rows(

@@ -41,7 +41,7 @@ class TrainingEvents:
         Raises:
             DataError: if a shard is missing or damaged.
         """
-        parts = [_training_part(path) for path in shards]
+        parts = [_training_part(path, num_items) for path in shards]
         items_E = np.concatenate([items for items, _ in parts])
         times_E = np.concatenate([times for _, times in parts])
         order_E = np.argsort(times_E, kind="stable")
@@ -106,9 +106,9 @@ class RecentlyPopular:
         return np.bincount(self.events.items_E[start:stop], minlength=self.events.num_items + 1)
 
 
-def _training_part(path: AnyPath) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def _training_part(path: AnyPath, num_items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return items and times of a shard's events without the last two of each user."""
-    shard = read_shard(path)
+    shard = read_shard(path, num_items)
     items_E, offsets_U1 = ragged(shard["items"])
     times_E, _ = ragged(shard["timestamps"])
     ends_E = np.repeat(offsets_U1[1:], np.diff(offsets_U1))

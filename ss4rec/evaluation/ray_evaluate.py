@@ -83,17 +83,21 @@ def evaluate_baselines(
 class _Ranker:
     """One actor: holds scorers and turns the paths of shards into rows of ranks."""
 
-    def __init__(self, make_scorers: MakeScorers, config: RunConfig, split: Split) -> None:
+    def __init__(self, make_scorers: MakeScorers, config: RunConfig, split: Split, num_items: int) -> None:
         self.scorers = make_scorers()
         self.config = config
         self.split = split
+        self.num_items = num_items
 
     def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
         data, parts = self.config.data, []
         for path in shards["path"]:
             sequences = eval_sequences(
-                read_shard(Path(path)), split=self.split, max_len=data.max_len, target_time=data.target_time
+                read_shard(Path(path), self.num_items),
+                split=self.split,
+                max_len=data.max_len,
+                target_time=data.target_time,
             )
             for name, scorer in self.scorers.items():
                 ranks = rank_users(scorer, self._batches(sequences))
@@ -123,7 +127,7 @@ def _evaluate(
     paths = [{"path": str(path.absolute())} for path in manifest.shard_paths(data_dir)]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, split),
+        fn_constructor_args=(make_scorers, config, split, manifest.items),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,

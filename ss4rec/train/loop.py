@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,14 @@ from ss4rec.config import RunConfig
 from ss4rec.data.source import SequenceSource
 from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.model.ss4rec import SS4Rec
-from ss4rec.runs import RunFolder, load_weights
+from ss4rec.runs import RunFolder, load_tensors, load_weights
 from ss4rec.train.optim import FiniteGuard, WeightAverage, gradient_norm, lr_share, make_optimizer
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
+from ss4rec.train.state import LoopState, optimizer_entries
 from ss4rec.train.status import StatusLine, duration, say
 from ss4rec.train.stopping import EarlyStopping
 from ss4rec.train.tracking import Tracker
+from ss4rec.train.watchdog import Watchdog
 from ss4rec.train.workers import Workers
 
 SCORE = "ndcg@10"
@@ -73,6 +76,8 @@ class TrainLoop:
         validate: returns validation metrics, equal on all workers.
         report: called by all workers after an epoch with its metrics, at most every `train.report_every_s`.
         identity: facts stored in each checkpoint and compared on resume.
+        allowed: called before a checkpoint appears; raises if another process writes this run now.
+        notice: returns why this machine is about to go, or an empty string; a checkpoint is written then at once.
     """
 
     def __init__(
@@ -87,10 +92,14 @@ class TrainLoop:
         validate: Callable[[], dict[str, float]],
         report: Callable[[dict[str, Any]], None] | None = None,
         identity: dict[str, str] | None = None,
+        allowed: Callable[[], None] = lambda: None,
+        notice: Callable[[], str] = lambda: "",
     ) -> None:
         self.config, self.model, self.objective, self.source = config, model, objective, source
         self.workers, self.folder, self.validate, self.report = workers, folder, validate, report
-        self.identity = identity or {}
+        self.identity, self.allowed, self.notice = identity or {}, allowed, notice
+        self.noticed = ""
+        self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
         self.parameters = list(model.parameters())
         self.optimizer = make_optimizer(model, config.optim)
         self.guard = FiniteGuard(self.optimizer, workers.device, config.train.skip_bad_steps)
@@ -101,7 +110,8 @@ class TrainLoop:
         self.elapsed_before_s = 0.0
         self.sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
         """Loss and targets of the epoch so far, over all workers."""
-        self.recent: deque[tuple[int, int, int, Tensor]] = deque(maxlen=2 * _LOOK_EVERY)
+        self.recent: deque[tuple[DeviceBatch, int, Tensor]] = deque(maxlen=2 * _LOOK_EVERY)
+        """Batch, global step and this worker's own loss of the last steps."""
         self.ended = ""
         """Why training ended, in words; empty while it goes on."""
         self._report_due = False
@@ -119,7 +129,7 @@ class TrainLoop:
                 self.reported_at = time.monotonic()
         return self.outcome()
 
-    def epochs(self) -> Iterator[dict[str, Any]]:
+    def epochs(self) -> Generator[dict[str, Any], None, None]:
         """Train from the last intact checkpoint (or the start) to the end; give each epoch's metrics as it is done.
 
         A caller that stops iterating ends the training there, in order: `close()` the iterator. `ended` in the
@@ -136,6 +146,7 @@ class TrainLoop:
             if not self.ended:
                 yield from self._train()
         finally:
+            self.watchdog.close()
             if self.tracker:
                 self.tracker.close()
         self._say(f"training ended: {self.ended}; {self.epoch} epochs in {duration(self.elapsed_s)}")
@@ -170,17 +181,23 @@ class TrainLoop:
                     if self.ended:
                         return
                     self._begin_epoch()
-                elif (
-                    self.workers.leads
-                    and time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
-                ):
+                elif self.workers.leads and self._save_is_due():
                     self._save(score=None)
 
     def _begin_epoch(self) -> None:
         """Start the clock of an epoch (of what is left of it, after a restart)."""
         self.epoch_began, self.targets_before = time.monotonic(), float(self.sums[1])
 
+    def _save_is_due(self) -> bool:
+        """Whether a checkpoint between epochs is due: by the clock, or once when the machine is about to go."""
+        if not self.noticed and (reason := self.notice()):
+            self.noticed = reason
+            self._say(f"notice: {reason}; writing a checkpoint of step {self.global_step} now")
+            return True
+        return time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
+
     def _train_step(self, batch: DeviceBatch) -> None:
+        self.watchdog.feed()
         train, world, packed = self.config.train, self.workers.world, batch.packed
         seed_step(train.seed, self.global_step, self.workers.rank)
         lr = self._set_lr()
@@ -200,8 +217,10 @@ class TrainLoop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update()
-        self.sums += totals
-        self.recent.append((self.global_step, batch.epoch, batch.step, packed.users_S))
+        self.sums += torch.where(
+            self.guard.last_bad, 0.0, totals
+        )  # a step that was skipped trained on nothing
+        self.recent.append((batch, self.global_step, loss_sum.detach()))
         self.status.count(packed.num_targets * world)
         self.step, self.global_step = batch.step + 1, self.global_step + 1
         if self.workers.device.type == "cpu" or self.global_step % _LOOK_EVERY == 0:
@@ -217,20 +236,30 @@ class TrainLoop:
         return lr
 
     def _check_finite(self) -> None:
+        """Raise on all workers together if more steps were bad than may be skipped; all workers call it."""
         first = self.guard.first_bad_step
         if first is None:
             return
-        place = next((row for row in self.recent if row[0] == first), None)
-        where = (
-            f"epoch {place[1] + 1}, step {place[2]}, first users {place[3][:5].tolist()}"
-            if place
-            else f"step {first}"
-        )
         raise NonFiniteError(
-            f"loss or gradient is not finite at global step {first} ({where}); the update was not made and the "
-            f"last checkpoint is good. Lower optim.lr (now {self.config.optim.lr}) or set optim.clip_norm, or pass "
-            "--set train.skip_bad_steps=N to skip such batches"
+            f"loss or gradient is not finite at global step {first} ({self._blame(first)}); the update was not made "
+            f"and the last checkpoint is good. Lower optim.lr (now {self.config.optim.lr}) or set optim.clip_norm, or "
+            "pass --skip-bad-steps N to skip such batches"
         )
+
+    def _blame(self, global_step: int) -> str:
+        """Name epoch, step and the users of the workers whose own loss is not finite (of all if none is)."""
+        place = next((row for row in self.recent if row[1] == global_step), None)
+        if place is None:
+            return f"step {global_step}"
+        batch, _, loss = place
+        mine = (bool(torch.isfinite(loss)), batch.packed.users_S[:5].tolist())
+        everyone = list(enumerate(self.workers.gather(mine)))
+        bad = [(rank, users) for rank, (finite, users) in everyone if not finite]
+        culprits = bad or [(rank, users) for rank, (_, users) in everyone]
+        names = (
+            f"{f'worker {rank}: ' * (self.workers.world > 1)}first users {users}" for rank, users in culprits
+        )
+        return f"epoch {batch.epoch + 1}, step {batch.step}, " + "; ".join(names)
 
     def _show_status(self, loss: float, norm: float, lr: float) -> None:
         figures = self.status.show(
@@ -252,8 +281,12 @@ class TrainLoop:
         loss_sum, targets = self.sums.tolist()
         rate = (targets - self.targets_before) / max(time.monotonic() - self.epoch_began, 1e-9)
         self.sums.zero_()
+        self.watchdog.feed()
         self.epoch, self.step = self.epoch + 1, 0
-        metrics: dict[str, Any] = {"train_loss": loss_sum / targets, "events_per_s": round(rate, 1)}
+        metrics: dict[str, Any] = {
+            "train_loss": loss_sum / targets if targets else None,
+            "events_per_s": round(rate, 1),
+        }
         due = self.epoch % self.config.train.validate_every == 0 or self.epoch == self.config.train.epochs
         is_best = False
         if due:
@@ -304,7 +337,8 @@ class TrainLoop:
 
     def _save(self, score: float | None) -> None:
         """Write a checkpoint of this moment (leading worker only) and prune old ones."""
-        self._check_finite()
+        if self.guard.first_bad_step is not None:
+            return  # training ends at the next look, on all workers together; the checkpoint before is the good one
         training = {
             f"optimizer.{index}.{name}": tensor
             for index, entry in self.optimizer.state_dict()["state"].items()
@@ -325,7 +359,11 @@ class TrainLoop:
             **self.identity,
         }
         checkpoint.save(
-            self.folder.checkpoints, model=self.model.state_dict(), training=training, state=state
+            self.folder.checkpoints,
+            model=self.model.state_dict(),
+            training=training,
+            state=state,
+            allowed=self.allowed,
         )
         if self.average:
             self.average.swap()
@@ -334,14 +372,10 @@ class TrainLoop:
 
     def _resume(self) -> None:
         """Continue from the newest intact checkpoint, if there is one."""
-        found, problems = checkpoint.last(self.folder.checkpoints)
-        path = self.workers.from_leader(found.path if found else None)
-        if self.workers.leads:
-            for problem in problems:
-                self._say(f"warning: {problem}; using the checkpoint before it")
+        path = self.workers.from_leader(self._newest() if self.workers.leads else None)
+        if isinstance(path, CheckpointError):
+            raise path
         if path is None:
-            if self.workers.leads:
-                self.folder.rewind_metrics(-1)
             return
         saved = checkpoint.read(path)
         for name, expected in self.identity.items():
@@ -355,24 +389,44 @@ class TrainLoop:
             self.folder.rewind_metrics(saved.global_step)
             self._say(f"continuing {self.folder.path.name} at epoch {self.epoch + 1}, step {self.step}")
 
+    def _newest(self) -> Path | CheckpointError | None:
+        """Return the newest intact checkpoint's path, None for a run without any, or why none can be used."""
+        if self.folder.checkpoints.is_dir():
+            checkpoint.sweep(self.folder.checkpoints)
+        found, problems = checkpoint.last(self.folder.checkpoints)
+        if found is not None:
+            for problem in problems:
+                self._say(f"warning: {problem}; using the one before it, {found.path.name}")
+            return found.path
+        if problems:
+            return CheckpointError(
+                "no checkpoint of this run is intact, so it cannot continue:\n  "
+                + "\n  ".join(problems)
+                + f"\nPut a good copy back, or remove {self.folder.checkpoints} to start anew"
+            )
+        if rows := self.folder.metrics():
+            self._say(
+                f"warning: {self.folder.path.name} was at step {rows[-1]['global_step']} and has no checkpoint; "
+                "training starts anew"
+            )
+        self.folder.rewind_metrics(-1)
+        return None
+
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        state, tensors = saved.state, saved.training_tensors()
+        state = LoopState.of(saved, epochs=self.config.train.epochs, steps_per_epoch=self.steps_per_epoch)
+        tensors = saved.training_tensors()
+        entries = optimizer_entries(saved, tensors, self.optimizer)
         load_weights(self.model, saved)
         if self.average:
             self.average.swap()  # the file's weights are the average
             raw = {name.removeprefix("raw."): t for name, t in tensors.items() if name.startswith("raw.")}
-            self.model.load_state_dict(raw)
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                entries.setdefault(int(index), {})[key] = tensor
+            load_tensors(self.model, raw, saved.path)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
-        self.epoch, self.step, self.global_step = state["epoch"], state["step"], state["global_step"]
-        self.stopping = EarlyStopping.restore(state["stopping"], self.config.train.patience)
-        self.guard.count.fill_(state["bad_steps"])
-        self.sums.copy_(torch.tensor(state["sums"]))
-        self.elapsed_before_s = state["elapsed_s"]
+        self.epoch, self.step, self.global_step = state.epoch, state.step, state.global_step
+        self.stopping = EarlyStopping.restore(state.stopping.model_dump(), self.config.train.patience)
+        self.guard.count.fill_(state.bad_steps)
+        self.sums.copy_(torch.tensor(state.sums, dtype=torch.float64))
+        self.elapsed_before_s = state.elapsed_s
 
     def _say(self, line: str) -> None:
         if self.workers.leads:

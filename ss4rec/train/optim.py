@@ -80,6 +80,8 @@ class FiniteGuard:
         self.allowed = allowed
         self.count = torch.zeros((), dtype=torch.int64, device=device)
         self.first = torch.full((), -1, dtype=torch.int64, device=device)
+        self.last_bad = torch.zeros((), dtype=torch.bool, device=device)
+        """Whether the last step was bad, on the device."""
 
     def step(self, loss: Tensor, grad_norm: Tensor, global_step: int) -> None:
         """Update the weights unless `loss` or `grad_norm` (the same on all workers) is not finite."""
@@ -89,6 +91,7 @@ class FiniteGuard:
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.found_inf = (bad | (self.first >= 0)).to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.step()
+        self.last_bad = bad
 
     @property
     def bad_steps(self) -> int:

@@ -7,7 +7,6 @@ continue from the newest intact checkpoint of the run.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -19,20 +18,25 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
 
 from ss4rec import errors
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.ray_source import RaySource
 from ss4rec.data.source import LocalSource, SequenceSource
+from ss4rec.files import read_json
+from ss4rec.lease import hold
 from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
-from ss4rec.runs import RunFolder, write_json
+from ss4rec.runs import write_json
+from ss4rec.secrets import redact
 from ss4rec.train.session import worker_loop
+from ss4rec.train.status import say
 from ss4rec.train.workers import Workers
-
-FAILURE_FILE = "failure.json"
 
 
 def fit(
@@ -53,10 +57,25 @@ def fit(
 
     Raises:
         SS4RecError: what a worker raised, unchanged; a user's error is not retried.
+        LeaseError: if another attempt trains in `run_dir`.
     """
-    folder = RunFolder(run_dir)
-    (run_dir / FAILURE_FILE).unlink(missing_ok=True)
-    scratch = run_dir / ".ray"
+    with hold(run_dir, say=say) as attempt:
+        return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
+
+
+def _fit(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    placement: Placement,
+    attempt: str,
+    callbacks: Sequence[UserCallback],
+) -> dict[str, Any]:
+    """Fit as the one attempt that holds the run folder."""
+    for left in run_dir.glob("failure-*.json"):  # of attempts whose driver was killed
+        left.unlink()
+    scratch, failure = run_dir / ".ray", run_dir / f"failure-{attempt}.json"
+    shutil.rmtree(scratch, ignore_errors=True)
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -64,6 +83,7 @@ def fit(
             "data_dir": str(data_dir),
             "run_dir": str(run_dir),
             "data_cpus": placement.data_cpus,
+            "attempt": attempt,
         },
         torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
         scaling_config=ScalingConfig(
@@ -72,11 +92,11 @@ def fit(
             resources_per_worker=placement.worker_resources,
         ),
         run_config=ray.train.RunConfig(
-            name=f"attempt-{time.time_ns()}",
+            name=f"attempt-{attempt}",
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=config.resources.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=list(callbacks),
+            callbacks=[FailureLine(config.resources.max_failures, failure), *callbacks],
         ),
     )
     try:
@@ -88,26 +108,27 @@ def fit(
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _raise_failure(folder)
+    _raise_failure(failure)
     return outcome
 
 
 def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
     """Train on one worker; a final error is written down and ends the run without a retry."""
-    run_dir = Path(settings["run_dir"])
-    if (run_dir / FAILURE_FILE).exists():  # another worker met an error that a restart would only repeat
+    run_dir, attempt = Path(settings["run_dir"]), settings["attempt"]
+    failure = run_dir / f"failure-{attempt}.json"
+    if failure.exists():  # another worker met an error that a restart would only repeat
         return None
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-    with _final_errors(run_dir, alone=workers.world == 1):
+    with _final_errors(failure, alone=workers.world == 1):
         config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
-        return _train(config, data_dir, run_dir, workers, settings["data_cpus"])
+        return _train(config, data_dir, run_dir, workers, settings["data_cpus"], attempt)
     return None
 
 
 @contextmanager
-def _final_errors(run_dir: Path, alone: bool) -> Iterator[None]:
-    """Write an error that a restart would repeat into the run folder.
+def _final_errors(failure: Path, alone: bool) -> Iterator[None]:
+    """Write an error that a restart would repeat into the file `failure`.
 
     Raising it would make Ray restart the group. A worker without peers can simply return; with peers
     the group must be torn down (they may wait in a collective), and the restarted workers see the file.
@@ -115,23 +136,55 @@ def _final_errors(run_dir: Path, alone: bool) -> Iterator[None]:
     try:
         yield
     except (errors.SS4RecError, *errors.BUGS) as error:
-        write_json(run_dir / FAILURE_FILE, {"type": type(error).__name__, "message": str(error)})
+        write_json(failure, {"type": type(error).__name__, "message": redact(str(error))})
         all_raise_together = alone or isinstance(error, errors.NonFiniteError)
         if not (all_raise_together and isinstance(error, errors.SS4RecError)):
             raise
 
 
-def _raise_failure(folder: RunFolder) -> None:
-    path = folder.path / FAILURE_FILE
+def _raise_failure(path: Path) -> None:
     if not path.exists():
         return
-    failure = json.loads(path.read_text())
-    kind = getattr(errors, failure["type"], errors.SS4RecError)
+    failure = read_json(path)
+    path.unlink()
+    kind = getattr(errors, failure["type"], None)
+    if kind is None:  # a bug: its name is half of the message
+        raise errors.SS4RecError(f"training failed with {failure['type']}: {failure['message']}; not retried")
     raise kind(failure["message"])
 
 
+class FailureLine(UserCallback):
+    """Says in one line what failed and what is done about it; runs in Ray Train's controller.
+
+    Args:
+        max_failures: failures that are retried; -1: all.
+        failure: file that a worker writes when a restart would only repeat its error.
+    """
+
+    def __init__(self, max_failures: int, failure: Path) -> None:
+        self.max_failures, self.failure, self.failures = max_failures, failure, 0
+
+    def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:
+        """Count the failure and say what follows from it."""
+        self.failures += 1
+        # A worker that died is the cause; its peers' lost connections follow from it.
+        rank, error = min(
+            worker_exceptions.items(), key=lambda item: (not isinstance(item[1], RayActorError), item[0])
+        )
+        what = redact(" ".join(str(error).split()))[:200]
+        line = f"failure {self.failures}: worker {rank} failed: {what}; "
+        if self.failure.exists():
+            line += "not retried, a restart would repeat it"
+        elif 0 <= self.max_failures < self.failures:
+            line += f"not retried, resources.max_failures is {self.max_failures}"
+        else:
+            most = "any number" if self.max_failures < 0 else str(self.max_failures)
+            line += f"retry {self.failures} of {most} from the last checkpoint"
+        say(line)
+
+
 def _train(
-    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, data_cpus: float
+    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, data_cpus: float, attempt: str
 ) -> dict[str, Any]:
     """Run this worker's share of the training."""
     quiet_ray()
@@ -148,8 +201,23 @@ def _train(
         source=_source(config, data_dir, workers, data_cpus),
         parallel=prepare_model,
         report=ray.train.report,
+        attempt=attempt,
+        notice=_preemption,
     )
     return loop.run().as_dict()
+
+
+def _preemption() -> str:
+    """Return whether Ray drains a node of this run, in words.
+
+    Read from the worker's own memory, where Ray's watcher puts it: `ray.train.get_preemption_info` waits for all
+    workers.
+    """
+    info = get_internal_train_context().preemption_context.preemption_info
+    if info is None:
+        return ""
+    left = f" in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else ""
+    return f"Ray takes back the node of worker(s) {info.preempted_ranks}{left}"
 
 
 def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:

@@ -25,6 +25,7 @@ def train(config: RunConfig, data_dir: Path, run_dir: Path, *, address: str | No
         SS4RecError: any expected failure, as one sentence.
     """
     manifest = Manifest.load(data_dir)
+    manifest.verify(data_dir)
     folder = RunFolder(run_dir)
     with cluster(address):
         from ss4rec.evaluation.report import evaluate_run

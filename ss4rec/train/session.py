@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.data.windows import Split
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.lease import Writer, hold
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
@@ -34,6 +36,8 @@ def worker_loop(
     source: SequenceSource,
     parallel: Callable[[nn.Module], nn.Module] = lambda module: module,
     report: Callable[[dict[str, Any]], None] | None = None,
+    attempt: str | None = None,
+    notice: Callable[[], str] = lambda: "",
 ) -> TrainLoop:
     """Build model and loop for this worker; `run()` or `epochs()` of the result trains.
 
@@ -45,7 +49,13 @@ def worker_loop(
         source: this worker's batches.
         parallel: wraps the objective for data parallelism.
         report: see `TrainLoop`.
+        attempt: what `ss4rec.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
+        notice: see `TrainLoop`.
+
+    Raises:
+        LeaseError: if another attempt holds the run folder.
     """
+    allowed = Writer(run_dir, attempt).check if attempt and workers.leads else lambda: None
     set_up_torch(config, workers.device)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
@@ -63,6 +73,7 @@ def worker_loop(
             device=device,
             workers=workers.world,
         )
+        _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
         say(_headline(record))
     return TrainLoop(
@@ -75,19 +86,34 @@ def worker_loop(
         validate=Validation(model, source, workers, config.evaluation),
         report=report,
         identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
+        allowed=allowed,
+        notice=notice,
     )
 
 
-def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> TrainLoop:
-    """Build the loop of a run that trains in this process without Ray, as a Tune trial of one worker does."""
+@contextmanager
+def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> Iterator[TrainLoop]:
+    """Hold a run that trains in this process without Ray, as a Tune trial of one worker does, and build its loop.
+
+    Raises:
+        LeaseError: if another process trains in `run_dir`.
+    """
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    return worker_loop(config, data_dir, run_dir, workers=Workers(0, 1, device), source=source)
+    with hold(run_dir, say=say) as attempt:
+        yield worker_loop(
+            config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt
+        )
 
 
 def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> Outcome:
-    """Train in this process without Ray, from the last checkpoint (or the start) to the end."""
-    return loop_alone(config, data_dir, run_dir, device).run()
+    """Train in this process without Ray, from the last checkpoint (or the start) to the end.
+
+    Raises:
+        LeaseError: if another process trains in `run_dir`.
+    """
+    with loop_alone(config, data_dir, run_dir, device) as loop:
+        return loop.run()
 
 
 def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
@@ -108,6 +134,20 @@ def set_up_torch(config: RunConfig, device: torch.device) -> None:
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+
+
+def _say_versions(folder: RunFolder, record: RunRecord) -> None:
+    """Say which packages changed since the run was begun: results may then differ in the last digits or more."""
+    if not (folder.path / RECORD_FILE).exists():
+        return
+    before = folder.record().versions
+    changed = [
+        f"{name} {before.get(name)} -> {record.versions.get(name)}"
+        for name in sorted(before.keys() | record.versions.keys())
+        if before.get(name) != record.versions.get(name)
+    ]
+    if changed:
+        say(f"warning: this run was begun with other versions: {', '.join(changed)}")
 
 
 def _headline(record: RunRecord) -> str:

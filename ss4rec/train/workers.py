@@ -40,6 +40,14 @@ class Workers:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return every worker's `value` (small, plain data) on every worker, by rank."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
     def barrier(self) -> None:
         """Wait for all workers."""
         self.sum_(torch.zeros(1, device=self.device))

@@ -80,7 +80,9 @@ def test_resuming_at_any_step_gives_the_rest(sharded):
 
 def test_keeping_windows_changes_nothing_but_the_reads(sharded, monkeypatch):
     reads = []
-    monkeypatch.setattr(source_module, "read_shard", lambda path: reads.append(path) or read_shard(path))
+    monkeypatch.setattr(
+        source_module, "read_shard", lambda path, *most: reads.append(path) or read_shard(path, *most)
+    )
     kept = stream(LocalSource(sharded, DATA, **SIZES), 0, 0, 2)
     assert len(reads) == 5
     monkeypatch.setattr(source_module, "KEPT_BYTES", 0)
@@ -90,7 +92,9 @@ def test_keeping_windows_changes_nothing_but_the_reads(sharded, monkeypatch):
 
 def test_resuming_reads_no_shard_of_groups_before(sharded, monkeypatch):
     reads = []
-    monkeypatch.setattr(source_module, "read_shard", lambda path: reads.append(path) or read_shard(path))
+    monkeypatch.setattr(
+        source_module, "read_shard", lambda path, *most: reads.append(path) or read_shard(path, *most)
+    )
     source = LocalSource(sharded, DATA, **SIZES)
     list(source.train_batches(0, source.steps_per_epoch(0) - 1, 1))
     assert len(reads) == len(source.order.groups(0)[-1].shards) < 5

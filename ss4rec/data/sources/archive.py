@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -12,6 +15,7 @@ from typing import IO
 from ss4rec.data.manifest import sha256_of
 from ss4rec.data.storage import AnyPath
 from ss4rec.errors import DataError
+from ss4rec.files import refuse_bomb
 
 
 class Archive:
@@ -34,12 +38,12 @@ class Archive:
             raise DataError(f"{path} does not exist; give a zip, a folder or a file of ratings")
         if path.is_dir():
             self.names = sorted(_names(path))
-            self._open = lambda name: (path / name).open("rb")
+            self._open = lambda name: _inside(path, name).open("rb")
         elif path.suffix.lower() == ".zip":
             self._zip = _open_zip(path)
             self._zipped = True
             self.names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-            self._open = self._zip.open
+            self._open = self._member
         else:
             self.names = sorted(found.name for found in path.parent.iterdir() if found.is_file())
             self._only = path.name
@@ -73,6 +77,24 @@ class Archive:
     def open(self, name: str) -> IO[bytes]:
         """Open one of `names` for reading."""
         return self._open(name)
+
+    def _member(self, name: str) -> IO[bytes]:
+        """Open a member of the zip."""
+        info = self._zip.getinfo(name)
+        refuse_bomb(self.where(name), info.compress_size, info.file_size)
+        try:
+            return self._zip.open(info)
+        except (
+            RuntimeError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            ValueError,
+        ) as error:
+            raise DataError(
+                f"{self.where(name)} cannot be opened ({error}); unpack the archive and give the folder"
+            ) from None
 
     def where(self, name: str) -> str:
         """Return how messages call file `name`."""
@@ -117,15 +139,26 @@ def _open_zip(path: AnyPath) -> zipfile.ZipFile:
     """Open a zip and refuse a damaged one and one with members outside its own folder."""
     try:
         archive = zipfile.ZipFile(path if isinstance(path, Path) else path.open("rb"))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise DataError(f"{path} is no complete zip ({error}); download it again") from None
-    for name in archive.namelist():
+    for info in archive.infolist():
+        name = info.filename
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{path} has a symbolic link, {name!r}; do not trust this archive")
         member = PurePosixPath(name.replace("\\", "/"))
         if member.is_absolute() or ".." in member.parts:
             raise DataError(
                 f"{path} has a member outside its own folder, {name!r}; do not trust this archive"
             )
     return archive
+
+
+def _inside(folder: AnyPath, name: str) -> AnyPath:
+    """Return the path of `name` in `folder`, unless it leads out of it by a link."""
+    path = folder / name
+    if isinstance(path, Path) and not path.resolve().is_relative_to(Path(str(folder)).resolve()):
+        raise DataError(f"{path} is a symbolic link out of its folder; copy the file to its place")
+    return path
 
 
 class SingleByteSeparator(io.RawIOBase):

@@ -1,0 +1,84 @@
+"""Faults on purpose, in the workers of a real Ray Train run: at a step, on a rank, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens where.
+
+    Args:
+        kind: `kill` (SIGKILL to itself), `runtime` (RuntimeError, as of a lost device), `bug` (ValueError),
+            `nan` (its loss), `hang` (waits for ever), `notice` (waits until Ray's preemption notice is there), `gate`
+            (waits until the file `go` is in the folder of flags).
+        rank: the worker.
+        step: the global step before which it happens.
+    """
+
+    kind: str
+    rank: int
+    step: int
+
+
+def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callable:
+    """Return `work` (Ray Train's function) with faults in its training steps.
+
+    The returned function is pickled by value into workers, so it imports for itself. Each fault happens once:
+    a file in `flags` says that it has.
+    """
+    plan = [(fault.kind, fault.rank, fault.step) for fault in faults]
+    folder = str(flags)
+
+    def run(settings: dict[str, Any]) -> Any:
+        import os
+        import signal
+        import threading
+        from pathlib import Path
+
+        from ss4rec.train.loop import TrainLoop
+
+        honest = TrainLoop._train_step
+
+        def wait_for(there: Callable) -> None:
+            while not there():
+                threading.Event().wait(0.1)
+
+        def strike(loop: TrainLoop, kind: str) -> None:
+            if kind == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif kind == "runtime":
+                raise RuntimeError("device lost (on purpose)")
+            elif kind == "bug":
+                raise ValueError("a bug (on purpose)")
+            elif kind == "hang":
+                threading.Event().wait()
+            elif kind == "notice":
+                wait_for(loop.notice)
+            elif kind == "gate":
+                wait_for((Path(folder) / "go").exists)
+            elif kind == "nan":
+                forward = loop.objective.forward
+
+                def once(*arguments):
+                    loop.objective.forward = forward
+                    return forward(*arguments) * float("nan")
+
+                loop.objective.forward = once
+
+        def faulty(self, batch):
+            for kind, rank, step in plan:
+                flag = Path(folder) / f"{kind}-{rank}-{step}"
+                if self.workers.rank == rank and self.global_step == step and not flag.exists():
+                    flag.touch()
+                    strike(self, kind)
+            honest(self, batch)
+
+        TrainLoop._train_step = faulty
+        return work(settings)
+
+    return run

@@ -1,0 +1,87 @@
+"""A small training that every fault test uses: seconds of work, the real loop, checkpoints after every step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig, override
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.source import LocalSource
+from ss4rec.presets import preset
+from ss4rec.runs import RunFolder
+from ss4rec.train.loop import Outcome, TrainLoop
+from ss4rec.train.session import worker_loop
+from ss4rec.train.workers import Workers
+
+
+class KilledError(BaseException):
+    """Stands for a kill: no `except Exception` on the way may catch it."""
+
+
+def small(**changes: Any) -> RunConfig:
+    """Return the configuration; `changes` are dotted fields."""
+    fields = {
+        "tracking.wandb": "disabled",
+        "data.source": "local",
+        "train.epochs": 3,
+        "train.patience": 0,
+        "train.checkpoint_every_s": 0,
+        "resources.timeout_s": 60,
+        "resources.threads_per_worker": 1,
+    }
+    return override(preset("debug"), fields | changes)
+
+
+def train(
+    prepared: Path, run: Path, config: RunConfig, *, rank: int = 0, world: int = 1, **hooks: Any
+) -> Outcome:
+    """Train in this process, as one of `world` workers if a process group is there."""
+    RunFolder(run).start(config, Manifest.load(prepared), prepared)
+    source = LocalSource(
+        prepared,
+        config.data,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        rank=rank,
+        world=world,
+    )
+    workers = Workers(rank, world, torch.device("cpu"))
+    parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
+    return worker_loop(
+        config, prepared, run, workers=workers, source=source, parallel=parallel, **hooks
+    ).run()
+
+
+def last_checkpoint(run: Path) -> checkpoint.Checkpoint:
+    """Return a run's newest checkpoint."""
+    found, problems = checkpoint.last(RunFolder(run).checkpoints)
+    assert found is not None, problems
+    return found
+
+
+def equal(left: Path, right: Path) -> bool:
+    """Return whether the newest checkpoints of two runs hold the same bits, for serving and for training."""
+    pairs = [(last_checkpoint(left), last_checkpoint(right))]
+    tensors = [
+        (a.model_tensors() | a.training_tensors(), b.model_tensors() | b.training_tensors()) for a, b in pairs
+    ]
+    return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in tensors)
+
+
+def stop_before(monkeypatch: Any, step: int) -> None:
+    """Make training in this process die before global step `step`, once."""
+    honest = TrainLoop._train_step
+    died: list[int] = []
+
+    def faulty(self: TrainLoop, batch: Any) -> None:
+        if self.global_step == step and not died:
+            died.append(step)
+            raise KilledError
+        honest(self, batch)
+
+    monkeypatch.setattr(TrainLoop, "_train_step", faulty)
