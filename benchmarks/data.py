@@ -1,0 +1,244 @@
+"""Data at scale: generated ratings, preparation on Ray against Polars, shuffled input, four nodes, RecBole's way.
+
+    pip install -c constraints.txt -e '.[bench]'
+    python -m benchmarks.data [--work FOLDER] [--like ml-32m] [--users N] [--ml-1m ZIP]
+
+Needs about 6 GB of disk. Ray is started first and left idle; its memory then is what "above an idle Ray" refers to. Each
+peer runs in a process of its own. Memory is the proportional set size of all processes, sampled four times a second;
+files in the kernel's cache do not count. `load` in a row is the machine's load when the row was done: above the number
+of cores, others took part of the time, so `cpu_s` is given too where it can be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from benchmarks.memory import PeakMemory
+from benchmarks.record import headline, write_record
+from ss4rec.config import DataConfig
+from ss4rec.data.etl.engine import prepare_in_tasks
+from ss4rec.data.prepare import prepare
+from ss4rec.data.ray_etl import ray_map
+from ss4rec.data.ray_source import RaySource
+from ss4rec.data.source import LocalSource
+from ss4rec.data.synth import synth
+from ss4rec.data.synth_profile import LIKE
+
+GIB = 1 << 30
+ROWS: list[dict[str, Any]] = []
+
+
+def add(name: str, **values: Any) -> dict[str, Any]:
+    """Keep and print one row."""
+    row = {
+        "name": name,
+        **{key: round(value, 3) if isinstance(value, float) else value for key, value in values.items()},
+        "load": round(os.getloadavg()[0], 1),
+    }
+    ROWS.append(row)
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def peer(*arguments: str) -> dict[str, Any]:
+    """Run one peer and keep its row."""
+    command = [sys.executable, "-m", "benchmarks.data_peers", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
+    found = json.loads(done.stdout)
+    peak_gib = found.pop("peak_bytes") / GIB
+    return add(f"peer {arguments[0]}", **found, peak_gib=peak_gib)
+
+
+def make(source: Path, like: str, users: int | None) -> dict[str, Any]:
+    """Generate the ratings, as `ss4rec data synth --like .. --format csv` does."""
+    model = LIKE[like]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began, own = time.perf_counter(), time.process_time()
+    with PeakMemory() as memory:
+        summary = synth(
+            source,
+            users=users or model.users,
+            items=model.items,
+            mean_len=model.mean_len,
+            fmt="csv",
+            profile=model.profile,
+        )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = time.process_time() - own + after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return add(
+        "synth",
+        seconds=time.perf_counter() - began,
+        cpu_s=cpu_s,
+        ratings=summary["counts"]["ratings"],
+        peak_gib=memory.peak / GIB,
+    )
+
+
+def etl(source: Path, out: Path, name: str) -> dict[str, Any]:
+    """Prepare on the running Ray."""
+    shutil.rmtree(out, ignore_errors=True)
+    marks: list[tuple[float, str]] = []
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        manifest = prepare_in_tasks(
+            source,
+            out,
+            mapper=ray_map,
+            progress=lambda text: marks.append((round(time.perf_counter() - began, 2), text.split()[0])),
+        )
+    return add(
+        name,
+        seconds=time.perf_counter() - began,
+        peak_gib_above_idle=(memory.peak - memory.before) / GIB,
+        idle_gib=memory.before / GIB,
+        interactions=manifest.interactions,
+        shards=len(manifest.shards),
+        phases=marks,
+    )
+
+
+def first_batch(folder: Path) -> None:
+    """Time the first batch through Ray Data on the running Ray."""
+    began = time.perf_counter()
+    with closing(RaySource(folder, DataConfig(), batch_size=64, seed=0).train_batches(0, 0, 1)) as batches:
+        next(batches)
+        add("first batch through Ray Data", seconds=time.perf_counter() - began)
+
+
+def own_epoch(archive: Path, work: Path) -> None:
+    """Prepare ML-1M and read one epoch of batches: what stands against RecBole's loading and augmentation."""
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        prepare(archive, work / "ml-1m")
+        source = LocalSource(work / "ml-1m", DataConfig(), batch_size=64, seed=0)
+        moved, targets = 0, 0
+        for *_, batch in source.train_batches(0, 0, 1):
+            tensors = (batch.items_T, batch.targets_T, batch.gaps_T, batch.offsets_S1)
+            moved += sum(tensor.nbytes for tensor in tensors)
+            targets += int((batch.targets_T > 0).sum())
+    add(
+        "own ml-1m: prepare and one epoch",
+        seconds=time.perf_counter() - began,
+        peak_gib=memory.peak / GIB,
+        bytes_per_epoch=moved,
+        targets=targets,
+    )
+
+
+def four_nodes(source: Path, expected: Path, out: Path) -> None:
+    """Prepare on four raylets of one CPU each and compare with the folder of one node."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(3):
+        cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    nodes: dict[str, int] = {}
+
+    def on_nodes(function: Any, items: Any) -> Any:
+        for node, rows, result in ray_map(_Where(function), items):
+            nodes[node] = nodes.get(node, 0) + rows
+            yield result
+
+    began = time.perf_counter()
+    manifest = prepare_in_tasks(source, out, mapper=on_nodes, block_bytes=1 << 20)
+    names = ["manifest.json", *manifest.files, *(shard.name for shard in manifest.shards)]
+    same = all((expected / name).read_bytes() == (out / name).read_bytes() for name in names)
+    add(
+        "four nodes",
+        seconds=time.perf_counter() - began,
+        tasks_of_nodes=sorted(nodes.values()),
+        same_bytes_as_one_node=same,
+    )
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class _Where:
+    """A function that also says on which node it ran."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, item: Any) -> tuple[str, int, Any]:
+        return ray.get_runtime_context().get_node_id(), 1, self.function(item)
+
+
+def main() -> None:
+    """Measure everything and write the record."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--like", default="ml-32m", choices=sorted(LIKE))
+    parser.add_argument("--users", type=int)
+    parser.add_argument("--ml-1m", type=Path)
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="ss4rec-bench-", dir=options.work))
+    try:
+        measure(work, options)
+    finally:
+        ray.shutdown()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def measure(work: Path, options: argparse.Namespace) -> None:
+    """Run all parts in `work`."""
+    source, csv = work / "in", str(work / "in/ratings.csv")
+    synthetic = make(source, options.like, options.users)
+    plain, full = peer("group", csv), peer("job", csv, str(work / "polars"))
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    time.sleep(5)  # until Ray is idle
+    sorted_run = etl(source, work / "out", "etl")
+    first_batch(work / "out")
+    (work / "mixed").mkdir()
+    peer("shuffle", csv, str(work / "mixed/ratings.csv"))
+    shutil.copy(source / "movies.csv", work / "mixed")
+    mixed_plain = peer("group", str(work / "mixed/ratings.csv"))
+    mixed = etl(work / "mixed", work / "mixed-out", "etl, shuffled")
+    ray.shutdown()
+    if options.ml_1m:
+        own_epoch(options.ml_1m, work)
+        peer("augment", str(options.ml_1m))
+    small = LIKE["small"]
+    synth(work / "small", users=6000, items=3000, mean_len=165, fmt="csv", profile=small.profile)
+    prepare(work / "small", work / "one")
+    four_nodes(work / "small", work / "one", work / "four")
+    reference = "Polars, one process: read, sort by (user, time), group"
+    headlines = [
+        headline("data.etl_ratio_to_polars", sorted_run["seconds"] / plain["seconds"], "x", 1.5, reference),
+        headline(
+            "data.etl_ratio_to_polars_same_job",
+            sorted_run["seconds"] / full["seconds"],
+            "x",
+            None,
+            "Polars, one process: the same and 5-core, renumbering, zstd Parquet files",
+        ),
+        headline("data.etl_peak_gib", sorted_run["peak_gib_above_idle"], "GiB above an idle Ray", 3.0),
+        headline(
+            "data.etl_shuffled_ratio_to_polars",
+            mixed["seconds"] / mixed_plain["seconds"],
+            "x",
+            4.0,
+            f"{reference}, same file",
+        ),
+        headline("data.synth_32m_seconds", synthetic["seconds"], "s", 120.0),
+    ]
+    print(json.dumps(headlines, indent=1))
+    print(f"record: {write_record('data', ROWS, headlines, Path('benchmarks/results'))}")
+
+
+if __name__ == "__main__":
+    main()
