@@ -93,7 +93,7 @@ def run_drift(
             models = Models(run, tuple(retrained))
             quality = quality_records(context, models, folder, shards, counts, split.vocabulary)
     judge(context, rows)
-    report = _report(context, rows, quality, counts, events)
+    report = assemble(context, rows, quality, counts, events)
     made.save(out / PROFILE_NAME)
     (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
     reports.write(report, rows, context.layout, out)
@@ -108,14 +108,14 @@ def exit_code(config: DriftConfig, report: reports.Report) -> int:
     return EXIT_INCOMPLETE if any(cell["status"] == "error" for cell in report.cells) else 0
 
 
-def _report(
+def assemble(
     context: CellContext,
     rows: list[Row],
     quality: list[dict[str, Any]],
     counts: ItemCounts,
     events: Sequence[KnownEvent],
 ) -> reports.Report:
-    """Sum up judged rows."""
+    """Sum up judged rows, the model's records, counts by item and known events as a report."""
     plan, layout = context.plan, context.layout
     main = [row for row in rows if row.comparison == "reference" and row.detector == "userperm"]
     verdicts = {

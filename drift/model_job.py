@@ -65,13 +65,16 @@ def quality_records(
     )
     later = [_later(task, plan.future, run, models.retrained, folder) for run in models.retrained]
     ranks = rank_windows(shards, models.frozen, task)
+    if ranks is None:
+        return []
     tables = [
         rank_windows(shards, run, part)
         for run, part in zip(models.retrained, later, strict=True)
         if part.chosen
     ]
+    found = [table for table in tables if table is not None]
     names = [(window, context.name(window)) for window in plan.future]
-    records = summarise(ranks, names, config, vocabulary, pa.concat_tables(tables) if tables else None)
+    records = summarise(ranks, names, config, vocabulary, pa.concat_tables(found) if found else None)
     return [{k: None if v != v else v for k, v in record.items()} for record in records]
 
 

@@ -54,7 +54,7 @@ class Baselines:
         """Return `[S, V]` scores by name, for targets in these windows after these last items."""
         rolling_SV = torch.from_numpy(np.stack([self.rolling_WV[window] for window in window_S.tolist()]))
         return {
-            "pop_frozen": torch.from_numpy(self.frozen_V).expand(len(window_S), -1).double(),
+            "pop_frozen": torch.tensor(self.frozen_V).expand(len(window_S), -1).double(),
             "pop_rolling": rolling_SV.double(),
             "follow": torch.from_numpy(follow_scores(self.follow_VV, last_S, self.frozen_V)),
         }

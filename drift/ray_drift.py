@@ -79,37 +79,43 @@ def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list
     """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
     shared = ray.put(context)
     worker = ray.remote(num_cpus=1)(CellWorker)
-    pool = ActorPool([worker.remote(shared) for _ in range(min(workers, len(cells)))])
+    actors = [worker.remote(shared) for _ in range(min(workers, len(cells)))]
     run: Callable = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
-    return [row for rows in pool.map(run, list(cells)) for row in rows]
+    try:
+        return [row for rows in ActorPool(actors).map(run, list(cells)) for row in rows]
+    finally:
+        # Handles live in the pool's reference cycle until Python collects it; until then the actors keep their CPUs,
+        # and on a small cluster the ranking that follows waits for ever.
+        for actor in actors:
+            ray.kill(actor)
 
 
-class _Ranker:
+class Ranker:
     """One actor: holds the model and turns shards into ranks."""
 
     def __init__(self, run: Path, task: QualityTask) -> None:
         self.model, _ = load_model(run, "cpu")
         self.task = task
 
-    def __call__(self, shard: pa.Table) -> pa.Table:
-        """Choose and rank targets of some users, 256 at a time."""
-        chosen = targets(shard, self.task)
+    def run(self, path: Path) -> pa.Table | None:
+        """Choose and rank targets of a shard's users, 256 at a time; None if it has none."""
+        chosen = targets(read_shard(path), self.task)
         if chosen is None:
-            return pa.table({"user": pa.array([], pa.int32())})
-        parts = [
-            rank(self.model, chosen.slice(start, 256), self.task) for start in range(0, chosen.num_rows, 256)
-        ]
-        return pa.concat_tables(parts)
+            return None
+        starts = range(0, chosen.num_rows, 256)
+        return pa.concat_tables([rank(self.model, chosen.slice(at, 256), self.task) for at in starts])
 
 
-def rank_windows(shards: Sequence[Path], run: Path, task: QualityTask) -> pa.Table:
-    """Rank all chosen targets with one actor; batches are fixed, so scores do not depend on the cluster."""
-    rows = ray.data.read_parquet([str(path) for path in shards]).map_batches(
-        _Ranker,
-        fn_constructor_args=(run, task),
-        batch_size=1024,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=1,
-    )
-    return pa.concat_tables([table for table in ray.get(rows.to_arrow_refs()) if table.num_rows])
+def rank_windows(shards: Sequence[Path], run: Path, task: QualityTask) -> pa.Table | None:
+    """Rank all chosen targets with one actor; batches are fixed, so scores do not depend on the cluster.
+
+    Returns:
+        A row a target, in order of shards; None if no user of any shard was chosen.
+    """
+    actor = ray.remote(num_cpus=1)(Ranker).remote(run, ray.put(task))
+    try:
+        tables = ray.get([actor.run.remote(path) for path in shards])
+    finally:
+        ray.kill(actor)
+    found = [table for table in tables if table is not None]
+    return pa.concat_tables(found) if found else None

@@ -1,7 +1,7 @@
 """The report page's style sheet: light and dark, from 400 pixels on."""
 
 STYLE = """
-:root{--bg:#fff;--fg:#1a1a1a;--mute:#666;--line:#ddd;--ok:#e6f2ea;--noted:#fdf0c4;--drift:#f6b48a;--severe:#d9534f;
+:root{--bg:#fff;--fg:#1a1a1a;--mute:#666;--line:#ddd;--ok:#e6f2ea;--noted:#fdf0c4;--drift:#f6b48a;--severe:#e56b67;
 --und:#eee;--bar:#7aa6d8;--ref:#1a1a1a;--re:#0a7d3c;--fo:#9a3fb0;--pr:#b45f06;--pf:#777;--sh:#b0263a}
 @media(prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e8e8e8;--mute:#a0a0a0;--line:#383c42;--ok:#1f3a2a;
 --noted:#5a4a10;--drift:#8a4a1e;--severe:#a02c28;--und:#2a2d32;--bar:#4a78ac;--ref:#f0f0f0;--re:#4ed08a;--fo:#d79be6;--pr:#f0a860;--pf:#aaa;--sh:#f08090}}

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
+import torch
 
 import drift.cells as cells_module
 from drift import report as reports
@@ -22,11 +24,14 @@ from drift.plan import Plan, check_contract
 from drift.profile import Profiler
 from drift.simulate import Plant, simulate
 from drift.verdict import date_changes, headline, judge, severity, worst
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig, override
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.prepare import prepare
 from ss4rec.data.split import SplitRecord, split
 from ss4rec.errors import ContractError
-from ss4rec.runs import RunRecord, data_fingerprint
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.runs import RunFolder, RunRecord, data_fingerprint, write_json
 
 CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabled")
 
@@ -206,22 +211,46 @@ def cut(tmp_path_factory) -> Path:
         pq.write_table(part, root / f"{name}.parquet")
         prepare(root / f"{name}.parquet", root / f"full-{name}", k_core=0)
         split(root / f"full-{name}", root / f"cut-{name}", made.windows[4].start_s - 1)
+    split(root / "full-all", root / "later", made.windows[6].start_s - 1)
     return root
 
 
+def untrained(past: Path, path: Path) -> Path:
+    """Save an untrained model as a run on a prepared folder."""
+    torch.manual_seed(0)
+    shape = {
+        "model.dim": 8,
+        "model.time_states": 4,
+        "model.relation_states": 4,
+        "data.max_len": 10,
+        "data.overlap": 2,
+    }
+    config, manifest, folder = override(RunConfig(), shape), Manifest.load(past), RunFolder(path)
+    folder.start(config, manifest, past)
+    model = SS4Rec(config.model, manifest.items)
+    facts = {"config": config, "manifest": manifest, "model": model, "device": "cpu", "workers": 1}
+    write_json(path / "record.json", RunRecord.collect(name=path.name, **facts).model_dump())
+    state = {"epoch": 1, "step": 0, "global_step": 1, "score": 0.5}
+    checkpoint.save(folder.checkpoints, model=model.state_dict(), training={}, state=state)
+    return path
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """One Ray cluster for all reports: two cells or one model at a time, as on the smallest machine."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.ray
-def test_whole_job_workers_and_since_last(cut, tmp_path):
+def test_whole_job_workers_and_since_last(two_cores, cut, tmp_path):
     config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2, wandb="disabled")
 
-    def go(name, out, **options):
-        return run_drift(
-            cut / f"cut-{name}",
-            None,
-            tmp_path / out,
-            options.pop("config", config),
-            address="local",
-            **options,
-        )
+    def go(name, out, run=None, **options):
+        settings = options.pop("config", config)
+        return run_drift(cut / f"cut-{name}", run, tmp_path / out, settings, **options)
 
     report, code = go("all", "two")
     go("all", "one", config=config.model_copy(update={"workers": 1}))
@@ -237,13 +266,20 @@ def test_whole_job_workers_and_since_last(cut, tmp_path):
     assert report.headline in page
 
     go("short", "grown")
-    grown, _ = go("all", "grown", since_last=True)
+    run, later = (untrained(cut / name / "past", tmp_path / f"run-{name}") for name in ("cut-all", "later"))
+    grown, _ = go("all", "grown", run, retrained=[later], since_last=True)
+    assert (report.model_verdict, grown.model_verdict) == (None, "none")
+    theirs = [record["retrained.HR@10"] for record in grown.quality]
+    assert [value is None for value in theirs] == [True, True, False, False]
+    assert all(0 <= record["follow.HR@10"] <= 1 for record in grown.quality)
     ours, theirs = (
         [{**c, "window": c["window"]} for c in r.cells if c["comparison"] == "reference"]
         for r in (report, grown)
     )
     order = lambda cell: (cell["window"], cell["signal"])  # noqa: E731
     assert sorted(ours, key=order) == sorted(theirs, key=order)
+    with pytest.raises(ContractError, match="at a later date"):
+        go("all", "grown", run, retrained=[run], since_last=True)
     with pytest.raises(ContractError, match="config"):
         go("all", "grown", since_last=True, config=config.model_copy(update={"seed": 1}))
 
