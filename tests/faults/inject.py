@@ -29,7 +29,8 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
     """Return `work` (Ray Train's function) with faults in its training steps.
 
     The returned function is pickled by value into workers, so it imports for itself. Each fault happens once:
-    a file in `flags` says that it has.
+    a file in `flags` says that it has, and a file
+    `after` when the first step after it was done.
     """
     plan = [(fault.kind, fault.rank, fault.step) for fault in faults]
     folder = str(flags)
@@ -77,7 +78,11 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
                     flag.touch()
                     strike(self, kind)
             honest(self, batch)
+            after = Path(folder) / "after"
+            if born_later and not after.exists():
+                after.touch()
 
+        born_later = any(Path(folder).iterdir())  # this process was started after a fault
         TrainLoop._train_step = faulty
         return work(settings)
 

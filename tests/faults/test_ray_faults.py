@@ -140,7 +140,17 @@ def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, cap
         cluster.add_node(num_cpus=4)
         cluster.remove_node(leaving, allow_graceful=False)
 
-    thread = threading.Thread(target=take_back)
+    failed = []
+
+    def guarded():
+        try:
+            take_back()
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            (tmp_path / "flags/go").touch()
+
+    thread = threading.Thread(target=guarded)
     thread.start()
     faults = [Fault("notice", 0, 5), Fault("gate", 0, 7)]
     fit(
@@ -151,6 +161,7 @@ def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, cap
         **{"resources.workers": 2, "train.checkpoint_every_s": 1e9, "train.validate_every": 3},
     )
     thread.join(timeout=30)
+    assert not failed
     lines = " ".join(_told(capfd, "training ended"))
     assert "notice: Ray takes back the node of worker(s)" in lines
     assert "at epoch 2, step 1" in lines
