@@ -102,7 +102,9 @@ def recovery_s(flags: Path) -> float | None:
     return after.stat().st_mtime - hit[0] if hit and after.exists() else None
 
 
-def train_round(data: Path, run: Path, fault: str, workers: int, rng: np.random.Generator) -> tuple[bool, float | None]:
+def train_round(
+    data: Path, run: Path, fault: str, workers: int, rng: np.random.Generator
+) -> tuple[bool, float | None]:
     """Train a run with a fault; returns whether the promise held, and the recovery time."""
     from ss4rec import checkpoint
     from ss4rec.data.manifest import Manifest
@@ -180,7 +182,13 @@ def soak(minutes: float, seed: int) -> list[Round]:
         cut_s = json.loads((base / "data/manifest.json").read_text())
         split(base / "data", base / "split", (cut_s["first_time_s"] + cut_s["last_time_s"]) // 2)
         drift = DriftConfig(permutations=100, bootstrap=20, min_users=5, workers=1)
-        ray.init(num_cpus=4, include_dashboard=False, namespace="ss4rec", logging_level="ERROR", log_to_driver=False)
+        ray.init(
+            num_cpus=4,
+            include_dashboard=False,
+            namespace="ss4rec",
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
         quiet_ray()
         began = time.monotonic()
         try:
@@ -197,7 +205,9 @@ def soak(minutes: float, seed: int) -> list[Round]:
                 clock.append(time.monotonic())
                 shutil.rmtree(work)
                 minute = (time.monotonic() - began) / 60
-                row = Round(len(rounds), minute, fault, workers, held, recovery, *np.diff(clock).tolist(), **leaks())
+                row = Round(
+                    len(rounds), minute, fault, workers, held, recovery, *np.diff(clock).tolist(), **leaks()
+                )
                 rounds.append(row)
                 print(line(row), flush=True)
         finally:
@@ -223,7 +233,10 @@ def summary(rounds: list[Round]) -> dict[str, Any]:
     """Return the table at the end."""
     recoveries = [row.recovery_s for row in rounds if row.recovery_s is not None]
     counted = rounds[WARM_ROUNDS:] or rounds
-    grown = {name: getattr(rounds[-1], name) - getattr(counted[0], name) for name in ("handles", "actors", "groups")}
+    grown = {
+        name: getattr(rounds[-1], name) - getattr(counted[0], name)
+        for name in ("handles", "actors", "groups")
+    }
     return {
         "rounds": len(rounds),
         "minutes": round(rounds[-1].minute, 1),
@@ -252,7 +265,9 @@ def main() -> None:
         print(f"{name:28} {value}")
     if options.out:
         rows = [asdict(row) for row in rounds]
-        options.out.write_text(json.dumps({"seed": options.seed, "summary": table, "rounds": rows}, indent=1) + "\n")
+        options.out.write_text(
+            json.dumps({"seed": options.seed, "summary": table, "rounds": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":
