@@ -35,7 +35,8 @@ R, C, D, N, S, F = (
 LOOP, SAVE, RUNS = "ss4rec/train/loop.py", "ss4rec/checkpoint.py", "ss4rec/runs.py"
 ZIP, SHARDS, MANIFEST = "ss4rec/data/sources/archive.py", "ss4rec/data/shards.py", "ss4rec/data/manifest.py"
 GUARDS = (
-    Guard(f"{R}::same_seed", LOOP, "        seed_step(train.seed, self.global_step, self.workers.rank)\n"),
+    Guard(f"{R}::same_seed", "ss4rec/train/session.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
+    Guard(f"{R}::stop_anywhere and middle", LOOP, "        seed_step(train.seed, self.global_step, self.workers.rank)\n"),
     Guard(f"{R}::stop_anywhere and middle", LOOP, '"state": entries}', '"state": {}}'),
     Guard(f"{R}::stop_anywhere and middle", LOOP, "            load_tensors(self.model, raw, saved.path)\n"),
     Guard(f"{R}::stop_anywhere and last", LOOP, ", dtype=torch.float64))", "))"),

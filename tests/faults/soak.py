@@ -108,6 +108,7 @@ def train_round(
     """Train a run with a fault; returns whether the promise held, and the recovery time."""
     from ss4rec import checkpoint
     from ss4rec.data.manifest import Manifest
+    from ss4rec.data.source import LocalSource
     from ss4rec.errors import NonFiniteError, SS4RecError
     from ss4rec.resources import preflight
     from ss4rec.runs import RunFolder
@@ -117,10 +118,12 @@ def train_round(
 
     config = small(**{"resources.workers": workers, "train.skip_bad_steps": int(fault == "skip")})
     folder, flags = RunFolder(run), run.parent / "flags"
+    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    total = config.train.epochs * source.steps_per_epoch(0)
     flags.mkdir()
     folder.start(config, Manifest.load(data), data)
     honest = ray_backend._work
-    step, rank = int(rng.integers(2, 13)), int(rng.integers(workers))
+    step, rank = int(rng.integers(2, total - 1)), int(rng.integers(workers))
     kind = {"skip": "nan"}.get(fault, fault)
     hits = [Fault(kind, rank, step)] if kind in ("kill", "runtime", "bug", "nan") else []
 
@@ -137,12 +140,12 @@ def train_round(
                 return False, None
             ray_backend._work = honest
             held = checkpoint.last(folder.checkpoints)[0].global_step == step
-            return held and fit() == 15, None
+            return held and fit() == total, None
         steps = fit()
         if fault in ("torn", "draft", "stale-lease"):
             _damage(folder, fault, rng)
             steps = fit()
-        return steps == 15, recovery_s(flags)
+        return steps == total, recovery_s(flags)
     finally:
         ray_backend._work = honest
 
@@ -169,6 +172,7 @@ def soak(minutes: float, seed: int) -> list[Round]:
 
     from drift.config import DriftConfig
     from drift.job import run_drift
+    from ss4rec.data.prepare import prepare
     from ss4rec.data.split import split
     from ss4rec.data.synth import synth
     from ss4rec.evaluation.report import evaluate_run
@@ -176,11 +180,12 @@ def soak(minutes: float, seed: int) -> list[Round]:
 
     rng = np.random.default_rng(seed)
     rounds: list[Round] = []
+    order: list[str] = []
     with tempfile.TemporaryDirectory(prefix="ss4rec-soak-") as folder:
         base = Path(folder)
-        synth(base / "data", users=150, items=120, mean_len=26, seed=seed)
-        cut_s = json.loads((base / "data/manifest.json").read_text())
-        split(base / "data", base / "split", (cut_s["first_time_s"] + cut_s["last_time_s"]) // 2)
+        synth(base / "csv", users=150, items=120, mean_len=26, seed=seed, fmt="csv")
+        manifest = prepare(base / "csv", base / "data", k_core=0)
+        split(base / "data", base / "split", (manifest.first_time_s + manifest.last_time_s) // 2)
         drift = DriftConfig(permutations=100, bootstrap=20, min_users=5, workers=1)
         ray.init(
             num_cpus=4,
@@ -195,7 +200,10 @@ def soak(minutes: float, seed: int) -> list[Round]:
             while not rounds or time.monotonic() - began < 60 * minutes:
                 work = base / f"round-{len(rounds)}"
                 work.mkdir()
-                fault, workers = str(rng.choice(FAULTS)), int(rng.integers(1, 3))
+                order = order or [
+                    str(fault) for fault in rng.permutation(FAULTS)
+                ]  # each before one comes again
+                fault, workers = order.pop(), int(rng.integers(1, 3))
                 clock = [time.monotonic()]
                 held, recovery = train_round(base / "data", work / "run", fault, workers, rng)
                 clock.append(time.monotonic())
