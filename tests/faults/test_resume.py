@@ -34,8 +34,8 @@ def test_same_seed_twice(prepared, tmp_path, whole):
 def test_stop_anywhere_and_continue(prepared, tmp_path, monkeypatch, whole, where):
     """Row 2: stopped before any step and continued, every bit of weights, moments and averages is the same.
 
-    Seen to fail: with `seed_step` left out of the training step; with the optimizer's state left out of `_restore`; with
-    the raw weights beside the average left out; with the running loss restored in float32.
+    Seen to fail: with `seed_step` left out of the training step; with the optimizer's state left out of `_restore`;
+    with the raw weights beside the average left out; with the running loss restored in float32.
     """
     run, steps = whole
     at = {"first": 0, "middle": steps + 2, "boundary": 2 * steps, "second": 1, "last": 3 * steps - 1}[where]
