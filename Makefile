@@ -27,6 +27,8 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
+	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
+	$(BIN)/pip check
 
 bench: setup
 	$(BIN)/python benchmarks/cpu_scan.py

@@ -6,9 +6,9 @@ import logging
 import os
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +249,11 @@ def _answer(url: str) -> str:
     deadline = time.monotonic() + _DASHBOARD_START_S
     while True:
         try:
-            urllib.request.urlopen(f"http://{url}/api/version", timeout=5).close()
+            with closing(HTTPConnection(url, timeout=5)) as connection:
+                connection.request("GET", "/api/version")
+                connection.getresponse()  # whatever it says (it may want a token), it is there
             return ""
-        except urllib.error.HTTPError:
-            return ""  # it wants a token, so it is there
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             if time.monotonic() > deadline:
                 return f"{url} does not answer: {error}"
             time.sleep(0.5)

@@ -7,7 +7,7 @@ of its own.
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
@@ -60,7 +60,7 @@ class RaySource(SequenceSource):
         )
         self._configure(items_dataset.context)
         dataset = items_dataset.map_batches(
-            lambda block: function(pickle.loads(block["item"][0].as_py())),
+            lambda block: function(pickle.loads(block["item"][0].as_py())),  # nosec B301
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=min(TASK_CPUS, self.cpus),

@@ -241,7 +241,7 @@ class TrainLoop:
         if first is None:
             return
         raise NonFiniteError(
-            f"loss or gradient is not finite at global step {first} ({self._blame(first)}); the update was not made "
+            f"loss or gradient is not finite at global step {first} ({self._blame(first)}); weights are as before "
             f"and the last checkpoint is good. Lower optim.lr (now {self.config.optim.lr}) or set optim.clip_norm, or "
             "pass --skip-bad-steps N to skip such batches"
         )

@@ -14,8 +14,8 @@ class Fault:
 
     Args:
         kind: `kill` (SIGKILL to itself), `runtime` (RuntimeError, as of a lost device), `bug` (ValueError),
-            `nan` (its loss), `hang` (waits for ever), `notice` (waits until Ray's preemption notice is there), `gate`
-            (waits until the file `go` is in the folder of flags).
+            `nan` (its loss), `mark` (nothing), `hang` (waits for ever), `notice` (waits for Ray's notice of
+            preemption), `gate` (waits until the file `go` is in the folder of flags).
         rank: the worker.
         step: the global step before which it happens.
     """
@@ -29,7 +29,8 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
     """Return `work` (Ray Train's function) with faults in its training steps.
 
     The returned function is pickled by value into workers, so it imports for itself. Each fault happens once:
-    a file in `flags` says that it has.
+    a file in `flags` says that it has, and on which node; a file
+    `after` when the first step after it was done.
     """
     plan = [(fault.kind, fault.rank, fault.step) for fault in faults]
     folder = str(flags)
@@ -39,6 +40,8 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
         import signal
         import threading
         from pathlib import Path
+
+        import ray
 
         from ss4rec.train.loop import TrainLoop
 
@@ -74,10 +77,14 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
             for kind, rank, step in plan:
                 flag = Path(folder) / f"{kind}-{rank}-{step}"
                 if self.workers.rank == rank and self.global_step == step and not flag.exists():
-                    flag.touch()
+                    flag.write_text(ray.get_runtime_context().get_node_id())
                     strike(self, kind)
             honest(self, batch)
+            after = Path(folder) / "after"
+            if born_later and not after.exists():
+                after.touch()
 
+        born_later = any(Path(folder).iterdir())  # this process was started after a fault
         TrainLoop._train_step = faulty
         return work(settings)
 

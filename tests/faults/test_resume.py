@@ -23,7 +23,7 @@ def whole(prepared, tmp_path_factory):
 def test_same_seed_twice(prepared, tmp_path, whole):
     """Row 1: the same bits.
 
-    Seen to fail: with `seed_step` left out of the training step (dropout then draws from where the process stands).
+    Seen to fail: with `seed_step` left out of `train_worker` (first weights then depend on what was drawn before).
     """
     torch.rand(5)  # a process that has drawn before
     train(prepared, tmp_path / "run", small(**EVERYTHING))
@@ -34,8 +34,8 @@ def test_same_seed_twice(prepared, tmp_path, whole):
 def test_stop_anywhere_and_continue(prepared, tmp_path, monkeypatch, whole, where):
     """Row 2: stopped before any step and continued, every bit of weights, moments and averages is the same.
 
-    Seen to fail: with the optimizer's state left out of `_restore`; with the raw weights beside the average left out;
-    with `step` restored as 0.
+    Seen to fail: with `seed_step` left out of the training step; with the optimizer's state left out of `_restore`;
+    with the raw weights beside the average left out; with the running loss restored in float32.
     """
     run, steps = whole
     at = {"first": 0, "middle": steps + 2, "boundary": 2 * steps, "second": 1, "last": 3 * steps - 1}[where]

@@ -1,0 +1,148 @@
+"""The promises of docs/reliability.md: which rows' tests pass, what a checkpoint costs, and what soaks have measured.
+
+python -m tests.faults.soak --minutes 30 --seed 1 --out soak-1.json
+python -m benchmarks.faults soak-1.json ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.record import headline, write_record
+from ss4rec import checkpoint
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.presets import preset
+from ss4rec.train.optim import make_optimizer
+
+ROOT = Path(__file__).parents[1]
+ROWS = 21
+ITEMS_ML_1M = 3416
+"""Items of ML-1M's 5-core."""
+
+
+def rows_by_test(path: Path) -> dict[str, list[int]]:
+    """Return which rows of the table each test of a file says that it shows, in the first words of its docstring."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            head = re.match(r"Rows? ([\d, ]+):", ast.get_docstring(node) or "")
+            found[node.name] = [int(number) for number in head[1].split(",")] if head else []
+    return found
+
+
+def run_tests(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Run each file in a process of its own; yield a row a test."""
+    for path in files:
+        rows = rows_by_test(path)
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                str(path.relative_to(ROOT)),
+                f"--junitxml={report}",
+            ]
+            subprocess.run(
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=900
+            )
+            cases = ElementTree.parse(report).iter("testcase")  # nosec B314 - pytest has just written it
+            for case in cases:
+                name = case.get("name", "")
+                yield {
+                    "file": path.name,
+                    "test": name,
+                    "rows": rows.get(name.split("[")[0], []),
+                    "passed": case.find("failure") is None and case.find("error") is None,
+                    "time_s": float(case.get("time", "0")),
+                }
+
+
+def rows_that_hold(tests: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the rows of the table that have a test and whose tests all passed."""
+    numbers = {number for test in tests for number in test["rows"]}
+    return sorted(n for n in numbers if all(test["passed"] for test in tests if n in test["rows"]))
+
+
+def save_s(repeats: int = 9) -> float:
+    """Return the median seconds of a checkpoint of ML-1M's CPU preset, written, checksummed, flushed, old ones pruned."""
+    config = preset("ml_1m_cpu")
+    model = SS4Rec(config.model, ITEMS_ML_1M)
+    optimizer = make_optimizer(model, config.optim)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()["state"]
+    training = {f"optimizer.{i}.{k}": tensor for i, entry in state.items() for k, tensor in entry.items()}
+    times = []
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        for step in range(repeats):
+            began = time.perf_counter()
+            checkpoint.save(
+                Path(folder),
+                model=model.state_dict(),
+                training=training,
+                state={"global_step": step, "score": None},
+            )
+            checkpoint.prune(Path(folder), 1)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Run everything, print, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("soaks", nargs="*", type=Path, help="what `tests.faults.soak --out` wrote")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
+    options = parser.parse_args()
+    tests = list(run_tests(sorted((ROOT / "tests/faults").glob("test_*.py"))))
+    holds = rows_that_hold(tests)
+    soaks = [json.loads(path.read_text()) for path in options.soaks]
+    every_s = preset("ml_1m_cpu").train.checkpoint_every_s
+    cost_s = save_s()
+    recoveries = [
+        row["recovery_s"] for soak in soaks for row in soak["rounds"] if row["recovery_s"] is not None
+    ]
+    slopes = [soak["summary"]["rss_slope_mib_per_min"] for soak in soaks]
+    seconds = sum(test["time_s"] for test in tests)
+    print(
+        f"{sum(t['passed'] for t in tests)} of {len(tests)} tests pass in {seconds:.0f} s; rows {holds} hold"
+    )
+    print(f"a checkpoint takes {1000 * cost_s:.0f} ms; recoveries {recoveries} s; slopes {slopes} MiB/min")
+    headlines = [headline("faults.passed", len(holds), "rows", ROWS, "rows of the table of promises")]
+    headlines.append(
+        headline(
+            "faults.checkpoint_overhead_share",
+            cost_s / every_s,
+            "share",
+            0.01,
+            f"one save every {every_s:g} s",
+        )
+    )
+    if recoveries:
+        headlines.append(
+            headline("faults.recovery_s", statistics.median(recoveries), "s", None, "Ray alone: 11 s")
+        )
+    if slopes:
+        headlines.append(headline("faults.rss_slope_mib_per_min", max(slopes), "MiB/min", 1.0))
+    rows = [*tests, *({"soak_seed": soak["seed"], **soak["summary"]} for soak in soaks), {"save_s": cost_s}]
+    print(write_record("faults", rows, headlines, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Removes each guard in a copy of the project and checks that its test then fails.
+
+    python -m tests.faults.guards [WORDS OF A TEST'S NAME]
+
+A test that passes without its guard would prove nothing. Prints a line a guard; exit code 1 if a test passed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+class Guard(NamedTuple):
+    """A guard and how it is removed."""
+
+    test: str
+    """File and words that choose the test, as `pytest FILE -k WORDS`."""
+    file: str
+    text: str
+    """Must be in the file once."""
+    without: str = ""
+
+
+R, C, D, N, S, F = (
+    f"test_{name}.py" for name in ("resume", "checkpoints", "data", "numbers", "secrets", "fuzz")
+)
+LOOP, SAVE, RUNS = "ss4rec/train/loop.py", "ss4rec/checkpoint.py", "ss4rec/runs.py"
+ZIP, SHARDS, MANIFEST = "ss4rec/data/sources/archive.py", "ss4rec/data/shards.py", "ss4rec/data/manifest.py"
+GUARDS = (
+    Guard(f"{R}::same_seed", "ss4rec/train/session.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
+    Guard(f"{R}::stop_anywhere and middle", LOOP, "        seed_step(train.seed, self.global_step, self.workers.rank)\n"),
+    Guard(f"{R}::stop_anywhere and middle", LOOP, '"state": entries}', '"state": {}}'),
+    Guard(f"{R}::stop_anywhere and middle", LOOP, "            load_tensors(self.model, raw, saved.path)\n"),
+    Guard(f"{R}::stop_anywhere and last", LOOP, ", dtype=torch.float64))", "))"),
+    Guard(f"{R}::patience", LOOP, "EarlyStopping.restore(state.stopping.model_dump(), ", "EarlyStopping("),
+    Guard(f"{R}::share_the_order and 2", "ss4rec/data/order.py", "1 + group.index)", "1 + group.index + rank)"),
+    Guard(f"{R}::fewer_workers", LOOP, "loss_sum * (world / totals[1])", "loss_sum / targets"),
+    Guard(f"{C}::test_damaged_checkpoint and flip and model", SAVE, "if found != sums[file]:", "if False:"),
+    Guard(f"{C}::damaged_best", SAVE, "    for problem in damaged:\n", "    for problem in ():\n"),
+    Guard(f"{C}::every_checkpoint", LOOP, "        if problems:\n", "        if False:\n"),
+    Guard(f"{C}::killed_while_saving and flush", SAVE, '_DRAFT, _ASIDE = ".writing-"', '_DRAFT, _ASIDE = "step-9"'),
+    Guard(f"{C}::between_the_two", SAVE, "            aside.rename(final)\n", "            pass\n"),
+    Guard(f"{C}::folder_missing", LOOP, "if rows := self.folder.metrics():", "if rows := []:"),
+    Guard(f"{C}::other_versions", "ss4rec/train/session.py", "        _say_versions(folder, record)\n"),
+    Guard(f"{C}::cannot_be_written", "ss4rec/resources.py", "    except OSError as error:\n        raise ResourceError(\n            f\"storage {path} cannot", "    except KeyError as error:\n        raise ResourceError(\n            f\"storage {path} cannot"),
+    Guard(f"{C}::disk_too_small", SAVE, "            _require_space(folder, needed_bytes)\n"),
+    Guard(f"{C}::disk_full and 1", SAVE, "SAVE_ATTEMPTS, PAUSE_S = 3,", "SAVE_ATTEMPTS, PAUSE_S = 1,"),
+    Guard(f"{C}::second_writer", "ss4rec/lease.py", "    _wait_for_death(path, expires_s, say)\n"),
+    Guard(f"{C}::killed_process", "ss4rec/lease.py", "if _born(holder.pid) != holder.born:", "if _born(holder.pid) is None:"),
+    Guard(f"{C}::another_machine and True", "ss4rec/lease.py", "first_seen is not None and touched != first_seen", "False"),
+    Guard(f"{C}::given_up_for_lost", SAVE, "            allowed()\n"),
+    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=self.config.train.epochs, steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
+    Guard(f"{C}::absurd_shapes", RUNS, "    _require_size(saved, config, record)\n"),
+    Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "    manifest.verify(data_dir)\n"),
+    Guard(f"{D}::bad_row and -5", "ss4rec/data/sources/rows.py", "(~(times_R >= 0),", "(times_R != times_R,"),
+    Guard(f"{D}::out_of_order", "ss4rec/data/prepare.py", "np.lexsort((times_K, users_K))", "np.lexsort((users_K,))"),
+    Guard(f"{D}::fewer_windows", "ss4rec/data/source.py", "        order.check_world(world)\n"),
+    Guard(f"{D}::all_processors", "ss4rec/resources.py", "if ray_data and left + 1e-9 < resources.data_cpus:", "if False:"),
+    Guard(f"{D}::zip_that_climbs", ZIP, 'if member.is_absolute() or ".." in member.parts:', "if False:"),
+    Guard(f"{D}::zip_with_a_link", ZIP, "if stat.S_ISLNK(info.external_attr >> 16):", "if False:"),
+    Guard(f"{D}::zip_bomb and not lies", ZIP, "        refuse_bomb(self.where(name), info.compress_size, info.file_size)\n"),
+    Guard(f"{D}::encrypted", ZIP, "except (RuntimeError, NotImplementedError,", "except (NotImplementedError,"),
+    Guard(f"{D}::link_out_of", ZIP, "_inside(path, name).open", "(path / name).open"),
+    Guard(f"{D}::link_in_a_prepared", MANIFEST, "if path.is_symlink() or", "if False and"),
+    Guard(f"{D}::absurd_manifest", MANIFEST, "        manifest._check_sums(path)\n"),
+    Guard(f"{D}::absurd_manifest", MANIFEST, r'Field(pattern=r"^shards/part-\d{5,9}\.parquet$")', "Field()"),
+    Guard(f"{D}::pipe_in_place", "ss4rec/files.py", "not path.is_file()", "False"),
+    Guard(f"{D}::million_levels and lists", "ss4rec/files.py", "except RecursionError:", "except KeyError:"),
+    Guard(f"{D}::gigabyte", "ss4rec/files.py", "path.stat().st_size > MOST_JSON_BYTES", "False"),
+    Guard(f"{D}::absurd_values", SHARDS, "    _check_events(path, table, num_items)\n"),
+    Guard(f"{D}::users_table", "ss4rec/data/source.py", "        _check_users(folder, users, manifest)\n"),
+    Guard(f"{D}::parquet_bomb", SHARDS, "            refuse_bomb(str(path), path.stat().st_size, unpacked_bytes(file.metadata))\n"),
+    Guard(f"{D}::pickled_objects", SHARDS, "            _check_schema(path, file.schema_arrow, expected(file.schema_arrow))\n"),
+    Guard(f"{D}::torch_pickle", SAVE, "        return load_file(path, device=device)\n", "        import torch\n\n        return torch.load(path, weights_only=False)\n"),
+    Guard(f"{N}::before_the_update and loss and nan", LOOP, "        if first is None:\n            return\n", "        return\n"),
+    Guard(f"{N}::before_the_update and gradient", "ss4rec/train/optim.py", "(bad | (self.first >= 0)).to(torch.float32)", "torch.zeros(())"),
+    Guard(f"{N}::skips_only", LOOP, "torch.where(self.guard.last_bad, 0.0, totals)", "totals"),
+    Guard(f"{N}::survives_a_restart", LOOP, "        self.guard.count.fill_(state.bad_steps)\n"),
+    Guard(f"{N}::leader_alone", LOOP, "        if self.guard.first_bad_step is not None:\n            return ", "        if False:\n            return "),
+    Guard(f"{N}::exploding", "ss4rec/train/optim.py", "bad = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))", "bad = torch.zeros((), dtype=torch.bool)"),
+    Guard(f"{N}::hanging", LOOP, "        self.watchdog.feed()\n        train, world", "        train, world"),
+    Guard(f"{N}::notice", LOOP, "(reason := self.notice())", '(reason := "")'),
+    Guard(f"{N}::metrics_hold", RUNS, "isinstance(value, float) and not math.isfinite(value)", "False"),
+    Guard(f"{S}::reach_no_file", RUNS, "            commit=git_commit(),\n", '            commit=os.environ["WANDB_API_KEY"],\n'),
+    Guard(f"{S}::blotted", "ss4rec/cli/__init__.py", 'redact(f"error: {error}")', 'f"error: {error}"'),
+    Guard(f"{S}::leaves_the_rest", "ss4rec/secrets.py", "_LEAST = 6", "_LEAST = 0"),
+    Guard(f"{S}::process_list", "ss4rec/cli/submit.py", "if equals and is_secret(name):", "if False:"),
+    Guard(f"{S}::does_not_answer", "ss4rec/train/tracking.py", "except wandb.errors.Error as error:", "except KeyError as error:"),
+    Guard(f"{S}::goes_away", "ss4rec/train/tracking.py", "except Exception as error:  # its", "except KeyError as error:  # its"),
+    Guard(f"{S}::no_wandb", "ss4rec/train/tracking.py", "        raise UsageError(\n            f\"tracking.wandb is", "        return None\n        raise UsageError(\n            f\"tracking.wandb is"),
+    Guard(f"{F}::test_checkpoints", SAVE, "except (SafetensorError, OSError, ValueError, KeyError, TypeError) as", "except KeyError as"),
+    Guard(f"{F}::json_files", MANIFEST, "        except ValidationError as error:\n", "        except KeyError as error:\n"),
+    Guard(f"{F}::test_parquet", SHARDS, "    except (pa.ArrowException, OSError) as error:\n", "    except KeyError as error:\n"),
+)  # fmt: skip
+
+
+def fails_without(guard: Guard, copy: Path) -> bool:
+    """Return whether the guard's test fails when it is removed; the copy is whole again afterwards."""
+    path = copy / guard.file
+    text = path.read_text()
+    if text.count(guard.text) != 1:
+        raise ValueError(f"{guard.file} holds {text.count(guard.text)} times: {guard.text!r}")
+    file, _, words = guard.test.partition("::")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/faults/{file}", "-k", words]
+    try:
+        path.write_text(text.replace(guard.text, guard.without))
+        answer = subprocess.run(
+            [*command, "--timeout=60"],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+    except subprocess.TimeoutExpired:
+        return True  # it hangs without its guard
+    finally:
+        path.write_text(text)
+    # 1: tests failed. A hang that pytest-timeout ends is a failure as well; 5 (no test) and 4 (usage) are not.
+    return answer.returncode == 1
+
+
+def main(words: list[str]) -> int:
+    """Check every guard whose test's name holds one of `words`; all without any."""
+    passed = []
+    chosen = [guard for guard in GUARDS if not words or any(word in guard.test for word in words)]
+    with tempfile.TemporaryDirectory(prefix="ss4rec-guards-") as folder:
+        copy = Path(folder) / "project"
+        ignored = shutil.ignore_patterns(
+            ".venv", ".git", "runs", "data.*", "__pycache__", ".hypothesis", "*.egg-info"
+        )
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        for guard in chosen:
+            failed = fails_without(guard, copy)
+            print(
+                f"{'fails as it must' if failed else 'PASSES WITHOUT'}  {guard.test}  ({guard.file})",
+                flush=True,
+            )
+            if not failed:
+                passed.append(guard)
+    print(f"{len(chosen) - len(passed)} of {len(chosen)} tests fail without their guard")
+    return 1 if passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
