@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import ray
 import torch
@@ -21,7 +22,7 @@ from ss4rec.train.session import train_alone
 from tuning.job import SweepConfig, run_sweep
 from tuning.ray_tune import placement_groups_held
 from tuning.space import SearchSpace
-from tuning.study import REASON, best_trial
+from tuning.study import REASON
 
 pytestmark = pytest.mark.ray
 FIXED = {"train.epochs": 3, "tracking.wandb": "disabled", "train.patience": 0}
@@ -49,8 +50,6 @@ def choice(*values):
 
 
 def trials_of(folder):
-    import optuna
-
     return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}").get_trials()
 
 
@@ -134,8 +133,7 @@ def test_a_killed_trial_process_continues_from_its_checkpoint(small, tmp_path):
     process = start(small, tmp_path, trials=1)
     log = tmp_path / "runs" / "slow" / "trials" / "0000" / "log.txt"
     wait_for(lambda: epochs_in(log) >= 3, process)
-    victim = next(pid for pid in children(process.pid) if "OneWorkerTrial" in command(pid))
-    os.kill(victim, signal.SIGKILL)
+    os.kill(json.loads((log.parent / "lease.json").read_text())["pid"], signal.SIGKILL)
     assert process.wait(timeout=120) == 0, process.stdout.read()
     assert "continuing 0000 at epoch" in log.read_text()
     check_whole(tmp_path / "runs" / "slow", trials=1)
@@ -202,26 +200,3 @@ def wait_for(condition, process=None):
         assert time.monotonic() < deadline, "nothing happened in two minutes"
         assert process is None or process.poll() is None, process.stdout.read()
         time.sleep(0.02)
-
-
-def children(pid):
-    """Return all descendants of a process."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-    found, last = {pid}, 0
-    while len(found) != last:
-        last = len(found)
-        found |= {child for child, parent in parents.items() if parent in found}
-    return found - {pid}
-
-
-def command(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
