@@ -26,6 +26,7 @@ from ss4rec.data.folder import (
 from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
 from ss4rec.data.sources import Archive, Rows, Rules, read_source
+from ss4rec.data.storage import AnyPath
 from ss4rec.errors import DataError
 
 MIN_EVENTS = 3
@@ -118,8 +119,10 @@ def none_left(source: object, rows: int, k_core: int) -> DataError:
     )
 
 
-def check_free(out: Path, overwrite: bool) -> None:
+def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:
     """Refuse an existing `out`, unless it is empty or, with `overwrite`, a prepared folder and nothing else.
+
+    With `unfinished`, parts of a prepared folder may stand there without a manifest: an earlier attempt left them.
 
     Raises:
         DataError: saying what stands there.
@@ -132,11 +135,11 @@ def check_free(out: Path, overwrite: bool) -> None:
     if not names:
         return
     known = {MANIFEST_NAME, shards.ITEMS_NAME, shards.USERS_NAME, shards.BAD_NAME, shards.SHARDS_FOLDER}
-    if MANIFEST_NAME not in names or names - known:
+    if names - known or not (MANIFEST_NAME in names or unfinished):
         raise DataError(
-            f"{out} holds other files ({', '.join(sorted(names - known)[:5])}); give an empty folder"
+            f"{out} holds other files ({', '.join(sorted(names - known or names)[:5])}); give an empty folder"
         )
-    if not overwrite:
+    if MANIFEST_NAME in names and not overwrite:
         raise DataError(f"{out} is a prepared folder already; add --overwrite to replace it")
 
 

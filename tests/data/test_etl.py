@@ -124,6 +124,16 @@ def test_same_bytes_for_any_form(tmp_path, ratings, form):
     assert manifest.interactions > 500
 
 
+@pytest.mark.parametrize("spoil", [False, True])
+def test_rows_move_between_tasks_only_if_they_must(tmp_path, ratings, spoil):
+    if spoil:  # one row of user 1 at the end
+        with (ratings / "ratings.csv").open("a") as file:
+            file.write("1,39,3.0,1000000000\n")
+    told = []
+    prepare_in_tasks(ratings, tmp_path / "out", block_bytes=1000, progress=told.append)
+    assert any("partitioning by user" in message for message in told) == spoil
+
+
 def test_the_median_of_long_gaps_is_exact(tmp_path):
     lines = "".join(grouplens(random.Random(4), far=True))
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + lines)

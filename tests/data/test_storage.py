@@ -82,8 +82,10 @@ def test_s3_in_and_out(s3, tmp_path, ratings):
 
     with pytest.raises(DataError, match="--overwrite"):
         prepare_in_tasks(ratings, out)
-    with pytest.raises(DataError, match="other files"):
-        prepare_in_tasks(ratings, to_path(f"{s3}/raw"))
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="other files"):
+            prepare_in_tasks(ratings, to_path(f"{s3}/raw"), overwrite=overwrite)
+    assert to_path(f"{s3}/raw/ratings.csv").is_file()
 
 
 def test_a_stopped_job_goes_on_in_a_bucket(s3, tmp_path, ratings):

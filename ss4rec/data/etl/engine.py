@@ -83,33 +83,25 @@ def prepare_in_tasks(
 ) -> Manifest:
     """Read `source`, keep its k-core, and write a prepared folder.
 
-    A job that is killed goes on where it stood when it is started again with the same options. Options are those of
-    `prepare`, and:
+    A job that is killed goes on where it stood when it is started again with the same options. All options but these
+    are those of `prepare`; paths may be on remote file systems.
 
     Args:
-        source: as in `prepare`, or on a remote file system.
+        source: as in `prepare`.
         out: folder to write.
-        k_core: least interactions of every user and item.
-        name: as in `prepare`.
-        columns: as in `prepare`.
-        rows_per_shard: as in `prepare`.
-        overwrite: as in `prepare`.
-        rules: as in `prepare`.
         mapper: runs the tasks.
         block_bytes: source bytes of a block.
-        progress: is told what is being done.
 
     Raises:
         DataError: if the source cannot be used, nothing is left, or `out` is taken.
     """
     archive, rules = Archive(source), rules or Rules()
     plan, layout = plan_source(archive, columns)
-    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
     # The usual limit of time is the day of the call; what counts for going on is everything else.
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
-    work, again = WorkFolder.enter(
-        out, overwrite, {"source": archive.stamp(plan.file), "plan": str(plan), **options, "rules": fixed}
-    )
+    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes, "rules": fixed}
+    stamp = {"source": archive.stamp(plan.file), "plan": str(plan), **options}
+    work, again = WorkFolder.enter(out, overwrite, stamp)
     progress(f"{'going on with' if again else 'reading'} {source}")
     partitions = max(1, -(-archive.size(plan.file) // PARTITION_BYTES))
     job = Job(source, plan, rules, work.root / "blocks", work.root / "pieces", partitions)
@@ -127,37 +119,54 @@ def prepare_in_tasks(
         remove_tree(work.root)
         raise
     progress(f"writing {out}")
-    final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
-    titles, genres = describe_items(
-        kept_ids := item_ids.filter(pa.array(core.mask_V)), layout.catalogue(archive, plan.file)
-    )
+    kept_ids = item_ids.filter(pa.array(core.mask_V))
+    known = describe_items(kept_ids, layout.catalogue(archive, plan.file))
     user_ids, lengths_U, index = _number_users(gathered.blocks, core)
     tables = folder_tables(
-        items_table(kept_ids, titles, genres, core.counts_V[core.mask_V]),
+        items_table(kept_ids, *known, core.counts_V[core.mask_V]),
         users_table(user_ids, lengths_U, rows_per_shard),
         gathered.bad,
     )
+    (size, sha256), results = _write_shards(job, work, gathered, core, codes, index, rows_per_shard, mapper)
+    manifest = _finish(
+        work,
+        tables,
+        results,
+        name=name or source.resolve().stem,
+        rows_dropped=dropped,
+        source=SourceRecord(
+            name=source.resolve().name, layout=plan.layout, rows=gathered.rows, bytes=size, sha256=sha256
+        ),
+        filters=Filters(k_core=k_core),
+        mapper=mapper,
+    )
+    work.publish()
+    return manifest
+
+
+def _write_shards(
+    job: Job,
+    work: WorkFolder,
+    gathered: Gathered,
+    core: Core,
+    codes: tuple[np.ndarray, ...],
+    index: list[np.ndarray],
+    rows_per_shard: int,
+    mapper: Mapper,
+) -> tuple[tuple[int, str], list[ShardResult]]:
+    """Write all shards, and return bytes and checksum of the source too: that is one more task, the longest."""
+    final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
     gathering = Gathering(
         work.result,
         tuple(block.folder for block in gathered.blocks),
         tuple(final_V[codes_of] for codes_of in codes),
     )
     counts = [block.users["count"].to_numpy() for block in gathered.blocks]
-    shard_work = plan_shards(index, counts, len(user_ids), rows_per_shard)
-    identity = partial(_identity, source)
-    size_and_sum, *results = mapper(
-        partial(_either, identity, partial(write_shard, gathering)), [plan.file, *shard_work]
-    )
-    record = SourceRecord(
-        name=source.resolve().name,
-        layout=plan.layout,
-        rows=gathered.rows,
-        bytes=size_and_sum[0],
-        sha256=size_and_sum[1],
-    )
-    manifest = _finish(work, tables, results, name or source.resolve().stem, record, k_core, dropped, mapper)
-    work.publish()
-    return manifest
+    users = sum(int((places >= 0).sum()) for places in index)
+    shards = plan_shards(index, counts, users, rows_per_shard)
+    task = partial(_either, partial(_identity, job.source), partial(write_shard, gathering))
+    identity, *results = mapper(task, [job.plan.file, *shards])
+    return identity, results
 
 
 def _blocks(
@@ -288,10 +297,11 @@ def _finish(
     work: WorkFolder,
     tables: Mapping[str, pa.Table],
     results: Sequence[ShardResult],
+    *,
     name: str,
+    rows_dropped: Mapping[str, int],
     source: SourceRecord,
-    least: int,
-    dropped: Mapping[str, int],
+    filters: Filters,
     mapper: Mapper,
 ) -> Manifest:
     """Write the tables and the manifest."""
@@ -305,11 +315,11 @@ def _finish(
     manifest = make_manifest(
         tables,
         name=name,
-        rows_dropped=dropped,
+        rows_dropped=rows_dropped,
         times_s=(min(result.first_s for result in results), max(result.last_s for result in results)),
         gaps=(gaps.total, gaps.zero, median),
         source=source,
-        filters=Filters(k_core=least),
+        filters=filters,
         shards=tuple(result.record for result in results),
         files={file_name: record_of(work.result / file_name) for file_name in tables},
     )

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ss4rec.data.manifest import MANIFEST_NAME
 from ss4rec.data.prepare import check_free
 from ss4rec.data.storage import AnyPath, RemotePath, remove_tree, write_whole
-from ss4rec.errors import DataError
 
 PLAN_NAME = "plan.json"
 
@@ -43,12 +41,7 @@ class WorkFolder:
         text = json.dumps(plan, indent=2, sort_keys=True)
         plan_path = work.root / PLAN_NAME
         again = plan_path.is_file() and plan_path.read_text() == text
-        if isinstance(out, Path):
-            check_free(out, overwrite)
-        elif (out / MANIFEST_NAME).exists() and not overwrite:
-            raise DataError(f"{out} is a prepared folder already; add --overwrite to replace it")
-        elif not again and not overwrite and next(out.iterdir(), None) is not None:
-            raise DataError(f"{out} holds other files; give an empty folder")
+        check_free(out, overwrite, unfinished=again and isinstance(out, RemotePath))
         if not again:
             remove_tree(work.root)
             if isinstance(out, RemotePath):
