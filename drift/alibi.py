@@ -106,7 +106,12 @@ def _joint(name: str, ref: NDArray, cur: NDArray, **options: Any) -> tuple[float
 
     detector = getattr(cd, name)(ref.astype(np.float32), backend="pytorch", device="cpu", **options)
     found = detector.predict(cur.astype(np.float32))["data"]
-    return float(found["p_val"]), float(found["distance"])
+    return _counted(found["p_val"], options.get("n_permutations")), float(found["distance"])
+
+
+def _counted(p: float, permutations: int | None) -> float:
+    """Return `(1 + b) / (1 + B)`: the library's permutation p is b / B, which can be 0 and then is no p."""
+    return float(p) if permutations is None else (1 + float(p) * permutations) / (1 + permutations)
 
 
 def _classifier(ref: NDArray, cur: NDArray) -> tuple[float, float]:
@@ -129,7 +134,7 @@ def _context(ref: NDArray, cur: NDArray) -> tuple[float, float]:
         ref[:, taste], ref[:, context], backend="pytorch", device="cpu", n_permutations=100, verbose=False
     )
     found = detector.predict(cur[:, taste], cur[:, context])["data"]
-    return float(found["p_val"]), float(found["distance"])
+    return _counted(found["p_val"], 100), float(found["distance"])
 
 
 def _online(name: str, ref: NDArray, cur: NDArray) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
 from drift.catalogue import ItemCounts, read_catalogue, top_items, turnover
 from drift.cells import CellContext, all_cells, run_cell
@@ -27,6 +28,7 @@ from drift.simulate import Plant, PlantedModel, simulate
 from drift.summary import log_summary, window_figures
 from drift.verdict import judge
 from drift.windows import calendar
+from ss4rec.cli.drift import _events, drift_command
 from ss4rec.config import DataConfig
 from ss4rec.errors import UsageError
 
@@ -218,3 +220,12 @@ def test_weights_and_biases_get_the_summary(made_report, tmp_path, monkeypatch):
     assert "model/retrained.HR@10" not in third
     assert third["effect/rating"] > 1
     assert summary["headline"] == report.headline
+
+
+def test_options_of_the_verb(tmp_path):
+    assert [event.name[:10] for event in _events("movielens")] == ["half stars", "MovieLens ", "redesign o"]
+    assert _events(None) == []
+    options = ["--data", str(tmp_path), "--out", str(tmp_path), "--retrained", str(tmp_path)]
+    answer = CliRunner().invoke(drift_command, options)
+    assert isinstance(answer.exception, UsageError)
+    assert "give --run too" in str(answer.exception)
