@@ -50,6 +50,14 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
     "--rows-per-shard", type=click.IntRange(min=1), default=2048, show_default=True, help="Users a shard."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a folder that was prepared before.")
+@click.option(
+    "--max-bad-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Rows without an id, with an impossible time or rating that are set aside in OUT.bad-rows.jsonl; one more is "
+    "an error.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: folder and manifest.")
 def prepare_command(
     source: str,
@@ -59,6 +67,7 @@ def prepare_command(
     columns: dict[str, str],
     rows_per_shard: int,
     overwrite: bool,
+    max_bad_rows: int,
     as_json: bool,
 ) -> None:
     """Turn a ratings archive or table into a prepared folder."""
@@ -76,6 +85,7 @@ def prepare_command(
             columns=columns,
             rows_per_shard=rows_per_shard,
             overwrite=overwrite,
+            max_bad_rows=max_bad_rows,
             progress=status.update,
         )
     if as_json:

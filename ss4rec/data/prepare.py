@@ -18,6 +18,7 @@ from ss4rec.data import shards
 from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
 from ss4rec.data.sources import Archive, Rows, read_source
+from ss4rec.data.sources.quarantine import Quarantine
 from ss4rec.errors import DataError
 
 MIN_EVENTS = 3
@@ -55,6 +56,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     rows_per_shard: int = 2048,
     overwrite: bool = False,
+    max_bad_rows: int = 0,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Manifest:
     """Read `source`, keep its k-core, and write a prepared folder.
@@ -67,13 +69,16 @@ def prepare(
         columns: column name of `user`, `item`, `time`, `rating` in a CSV or Parquet file.
         rows_per_shard: users a shard.
         overwrite: replace a folder that was prepared before.
+        max_bad_rows: up to so many rows without an id, with a time before 1970 or after 2242, or with a rating that is
+            not finite are set aside: they go to `OUT.bad-rows.jsonl` and are counted by reason in the manifest.
         progress: is told what is being done.
 
     Raises:
         DataError: if the source cannot be used, nothing is left, or `out` is taken; then nothing is written.
     """
     check_free(out, overwrite)
-    archive = Archive(source)
+    quarantine = Quarantine(max_bad_rows) if max_bad_rows else None
+    archive = Archive(source, quarantine)
     progress(f"reading {source}")
     rows = read_source(archive, columns)
     progress(f"{k_core}-core of {len(rows.times_R):,} rows")
@@ -85,9 +90,20 @@ def prepare(
         )
     sequences = order(rows, rows_K)
     size, sha256 = archive.identity(rows.file)
+    bad = quarantine.rows if quarantine else []
     record = SourceRecord(
-        name=source.resolve().name, layout=rows.layout, rows=len(rows.times_R), bytes=size, sha256=sha256
+        name=source.resolve().name,
+        layout=rows.layout,
+        rows=len(rows.times_R) + len(bad),
+        bytes=size,
+        sha256=sha256,
     )
+    if quarantine and bad:
+        dropped |= quarantine.counts()
+        side = out.with_name(f"{out.name}.bad-rows.jsonl")
+        side.parent.mkdir(parents=True, exist_ok=True)
+        quarantine.save(side)
+        progress(f"{len(bad):,} bad rows set aside in {side}")
     progress(f"writing {out}")
     return write_prepared(
         out,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.manifest import ShardRecord, file_record
-from ss4rec.data.sources.rows import LATEST_S
+from ss4rec.data.sources.quarantine import LATEST_S
 from ss4rec.errors import DataError
 from ss4rec.files import refuse_bomb
 

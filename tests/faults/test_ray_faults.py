@@ -1,4 +1,4 @@
-"""Workers that die, raise or lose their node, under Ray Train: rows 3, 4, 5, 7 and 19 of docs/reliability.md."""
+"""Workers that die, raise or lose their node, under Ray Train: rows 3, 4, 5, 7, partly 19 of docs/reliability.md."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def assert_nothing_left(run):
 def test_killed_worker_and_infrastructure_error_are_retried(
     nodes, prepared, tmp_path, monkeypatch, whole, capfd
 ):
-    """Rows 3, 4, 19: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
+    """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
     the bits of one that nothing stopped; each failure is one line with its place in the budget.
 
     Seen to fail: with `max_failures=0`; with the resume left out (`_newest` returns None) steps are repeated from 0.
@@ -102,7 +102,7 @@ def _told(capfd, last, within_s=20.0):
 
 
 def test_users_error_fails_at_once(nodes, prepared, tmp_path, monkeypatch, capfd):
-    """Rows 4, 19: a bug is not retried although the budget would allow it, and nothing is left on the cluster.
+    """Row 4: a bug is not retried although the budget would allow it, and nothing is left on the cluster.
 
     Seen to fail: with ValueError left out of `_BUGS` (the run then finishes at the second attempt).
     """

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ss4rec.data.manifest import sha256_of
+from ss4rec.data.sources.quarantine import Quarantine
 from ss4rec.errors import DataError
 from ss4rec.files import refuse_bomb
 
@@ -23,13 +24,15 @@ class Archive:
     Args:
         path: a zip, a folder (looked at two levels deep), or a single file, of which only the neighbours that its
             layout names are read besides.
+        quarantine: takes bad rows; None: the first one is an error.
 
     Raises:
         DataError: if `path` is missing, is a damaged zip, or a zip with a member outside its own folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, quarantine: Quarantine | None = None) -> None:
         self.path = path
+        self.quarantine = quarantine
         self._only: str | None = None
         self._open: Callable[[str], IO[bytes]]
         if not path.exists():

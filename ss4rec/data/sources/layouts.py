@@ -60,7 +60,7 @@ def read_csv(archive: Archive, name: str) -> Rows:
     types = {columns[role]: GROUPLENS_TYPES[role] for role in ROLES}
     table = read_delimited(archive, name, ",", types, quotes=True)
     found = {role: table[column] for role, column in columns.items()}
-    place = Place(archive.where(name), first_row=2)
+    place = Place(archive.where(name), first_row=2, quarantine=archive.quarantine)
     return make_rows("grouplens-csv", name, place, found, _movies_csv(archive, name), integers=True)
 
 
@@ -79,7 +79,7 @@ def read_recbole(archive: Archive, name: str) -> Rows:
     }
     table = read_delimited(archive, name, "\t", types)
     found = {role: table[typed[column]] for role, column in roles.items()}
-    place = Place(archive.where(name), first_row=2)
+    place = Place(archive.where(name), first_row=2, quarantine=archive.quarantine)
     return make_rows("recbole", name, place, found, _recbole_items(archive, name))
 
 
@@ -100,7 +100,7 @@ def read_table(archive: Archive, name: str, columns: Mapping[str, str]) -> Rows:
     }
     table = read_delimited(archive, name, ",", types, quotes=True)
     found = {role: table[column] for role, column in roles.items()}
-    return make_rows("csv", name, Place(where, first_row=2), found)
+    return make_rows("csv", name, Place(where, first_row=2, quarantine=archive.quarantine), found)
 
 
 def choose_columns(names: list[str], asked: Mapping[str, str], where: str) -> dict[str, str]:
@@ -143,7 +143,14 @@ def _read_grouplens(
     """Read four columns without a header."""
     table = read_delimited(archive, name, delimiter, dict(GROUPLENS_TYPES), names=list(GROUPLENS))
     columns = {role: table[role] for role in ROLES}
-    return make_rows(layout, name, Place(archive.where(name), first_row=1), columns, items, integers=True)
+    return make_rows(
+        layout,
+        name,
+        Place(archive.where(name), first_row=1, quarantine=archive.quarantine),
+        columns,
+        items,
+        integers=True,
+    )
 
 
 def _read_parquet(archive: Archive, name: str, columns: Mapping[str, str]) -> Rows:
@@ -157,7 +164,7 @@ def _read_parquet(archive: Archive, name: str, columns: Mapping[str, str]) -> Ro
         message = str(error).splitlines()[0]
         raise DataError(f"{where} is no complete Parquet file ({message}); write it again") from None
     found = {role: table[column] for role, column in roles.items()}
-    return make_rows("parquet", name, Place(where, first_row=1), found)
+    return make_rows("parquet", name, Place(where, first_row=1, quarantine=archive.quarantine), found)
 
 
 def _movies_dat(archive: Archive, ratings: str) -> Catalogue | None:

@@ -8,10 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.sources.quarantine import LATEST_S, WHOLE, Quarantine
 from ss4rec.errors import DataError
-
-LATEST_S = 2**33
-"""Times from here on (year 2242) are refused: they are milliseconds or worse."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,8 @@ class Place:
     """Path of the file."""
     first_row: int
     """Number of the first data row in the file: 1, or 2 below a header."""
+    quarantine: Quarantine | None = None
+    """Takes bad rows; None: the first one is an error."""
 
     def refuse(self, row: int, column: str, value: object, why: str) -> DataError:
         """Return the error about data row `row` (from 0)."""
@@ -92,6 +92,10 @@ def make_rows(
     Raises:
         DataError: naming the row and the value that cannot be used.
     """
+    if place.quarantine is not None:
+        columns = place.quarantine.filter(
+            columns, file=place.file, first_row=place.first_row, integers=integers
+        )
     times_R = _seconds(columns["time"], place)
     if not len(times_R):
         raise DataError(f"{place.file} has no rows; give a file with ratings")
@@ -132,7 +136,7 @@ def _encode(column: pa.ChunkedArray, name: str, place: Place, integers: bool) ->
     if values.type != pa.int64():
         values = plain_ids(values.cast(pa.string()))
     if integers and values.type != pa.int64():
-        wrong = pc.invert(pc.match_substring_regex(values, r"^(0|-?[1-9]\d{0,17})$"))
+        wrong = pc.invert(pc.match_substring_regex(values, WHOLE))
         row = _first(wrong.take(encoded.indices))
         raise place.refuse(
             row, name, encoded[row].as_py(), "ids of this layout are whole numbers; repair the row"
