@@ -257,7 +257,7 @@ def _merit(checkpoint: Checkpoint) -> tuple[float, int]:
 
 
 def prune(folder: Path, keep_last: int) -> None:
-    """Remove all checkpoints but the best one and the `keep_last` newest of the others; damaged ones if a newer is whole.
+    """Remove all checkpoints but the best one and the `keep_last` newest others; damaged ones if a newer is whole.
 
     Of the others, so that there is one to go back to also where the best is the newest.
     """
