@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import struct
-import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -184,10 +183,10 @@ def test_all_processors_taken():
         preflight(config, cluster_resources={"CPU": 2.0})
 
 
-def bounded(action, *, most_mib=64, most_s=20.0):
-    """Run `action`, which must raise a DataError, in bounded memory and time."""
+def bounded(action, *, most_mib=64):
+    """Run `action`, which must raise a DataError, in bounded memory (and time: pytest-timeout ends a hang)."""
     tracemalloc.start()
-    arrow, began = pa.total_allocated_bytes(), time.monotonic()
+    arrow = pa.total_allocated_bytes()
     try:
         with pytest.raises(DataError) as caught:
             action()
@@ -195,7 +194,6 @@ def bounded(action, *, most_mib=64, most_s=20.0):
     finally:
         tracemalloc.stop()
     assert peak < most_mib << 20
-    assert time.monotonic() - began < most_s, "only a limit against hanging"
     return str(caught.value)
 
 

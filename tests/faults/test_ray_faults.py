@@ -19,7 +19,7 @@ from ss4rec.runs import RunFolder
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     assert sum("at epoch 2, step 4" in line for line in lines) == 1
 
 
-def _told(capfd, last, within_s=20.0):
+def _told(capfd, last, within_s=60.0):
     """Return what was printed, once `last` is there: Ray forwards workers' lines a moment later."""
     text, deadline = "", time.monotonic() + within_s
     while last not in text and time.monotonic() < deadline:
