@@ -44,12 +44,11 @@ def rows_by_test(path: Path) -> dict[str, list[int]]:
     return found
 
 
-def run_tests(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Run each file in a process of its own; yield a row a test."""
+def run_tests(files: Sequence[Path], reports: Path) -> Iterator[dict[str, Any]]:
+    """Run each file in a process of its own unless `reports` has its report already; yield a row a test."""
     for path in files:
-        rows = rows_by_test(path)
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / "report.xml"
+        rows, report = rows_by_test(path), reports / f"{path.stem}.xml"
+        if not report.exists():
             command = [
                 sys.executable,
                 "-m",
@@ -59,18 +58,17 @@ def run_tests(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 f"--junitxml={report}",
             ]
             subprocess.run(
-                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=900
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=1200
             )
-            cases = ElementTree.parse(report).iter("testcase")  # nosec B314 - pytest has just written it
-            for case in cases:
-                name = case.get("name", "")
-                yield {
-                    "file": path.name,
-                    "test": name,
-                    "rows": rows.get(name.split("[")[0], []),
-                    "passed": case.find("failure") is None and case.find("error") is None,
-                    "time_s": float(case.get("time", "0")),
-                }
+        for case in ElementTree.parse(report).iter("testcase"):
+            name = case.get("name", "")
+            yield {
+                "file": path.name,
+                "test": name,
+                "rows": rows.get(name.split("[")[0], []),
+                "passed": case.find("failure") is None and case.find("error") is None,
+                "time_s": float(case.get("time", "0")),
+            }
 
 
 def rows_that_hold(tests: Sequence[dict[str, Any]]) -> list[int]:
@@ -109,8 +107,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("soaks", nargs="*", type=Path, help="what `tests.faults.soak --out` wrote")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument(
+        "--reports", type=Path, help="folder of pytest's reports FILE.xml; what it has is not run again"
+    )
     options = parser.parse_args()
-    tests = list(run_tests(sorted((ROOT / "tests/faults").glob("test_*.py"))))
+    with tempfile.TemporaryDirectory() as folder:
+        reports = options.reports or Path(folder)
+        tests = list(run_tests(sorted((ROOT / "tests/faults").glob("test_*.py")), reports))
     holds = rows_that_hold(tests)
     soaks = [json.loads(path.read_text()) for path in options.soaks]
     every_s = preset("ml_1m_cpu").train.checkpoint_every_s

@@ -257,12 +257,17 @@ def _merit(checkpoint: Checkpoint) -> tuple[float, int]:
 
 
 def prune(folder: Path, keep_last: int) -> None:
-    """Remove all checkpoints but the best one and the `keep_last` newest; damaged ones too, if a newer is whole."""
+    """Remove all checkpoints but the best one and the `keep_last` newest others; damaged ones if a newer is whole.
+
+    Of the others, so that there is one to go back to also where the best is the newest.
+    """
     everything = list(intact(folder))
     checkpoints = [found for found in everything if isinstance(found, Checkpoint)]
     if not checkpoints:
         return
-    kept = {found.path.name for found in (*checkpoints[:keep_last], max(checkpoints, key=_merit))}
+    winner = max(checkpoints, key=_merit)
+    others = [found for found in checkpoints if found is not winner]
+    kept = {found.path.name for found in (winner, *others[:keep_last])}
     newest = checkpoints[0].path.name
     for path in list(folder.glob("step-*")):
         if path.name not in kept and path.name < newest:

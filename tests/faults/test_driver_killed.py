@@ -12,7 +12,7 @@ import pytest
 from ss4rec.lease import LEASE_FILE
 from tests.faults.small import equal, last_checkpoint, small, train
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 
 DRIVER = """
 import sys
@@ -60,7 +60,7 @@ def test_same_command_continues_after_the_driver_was_killed(prepared, tmp_path):
     assert last_checkpoint(run).global_step == 7
     assert (run / LEASE_FILE).exists()
     second = start(prepared, run, flags)
-    told, _ = second.communicate(timeout=200)
+    told, _ = second.communicate(timeout=400)
     assert second.returncode == 0, told[-3000:]
     assert "continuing run at epoch 2, step 2" in told
     train(prepared, tmp_path / "whole", small(**{"evaluation.at_end": False}))

@@ -1,4 +1,4 @@
-"""Workers that die, raise or lose their node, under Ray Train: rows 3, 4, 5, 7 and 19 of docs/reliability.md."""
+"""Workers that die, raise or lose their node, under Ray Train: rows 3, 4, 5, 7, partly 19 of docs/reliability.md."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from ss4rec.runs import RunFolder
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def assert_nothing_left(run):
 def test_killed_worker_and_infrastructure_error_are_retried(
     nodes, prepared, tmp_path, monkeypatch, whole, capfd
 ):
-    """Rows 3, 4, 19: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
+    """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
     the bits of one that nothing stopped; each failure is one line with its place in the budget.
 
     Seen to fail: with `max_failures=0`; with the resume left out (`_newest` returns None) steps are repeated from 0.
@@ -92,7 +92,7 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     assert sum("at epoch 2, step 4" in line for line in lines) == 1
 
 
-def _told(capfd, last, within_s=20.0):
+def _told(capfd, last, within_s=60.0):
     """Return what was printed, once `last` is there: Ray forwards workers' lines a moment later."""
     text, deadline = "", time.monotonic() + within_s
     while last not in text and time.monotonic() < deadline:
@@ -102,7 +102,7 @@ def _told(capfd, last, within_s=20.0):
 
 
 def test_users_error_fails_at_once(nodes, prepared, tmp_path, monkeypatch, capfd):
-    """Rows 4, 19: a bug is not retried although the budget would allow it, and nothing is left on the cluster.
+    """Row 4: a bug is not retried although the budget would allow it, and nothing is left on the cluster.
 
     Seen to fail: with ValueError left out of `BUGS` (the run then finishes at the second attempt).
     """

@@ -84,14 +84,7 @@ class Archive:
         refuse_bomb(self.where(name), info.compress_size, info.file_size)
         try:
             return self._zip.open(info)
-        except (
-            RuntimeError,
-            NotImplementedError,
-            zipfile.BadZipFile,
-            zlib.error,
-            OSError,
-            ValueError,
-        ) as error:
+        except (RuntimeError, zipfile.BadZipFile, zlib.error, OSError, ValueError) as error:
             raise DataError(
                 f"{self.where(name)} cannot be opened ({error}); unpack the archive and give the folder"
             ) from None
