@@ -107,8 +107,8 @@ class ModelConfig(Section):
 class LossConfig(Section):
     """The training objective."""
 
-    kind: Literal["cross_entropy", "bpr"] = "cross_entropy"
-    """Full-softmax cross entropy, or BPR with uniform negatives."""
+    kind: Literal["cross_entropy", "sampled_softmax", "bpr"] = "cross_entropy"
+    """Cross entropy of the full softmax, of one over sampled items with logQ correction, or BPR."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability mass spread evenly over all items."""
     swap_inputs: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -116,7 +116,9 @@ class LossConfig(Section):
     swap_targets: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that a target is replaced by a random item."""
     negatives: PositiveInt = 1
-    """Negatives per target (BPR)."""
+    """Negatives per target (BPR) or per step, shared by all targets (sampled softmax; use 1,000s)."""
+    negative_sampling: Literal["uniform", "log_uniform"] = "uniform"
+    """Distribution of sampled softmax's negatives: uniform, or log-uniform by rank of popularity."""
     chunk_tokens: PositiveInt = 8192
     """Targets whose logits are in memory at one time."""
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ss4rec.config import LossConfig
+from ss4rec.errors import ConfigError
 from ss4rec.model.losses import Repeats, bpr, cross_entropy
+from ss4rec.model.sampled import NegativeSampler, sampled_softmax
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SS4Rec
 
@@ -14,10 +16,33 @@ from ss4rec.model.ss4rec import SS4Rec
 class Objective(nn.Module):
     """Sum of the training loss over the targets of a packed batch."""
 
-    def __init__(self, model: SS4Rec, config: LossConfig) -> None:
+    def __init__(self, model: SS4Rec, config: LossConfig, popularity_V: Tensor | None = None) -> None:
+        """Join `model` and its loss.
+
+        Args:
+            model: the model.
+            config: the loss.
+            popularity_V: training events by item, for log-uniform negatives.
+
+        Raises:
+            ConfigError: if the loss cannot train what the model has.
+        """
         super().__init__()
         self.model = model
         self.config = config
+        if config.kind == "sampled_softmax":
+            if model.repeat_logit is not None:
+                raise ConfigError(
+                    "loss.kind=sampled_softmax does not train model.repeats=learned, which needs the scores of all "
+                    "items; set model.repeats=ignore or loss.kind=cross_entropy"
+                )
+            if config.label_smoothing:
+                raise ConfigError(
+                    f"loss.label_smoothing={config.label_smoothing} spreads mass over all items, which "
+                    "loss.kind=sampled_softmax does not score; set it to 0"
+                )
+            by_rank = config.negative_sampling == "log_uniform"
+            self.sampler = NegativeSampler(model.num_items, popularity_V if by_rank else None)
 
     def forward(self, items_T: Tensor, gaps_T: Tensor, targets_T: Tensor, segments: Segments) -> Tensor:
         """Return the summed loss as a float32 scalar; targets of 0 are context and do not count."""
@@ -32,6 +57,9 @@ class Objective(nn.Module):
         weight_VD = self.model.item_matrix()
         if self.config.kind == "bpr":
             return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)[0]
+        if self.config.kind == "sampled_softmax":
+            drawn_K, log_q_K = self.sampler.draw(self.config.negatives, hidden_TD.device)
+            return sampled_softmax(hidden_TD, weight_VD, targets_T, drawn_K, log_q_K)[0]
         return cross_entropy(
             hidden_TD,
             weight_VD,

@@ -16,6 +16,7 @@ from ss4rec.data.manifest import Manifest
 from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.data.windows import Split
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
+from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.lease import Writer, hold
 from ss4rec.model.ss4rec import SS4Rec
@@ -60,7 +61,9 @@ def worker_loop(
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
     model = SS4Rec(config.model, manifest.items).to(workers.device)
-    objective = parallel(Objective(model, config.loss))
+    objective = parallel(
+        Objective(model, config.loss, _popularity(config, manifest, data_dir)).to(workers.device)
+    )
     if config.train.compile:
         objective.compile()
     if workers.leads:
@@ -125,6 +128,14 @@ def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: S
     return summarise(
         rank_users(ModelScorer(model, gap_s, config.data.target_time), batches), config.evaluation.ks
     )
+
+
+def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
+    """Count the training events of each item where the loss draws negatives by popularity, `[V]`."""
+    if config.loss.kind != "sampled_softmax" or config.loss.negative_sampling == "uniform":
+        return None
+    events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
+    return torch.from_numpy(events.counts())
 
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
