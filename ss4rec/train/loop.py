@@ -30,7 +30,7 @@ from ss4rec.runs import RunFolder, load_tensors, load_weights
 from ss4rec.train.optim import FiniteGuard, WeightAverage, gradient_norm, lr_share, make_optimizer
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.state import LoopState, optimizer_entries
-from ss4rec.train.status import StatusLine, duration, say
+from ss4rec.train.status import StatusLine, duration, epoch_line, say
 from ss4rec.train.stopping import EarlyStopping
 from ss4rec.train.tracking import Tracker
 from ss4rec.train.watchdog import Watchdog
@@ -302,7 +302,7 @@ class TrainLoop:
             "ended": self.ended,
         }
         if self.workers.leads:
-            self._say(_epoch_line(metrics, self.config.train.epochs, is_best))
+            self._say(epoch_line(metrics, self.config.train.epochs, is_best))
             if self.tracker:
                 self.tracker.log("epoch", self.global_step, **metrics)
             if (
@@ -443,11 +443,3 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager:
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
-
-
-def _epoch_line(metrics: dict[str, Any], epochs: int, is_best: bool) -> str:
-    line = f"epoch {metrics['epoch']}/{epochs} done  train loss {metrics['train_loss']:.4f}"
-    if f"valid_{SCORE}" in metrics:
-        line += f"  valid HR@10 {metrics['valid_hr@10']:.4f}  NDCG@10 {metrics['valid_ndcg@10']:.4f}"
-        line += "  best so far" if is_best else ""
-    return line + f"  ({duration(metrics['elapsed_s'])})"

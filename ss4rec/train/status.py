@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -92,6 +93,22 @@ class StatusLine:
         )
         self._steps, self._targets, self._since = 0, 0, now
         return figures
+
+
+def epoch_line(metrics: dict[str, Any], epochs: int, is_best: bool) -> str:
+    """Format an epoch's metrics as a line.
+
+    Args:
+        metrics: as `TrainLoop.epochs` gives them; the loss is None if every step was skipped.
+        epochs: most epochs.
+        is_best: whether validation was the best so far.
+    """
+    loss = "none" if metrics["train_loss"] is None else f"{metrics['train_loss']:.4f}"
+    line = f"epoch {metrics['epoch']}/{epochs} done  train loss {loss}"
+    if "valid_ndcg@10" in metrics:
+        line += f"  valid HR@10 {metrics['valid_hr@10']:.4f}  NDCG@10 {metrics['valid_ndcg@10']:.4f}"
+        line += "  best so far" if is_best else ""
+    return line + f"  ({duration(metrics['elapsed_s'])})"
 
 
 def _thousands(value: float) -> str:
