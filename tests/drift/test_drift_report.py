@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from drift.catalogue import ItemCounts, read_catalogue, top_items, turnover
 from drift.cells import CellContext, all_cells, run_cell
 from drift.config import DriftConfig
-from drift.events import KnownEvent, event_records, read_events
+from drift.events import SHIPPED, KnownEvent, event_records, read_events
 from drift.follow import count_pairs
 from drift.job import assemble
 from drift.plan import Plan
@@ -183,7 +183,7 @@ def test_turnover_of_the_most_rated():
 
 
 def test_known_events(tmp_path):
-    shipped = read_events(tmp_path.__class__(sys.modules["drift.events"].__file__).parent / "movielens.toml")
+    shipped = read_events(SHIPPED / "movielens.toml")
     assert [event.date.year for event in shipped] == [2003, 2014, 2017]
     windows = calendar("quarter", 1_296_518_400, 1_310_000_000)
     assert event_records(EVENTS, windows)[1]["window"] == "2011Q2"
