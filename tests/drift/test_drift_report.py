@@ -90,6 +90,15 @@ def test_report_says_what_was_planted(made_report):
     assert retrained[2:] == [None, None]
 
 
+def test_a_model_that_popularity_beats_from_the_first_day_is_named(made_report):
+    report, layout = made_report
+    assert "no better than" not in page(report, layout)
+    first = report.quality[0] | {"all.HR@10": 0.01, "pop_frozen.HR@10": 0.02, "pop_rolling.HR@10": 0.0}
+    first["follow.HR@10"] = 0.0
+    weak = report.model_copy(update={"quality": [first, *report.quality[1:]]})
+    assert "no better than popularity at the cut." in page(weak, layout)
+
+
 MEASURE = """<script>addEventListener("load", () => {
 const light = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => { x /= 255;
   return x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4; });
