@@ -82,11 +82,14 @@ def _sample(rows: NDArray[np.float64], limit: int, rng: np.random.Generator) -> 
 
 
 def _features(name: str, ref: NDArray, cur: NDArray, **options: Any) -> tuple[float, float]:
-    """Univariate detectors: the smallest p times the number of features (Bonferroni, as the library does)."""
+    """Univariate detectors: the smallest p times the number of features (Bonferroni, as the library does).
+
+    The library keeps p as float32, so that 0 only means less than its smallest number.
+    """
     import alibi_detect.cd as cd
 
     found = getattr(cd, name)(ref, **options).predict(cur, return_p_val=True, return_distance=True)["data"]
-    p_D = np.atleast_1d(found["p_val"]).astype(float)
+    p_D = np.maximum(np.atleast_1d(found["p_val"]).astype(float), np.finfo(np.float32).smallest_subnormal)
     return min(1.0, float(p_D.min()) * len(p_D)), float(np.max(found["distance"]))
 
 

@@ -18,7 +18,7 @@ from drift.cells import CellContext, Row, all_cells, window_means
 from drift.config import RIM, DriftConfig
 from drift.distances import slices
 from drift.events import KnownEvent, event_records
-from drift.model_job import Models, quality_records
+from drift.model_job import Models, check_retrained, quality_records
 from drift.plan import Plan, check_contract, make_plan
 from drift.profile import Profile, Profiler
 from drift.ray_drift import count_items, profile, run_cells
@@ -68,6 +68,7 @@ def run_drift(
     split = SplitRecord.load(data)
     check_contract(data, split, run)
     folder = data / TIMELINE
+    check_retrained(retrained, folder, split.cut_s)
     manifest = Manifest.load(folder)
     plan = make_plan(config, manifest, split.cut_s)
     catalogue = read_catalogue(read_items(folder), split.vocabulary, split.seen)

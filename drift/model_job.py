@@ -48,9 +48,6 @@ def quality_records(
         shards: its shards.
         counts: events by item and window.
         vocabulary: items 1..vocabulary of the timeline are those of the frozen model.
-
-    Raises:
-        ContractError: if a retrained run does not fit.
     """
     plan, config = context.plan, context.config
     users = {window: int((context.profile.window_R == window).sum()) for window in plan.future}
@@ -92,32 +89,42 @@ def _baselines(
     )
 
 
+def check_retrained(runs: Sequence[Path], folder: Path, cut_s: int) -> None:
+    """Check that retrained runs are of later cuts of the same data.
+
+    Raises:
+        ContractError: naming the run and what is wrong with it.
+    """
+    for run in runs:
+        own_s = RunFolder.open(run).record().cut_s
+        if own_s is None or own_s <= cut_s:
+            raise ContractError(
+                f"--retrained {run.name} was trained on data cut at {own_s}, the report's cut is {cut_s}; "
+                "split the same data at a later date and train on that past"
+            )
+        size = read_items(run).num_rows
+        remap_V = remap(read_items(folder)["source_id"], read_items(run)["source_id"])
+        if (known := int((remap_V[1:] <= size).sum())) != size:
+            raise ContractError(
+                f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {folder}; "
+                "give runs on the same data"
+            )
+
+
 def _later(
     task: QualityTask, future: Sequence[int], run: Path, runs: Sequence[Path], folder: Path
 ) -> QualityTask:
     """Return the task of a retrained run: its own items, the windows from its cut to the next run's."""
     cuts = {other: RunFolder.open(other).record().cut_s or 0 for other in runs}
-    if cuts[run] <= task.cut_s:
-        raise ContractError(
-            f"--retrained {run.name} was trained on data cut at {cuts[run] or None}, the report's cut is {task.cut_s}; "
-            "split the same data at a later date and train on that past"
-        )
     next_cut_s = min((cut_s for cut_s in cuts.values() if cut_s > cuts[run]), default=2**62)
     own = [w for w in future if cuts[run] < task.windows[w].start_s <= next_cut_s]
-    remap_V = remap(read_items(folder)["source_id"], read_items(run)["source_id"])
-    size = read_items(run).num_rows
-    known = int((remap_V[1:] <= size).sum())
-    if known != size:
-        raise ContractError(
-            f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {folder}; it is a run on other data"
-        )
     return replace(
         task,
         data=RunFolder.open(run).config().data,
         chosen={window: task.chosen[window] for window in own},
-        vocabulary=size,
+        vocabulary=read_items(run).num_rows,
         baselines=None,
-        remap_V=remap_V,
+        remap_V=remap(read_items(folder)["source_id"], read_items(run)["source_id"]),
     )
 
 

@@ -52,11 +52,26 @@ def quality_section(
     return (
         "<h2>Model: HR@10 by window</h2><p>One event a user, ranked among the whole vocabulary. The first window is "
         "the reference of the others.</p>"
-        f'<p>{legend}</p><div class="scroll">{_plot(records, events)}</div>'
+        f'{_weak(records[0])}<p>{legend}</p><div class="scroll">{_plot(records, events)}</div>'
         "<h2>Why: change of HR@10 since the first window</h2><p><i>Mix</i>: other users and items are asked for. "
         "<i>Within</i>: the same kinds of users and items are served worse or better. They add up to the change.</p>"
         f'<div class="scroll">{_decomposition(records)}</div>'
         f'<div class="scroll"><table><tr><th>window</th>{heads}<th>verdict</th></tr>{rows}</table></div>'
+    )
+
+
+def _weak(first: dict[str, Any]) -> str:
+    """Warn of a model that a baseline beats from the first day: verdicts compare with that day and can not tell."""
+    better = [
+        words
+        for name, field, words in LINES
+        if name in ("follow", "pop_rolling", "pop_frozen") and first[field] >= first["all.HR@10"]
+    ]
+    if not better:
+        return ""
+    return (
+        f"<p><b>In the first window the model is no better than {html.escape(' and '.join(better))}.</b> The verdict "
+        "compares later windows with the first one and says nothing about this.</p>"
     )
 
 

@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from drift.windows import Window
 from ss4rec.errors import UsageError
 
+SHIPPED = Path(__file__).parent
+"""Folder of the files that come with ss4rec."""
+
 
 class KnownEvent(BaseModel):
     """Something that happened outside of the data."""

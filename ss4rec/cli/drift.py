@@ -68,11 +68,11 @@ def drift_command(
 
 def _events(name: str | None):
     """Read a file of known events; the name of a shipped one will do."""
-    from drift.events import read_events
+    from drift.events import SHIPPED, read_events
 
     if name is None:
         return []
-    shipped = Path(read_events.__code__.co_filename).parent / f"{name}.toml"
+    shipped = SHIPPED / f"{name}.toml"
     return read_events(shipped if shipped.is_file() else Path(name))
 
 

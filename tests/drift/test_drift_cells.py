@@ -21,6 +21,7 @@ from drift.config import DriftConfig
 from drift.job import exit_code, run_drift
 from drift.mmd import mmd_test
 from drift.plan import Plan, check_contract
+from drift.popularity import map_noise
 from drift.profile import Profiler
 from drift.simulate import Plant, simulate
 from drift.verdict import date_changes, headline, judge, severity, worst
@@ -270,7 +271,7 @@ def test_whole_job_workers_and_since_last(two_cores, cut, tmp_path):
     grown, _ = go("all", "grown", run, retrained=[later], since_last=True)
     assert (report.model_verdict, grown.model_verdict) == (None, "none")
     theirs = [record["retrained.HR@10"] for record in grown.quality]
-    assert [value is None for value in theirs] == [True, True, False, False]
+    assert [value is None for value in theirs] == [True, True, False]
     assert all(0 <= record["follow.HR@10"] <= 1 for record in grown.quality)
     ours, theirs = (
         [{**c, "window": c["window"]} for c in r.cells if c["comparison"] == "reference"]
@@ -337,3 +338,24 @@ def test_the_run_must_have_been_trained_up_to_this_cut(cut, tmp_path):
     pq.write_table(pa.table({"item": [1]}), tmp_path / "items.parquet")
     with pytest.raises(ContractError, match="others"):
         check()
+
+
+def test_the_error_of_estimated_bins_reaches_each_test(monkeypatch):
+    """Of the right windows; the halves of the control share their percentiles."""
+    found, calls = context(Plant(windows=6, users=30, popularity=3.0, step=5, returning=0.9)), []
+
+    def huge(profile, layout, ref, cur, lookback):
+        calls.append((list(ref), cur, lookback))
+        noise = map_noise(profile, layout, ref, cur, lookback)
+        return replace(noise, root_BB=np.eye(len(noise.root_BB)))
+
+    def popularity(comparison):
+        return next(r for r in run_cell(found, Cell(comparison, 5)) if r.signal == "popularity")
+
+    assert popularity("reference").p <= 0.01
+    monkeypatch.setattr(cells_module, "map_noise", huge)
+    for comparison in ("reference", "previous", "returning"):
+        assert popularity(comparison).p > 0.5
+    assert calls == [([2], 5, 4), ([4], 5, 4), ([2], 5, 4)]
+    popularity("control")
+    assert len(calls) == 3

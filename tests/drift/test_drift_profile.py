@@ -1,6 +1,7 @@
 """Pass 1: against a loop over events, additive, and blind to the future."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -169,3 +170,21 @@ def test_windows_that_the_data_does_not_fill_are_left_out():
     windows = calendar("month", 1_296_518_400, 1_310_000_000)
     kept = full_windows("month", windows[0].start_s + 5 * 86_400, windows[3].start_s + 5 * 86_400)
     assert [w.name for w in kept] == [w.name for w in windows[1:3]]
+
+
+def test_the_lasting_top_is_that_of_the_year_before_the_reference():
+    made = simulate(replace(PLANT, items=300, users=120), 6)
+    catalogue = read_catalogue(made.items, vocabulary=300, seen=300)
+    counts = ItemCounts.of_shard(made.shard, made.windows, 300)
+    make = Profiler("quarter", made.windows, list(range(6)), catalogue, counts, [1, 2])
+    early_V = counts.counts_WV[1:3].sum(axis=0)
+    best = set(np.argsort(-early_V, kind="stable")[:100].tolist())
+    items, times = (
+        made.shard[name].combine_chunks().flatten().to_numpy() for name in ("items", "timestamps")
+    )
+    inside = np.isin(items, list(best)) & (window_of(times, made.windows) == 4)
+    found = make(made.shard)
+    top = column(found, make.layout, "lasting_top")[found.window_R == 4]
+    assert top[:, 1].sum() == inside.sum() > 0
+    none = Profiler("quarter", made.windows, [4], catalogue, counts)(made.shard)
+    assert column(none, make.layout, "lasting_top")[:, 1].sum() == 0

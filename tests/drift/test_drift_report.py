@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from drift.catalogue import ItemCounts, read_catalogue, top_items, turnover
 from drift.cells import CellContext, all_cells, run_cell
 from drift.config import DriftConfig
-from drift.events import KnownEvent, event_records, read_events
+from drift.events import SHIPPED, KnownEvent, event_records, read_events
 from drift.follow import count_pairs
 from drift.job import assemble
 from drift.plan import Plan
@@ -88,6 +88,15 @@ def test_report_says_what_was_planted(made_report):
     retrained = [record["retrained.HR@10"] for record in report.quality]
     assert retrained[:2] == [record["all.HR@10"] for record in report.quality[:2]]
     assert retrained[2:] == [None, None]
+
+
+def test_a_model_that_popularity_beats_from_the_first_day_is_named(made_report):
+    report, layout = made_report
+    assert "no better than" not in page(report, layout)
+    first = report.quality[0] | {"all.HR@10": 0.01, "pop_frozen.HR@10": 0.02, "pop_rolling.HR@10": 0.0}
+    first["follow.HR@10"] = 0.0
+    weak = report.model_copy(update={"quality": [first, *report.quality[1:]]})
+    assert "no better than popularity at the cut." in page(weak, layout)
 
 
 MEASURE = """<script>addEventListener("load", () => {
@@ -183,7 +192,7 @@ def test_turnover_of_the_most_rated():
 
 
 def test_known_events(tmp_path):
-    shipped = read_events(tmp_path.__class__(sys.modules["drift.events"].__file__).parent / "movielens.toml")
+    shipped = read_events(SHIPPED / "movielens.toml")
     assert [event.date.year for event in shipped] == [2003, 2014, 2017]
     windows = calendar("quarter", 1_296_518_400, 1_310_000_000)
     assert event_records(EVENTS, windows)[1]["window"] == "2011Q2"
