@@ -2,6 +2,7 @@
 
 import random
 import zipfile
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,14 @@ from ss4rec.data.sources import Rules
 from ss4rec.errors import DataError
 
 IDS = st.one_of(st.integers(8, 12), st.sampled_from(["x", "8", "08", "y,z"]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_partitions():
+    """Several partitions also of small sources."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ss4rec.data.etl.engine.PARTITION_BYTES", 200)
+        yield
 
 
 def content(folder):
@@ -166,6 +175,20 @@ def test_packed_order_is_the_stable_order(rows, spread):
     assert np.array_equal(sorted_places(users, times), np.lexsort((times, users)))
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_core_that_takes_several_rounds(tmp_path, shuffled):
+    rng = random.Random(5)
+    rows = [(user, item) for user in range(150) for item in rng.sample(range(120), rng.randint(1, 8))]
+    rows = rng.sample(rows, len(rows)) if shuffled else rows
+    lines = "".join(f"{user},{item},4.0,1000000000\n" for user, item in rows)
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + lines)
+    manifest = assert_same_bytes(
+        tmp_path, tmp_path / "ratings.csv", block_bytes=1000, rows_per_shard=7, k_core=4
+    )
+    first_round = sum(count for count in Counter(item for _, item in rows).values() if count < 4)
+    assert manifest.rows_dropped["k_core"] > 2 * first_round > 0
+
+
 class StoppedError(Exception):
     """Stands for a kill."""
 
@@ -221,9 +244,9 @@ def test_another_source_does_not_go_on_with_the_old_blocks(tmp_path, ratings):
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, mapper=dying)
+        prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, k_core=0, mapper=dying)
     text = (ratings / "ratings.csv").read_text()
-    (ratings / "ratings.csv").write_text(text.replace("userId", "userId").replace("\n1,", "\n61,"))
+    (ratings / "ratings.csv").write_text(text.replace("\n1,", "\n61,"))
     prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, k_core=0)
     prepare(ratings, tmp_path / "memory", k_core=0)
     assert content(tmp_path / "out") == content(tmp_path / "memory")
@@ -267,7 +290,10 @@ def test_bad_rows_are_listed_with_reasons(tmp_path, ratings, shuffled):
         lines[1:] = rng.sample(lines[1:], len(lines) - 1)
     (ratings / "ratings.csv").write_text("".join(lines))
     rules = rules_for("grouplens-csv", 1_800_000_000, max_bad_share=0.02)
-    manifest = assert_same_bytes(tmp_path, ratings, block_bytes=1000, k_core=0, rules=rules)
+    told = []
+    options = {"k_core": 0, "rules": rules, "progress": told.append}
+    manifest = assert_same_bytes(tmp_path, ratings, block_bytes=1000, **options)
+    assert any("partitioning" in message for message in told) == shuffled
     assert manifest.quarantined == REASONS
     assert manifest.interactions == good.interactions
     assert manifest.source.rows == manifest.interactions + sum(REASONS.values())
