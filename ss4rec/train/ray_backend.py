@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+import torch.distributed as dist
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
@@ -57,8 +58,7 @@ def _fit(
     config: RunConfig, data_dir: Path, run_dir: Path, placement: Placement, attempt: str
 ) -> dict[str, Any]:
     """Fit as the one attempt that holds the run folder."""
-    for left in run_dir.glob("failure-*.json"):  # of attempts whose driver was killed
-        left.unlink()
+    _sweep(run_dir)  # of attempts whose driver was killed
     scratch, failure = run_dir / ".ray", run_dir / f"failure-{attempt}.json"
     shutil.rmtree(scratch, ignore_errors=True)
     trainer = TorchTrainer(
@@ -93,8 +93,18 @@ def _fit(
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _raise_failure(failure)
+    try:
+        _raise_failure(failure)
+    finally:
+        _sweep(run_dir)
     return outcome
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove files of failures, and drafts of them that a killed worker left."""
+    for pattern in ("failure-*.json", ".failure-*"):
+        for left in run_dir.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -121,6 +131,9 @@ def _final_errors(failure: Path, alone: bool) -> Iterator[None]:
     try:
         yield
     except (errors.SS4RecError, *_BUGS) as error:
+        if not alone and not dist.is_initialized():
+            # Ray takes the group apart because of a peer: torch's ValueError about that is no bug of ours.
+            raise
         write_json(failure, {"type": type(error).__name__, "message": redact(str(error))})
         all_raise_together = alone or isinstance(error, errors.NonFiniteError)
         if not (all_raise_together and isinstance(error, errors.SS4RecError)):
