@@ -81,7 +81,7 @@ GUARDS = (
     Guard(f"{D}::users_table", "ss4rec/data/source.py", "        _check_users(folder, users, manifest)\n"),
     Guard(f"{D}::parquet_bomb", SHARDS, "            refuse_bomb(str(path), path.stat().st_size, unpacked_bytes(file.metadata))\n"),
     Guard(f"{D}::pickled_objects", SHARDS, "            _check_schema(path, file.schema_arrow, expected(file.schema_arrow))\n"),
-    Guard(f"{D}::torch_pickle", SAVE, "        return load_file(path, device=device)\n", "        import torch\n\n        return torch.load(path, weights_only=False)\n"),
+    Guard(f"{D}::torch_pickle", SAVE, "        return load_file(path, device=device)\n", "        import torch\n\n        return torch.load(path.open('rb'), weights_only=False)\n"),
     Guard(f"{N}::before_the_update and loss and nan", LOOP, "        if first is None:\n            return\n", "        return\n"),
     Guard(f"{N}::before_the_update and gradient", "ss4rec/train/optim.py", "(bad | (self.first >= 0)).to(torch.float32)", "torch.zeros(())"),
     Guard(f"{N}::skips_only", LOOP, "torch.where(\n            self.guard.last_bad, 0.0, totals\n        )", "totals"),
