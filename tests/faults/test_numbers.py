@@ -107,7 +107,7 @@ def _pair(rank, prepared, run, rendezvous, out):
 def test_all_workers_stop_together(prepared, tmp_path):
     """Row 16: NaN on worker 1 alone stops both at the same step, and both name worker 1's users.
 
-    Seen to fail: with `workers.sum_(totals)` after the guard's step (worker 0 then waits in the next step's sum).
+    Seen to fail: with `gather` left out of `_blame` (worker 0 then blames its own users).
     """
     mp.spawn(_pair, (prepared, tmp_path / "run", tmp_path / "rendezvous", tmp_path), nprocs=2)
     told = [(tmp_path / str(rank)).read_text() for rank in range(2)]
