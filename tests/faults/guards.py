@@ -101,7 +101,7 @@ GUARDS = (
     Guard(f"{S}::no_wandb", "ss4rec/train/tracking.py", "        raise UsageError(\n            f\"tracking.wandb is", "        return None\n        raise UsageError(\n            f\"tracking.wandb is"),
     Guard(f"{F}::test_checkpoints", SAVE, "except (SafetensorError, OSError, ValueError, KeyError, TypeError) as", "except KeyError as"),
     Guard(f"{F}::json_files", MANIFEST, "        except ValidationError as error:\n", "        except KeyError as error:\n"),
-    Guard(f"{F}::test_parquet", SHARDS, "    except (pa.ArrowException, OSError) as error:\n", "    except KeyError as error:\n"),
+    Guard(f"{F}::test_parquet", SHARDS, "    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:\n", "    except KeyError as error:\n"),
     Guard(f"{D}::no_pickle", SAVE, "        return load_file(path, device=device)\n", "        return torch.load(path)\n"),
     Guard(f"{N}::stop_together", LOOP, "enumerate(self.workers.gather(mine))", "enumerate([mine])"),
     Guard("test_ray_faults.py::one_line", BACKEND, "(not isinstance(item[1], RayActorError), item[0])", "item[0]"),

@@ -424,6 +424,12 @@ def test_parquet_bomb(folder):
     assert path.stat().st_size < 1 << 20
     del table, row
     assert "unpacks from" in bounded(lambda: shards.read_shard(path))
+    source = path.parent / "r.parquet"
+    columns = {name: pa.array([1] * 10**6) for name in ("user", "item", "time")}
+    with pq.ParquetWriter(source, pa.table(columns).schema, compression="zstd") as writer:
+        for _ in range(100):
+            writer.write_table(pa.table(columns))
+    assert "unpacks from" in bounded(lambda: read_source(Archive(source)))
 
 
 class Bomb:

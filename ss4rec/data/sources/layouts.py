@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,6 +16,7 @@ from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.delimited import ID, header, read_delimited
 from ss4rec.data.sources.rows import Catalogue, Place, Rows, make_rows, plain_ids
 from ss4rec.errors import DataError
+from ss4rec.files import refuse_bomb, unpacked_bytes
 
 ROLES = ("user", "item", "time", "rating")
 GUESSES = {
@@ -159,8 +161,9 @@ def _read_parquet(archive: Archive, name: str, columns: Mapping[str, str]) -> Ro
     try:
         with archive.open(name) as stream, pq.ParquetFile(stream) as file:
             roles = choose_columns(file.schema_arrow.names, columns, where)
+            refuse_bomb(where, stream.seek(0, os.SEEK_END), unpacked_bytes(file.metadata))
             table = file.read(list(roles.values()))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = str(error).splitlines()[0]
         raise DataError(f"{where} is no complete Parquet file ({message}); write it again") from None
     found = {role: table[column] for role, column in roles.items()}
