@@ -27,6 +27,7 @@ from ss4rec import checkpoint
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
 from ss4rec.train.optim import make_optimizer
+from tests.faults import soak
 
 ROOT = Path(__file__).parents[1]
 ROWS = 21
@@ -68,6 +69,7 @@ def run_tests(files: Sequence[Path], reports: Path) -> Iterator[dict[str, Any]]:
                 "rows": rows.get(name.split("[")[0], []),
                 "passed": case.find("failure") is None and case.find("error") is None,
                 "time_s": float(case.get("time", "0")),
+                **{p.get("name", ""): float(p.get("value", "nan")) for p in case.iter("property")},
             }
 
 
@@ -116,12 +118,14 @@ def main() -> None:
         tests = list(run_tests(sorted((ROOT / "tests/faults").glob("test_*.py")), reports))
     holds = rows_that_hold(tests)
     soaks = [json.loads(path.read_text()) for path in options.soaks]
+    for found in soaks:
+        found["summary"] = soak.summary([soak.Round(**row) for row in found["rounds"]])
     every_s = preset("ml_1m_cpu").train.checkpoint_every_s
     cost_s = save_s()
-    recoveries = [
-        row["recovery_s"] for soak in soaks for row in soak["rounds"] if row["recovery_s"] is not None
-    ]
-    slopes = [soak["summary"]["rss_slope_mib_per_min"] for soak in soaks]
+    everything = [*tests, *(row for found in soaks for row in found["rounds"])]
+    recoveries = [row["recovery_s"] for row in everything if row.get("recovery_s") is not None]
+    slopes = [found["summary"]["rss_slope_mib_per_min"] for found in soaks]
+    slopes = [slope for slope in slopes if slope is not None]
     seconds = sum(test["time_s"] for test in tests)
     print(
         f"{sum(t['passed'] for t in tests)} of {len(tests)} tests pass in {seconds:.0f} s; rows {holds} hold"
@@ -143,7 +147,11 @@ def main() -> None:
         )
     if slopes:
         headlines.append(headline("faults.rss_slope_mib_per_min", max(slopes), "MiB/min", 1.0))
-    rows = [*tests, *({"soak_seed": soak["seed"], **soak["summary"]} for soak in soaks), {"save_s": cost_s}]
+    rows = [
+        *tests,
+        *({"soak_seed": found["seed"], **found["summary"]} for found in soaks),
+        {"save_s": cost_s},
+    ]
     print(write_record("faults", rows, headlines, options.out))
 
 

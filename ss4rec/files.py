@@ -56,6 +56,21 @@ def refuse_bomb(where: str, packed_bytes: int, unpacked_bytes: int) -> None:
         )
 
 
+def unpacked_bytes(metadata: Any) -> int:
+    """Return the least bytes that a Parquet file takes in memory: 4 for each value, or what its pages say if more.
+
+    Args:
+        metadata: `pyarrow.parquet.FileMetaData`.
+    """
+    values = pages = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        columns = [row_group.column(number) for number in range(row_group.num_columns)]
+        values += sum(column.num_values for column in columns)
+        pages += sum(column.total_uncompressed_size for column in columns)
+    return max(4 * values, pages)
+
+
 def flush(path: Path) -> None:
     """Force a file or a folder's entries to disk."""
     handle = os.open(path, os.O_RDONLY)

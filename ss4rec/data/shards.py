@@ -16,7 +16,7 @@ from ss4rec.data.manifest import ShardRecord, file_record
 from ss4rec.data.sources.checks import LATEST_S
 from ss4rec.data.storage import AnyPath, write_whole
 from ss4rec.errors import DataError
-from ss4rec.files import refuse_bomb
+from ss4rec.files import refuse_bomb, unpacked_bytes
 
 _AGAIN = "copy the folder again or run `ss4rec data prepare` again"
 SHARDS_FOLDER = "shards"
@@ -193,21 +193,10 @@ def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema]) -> 
         raise DataError(
             f"{path} is missing; copy the folder again or run `ss4rec data prepare` again"
         ) from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read, it is truncated or damaged ({str(error).splitlines()[0]}); {_AGAIN}"
         ) from None
-
-
-def unpacked_bytes(metadata: pq.FileMetaData) -> int:
-    """Return the least bytes that a Parquet file takes in memory: 4 for each value, or what its pages say if more."""
-    values = pages = 0
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        columns = [row_group.column(number) for number in range(row_group.num_columns)]
-        values += sum(column.num_values for column in columns)
-        pages += sum(column.total_uncompressed_size for column in columns)
-    return max(4 * values, pages)
 
 
 def _check_events(path: AnyPath, table: pa.Table, num_items: int | None) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+import torch.distributed as dist
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
@@ -72,8 +73,7 @@ def _fit(
     callbacks: Sequence[UserCallback],
 ) -> dict[str, Any]:
     """Fit as the one attempt that holds the run folder."""
-    for left in run_dir.glob("failure-*.json"):  # of attempts whose driver was killed
-        left.unlink()
+    _sweep(run_dir)  # of attempts whose driver was killed
     scratch, failure = run_dir / ".ray", run_dir / f"failure-{attempt}.json"
     shutil.rmtree(scratch, ignore_errors=True)
     trainer = TorchTrainer(
@@ -108,8 +108,18 @@ def _fit(
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _raise_failure(failure)
+    try:
+        _raise_failure(failure)
+    finally:
+        _sweep(run_dir)
     return outcome
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove files of failures, and drafts of them that a killed worker left."""
+    for pattern in ("failure-*.json", ".failure-*"):
+        for left in run_dir.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -136,6 +146,9 @@ def _final_errors(failure: Path, alone: bool) -> Iterator[None]:
     try:
         yield
     except (errors.SS4RecError, *errors.BUGS) as error:
+        if not alone and not dist.is_initialized():
+            # Ray takes the group apart because of a peer: torch's ValueError about that is no bug of ours.
+            raise
         write_json(failure, {"type": type(error).__name__, "message": redact(str(error))})
         all_raise_together = alone or isinstance(error, errors.NonFiniteError)
         if not (all_raise_together and isinstance(error, errors.SS4RecError)):

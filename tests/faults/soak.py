@@ -26,7 +26,7 @@ import numpy as np
 import tests.conftest  # noqa: F401  (sets Ray's environment before it is imported)
 
 FAULTS = ("none", "kill", "runtime", "bug", "nan", "skip", "torn", "draft", "stale-lease")
-WARM_ROUNDS = 2
+WARM_ROUNDS = 1
 """Rounds before memory is counted: imports and pools fill up."""
 
 
@@ -96,10 +96,10 @@ def leaks() -> dict[str, Any]:
 
 
 def recovery_s(flags: Path) -> float | None:
-    """Return the seconds from the fault to the first step after it."""
+    """Return the seconds from the first fault to the first step of a worker that was started after it."""
     hit = [path.stat().st_mtime for path in flags.iterdir() if path.name != "after"]
     after = flags / "after"
-    return after.stat().st_mtime - hit[0] if hit and after.exists() else None
+    return after.stat().st_mtime - min(hit) if hit and after.exists() else None
 
 
 def train_round(
@@ -229,11 +229,11 @@ def line(row: Round) -> str:
     return "  ".join(f"{c:.1f}" if isinstance(c, float) else "-" if c is None else str(c) for c in cells)
 
 
-def slope_per_minute(rounds: list[Round], name: str) -> float:
-    """Return the least-squares slope of a figure over minutes, warm-up left out; NaN for fewer than 3 rounds."""
+def slope_per_minute(rounds: list[Round], name: str) -> float | None:
+    """Return the least-squares slope of a figure over minutes, warm-up left out; None for fewer than 3 rounds."""
     rows = rounds[WARM_ROUNDS:]
     if len(rows) < 3:
-        return float("nan")
+        return None
     return float(np.polyfit([row.minute for row in rows], [getattr(row, name) for row in rows], 1)[0])
 
 

@@ -308,7 +308,8 @@ def test_absurd_manifest(folder, change):
     Seen to fail: with `_check_sums` left out of `Manifest.load`, or the pattern of a shard's name.
     """
     rewrite_manifest(folder, change)
-    bounded(lambda: data_folder(folder))
+    # Refused by the manifest itself, before any path in it is looked at.
+    assert "manifest.json is damaged" in bounded(lambda: data_folder(folder))
 
 
 def test_pipe_in_place_of_a_file(folder):
@@ -419,6 +420,12 @@ def test_parquet_bomb(folder):
     assert path.stat().st_size < 1 << 20
     del table, row
     assert "unpacks from" in bounded(lambda: shards.read_shard(path))
+    source = path.parent / "r.parquet"
+    columns = {name: pa.array([1] * 10**6) for name in ("user", "item", "time")}
+    with pq.ParquetWriter(source, pa.table(columns).schema, compression="zstd") as writer:
+        for _ in range(100):
+            writer.write_table(pa.table(columns))
+    assert "unpacks from" in bounded(lambda: read_source(Archive(source)))
 
 
 class Bomb:

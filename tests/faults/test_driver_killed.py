@@ -46,8 +46,8 @@ def test_same_command_continues_after_the_driver_was_killed(prepared, tmp_path):
     """Row 6: SIGKILL of the driver in the middle of an epoch; its Ray goes with it. The same command again ends
     with the bits of a run that nothing stopped, without waiting for the dead one's lease.
 
-    Seen to fail: with the comparison of process and start time left out of `_wait_for_death` the second command is
-    refused.
+    Would fail with the comparison of process and start time left out of `_wait_for_death`, where the second command is
+    refused; not run without it (tests/faults/test_checkpoints.py shows that guard).
     """
     run, flags = tmp_path / "run", tmp_path / "flags"
     flags.mkdir()

@@ -19,10 +19,12 @@ WORDS = {"nan": float("nan"), "inf": float("inf")}
 
 
 def poison(patch, step, *, rank=0, word="nan", where="loss"):
-    """Make a worker's loss or gradients at one global step not finite."""
+    """Make a worker's loss or gradients at one global step not finite; returns a list that gets the loop."""
     honest = TrainLoop._train_step
+    loops = []
 
     def faulty(self, batch):
+        loops[:] = [self]
         if self.global_step == step and self.workers.rank == rank:
             module, forward = self.objective, self.objective.forward
 
@@ -39,6 +41,7 @@ def poison(patch, step, *, rank=0, word="nan", where="loss"):
         honest(self, batch)
 
     patch.setattr(TrainLoop, "_train_step", faulty)
+    return loops
 
 
 @pytest.mark.parametrize("word", ["nan", "inf"])
@@ -46,17 +49,18 @@ def poison(patch, step, *, rank=0, word="nan", where="loss"):
 def test_stops_before_the_update(prepared, tmp_path, monkeypatch, word, where):
     """Row 16: stops before the update, names epoch, step and users; the last checkpoint is the one before.
 
-    Seen to fail: with `found_inf` left out of `FiniteGuard.step` the weights of the checkpoint are NaN; with
+    Seen to fail: with `found_inf` left out of `FiniteGuard.step` the live weights are NaN; with
     `_check_finite` left out training goes on.
     """
-    poison(monkeypatch, 7, word=word, where=where)
+    loops = poison(monkeypatch, 7, word=word, where=where)
     with pytest.raises(
         NonFiniteError, match=r"global step 7 \(epoch 2, step 2, first users \[\d+.*--skip-bad-steps"
     ):
         train(prepared, tmp_path / "run", small())
     saved = last_checkpoint(tmp_path / "run")
     assert saved.global_step == 7
-    assert all(torch.isfinite(tensor).all() for tensor in saved.model_tensors().values())
+    live = loops[0].model.state_dict()
+    assert all(torch.equal(tensor, live[name]) for name, tensor in saved.model_tensors().items())
 
 
 def test_skips_only_when_asked_and_counts(prepared, tmp_path, monkeypatch):
@@ -103,7 +107,7 @@ def _pair(rank, prepared, run, rendezvous, out):
 def test_all_workers_stop_together(prepared, tmp_path):
     """Row 16: NaN on worker 1 alone stops both at the same step, and both name worker 1's users.
 
-    Seen to fail: with `workers.sum_(totals)` after the guard's step (worker 0 then waits in the next step's sum).
+    Seen to fail: with `gather` left out of `_blame` (worker 0 then blames its own users).
     """
     mp.spawn(_pair, (prepared, tmp_path / "run", tmp_path / "rendezvous", tmp_path), nprocs=2)
     told = [(tmp_path / str(rank)).read_text() for rank in range(2)]

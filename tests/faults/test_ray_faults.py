@@ -18,6 +18,7 @@ from ss4rec.resources import preflight
 from ss4rec.runs import RunFolder
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
+from tests.faults.soak import recovery_s
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 
@@ -72,15 +73,16 @@ def assert_nothing_left(run):
 
 
 def test_killed_worker_and_infrastructure_error_are_retried(
-    nodes, prepared, tmp_path, monkeypatch, whole, capfd
+    nodes, prepared, tmp_path, monkeypatch, whole, capfd, record_property
 ):
     """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
     the bits of one that nothing stopped; each failure is one line with its place in the budget.
 
-    Seen to fail: with `max_failures=0`; with the resume left out (`_newest` returns None) steps are repeated from 0.
+    Would fail with `max_failures=0` or without `_resume`; not run without them.
     """
     faults = [Fault("kill", 1, 4), Fault("runtime", 0, 9)]
     fit(prepared, tmp_path / "run", monkeypatch, faults, **{"resources.workers": 2})
+    record_property("recovery_s", recovery_s(tmp_path / "flags"))
     assert equal(tmp_path / "run", whole)
     assert_nothing_left(tmp_path / "run")
     lines = [line for line in _told(capfd, "failure 2") if "failure " in line or "continuing" in line]
@@ -117,7 +119,7 @@ def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, cap
     """Rows 5, 7: Ray says that it takes a node back: a checkpoint is written at once. The node goes, its
     worker starts on another, and the run ends with the same bits.
 
-    Seen to fail: with `notice=_preemption` left out of `_train` there is no checkpoint to continue from.
+    Would fail with `notice=_preemption` left out of `_train`, with no checkpoint to continue from; not run without it.
     """
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason

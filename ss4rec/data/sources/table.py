@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.errors import DataError
+from ss4rec.files import refuse_bomb, unpacked_bytes
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ def open_parquet(archive: Archive, name: str) -> Iterator[pq.ParquetFile]:
     """
     try:
         with archive.open(name) as stream, pq.ParquetFile(stream) as file:
+            refuse_bomb(archive.where(name), stream.seek(0, os.SEEK_END), unpacked_bytes(file.metadata))
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = str(error).splitlines()[0]
         raise DataError(
             f"{archive.where(name)} is no complete Parquet file ({message}); write it again"
