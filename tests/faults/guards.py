@@ -104,7 +104,7 @@ GUARDS = (
     Guard(f"{D}::no_pickle", SAVE, "        return load_file(path, device=device)\n", "        return torch.load(path)\n"),
     Guard(f"{N}::stop_together", LOOP, "enumerate(self.workers.gather(mine))", "enumerate([mine])"),
     Guard("test_ray_faults.py::one_line", BACKEND, "(not isinstance(item[1], RayActorError), item[0])", "item[0]"),
-    Guard("test_ray_faults.py::users_error", BACKEND, "_BUGS = (TypeError, ValueError,", "_BUGS = (TypeError,"),
+    Guard("test_ray_faults.py::users_error", "ss4rec/errors.py", "BUGS = (TypeError, ValueError,", "BUGS = (TypeError,"),
 )  # fmt: skip
 
 
