@@ -29,8 +29,8 @@ class Guard(NamedTuple):
     without: str = ""
 
 
-R, C, D, N, S, F = (
-    f"test_{name}.py" for name in ("resume", "checkpoints", "data", "numbers", "secrets", "fuzz")
+R, C, D, H, N, S, F = (
+    f"test_{name}.py" for name in ("resume", "checkpoints", "data", "hostile", "numbers", "secrets", "fuzz")
 )
 LOOP, SAVE, RUNS = "ss4rec/train/loop.py", "ss4rec/checkpoint.py", "ss4rec/runs.py"
 BACKEND = "ss4rec/train/ray_backend.py"
@@ -66,22 +66,22 @@ GUARDS = (
     Guard(f"{D}::out_of_order", "ss4rec/data/prepare.py", "np.lexsort((times_K, users_K))", "np.lexsort((users_K,))"),
     Guard(f"{D}::fewer_windows", "ss4rec/data/source.py", "        order.check_world(world)\n"),
     Guard(f"{D}::all_processors", "ss4rec/resources.py", "if ray_data and left + 1e-9 < resources.data_cpus:", "if False:"),
-    Guard(f"{D}::zip_that_climbs", ZIP, 'if member.is_absolute() or ".." in member.parts:', "if False:"),
-    Guard(f"{D}::zip_with_a_link", ZIP, "if stat.S_ISLNK(info.external_attr >> 16):", "if False:"),
-    Guard(f"{D}::zip_bomb and not lies", ZIP, "        refuse_bomb(self.where(name), info.compress_size, info.file_size)\n"),
-    Guard(f"{D}::encrypted", ZIP, "except (RuntimeError, zipfile", "except (zipfile"),
-    Guard(f"{D}::link_out_of", ZIP, "_inside(path, name).open", "(path / name).open"),
-    Guard(f"{D}::link_in_a_prepared", MANIFEST, "if isinstance(path, Path) and (", "if False and ("),
-    Guard(f"{D}::absurd_manifest", MANIFEST, "        manifest._check_sums(path)\n"),
-    Guard(f"{D}::absurd_manifest", MANIFEST, r'Field(pattern=r"^shards/part-\d{5,9}\.parquet$")', "Field()"),
-    Guard(f"{D}::pipe_in_place", "ss4rec/files.py", "not path.is_file()", "False"),
-    Guard(f"{D}::million_levels and lists", "ss4rec/files.py", "except RecursionError:", "except KeyError:"),
-    Guard(f"{D}::gigabyte", "ss4rec/files.py", "path.stat().st_size > MOST_JSON_BYTES", "False"),
-    Guard(f"{D}::absurd_values", SHARDS, "    _check_events(path, table, num_items)\n"),
-    Guard(f"{D}::users_table", "ss4rec/data/source.py", "        _check_users(folder, users, manifest)\n"),
-    Guard(f"{D}::parquet_bomb", SHARDS, "            refuse_bomb(str(path), path.stat().st_size, unpacked_bytes(file.metadata))\n"),
-    Guard(f"{D}::pickled_objects", SHARDS, "            _check_schema(path, file.schema_arrow, expected(file.schema_arrow))\n"),
-    Guard(f"{D}::torch_pickle", SAVE, "        return load_file(path, device=device)\n", "        import torch\n\n        return torch.load(path.open('rb'), weights_only=False)\n"),
+    Guard(f"{H}::zip_that_climbs", ZIP, 'if member.is_absolute() or ".." in member.parts:', "if False:"),
+    Guard(f"{H}::zip_with_a_link", ZIP, "if stat.S_ISLNK(info.external_attr >> 16):", "if False:"),
+    Guard(f"{H}::zip_bomb and not lies", ZIP, "        refuse_bomb(self.where(name), info.compress_size, info.file_size)\n"),
+    Guard(f"{H}::encrypted", ZIP, "except (RuntimeError, zipfile", "except (zipfile"),
+    Guard(f"{H}::link_out_of", ZIP, "_inside(path, name).open", "(path / name).open"),
+    Guard(f"{H}::link_in_a_prepared", MANIFEST, "if isinstance(path, Path) and (", "if False and ("),
+    Guard(f"{H}::absurd_manifest", MANIFEST, "        manifest._check_sums(path)\n"),
+    Guard(f"{H}::absurd_manifest", MANIFEST, r'Field(pattern=r"^shards/part-\d{5,9}\.parquet$")', "Field()"),
+    Guard(f"{H}::pipe_in_place", "ss4rec/files.py", "not path.is_file()", "False"),
+    Guard(f"{H}::million_levels and lists", "ss4rec/files.py", "except RecursionError:", "except KeyError:"),
+    Guard(f"{H}::gigabyte", "ss4rec/files.py", "path.stat().st_size > MOST_JSON_BYTES", "False"),
+    Guard(f"{H}::absurd_values", SHARDS, "    _check_events(path, table, num_items)\n"),
+    Guard(f"{H}::users_table", "ss4rec/data/source.py", "        _check_users(folder, users, manifest)\n"),
+    Guard(f"{H}::parquet_bomb", SHARDS, "            refuse_bomb(str(path), path.stat().st_size, unpacked_bytes(file.metadata))\n"),
+    Guard(f"{H}::pickled_objects", SHARDS, "            _check_schema(path, file.schema_arrow, expected(file.schema_arrow))\n"),
+    Guard(f"{H}::torch_pickle", SAVE, "        return load_file(path, device=device)\n", "        import torch\n\n        return torch.load(path.open('rb'), weights_only=False)\n"),
     Guard(f"{N}::before_the_update and loss and nan", LOOP, "        if first is None:\n            return\n", "        return\n"),
     Guard(f"{N}::before_the_update and gradient", "ss4rec/train/optim.py", "(bad | (self.first >= 0)).to(torch.float32)", "torch.zeros(())"),
     Guard(f"{N}::skips_only", LOOP, "torch.where(\n            self.guard.last_bad, 0.0, totals\n        )", "totals"),
@@ -101,7 +101,7 @@ GUARDS = (
     Guard(f"{F}::test_checkpoints", SAVE, "except (SafetensorError, OSError, ValueError, KeyError, TypeError) as", "except KeyError as"),
     Guard(f"{F}::json_files", MANIFEST, "        except ValidationError as error:\n", "        except KeyError as error:\n"),
     Guard(f"{F}::test_parquet", SHARDS, "    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:\n", "    except KeyError as error:\n"),
-    Guard(f"{D}::no_pickle", SAVE, "        return load_file(path, device=device)\n", "        return torch.load(path)\n"),
+    Guard(f"{H}::no_pickle", SAVE, "        return load_file(path, device=device)\n", "        return torch.load(path)\n"),
     Guard(f"{N}::stop_together", LOOP, "enumerate(self.workers.gather(mine))", "enumerate([mine])"),
     Guard("test_ray_faults.py::one_line", BACKEND, "(not isinstance(item[1], RayActorError), item[0])", "item[0]"),
     Guard("test_ray_faults.py::users_error", "ss4rec/errors.py", "BUGS = (TypeError, ValueError,", "BUGS = (TypeError,"),
