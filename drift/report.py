@@ -236,6 +236,7 @@ def _alibi(report: Report) -> str:
     if not theirs:
         return f"<p>alibi-detect was not run. {LICENCE}</p>"
     ours = {window["name"]: window["verdict"] for window in report.windows}
+    alpha = report.config["alpha"]
     lines = []
     for cell in theirs:
         flag = (
@@ -243,17 +244,67 @@ def _alibi(report: Report) -> str:
             if cell["status"] == "error"
             else f"p {cell['p']:.3g}, statistic {cell['effect'] or 0:.3g}"
         )
+        why = why_they_differ(cell, _own(report, cell["window"]), ours[cell["window"]], alpha)
         lines.append(
             f"<tr><td>{cell['window']}</td><td>{cell['detector'][6:]}</td><td>{cell['severity']}</td>"
-            f"<td>{html.escape(flag)}</td><td>{ours[cell['window']]}</td></tr>"
+            f"<td>{html.escape(flag)}</td><td>{ours[cell['window']]}</td>"
+            f"<td>{html.escape(why)}</td></tr>"
         )
     return (
         "<h2>alibi-detect beside ours</h2><p>One row a user. It looks at one window at a time with a raw p and no "
         "least effect, ours adjusts for all windows and asks for an effect as well; so it may flag where we do not. "
         "It sees means of users, ours sees their whole histograms; so we may flag where it does not.</p>"
         f"<p>{LICENCE}</p><details><summary>{len(theirs)} verdicts</summary><table><tr><th>window</th><th>detector</th>"
-        f"<th>theirs</th><th>figures</th><th>ours</th></tr>{''.join(lines)}</table></details>"
+        f"<th>theirs</th><th>figures</th><th>ours</th><th>why they differ</th></tr>{''.join(lines)}</table></details>"
     )
+
+
+def why_they_differ(theirs: dict[str, Any], own: list[dict[str, Any]], verdict: str, alpha: float) -> str:
+    """Return why alibi-detect's verdict on a window is another than ours; empty where they agree.
+
+    Args:
+        theirs: cell of one of its detectors.
+        own: our cells of that window against the reference.
+        verdict: ours on the window.
+        alpha: level of the adjusted p.
+    """
+    flagged, alarmed = theirs["severity"] in ("noted", "drift", "severe"), verdict in ("drift", "severe")
+    if theirs["status"] != "ok":
+        return "theirs could not be computed"
+    if verdict == "undecided":
+        return "ours has too few users to decide" if flagged else ""
+    if flagged == alarmed or not own:
+        return ""
+    least = min(own, key=lambda cell: cell["p_adj"])
+    if flagged:
+        if least["p_adj"] > alpha:
+            return (
+                f"one window's raw p; adjusted for all signals and windows our least p is {least['p_adj']:.2g} "
+                f"({least['signal']})"
+            )
+        largest = max(
+            (cell for cell in own if cell["p_adj"] <= alpha),
+            key=lambda cell: cell["effect"] / cell["threshold"],
+        )
+        ratio = largest["effect"] / largest["threshold"]
+        return (
+            f"ours is significant too ({largest['signal']}), but its effect is {ratio:.1f} of what past windows "
+            "differed by"
+        )
+    alarms = [cell["signal"] for cell in own if cell["severity"] in ("drift", "severe")]
+    return f"ours sees whole histograms of {', '.join(alarms)}, theirs one mean of each user"
+
+
+def _own(report: Report, window: str) -> list[dict[str, Any]]:
+    """Return our cells of a window against the reference that could be computed."""
+    return [
+        cell
+        for cell in report.cells
+        if cell["detector"] == "userperm"
+        and cell["comparison"] == "reference"
+        and cell["window"] == window
+        and cell["status"] == "ok"
+    ]
 
 
 def _method(report: Report) -> str:
