@@ -10,11 +10,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 
@@ -30,6 +31,8 @@ Status = Literal["ok", "warn", "fail"]
 OPTIONAL = ("triton", "mamba-ssm", "causal-conv1d")
 """Packages that only make things faster; all others shown are needed."""
 
+NODES_WAIT_S = 10.0
+"""How long a cluster without a node may take to show one."""
 SHM_SHARE = 0.3
 """Ray puts its object store, this share of the memory, into /dev/shm, or onto the disk if it does not fit."""
 
@@ -160,16 +163,26 @@ def _nvidia_smi() -> list[str]:
     return subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.splitlines()
 
 
+def _nodes(address: str) -> list[Any]:
+    """Return the nodes of a cluster; a dashboard that has just started knows none for some seconds."""
+    from ray.util.state import list_nodes
+
+    deadline = time.monotonic() + NODES_WAIT_S
+    while True:
+        nodes = [node for node in list_nodes(address=address, timeout=10) if node.state == "ALIVE"]
+        if nodes or time.monotonic() > deadline:
+            return nodes
+        time.sleep(0.5)
+
+
 def check_ray(address: str | None, cluster: list[Cluster]) -> Iterator[Check]:
     """Ask the cluster's State API for its nodes (that proves the dashboard too) and put them into `cluster`."""
     if address is None:
         cluster.append(Cluster(({"CPU": _cpus(), "GPU": float(len(_nvidia_smi()))},)))
         yield Check("ray", "cluster", "ok", "no address: a local Ray will be started for each command")
         return
-    from ray.util.state import list_nodes
-
     try:
-        nodes = [node for node in list_nodes(address=address, timeout=10) if node.state == "ALIVE"]
+        nodes = _nodes(address)
     except (
         Exception
     ) as error:  # Ray raises plain Exception, ValueError, ConnectionError and its own kinds here
