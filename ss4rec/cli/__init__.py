@@ -39,6 +39,7 @@ DATA_VERBS = {
     "synth": ("ss4rec.cli.synth:synth_command", "Generate MovieLens-shaped ratings with planted structure."),
     "get": ("ss4rec.cli.get:get_command", "Download a MovieLens archive from GroupLens."),
     "export": ("ss4rec.cli.export:export_command", "Write a prepared folder as RecBole's files."),
+    "compare": ("ss4rec.cli.compare:compare_command", "Say what two releases of a data set have in common."),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
 
