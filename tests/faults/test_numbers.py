@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from ss4rec.errors import NonFiniteError
 from ss4rec.runs import RunFolder
 from ss4rec.train.loop import TrainLoop
 from tests.faults.small import KilledError, equal, last_checkpoint, small, stop_before, train
+from tests.group import run_pair
 
 WORDS = {"nan": float("nan"), "inf": float("inf")}
 
@@ -92,9 +92,7 @@ def test_count_of_skipped_steps_survives_a_restart(prepared, tmp_path, monkeypat
         train(prepared, tmp_path / "run", config)
 
 
-def _pair(rank, prepared, run, rendezvous, out):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+def _pair(rank, prepared, run, out):
     with pytest.MonkeyPatch.context() as patch:
         poison(patch, 4, rank=1)
         try:
@@ -109,7 +107,7 @@ def test_all_workers_stop_together(prepared, tmp_path):
 
     Seen to fail: with `gather` left out of `_blame` (worker 0 then blames its own users).
     """
-    mp.spawn(_pair, (prepared, tmp_path / "run", tmp_path / "rendezvous", tmp_path), nprocs=2)
+    run_pair(_pair, tmp_path / "rendezvous", prepared, tmp_path / "run", tmp_path)
     told = [(tmp_path / str(rank)).read_text() for rank in range(2)]
     assert told[0] == told[1]
     assert "global step 4 (epoch 1, step 4, worker 1: first users [" in told[0]

@@ -8,7 +8,6 @@ import time
 import pytest
 import ray
 import torch
-import torch.multiprocessing as mp
 from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError
 
@@ -19,6 +18,7 @@ from ss4rec.runs import RunFolder
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
 from tests.faults.soak import recovery_s
+from tests.group import run_pair
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 
@@ -36,9 +36,7 @@ def nodes():
     cluster.shutdown()
 
 
-def _pair(rank, prepared, run, rendezvous):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+def _pair(rank, prepared, run):
     train(prepared, run, small(), rank=rank, world=2)
 
 
@@ -46,7 +44,7 @@ def _pair(rank, prepared, run, rendezvous):
 def whole(prepared, tmp_path_factory):
     """A run of two workers that nothing stopped, without Ray."""
     folder = tmp_path_factory.mktemp("whole")
-    mp.spawn(_pair, (prepared, folder / "run", folder / "rendezvous"), nprocs=2)
+    run_pair(_pair, folder / "rendezvous", prepared, folder / "run")
     return folder / "run"
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from ss4rec.data.source import LocalSource
 from ss4rec.runs import RunFolder
 from tests.faults.small import KilledError, equal, last_checkpoint, small, stop_before, train
+from tests.group import run_pair
 
 EVERYTHING = {"optim.ema": 0.9, "optim.clip_norm": 0.5, "optim.schedule": "cosine", "optim.warmup_steps": 3}
 
@@ -93,14 +93,11 @@ def test_workers_share_the_order_of_one(prepared, world):
         assert sorted(batch) == sorted(np.concatenate([share[step] for share in shares]).tolist())
 
 
-def _two(rank, prepared, run, rendezvous, stop):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+def _two(rank, prepared, run, stop):
     with pytest.MonkeyPatch.context() as patch:
         stop_before(patch, stop)
         with pytest.raises(KilledError):
             train(prepared, run, elastic(), rank=rank, world=2)
-    torch.distributed.destroy_process_group()
 
 
 def elastic():
@@ -121,7 +118,7 @@ def test_continue_with_fewer_workers(prepared, tmp_path):
         stop_before(patch, 2)
         with pytest.raises(KilledError):
             train(prepared, tmp_path / "run", elastic())
-    mp.spawn(_two, (prepared, tmp_path / "run", tmp_path / "rendezvous", 7), nprocs=2)
+    run_pair(_two, tmp_path / "rendezvous", prepared, tmp_path / "run", 7)
     assert last_checkpoint(tmp_path / "run").global_step == 7
     train(prepared, tmp_path / "run", elastic())
     one, other = (last_checkpoint(tmp_path / name) for name in ("whole", "run"))

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from ss4rec import checkpoint
@@ -18,6 +17,7 @@ from ss4rec.train.loop import seed_step
 from ss4rec.train.session import worker_loop
 from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
+from tests.group import run_pair
 
 
 def config():
@@ -26,13 +26,9 @@ def config():
     return override(preset("debug"), changes)
 
 
-def train(rank, world, prepared, run, rendezvous):
+def train(rank, world, prepared, run):
     settings = config()
     workers = Workers(rank, world, torch.device("cpu"))
-    if world > 1:
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world
-        )
     source = LocalSource(
         prepared,
         settings.data,
@@ -43,8 +39,6 @@ def train(rank, world, prepared, run, rendezvous):
     )
     parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
     worker_loop(settings, prepared, run, workers=workers, source=source, parallel=parallel).run()
-    if world > 1:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.timeout(180)
@@ -52,11 +46,10 @@ def test_two_workers_end_with_the_weights_and_metrics_of_one(prepared, tmp_path)
     for world in (1, 2):
         run = RunFolder(tmp_path / str(world))
         run.start(config(), Manifest.load(prepared), prepared)
-        arguments = (world, prepared, run.path, tmp_path / "rendezvous")
         if world == 1:
-            train(0, *arguments)
+            train(0, world, prepared, run.path)
         else:
-            mp.spawn(train, arguments, nprocs=world)
+            run_pair(train, tmp_path / "rendezvous", world, prepared, run.path)
     one, two = (
         checkpoint.best(RunFolder(tmp_path / str(world)).checkpoints).model_tensors() for world in (1, 2)
     )
@@ -96,7 +89,7 @@ def test_random_numbers_differ_between_steps_seeds_and_ranks():
 def test_the_best_checkpoint_is_what_loads(prepared, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.start(config(), Manifest.load(prepared), prepared)
-    train(0, 1, prepared, run.path, None)
+    train(0, 1, prepared, run.path)
     model, _ = load_model(run.path)
     saved = checkpoint.best(run.checkpoints).model_tensors()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
