@@ -25,7 +25,8 @@ from ss4rec import checkpoint
 from ss4rec.config import RunConfig
 from ss4rec.data.source import SequenceSource
 from ss4rec.errors import CheckpointError, NonFiniteError
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.inputs import Context
+from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.runs import RunFolder, load_tensors, load_weights
 from ss4rec.train.optim import FiniteGuard, WeightAverage, gradient_norm, lr_share, make_optimizer
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
@@ -69,7 +70,7 @@ class TrainLoop:
         config: the run.
         model: the bare model, whose weights are saved.
         objective: `Objective` over `model`, possibly wrapped for data parallelism; called with
-            `(items_T, gaps_T, targets_T, segments)`, returns the summed loss.
+            `(items_T, gaps_T, targets_T, segments, context)`, returns the summed loss.
         source: batches in order.
         workers: this process's place in the group.
         folder: the run folder; only the leading worker writes.
@@ -84,7 +85,7 @@ class TrainLoop:
         self,
         *,
         config: RunConfig,
-        model: SS4Rec,
+        model: SequenceModel,
         objective: nn.Module,
         source: SequenceSource,
         workers: Workers,
@@ -202,7 +203,9 @@ class TrainLoop:
         seed_step(train.seed, self.global_step, self.workers.rank)
         lr = self._set_lr()
         with _autocast(train.precision, self.workers.device):
-            loss_sum = self.objective(packed.items_T, packed.gaps_T, packed.targets_T, batch.segments)
+            loss_sum = self.objective(
+                packed.items_T, packed.gaps_T, packed.targets_T, batch.segments, Context.of(packed)
+            )
         # `full` is filled on the device; a tensor made from a host number would wait for it.
         targets = torch.full_like(loss_sum, packed.num_targets)
         totals = torch.stack([loss_sum.detach(), targets])

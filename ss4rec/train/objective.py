@@ -7,16 +7,17 @@ from torch import Tensor, nn
 
 from ss4rec.config import LossConfig
 from ss4rec.errors import ConfigError
+from ss4rec.model.inputs import Context
 from ss4rec.model.losses import Repeats, bpr, cross_entropy
 from ss4rec.model.sampled import NegativeSampler, sampled_softmax
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel, SS4Rec
 
 
 class Objective(nn.Module):
     """Sum of the training loss over the targets of a packed batch."""
 
-    def __init__(self, model: SS4Rec, config: LossConfig, popularity_V: Tensor | None = None) -> None:
+    def __init__(self, model: SequenceModel, config: LossConfig, popularity_V: Tensor | None = None) -> None:
         """Join `model` and its loss.
 
         Args:
@@ -44,17 +45,41 @@ class Objective(nn.Module):
             by_rank = config.negative_sampling == "log_uniform"
             self.sampler = NegativeSampler(model.num_items, popularity_V if by_rank else None)
 
-    def forward(self, items_T: Tensor, gaps_T: Tensor, targets_T: Tensor, segments: Segments) -> Tensor:
-        """Return the summed loss as a float32 scalar; targets of 0 are context and do not count."""
-        logit = self.model.repeat_logit
+    def forward(
+        self,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        targets_T: Tensor,
+        segments: Segments,
+        context: Context | None = None,
+    ) -> Tensor:
+        """Return the summed loss as a float32 scalar, the mean over the model's members, which learn on their own.
+
+        Targets of 0 are for context and do not count.
+        """
+        members = self.model.members
+        losses = [self._loss(member, items_T, gaps_T, targets_T, segments, context) for member in members]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _loss(
+        self,
+        model: SS4Rec,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        targets_T: Tensor,
+        segments: Segments,
+        context: Context | None,
+    ) -> Tensor:
+        """Return the summed loss of one member."""
+        logit = model.repeat_logit
         repeats = None
         if logit is not None:
             repeats = Repeats(items_T, segments.positions_T, segments.max_len, logit)
         if self.training:
             items_T = self._swap(items_T, self.config.swap_inputs)
             targets_T = self._swap(targets_T, self.config.swap_targets)
-        hidden_TD = self.model.encode(items_T, gaps_T, segments)
-        weight_VD = self.model.item_matrix()
+        hidden_TD = model.encode(items_T, gaps_T, segments, context)
+        weight_VD = model.item_matrix()
         if self.config.kind == "bpr":
             return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)[0]
         if self.config.kind == "sampled_softmax":

@@ -108,5 +108,5 @@ class Prefetcher:
         current = torch.cuda.current_stream()
         current.wait_event(copied)
         packed = batch.packed
-        for tensor in (packed.items_T, packed.targets_T, packed.gaps_T, batch.segments.offsets_S1):
+        for tensor in (*packed.device_tensors(), batch.segments.offsets_S1):
             tensor.record_stream(current)
