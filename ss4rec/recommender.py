@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ss4rec.config import DataConfig
 from ss4rec.data.profiles import profile_codes
+from ss4rec.data.windows import HOUR_S
 from ss4rec.errors import UsageError
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
@@ -63,7 +64,7 @@ class _Encoded:
     items_T: npt.NDArray[np.int64]
     """Item indices, not cut."""
     gaps_T: npt.NDArray[np.float32]
-    moments_T: npt.NDArray[np.int64]
+    hours_T: npt.NDArray[np.int64]
     ratings_T: npt.NDArray[np.float32]
     profile: list[int]
     """Codes, at least one; 0 is unknown."""
@@ -183,7 +184,7 @@ class Recommender:
         return _Encoded(
             items_T=indices[indices > 0][order_T],
             gaps_T=gaps_T,
-            moments_T=np.append(times_T[1:], last_s) if self.data.target_time else times_T,
+            hours_T=(np.append(times_T[1:], last_s) if self.data.target_time else times_T) // HOUR_S,
             ratings_T=np.asarray(ratings, dtype=np.float32)[indices > 0][order_T],
             profile=profile_codes(history.profile or {}, self.profile_values) or [0],
         )
@@ -210,7 +211,7 @@ class Recommender:
         packed = (
             np.concatenate([e.items_T[-cut:] for e in encoded]),
             np.concatenate([e.gaps_T[-cut:] for e in encoded]),
-            np.concatenate([e.moments_T[-cut:] for e in encoded]),
+            np.concatenate([e.hours_T[-cut:] for e in encoded]),
             np.concatenate([e.ratings_T[-cut:] for e in encoded]),
             np.repeat(np.array(rows, dtype=np.int64), lengths, axis=0),
         )

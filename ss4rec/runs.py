@@ -98,8 +98,9 @@ class RunRecord(BaseModel):
         model: SequenceModel,
         device: str,
         workers: int,
+        backends: dict[str, str] | None = None,
     ) -> RunRecord:
-        """Gather the facts of this process."""
+        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps."""
         return cls(
             name=name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -113,7 +114,7 @@ class RunRecord(BaseModel):
             median_gap_s=manifest.median_gap_s,
             profile_values=manifest.profile_values,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-            backends=model.backends,
+            backends=backends or model.backends,
             device=device,
             workers=workers,
             versions=installed_versions(),

@@ -32,16 +32,16 @@ class PackedBatch:
     """Next items, int64; 0 where the token is context only."""
     gaps_T: Tensor
     """Gaps in seconds, float32."""
-    moments_T: Tensor
-    """Unix seconds at which each token's next item is asked for (`windows.train_windows`), int64."""
+    hours_T: Tensor
+    """Unix hour in which each token's next item is asked for (`windows.train_windows`), int64."""
     ratings_T: Tensor
     """Rating of each input event, float32."""
     profiles_TF: Tensor
     """Codes of the user's profile at each token (`profiles.read_profiles`), int64; 0 is unknown, F may be 0."""
     offsets_S1: Tensor
     """Where sequences begin and end, int64, always on the host."""
-    num_targets: int
-    """Tokens whose target is not 0, known on the host."""
+    rows_R: Tensor
+    """Tokens whose target is not 0, int64: known on the host, so that no step has to wait for the device."""
 
     @property
     def num_sequences(self) -> int:
@@ -53,9 +53,10 @@ class PackedBatch:
         """Number of tokens T."""
         return self.items_T.numel()
 
-    def device_tensors(self) -> list[Tensor]:
-        """Return all tensors but the offsets."""
-        return [tensor for name, tensor in _tensors(self).items() if not name.endswith("offsets_S1")]
+    @property
+    def num_targets(self) -> int:
+        """Number of targets R."""
+        return self.rows_R.numel()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         """Return the batch with all tensors but the offsets on `device`."""
@@ -72,7 +73,7 @@ class EvalBatch:
     """Last items of the history, int64, 1..I."""
     gaps_T: Tensor
     """Gaps in seconds, float32."""
-    moments_T: Tensor
+    hours_T: Tensor
     """As in `PackedBatch`."""
     ratings_T: Tensor
     """As in `PackedBatch`."""
@@ -118,7 +119,7 @@ def collate_train(windows: pa.Table, profiles_UF: npt.NDArray | None = None) -> 
         gaps_T=torch.tensor(gaps_T),
         **_beside(windows, offsets_S1, profiles_UF),
         offsets_S1=_int64(offsets_S1),
-        num_targets=int(np.count_nonzero(targets_T)),
+        rows_R=torch.from_numpy(np.flatnonzero(targets_T)),
     )
 
 
@@ -148,7 +149,7 @@ def _beside(rows: pa.Table, offsets_S1: npt.NDArray, profiles_UF: npt.NDArray | 
     else:
         profiles_TF = np.repeat(profiles_UF[rows["user"].to_numpy()], np.diff(offsets_S1), axis=0)
     return {
-        "moments_T": _int64(ragged(rows["moments"])[0]),
+        "hours_T": _int64(ragged(rows["hours"])[0]),
         "ratings_T": torch.tensor(ragged(rows["ratings"])[0]),
         "profiles_TF": _int64(profiles_TF),
     }

@@ -26,8 +26,8 @@ from ss4rec.errors import DataError
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
-EVENT_BYTES = 24
-"""Bytes of one event in a window: item, target, gap, moment and rating."""
+EVENT_BYTES = 20
+"""Bytes of one event in a window: item, target, gap, hour and rating."""
 
 Item = TypeVar("Item")
 

@@ -16,6 +16,7 @@ from ss4rec.errors import ConfigError, DataError
 
 Split = Literal["valid", "test"]
 IntArray = npt.NDArray[np.int64]
+HOUR_S = 3600
 
 
 def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
@@ -63,8 +64,8 @@ def train_windows(
     as context have target 0.
 
     Returns:
-        One row a window: `user` int32, `items`, `targets` list<int32>, `gaps` list<float32> (seconds), `moments`
-        list<int64> (unix seconds of the next event if `target_time`, else of the event), `ratings` list<float32>.
+        One row a window: `user` int32, `items`, `targets` list<int32>, `gaps` list<float32> (seconds), `hours`
+        list<int32> (unix hour of the next event if `target_time`, else of the event), `ratings` list<float32>.
     """
     items_E, offsets_U1 = ragged(shard["items"])
     counts_U = np.diff(offsets_U1)
@@ -91,7 +92,7 @@ def eval_sequences(shard: pa.Table, *, split: Split, max_len: int, target_time: 
     """Return one row a user: the end of the history before the held-out event of `split`, and that event.
 
     Returns:
-        `user` int32, `items` list<int32>, `gaps` list<float32>, `moments` list<int64> and `ratings` list<float32> (last
+        `user` int32, `items` list<int32>, `gaps` list<float32>, `hours` list<int32> and `ratings` list<float32> (last
         `max_len` events, as in `train_windows`), `target` int32, `target_time` and `last_time` int64 (unix seconds),
         `seen` list<int32> (every item before the target).
 
@@ -132,7 +133,7 @@ def _beside(
     ratings_E, _ = ragged(shard["ratings"])
     values = {
         "gaps": _gaps(shard, token_T, target_time),
-        "moments": times_E[token_T + 1 if target_time else token_T],
+        "hours": (times_E[token_T + 1 if target_time else token_T] // HOUR_S).astype(np.int32),
         "ratings": ratings_E[token_T],
     }
     return {name: list_array(values_T, offsets_S1) for name, values_T in values.items()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ss4rec.data.batch import EvalBatch
+from ss4rec.data.windows import HOUR_S
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 
@@ -33,8 +34,8 @@ class Scorer(Protocol):
 class ModelScorer:
     """SS4Rec as a scorer.
 
-    A model trained with `target_time=True` reads the time until the target as its last gap, and may read the moment
-    itself. Where that time is taken as unknown, `unknown_gap_s` stands in for it. A model trained with
+    A model trained with `target_time=True` reads the time until the target as its last gap, and may read its
+    hour. Where that time is taken as unknown, `unknown_gap_s` stands in for it. A model trained with
     `target_time=False` never sees it, so both settings are the same by construction.
 
     Args:
@@ -57,7 +58,7 @@ class ModelScorer:
         context = Context.of(batch, self.device)
         if self.uses_target_time and not target_time_known:
             gaps_T = gaps_T.index_fill(0, segments.last_S, self.unknown_gap_s)
-            guessed_S = batch.last_times_S.to(self.device) + round(self.unknown_gap_s)
-            context = replace(context, moments_T=context.moments_T.index_copy(0, segments.last_S, guessed_S))
+            guessed_S = (batch.last_times_S.to(self.device) + round(self.unknown_gap_s)) // HOUR_S
+            context = replace(context, hours_T=context.hours_T.index_copy(0, segments.last_S, guessed_S))
         hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments, context)
         return self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)

@@ -22,7 +22,7 @@ RATING_CODES = 13
 GAP_CODES = 64
 """Half octaves: code c stands for gaps g with c <= 2 log2(1 + g/s) < c + 1; the last is 100 years."""
 HOURS, WEEKDAYS = 24, 7
-DATE_KNOTS, KNOT_S, FIRST_KNOT_S = 512, 28 * 86400, 788_918_400
+DATE_KNOTS, KNOT_HOURS, FIRST_KNOT_HOUR = 512, 28 * 24, 219_144
 """Points in time 28 days apart from 1995-01-01 to 2034, between which date vectors are interpolated."""
 PROFILE_CODES = 256
 """Largest number of different codes in users' profiles, with 0 for unknown."""
@@ -43,8 +43,8 @@ class HasContext(Protocol):
     """A batch of events with what is known beside items and gaps (`PackedBatch`, `EvalBatch`)."""
 
     @property
-    def moments_T(self) -> Tensor:
-        """Unix seconds, int64."""
+    def hours_T(self) -> Tensor:
+        """Unix hours, whole numbers."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class HasContext(Protocol):
 
     @property
     def profiles_TF(self) -> Tensor:
-        """Codes of profiles, int64."""
+        """Codes of profiles."""
         ...
 
 
@@ -62,18 +62,18 @@ class HasContext(Protocol):
 class Context:
     """What is known at each event beside its item and gap, on the model's device."""
 
-    moments_T: Tensor
-    """When the next item is asked for, int64 unix seconds: the next event's time, or the event's own where the data
-    hides it (`DataConfig.target_time`)."""
+    hours_T: Tensor
+    """When the next item is asked for, whole unix hours: of the next event, or of the event itself where the data hide
+    that (`DataConfig.target_time`)."""
     ratings_T: Tensor
     """The user's rating of the event's own item, float32; never that of the target."""
     profiles_TF: Tensor
-    """Codes of the user's profile, int64, 0 for unknown."""
+    """Codes of the user's profile, whole numbers, 0 for unknown."""
 
     @classmethod
     def of(cls, batch: HasContext, device: torch.device | str | None = None) -> Context:
         """Take the fields from a batch."""
-        return cls(*(x.to(device) for x in (batch.moments_T, batch.ratings_T, batch.profiles_TF)))
+        return cls(*(x.to(device) for x in (batch.hours_T, batch.ratings_T, batch.profiles_TF)))
 
 
 class EventInputs(nn.Module):
@@ -146,13 +146,12 @@ def _gap(gaps_T: Tensor, context: Context) -> Codes:
 
 
 def _clock(gaps_T: Tensor, context: Context) -> Codes:
-    hour_T = context.moments_T // 3600 % HOURS
-    weekday_T = context.moments_T // 86400 % WEEKDAYS
-    yield torch.stack([hour_T, HOURS + weekday_T], dim=1), gaps_T.new_ones(1, 1)
+    hour_T = context.hours_T.long()
+    yield torch.stack([hour_T % HOURS, HOURS + hour_T // HOURS % WEEKDAYS], dim=1), gaps_T.new_ones(1, 1)
 
 
 def _date(gaps_T: Tensor, context: Context) -> Codes:
-    place_T = (context.moments_T - FIRST_KNOT_S).double() / KNOT_S
+    place_T = (context.hours_T - FIRST_KNOT_HOUR).float() / KNOT_HOURS
     place_T = place_T.clamp(0, DATE_KNOTS - 1.001)
     knot_T = place_T.long()
     share_T = place_T - knot_T
@@ -160,7 +159,7 @@ def _date(gaps_T: Tensor, context: Context) -> Codes:
 
 
 def _profile(gaps_T: Tensor, context: Context) -> Codes:
-    codes_TF = context.profiles_TF
+    codes_TF = context.profiles_TF.long()
     yield codes_TF, codes_TF > 0
 
 

@@ -46,8 +46,8 @@ def naive_windows(items, times, max_len, overlap, target_time):
             times[k + 1] - times[k] if target_time else (times[k] - times[k - 1] if k else 0) for k in places
         ]
         targets = [items[k + 1] if k >= done else 0 for k in places]
-        moments = [times[k + 1] if target_time else times[k] for k in places]
-        windows.append(([items[k] for k in places], targets, gaps, moments))
+        hours = [(times[k + 1] if target_time else times[k]) // 3600 for k in places]
+        windows.append(([items[k] for k in places], targets, gaps, hours))
         done = end
     return windows
 
@@ -64,11 +64,11 @@ def test_windows_are_those_of_the_loop(drawn):
             "items": items,
             "targets": targets,
             "gaps": np.float32(gaps).tolist(),
-            "moments": moments,
+            "hours": hours,
             "ratings": items,
         }
         for row in shard.to_pylist()
-        for items, targets, gaps, moments in naive_windows(
+        for items, targets, gaps, hours in naive_windows(
             row["items"], row["timestamps"], max_len, overlap, target_time
         )
     ]
@@ -111,7 +111,7 @@ def test_eval_sequences_are_those_of_the_loop(drawn, split):
             "user": row["user"],
             "items": [items[k] for k in places],
             "gaps": np.float32(gaps).tolist(),
-            "moments": [times[k + 1] if target_time else times[k] for k in places],
+            "hours": [(times[k + 1] if target_time else times[k]) // 3600 for k in places],
             "ratings": [items[k] for k in places],
             "target": items[held_out],
             "target_time": times[held_out],

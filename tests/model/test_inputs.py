@@ -9,9 +9,9 @@ from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
 from ss4rec.model.inputs import (
     DATE_KNOTS,
-    FIRST_KNOT_S,
+    FIRST_KNOT_HOUR,
     GAP_CODES,
-    KNOT_S,
+    KNOT_HOURS,
     RATING_CODES,
     WIDTHS,
     Context,
@@ -29,7 +29,7 @@ ITEMS, GAPS = torch.tensor([3, 5, 3, 7, 1, 2]), torch.tensor([0.0, 60.0, 1e6, 3.
 
 def context(**changes):
     fields = {
-        "moments_T": torch.tensor([956_703_932 + 3600 * k for k in range(6)]),
+        "hours_T": torch.tensor([265_751 + k for k in range(6)]),
         "ratings_T": torch.tensor([5.0, 0.5, 3.0, 4.0, float("nan"), 1.0]),
         "profiles_TF": torch.tensor([[1, 5]] * 4 + [[2, 0]] * 2),
     }
@@ -74,15 +74,15 @@ def test_gaps_select_half_octaves():
 
 def test_dates_are_interpolated_between_knots_and_stay_inside_the_table():
     steps = torch.tensor([0.0, 0.25, 7.0, 7.5, -3.0, 10_000.0], dtype=torch.float64)
-    added, table = vectors("date", moments_T=(FIRST_KNOT_S + steps * KNOT_S).long())
+    added, table = vectors("date", hours_T=(FIRST_KNOT_HOUR + steps * KNOT_HOURS).long())
     middle = [table[0], 0.75 * table[0] + 0.25 * table[1], table[7], (table[7] + table[8]) / 2, table[0]]
     torch.testing.assert_close(added[:5], torch.stack(middle))
     torch.testing.assert_close(added[5], table[DATE_KNOTS - 1], atol=0.02, rtol=0.02)
 
 
 def test_clock_adds_an_hour_and_a_weekday():
-    monday_noon = 946_900_800  # 2000-01-03 12:00 UTC; 1970-01-01, weekday 0 here, was a Thursday
-    added, table = vectors("clock", moments_T=torch.full((6,), monday_noon))
+    monday_noon = 946_900_800 // 3600  # 2000-01-03 12:00 UTC; 1970-01-01, weekday 0 here, was a Thursday
+    added, table = vectors("clock", hours_T=torch.full((6,), monday_noon))
     torch.testing.assert_close(added[0], table[12] + table[24 + 4])
 
 
@@ -96,8 +96,8 @@ def test_profiles_add_a_vector_for_each_known_code():
     ("name", "change"),
     [
         ("rating", {"ratings_T": torch.full((6,), 2.0)}),
-        ("clock", {"moments_T": torch.full((6,), 10**9)}),
-        ("date", {"moments_T": torch.full((6,), 10**9)}),
+        ("clock", {"hours_T": torch.full((6,), 300_000)}),
+        ("date", {"hours_T": torch.full((6,), 300_000)}),
         ("profile", {"profiles_TF": torch.full((6, 2), 9)}),
     ],
 )
@@ -106,7 +106,7 @@ def test_each_input_reads_its_own_field_only(name, change):
     before = model.encode(ITEMS, GAPS, SEGMENTS, context())
     assert not torch.allclose(model.encode(ITEMS, GAPS, SEGMENTS, context(**change)), before)
     others = {
-        "moments_T": torch.full((6,), 1),
+        "hours_T": torch.full((6,), 1),
         "ratings_T": torch.zeros(6),
         "profiles_TF": torch.zeros(6, 2).long(),
     }
@@ -117,7 +117,7 @@ def test_each_input_reads_its_own_field_only(name, change):
 def test_a_prefix_gives_the_same_states_and_every_row_of_the_table_can_learn():
     model = make(inputs=ALL)
     whole = model.encode(ITEMS, GAPS, SEGMENTS, context())
-    cut = Context(*(getattr(context(), name)[:3] for name in ("moments_T", "ratings_T", "profiles_TF")))
+    cut = Context(*(getattr(context(), name)[:3] for name in ("hours_T", "ratings_T", "profiles_TF")))
     torch.testing.assert_close(whole[:3], model.encode(ITEMS[:3], GAPS[:3], Segments.from_lengths([3]), cut))
     module = EventInputs(ModelConfig(**SMALL, inputs=("gap",)))
     module(GAPS, context()).sum().backward()

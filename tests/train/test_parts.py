@@ -68,11 +68,11 @@ def batches(count, closed):
                     items_T=torch.tensor([1, 2]),
                     targets_T=torch.tensor([2, 3]),
                     gaps_T=torch.zeros(2),
-                    moments_T=torch.zeros(2, dtype=torch.int64),
+                    hours_T=torch.zeros(2, dtype=torch.int64),
                     ratings_T=torch.zeros(2),
                     profiles_TF=torch.zeros(2, 0, dtype=torch.int64),
                     offsets_S1=torch.tensor([0, 2]),
-                    num_targets=2,
+                    rows_R=torch.tensor([0, 1]),
                 ),
             )
     finally:
