@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from ss4rec.config import RunConfig
@@ -21,7 +22,7 @@ from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.lease import Writer, hold
-from ss4rec.model.ss4rec import make_model
+from ss4rec.model.ss4rec import SequenceModel, make_model
 from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
@@ -133,12 +134,17 @@ def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.
 def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
     """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
+    return summarise(rank_alone(model, config, run_dir, data_dir, split), config.evaluation.ks)
+
+
+def rank_alone(
+    model: SequenceModel, config: RunConfig, run_dir: Path, data_dir: Path, split: Split = "test"
+) -> pa.Table:
+    """Return the ranks of every user's held-out item by weights of a run, a table as from `rank_users`."""
     gap_s = RunFolder(run_dir).record().median_gap_s
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     batches = source.eval_batches(split, config.evaluation.batch_users)
-    return summarise(
-        rank_users(ModelScorer(model, gap_s, config.data.target_time), batches), config.evaluation.ks
-    )
+    return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
 
 
 def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
