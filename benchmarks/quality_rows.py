@@ -8,8 +8,6 @@ from typing import Literal
 from ss4rec.cli.options import resolve_config
 from ss4rec.config import RunConfig
 
-PEERS = ("most_popular", "markov_chain", "sasrec", "hstu", "hstu_no_time")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -97,8 +95,26 @@ def _explore() -> list[Row]:
     ]
 
 
+def _peers() -> list[Row]:
+    """Return the peers; of each model several shapes, among which validation chooses."""
+    sasrec, hstu, blind = "model=sasrec", "model=hstu", "relative_time_attention=false"
+    return [
+        Row("most-popular", "peer", ("model=most_popular",)),
+        Row("markov-chain", "peer", ("model=markov_chain",)),
+        Row("sasrec-128", "peer", (sasrec, "n_factors=128", "n_blocks=2", "n_heads=2", "dropout_rate=0.2")),
+        Row("sasrec-256", "peer", (sasrec, "n_factors=256", "n_blocks=2", "n_heads=4", "dropout_rate=0.5")),
+        Row("hstu-128", "peer", (hstu, "n_factors=128", "n_blocks=4", "n_heads=2", "dropout_rate=0.3")),
+        Row("hstu-256", "peer", (hstu, "n_factors=256", "n_blocks=4", "n_heads=4", "dropout_rate=0.5")),
+        Row(
+            "hstu-128-no-time",
+            "peer",
+            (hstu, blind, "n_factors=128", "n_blocks=4", "n_heads=2", "dropout_rate=0.3"),
+        ),
+    ]
+
+
 GROUPS: dict[str, list[Row]] = {
-    "smoke": [Row("debug", "debug"), Row("markov_chain", "peer")],
+    "smoke": [Row("debug", "debug"), Row("markov-chain", "peer", ("model=markov_chain",))],
     "explore": _explore(),
-    "peers": [Row(name, "peer") for name in PEERS],
+    "peers": _peers(),
 }
