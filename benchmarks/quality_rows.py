@@ -65,33 +65,100 @@ def rows(group: str) -> list[Row]:
 
 
 INPUTS = 'model.inputs=["rating","gap","clock","date"]'
-ALL_INPUTS = 'model.inputs=["rating","gap","clock","date","profile"]'
 ATTRIBUTES = "model.item_attributes=true"
 NO_TIME = "data.target_time=false"
+BASE = (
+    "model.inputs=[]",
+    "model.item_attributes=false",
+    "model.members=1",
+    "model.layer_dropout=0",
+    "loss.swap_inputs=0",
+    "loss.swap_targets=0",
+    "optim.lr=1e-3",
+)
+"""What `ml_1m_best` was on 2026-11-23, before these options existed."""
+CANDIDATE = (*BASE, INPUTS, ATTRIBUTES, "optim.lr=2e-3")
+"""All inputs and a higher rate, one member; later overrides of a field win."""
 
 
 def _explore() -> list[Row]:
     """Return single trainings that look for what helps, judged by validation alone."""
-    both = (INPUTS, ATTRIBUTES)
-    fast = (*both, "optim.lr=2e-3")
+    base, all_inputs = BASE, (*BASE, INPUTS, ATTRIBUTES)
+    changes: dict[str, tuple[str, ...]] = {
+        "base": base,
+        "lr-2e-3": (*base, "optim.lr=2e-3"),
+        "gap": (*base, 'model.inputs=["gap"]'),
+        "rating": (*base, 'model.inputs=["rating"]'),
+        "clock-date": (*base, 'model.inputs=["clock","date"]'),
+        "profile": (*base, 'model.inputs=["profile"]'),
+        "attributes": (*base, ATTRIBUTES),
+        "all": all_inputs,
+        "all-lr-2e-3": CANDIDATE,
+        "all-lr-4e-3": (*all_inputs, "optim.lr=4e-3"),
+        "all-swap": (*CANDIDATE, "loss.swap_inputs=0.1", "loss.swap_targets=0.05"),
+        "all-skip": (*CANDIDATE, "model.layer_dropout=0.15"),
+        "all-4-blocks": (*CANDIDATE, "model.blocks=4"),
+        "all-d256": (*CANDIDATE, "model.dim=256", "model.dropout=0.5"),
+        "all-batch-64": (*all_inputs, "train.batch_size=64"),
+        "all-3-members": (*CANDIDATE, "model.members=3"),
+        "no-time-all": (*CANDIDATE, NO_TIME),
+    }
+    return [Row(name, "ml_1m_best", change) for name, change in changes.items()]
+
+
+def _settings() -> list[Row]:
+    """Return the recipe in the settings of the headline: time known or not, ties by file or by hash."""
     return [
-        Row("base", "ml_1m_best"),
-        Row("lr-2e-3", "ml_1m_best", ("optim.lr=2e-3",)),
-        Row("gap", "ml_1m_best", ('model.inputs=["gap"]',)),
-        Row("rating", "ml_1m_best", ('model.inputs=["rating"]',)),
-        Row("clock-date", "ml_1m_best", ('model.inputs=["clock","date"]',)),
-        Row("profile", "ml_1m_best", ('model.inputs=["profile"]',)),
-        Row("attributes", "ml_1m_best", (ATTRIBUTES,)),
-        Row("all", "ml_1m_best", both),
-        Row("all-lr-2e-3", "ml_1m_best", fast),
-        Row("all-lr-4e-3", "ml_1m_best", (*both, "optim.lr=4e-3")),
-        Row("all-swap", "ml_1m_best", (*fast, "loss.swap_inputs=0.1", "loss.swap_targets=0.05")),
-        Row("all-skip", "ml_1m_best", (*fast, "model.layer_dropout=0.15")),
-        Row("all-4-blocks", "ml_1m_best", (*fast, "model.blocks=4")),
-        Row("all-d256", "ml_1m_best", (*fast, "model.dim=256", "model.dropout=0.5")),
-        Row("all-batch-64", "ml_1m_best", (*both, "train.batch_size=64")),
-        Row("all-3-members", "ml_1m_best", (*fast, "model.members=3")),
-        Row("no-time-all", "ml_1m_best", (*fast, NO_TIME)),
+        Row("best", "ml_1m_best"),
+        Row("best-no-time", "ml_1m_best", (NO_TIME,)),
+        Row("best-strict", "ml_1m_best", (), "hash"),
+        Row("best-strict-no-time", "ml_1m_best", (NO_TIME,), "hash"),
+    ]
+
+
+def _ablation() -> list[Row]:
+    """Return the recipe with one member, and with one thing changed at a time; what hurts was worth having."""
+    one = "model.members=1"
+    changes: dict[str, tuple[str, ...]] = {
+        "one-member": (),
+        "without-gap": ('model.inputs=["rating","clock","date"]',),
+        "without-rating": ('model.inputs=["gap","clock","date"]',),
+        "without-clock-date": ('model.inputs=["rating","gap"]',),
+        "with-profile": ('model.inputs=["rating","gap","clock","date","profile"]',),
+        "without-attributes": ("model.item_attributes=false",),
+        "without-learned-repeats": ("model.repeats=ignore",),
+        "gaps-in-seconds": ("model.gap_map=seconds",),
+        "published-dt": ("model.dt_init=published",),
+        "without-feed-forward": ("model.feed_forward=0",),
+        "pre-norm": ("model.norm=pre",),
+        "shared-norm": ("model.shared_norm=true",),
+        "2-blocks": ("model.blocks=2",),
+        "4-blocks": ("model.blocks=4",),
+        "dim-64": ("model.dim=64", "model.dropout=0.3"),
+        "32-states": ("model.time_states=32",),
+        "dropout-0.2": ("model.dropout=0.2",),
+        "without-embedding-dropout": ("model.embedding_dropout=0",),
+        "skipped-layers": ("model.layer_dropout=0.15",),
+        "without-smoothing": ("loss.label_smoothing=0",),
+        "swaps": ("loss.swap_inputs=0.1", "loss.swap_targets=0.05"),
+        "cosine-head": ("model.cosine_temperature=0.05",),
+        "weight-decay": ("optim.weight_decay=0.01",),
+        "constant-rate": ("optim.schedule=constant",),
+        "without-average": ("optim.ema=0",),
+        "length-500": ("data.max_len=500", "train.batch_size=64"),
+        "length-1000": ("data.max_len=1000", "train.batch_size=48"),
+        "length-2000": ("data.max_len=2000", "train.batch_size=40"),
+    }
+    return [Row(name, "ml_1m_best", (one, *change)) for name, change in changes.items()]
+
+
+def _paper() -> list[Row]:
+    """Return the published configuration, and what its steps and the learned logit have to do with repeats."""
+    wide = "train.batch_size=64"
+    return [
+        Row("paper", "paper", ("train.precision=bf16",)),
+        Row("paper-64", "paper", ("train.precision=bf16", wide)),
+        Row("paper-64-repeats", "paper", ("train.precision=bf16", wide, "model.repeats=learned")),
     ]
 
 
@@ -116,5 +183,8 @@ def _peers() -> list[Row]:
 GROUPS: dict[str, list[Row]] = {
     "smoke": [Row("debug", "debug"), Row("markov-chain", "peer", ("model=markov_chain",))],
     "explore": _explore(),
+    "settings": _settings(),
+    "ablation": _ablation(),
+    "paper": _paper(),
     "peers": _peers(),
 }
