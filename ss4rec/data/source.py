@@ -18,6 +18,7 @@ from ss4rec.config import DataConfig
 from ss4rec.data.batch import EvalBatch, PackedBatch, collate_eval, collate_train
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.order import EpochOrder, Group
+from ss4rec.data.profiles import read_profiles
 from ss4rec.data.shards import read_shard, read_users
 from ss4rec.data.storage import AnyPath, to_path
 from ss4rec.data.windows import Split, eval_sequences, num_train_windows, train_windows
@@ -25,8 +26,8 @@ from ss4rec.errors import DataError
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
-EVENT_BYTES = 12
-"""Bytes of one event in a window: item, target and gap."""
+EVENT_BYTES = 20
+"""Bytes of one event in a window: item, target, gap, hour and rating."""
 
 Item = TypeVar("Item")
 
@@ -117,6 +118,7 @@ class SequenceSource(ABC):
         folder = to_path(folder).absolute()
         manifest = Manifest.load(folder)
         paths = tuple(manifest.shard_paths(folder))
+        self.profiles_UF = read_profiles(folder, manifest)
         users = read_users(folder)
         _check_users(folder, users, manifest)
         self.num_users = users.num_rows
@@ -160,7 +162,7 @@ class SequenceSource(ABC):
         try:
             rows = rebatch(tables, (int(sizes[step]) for _, step in steps))
             for (epoch, step), table in zip(steps, rows, strict=True):
-                yield epoch, step, collate_train(table)
+                yield epoch, step, collate_train(table, self.profiles_UF)
         finally:
             tables.close()
 
@@ -172,7 +174,7 @@ class SequenceSource(ABC):
         tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
             for table in rebatch(tables, sizes):
-                yield collate_eval(table)
+                yield collate_eval(table, self.profiles_UF)
         finally:
             tables.close()
 
