@@ -134,3 +134,14 @@ def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
 def _summary(times: Sequence[float], method: str) -> Timing:
     median = statistics.median(times)
     return Timing(median, (max(times) - min(times)) / median, method)
+
+
+def elapsed_ms(call: Callable[[], Any], device: torch.device) -> float:
+    """Return the milliseconds from before a call until the device has done its work, host included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1e3 * (time.perf_counter() - began)
