@@ -178,7 +178,7 @@ def measure_softmax(tokens: int, items: int, dim: int, *, device: torch.device) 
     """Time full-softmax cross entropy, forward and backward under bf16 autocast, and its bare matrix products.
 
     The products are H Wᵀ, G W and Gᵀ H in bf16 for as many targets at a time as the plain loss takes by default, with a
-    G that is there already; nothing else is done between them. What they write and read (G alone is 17 GB) is part of
+    G that is there already; nothing else is done between them. What they write and read (G alone is 8.4 GB) is part of
     their time, so a loss that keeps logits in registers may be faster.
     """
     torch.manual_seed(0)
