@@ -23,7 +23,7 @@ LN_2 = tl.constexpr(0.6931471805599453)
 CHUNK = 8
 """Tokens between stored states; the backward pass holds so many states in registers."""
 CHANNELS = 8
-"""Channels of one program of the scan: sums over states cost log2(32 / CHANNELS) shuffles, sums over channels the rest."""
+"""Channels of one program of the scan; 32 / CHANNELS threads share the states of one."""
 CONV_TOKENS = 64
 """Tokens of one program of the convolution."""
 CONV_CHANNELS = 32
@@ -240,7 +240,7 @@ def _places(E, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr):
     layout: channels side by side in a warp, states in its threads' registers.
     """
     lanes: tl.constexpr = 32 // BLOCK_E
-    each: tl.constexpr = BLOCK_N // lanes if BLOCK_N > lanes else 1
+    each: tl.constexpr = BLOCK_N // lanes if lanes < BLOCK_N else 1
     i = tl.arange(0, BLOCK_N)[None, :] + tl.zeros([BLOCK_E, BLOCK_N], tl.int32)
     n = (i % lanes) * each + i // lanes
     e = tl.max_contiguous(tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E), 1)[:, None]
