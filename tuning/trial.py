@@ -8,6 +8,7 @@ anything else is raised, and Ray Tune starts the trial again, which continues fr
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -65,8 +66,9 @@ class OneWorkerTrial(tune.Trainable):
             with _log_to(Path(self._settings["run_dir"])):
                 self._epochs.close()
         self._epochs = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # other trials share the card
+        if torch.cuda.is_available():  # other trials share the card
+            gc.collect()  # graphs hold memory and one another
+            torch.cuda.empty_cache()
 
 
 def many_workers_trial(settings: dict[str, Any]) -> None:
