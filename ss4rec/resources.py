@@ -44,6 +44,7 @@ class Placement:
     """What a run takes from the cluster, as chosen by `place`."""
 
     workers: int
+    """Workers; of an elastic run the fewest."""
     use_gpu: bool
     cpus_per_worker: float
     data_cpus: float
@@ -52,21 +53,19 @@ class Placement:
     cluster_gpus: float
     notes: tuple[str, ...] = ()
     """Sentences a user should read: what `auto` chose, what must become free first."""
+    max_workers: int | None = None
+    """Most workers of an elastic run; None: `workers` exactly."""
 
     @property
     def worker_resources(self) -> dict[str, float]:
         """Resources of one worker, as `ScalingConfig(resources_per_worker=...)` takes them."""
         return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
 
-    @property
-    def data_cpus_per_worker(self) -> float:
-        """CPUs left for Ray Data for each worker it feeds."""
-        return self.data_cpus / self.workers
-
     def __str__(self) -> str:
         device = "a GPU" if self.use_gpu else "no GPU"
+        workers = f"{self.workers} to {self.max_workers}" if self.max_workers else str(self.workers)
         return (
-            f"{self.workers} worker(s) with {device} and {self.cpus_per_worker:g} CPU each; "
+            f"{workers} worker(s) with {device} and {self.cpus_per_worker:g} CPU each; "
             f"{self.data_cpus:g} of {self.cluster_cpus:g} CPUs left for Ray Data"
         )
 
@@ -93,9 +92,11 @@ def place(resources: ResourceConfig, cluster: Cluster, *, ray_data: bool = True)
         raise ResourceError(_no_cpu_for_data(resources, cluster.total("CPU"), left))
     return Placement(
         workers=resources.workers,
+        max_workers=resources.max_workers if resources.elastic else None,
         use_gpu=use_gpu,
         cpus_per_worker=resources.cpus_per_worker,
-        data_cpus=left,
+        # Whatever an elastic group grows to, so much is kept from it.
+        data_cpus=min(left, resources.data_cpus) if resources.elastic else left,
         cluster_cpus=cluster.total("CPU"),
         cluster_gpus=cluster.total("GPU"),
         notes=(*notes, *_busy_notes(resources, need, cluster, ray_data)),

@@ -7,11 +7,12 @@ continue from the newest intact checkpoint of the run.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
+from ray.train._internal.autoscaling_coordinator_client import TrainV1ResourceReservation
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
@@ -84,13 +86,10 @@ def _fit(
             "run_dir": str(run_dir),
             "data_cpus": placement.data_cpus,
             "attempt": attempt,
+            "elastic": placement.max_workers,
         },
         torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
-        scaling_config=ScalingConfig(
-            num_workers=placement.workers,
-            use_gpu=placement.use_gpu,
-            resources_per_worker=placement.worker_resources,
-        ),
+        scaling_config=_scaling(config, placement),
         run_config=ray.train.RunConfig(
             name=f"attempt-{attempt}",
             storage_path=str(scratch),
@@ -100,7 +99,8 @@ def _fit(
         ),
     )
     try:
-        outcome = trainer.fit().return_value
+        with _cpus_for_data(config, placement, attempt):
+            outcome = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise errors.SS4RecError(
             f"training failed more than resources.max_failures={config.resources.max_failures} times, last: {error}. "
@@ -113,6 +113,29 @@ def _fit(
     finally:
         _sweep(run_dir)
     return outcome
+
+
+def _scaling(config: RunConfig, placement: Placement) -> ScalingConfig:
+    """Return the workers as Ray Train takes them; a range lets it change their number while it trains."""
+    most = placement.max_workers
+    return ScalingConfig(
+        num_workers=(placement.workers, most) if most else placement.workers,
+        use_gpu=placement.use_gpu,
+        resources_per_worker=placement.worker_resources,
+        elastic_resize_monitor_interval_s=config.resources.resize_every_s,
+    )
+
+
+def _cpus_for_data(config: RunConfig, placement: Placement, attempt: str) -> AbstractContextManager:
+    """Keep `resources.data_cpus` from an elastic group, which would take every CPU and leave Ray Data none for ever.
+
+    Ray's coordinator of such requests serves the earlier of two of the same rank first, and Train's come later.
+    """
+    if not placement.max_workers or config.data.source == "local":
+        return nullcontext()
+    bundles = math.ceil(placement.data_cpus)
+    one = ScalingConfig(num_workers=bundles, resources_per_worker={"CPU": placement.data_cpus / bundles})
+    return TrainV1ResourceReservation(f"ss4rec-data-{attempt}", one, bundles)
 
 
 def _sweep(run_dir: Path) -> None:
@@ -130,6 +153,8 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
+    if settings["elastic"] and workers.leads:
+        say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
         config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
         return _train(config, data_dir, run_dir, workers, settings["data_cpus"], attempt)
