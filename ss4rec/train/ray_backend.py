@@ -7,12 +7,11 @@ continue from the newest intact checkpoint of the run.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
-from ray.train._internal.autoscaling_coordinator_client import TrainV1ResourceReservation
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
@@ -99,8 +97,7 @@ def _fit(
         ),
     )
     try:
-        with _cpus_for_data(config, placement, attempt):
-            outcome = trainer.fit().return_value
+        outcome = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
         raise errors.SS4RecError(
             f"training failed more than resources.max_failures={config.resources.max_failures} times, last: {error}. "
@@ -124,18 +121,6 @@ def _scaling(config: RunConfig, placement: Placement) -> ScalingConfig:
         resources_per_worker=placement.worker_resources,
         elastic_resize_monitor_interval_s=config.resources.resize_every_s,
     )
-
-
-def _cpus_for_data(config: RunConfig, placement: Placement, attempt: str) -> AbstractContextManager:
-    """Keep `resources.data_cpus` from an elastic group, which would take every CPU and leave Ray Data none for ever.
-
-    Ray's coordinator of such requests serves the earlier of two of the same rank first, and Train's come later.
-    """
-    if not placement.max_workers or config.data.source == "local":
-        return nullcontext()
-    bundles = math.ceil(placement.data_cpus)
-    one = ScalingConfig(num_workers=bundles, resources_per_worker={"CPU": placement.data_cpus / bundles})
-    return TrainV1ResourceReservation(f"ss4rec-data-{attempt}", one, bundles)
 
 
 def _sweep(run_dir: Path) -> None:
@@ -263,4 +248,5 @@ def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: floa
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data_dir, config.data, **sizes, **place)
-    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus)
+    fixed = not config.resources.elastic
+    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)

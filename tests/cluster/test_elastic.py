@@ -31,14 +31,14 @@ TRAINING = {
 RANGE = {"resources.workers": 1, "resources.max_workers": 2, "resources.resize_every_s": 1.0}
 
 
-def test_preflight_keeps_cpus_for_ray_data():
-    """Seen to fail: with `left` for `data_cpus` the group's data tasks would ask for CPUs that it has taken."""
+def test_preflight_asks_for_the_fewest_workers():
+    """Seen to fail: with the most workers in `_require_slots`."""
     resources = small(**RANGE | {"resources.max_workers": 8}).resources
-    placement = place(resources, Nodes(({"CPU": 4.0}, {"CPU": 4.0})))
+    placement = place(resources, Nodes(({"CPU": 1.0},)))
     assert (placement.workers, placement.max_workers, placement.data_cpus) == (1, 8, 1.0)
     assert str(placement).startswith("1 to 8 worker(s)")
-    with pytest.raises(ResourceError, match="leave 0 for Ray Data"):
-        place(resources, Nodes(({"CPU": 1.0},)))
+    with pytest.raises(ResourceError, match="hold 0"):
+        place(resources, Nodes(({"CPU": 0.5},)))
 
 
 def test_range_is_checked():
@@ -95,10 +95,9 @@ def look_at_nodes():
 def test_a_node_comes_and_goes(prepared, tmp_path, monkeypatch):
     """Begun on one worker, which waits before step 4 for company; a node comes: two go on from step 4. Before step 9
     the second waits and the node is lost: one worker goes on and ends within rounding of a run on one worker, so batch,
-    order and schedule were the same throughout. Ray Data feeds it all with the CPU that is kept from the group.
+    order and schedule were the same throughout. Workers take every CPU and Ray Data still feeds them.
 
-    Seen to fail: without `max_workers` in `_scaling` (waits before step 4 for ever); without `_cpus_for_data` (the
-    group starts with two workers on two CPUs and no data).
+    Would fail: without `max_workers` in `_scaling` (waits before step 4 for ever); with `reserve=True` (no data).
     """
     from ss4rec.train import ray_backend
 
@@ -121,7 +120,7 @@ def test_a_node_comes_and_goes(prepared, tmp_path, monkeypatch):
     }
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "_system_config": beat},
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": beat},
     )
     try:
         ray.init(address=cluster.address, namespace="ss4rec", logging_level="ERROR")
