@@ -49,7 +49,8 @@ step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
   step "result.json"
   cat "$out/two-gpus/result.json"
   step "submit evaluate"
-  ss4rec submit evaluate --address "$url" -- --run "$out/two-gpus" --data "$data" \
-    --workers "$WORKERS" $(nvidia-smi -L >/dev/null 2>&1 && echo --gpu)
+  gpu=()
+  if nvidia-smi -L >/dev/null 2>&1; then gpu=(--gpu); fi
+  ss4rec submit evaluate --address "$url" -- --run "$out/two-gpus" --data "$data" --workers "$WORKERS" "${gpu[@]}"
   step "done"
 } 2>&1 | tee "$out/two_gpu_path.log"

@@ -35,6 +35,7 @@ from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
 from ss4rec.runs import write_json
 from ss4rec.secrets import redact
+from ss4rec.train.gauges import gauges
 from ss4rec.train.session import worker_loop
 from ss4rec.train.status import say
 from ss4rec.train.workers import Workers
@@ -225,6 +226,7 @@ def _train(
         report=ray.train.report,
         attempt=attempt,
         notice=_preemption,
+        watch=gauges(run_dir.name, workers.rank),
     )
     return loop.run().as_dict()
 
