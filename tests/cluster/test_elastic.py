@@ -91,7 +91,7 @@ def look_at_nodes():
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(580)
 def test_a_node_comes_and_goes(prepared, tmp_path, monkeypatch):
     """Begun on one worker, which waits before step 4 for company; a node comes: two go on from step 4. Before step 9
     the second waits and the node is lost: one worker goes on and ends within rounding of a run on one worker, so batch,
