@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ss4rec.data.prepare import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth import synth
 from ss4rec.train.gauges import GAUGES, PREFIX
@@ -110,8 +111,9 @@ class Nodes:
 def data(tmp_path_factory):
     """A folder cut in time, for training and drift."""
     folder = tmp_path_factory.mktemp("cut")
-    synth(folder / "all", users=120, items=100, mean_len=26, seed=1)
-    split(folder / "all", folder / "cut", parse_cut("2019-12-31"))
+    synth(folder / "csv", users=120, items=100, mean_len=26, seed=1, fmt="csv")
+    prepare(folder / "csv", folder / "all", k_core=0)
+    split(folder / "all", folder / "cut", parse_cut("2018-12-31"))
     return folder / "cut"
 
 
