@@ -35,6 +35,15 @@ SPACE = SearchSpace(
 """
 
 
+# `ray start` of a machine that has loopback addresses only: it would put the machine's outer address in their place.
+START = """
+from ray._private import ray_constants, services
+ray_constants.ENABLE_RAY_CLUSTER, services.resolve_ip_for_localhost = True, lambda host: host
+from ray.scripts.scripts import main
+main()
+"""
+
+
 class Nodes:
     """A head with one CPU and no GPU; others join it."""
 
@@ -59,7 +68,7 @@ class Nodes:
 
     def join(self, number, gpus, private=None):
         """Start a node with one CPU; `private` is a folder that is another one there (a mount of its own)."""
-        ray = [str(BIN / "ray"), "start", "--block", f"--address=127.0.0.1:{PORT}", "--num-cpus=1"]
+        ray = [sys.executable, "-c", START, "start", "--block", f"--address=127.0.0.1:{PORT}", "--num-cpus=1"]
         ray += [f"--node-ip-address=127.0.0.{number}", f"--num-gpus={gpus}", "--disable-usage-stats"]
         ray += [
             f"--dashboard-agent-listen-port={DASHBOARD + 100 + number}",
