@@ -158,7 +158,7 @@ def diagnose_cluster(storage: str) -> list[Check]:
     Args:
         storage: absolute path of the folder that all nodes must share.
     """
-    nodes = _start()
+    everyone = _start()
     try:
         checks = [
             Check(
@@ -168,10 +168,10 @@ def diagnose_cluster(storage: str) -> list[Check]:
                 f"does not answer: {node.error}",
                 "look at its raylet.out, ray status",
             )
-            for node in nodes
+            for node in everyone
             if node.facts is None
         ]
-        nodes = [node for node in nodes if node.facts is not None]
+        nodes = [node for node in everyone if node.facts is not None]
         if not nodes:
             return checks
         facts = [node.facts for node in nodes if node.facts is not None]
@@ -179,7 +179,7 @@ def diagnose_cluster(storage: str) -> list[Check]:
         checks += [*clocks(_offsets(nodes)), *_storage(nodes, storage), *_pairs(nodes), *_jobs_api(nodes)]
         return checks
     finally:
-        for node in nodes:
+        for node in everyone:
             ray.kill(node.actor)
 
 
