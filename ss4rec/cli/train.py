@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import config_options, data_folder, resolve_config
+from ss4rec.cli.options import Workers, config_options, data_folder, resolve_config
 
 
 @click.command("train")
@@ -35,7 +35,7 @@ def train_command(
     data: Path,
     preset_name: str,
     assignments: tuple[str, ...],
-    workers: int | None,
+    workers: Workers | None,
     storage: Path,
     name: str | None,
     address: str | None,

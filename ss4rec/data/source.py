@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.config import DataConfig
+from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batch import EvalBatch, PackedBatch, collate_eval, collate_train
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.order import EpochOrder, Group
@@ -201,6 +201,17 @@ class LocalSource(SequenceSource):
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
         yield from map(function, items)
+
+
+def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
+    """Refuse a number of workers, for an elastic run its largest, of which one would be left without a window.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    world = config.resources.max_workers or config.resources.workers
+    train = config.train
+    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world)
 
 
 def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:

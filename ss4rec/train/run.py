@@ -36,10 +36,12 @@ def train(
     data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
     folder = RunFolder(run_dir)
     with cluster(address):
+        from ss4rec.data.source import check_most_workers
         from ss4rec.evaluation.report import evaluate_run
         from ss4rec.train.ray_backend import fit
 
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
+        check_most_workers(data_dir, config)
         storage_preflight(str(run_dir.parent))
         folder.start(config, manifest, data_dir)
         print(placement, *placement.notes, sep="\n", flush=True)
