@@ -121,7 +121,8 @@ def draw_batches(users: int, items: int, length: int, batch_users: int) -> list[
             users_S=users_S, items_T=items_T, gaps_T=gaps_T, offsets_S1=offsets_S1,
             targets_S=torch.from_numpy(rng.integers(1, items + 1, len(users_S))),
             target_times_S=last_times_S + 3600, last_times_S=last_times_S,
-            seen_X=items_T, seen_offsets_S1=offsets_S1,
+            seen_X=items_T, seen_offsets_S1=offsets_S1, hours_T=torch.zeros_like(items_T),
+            ratings_T=torch.zeros_like(gaps_T), profiles_TF=items_T.new_zeros(len(items_T), 0),
         ))  # fmt: skip
     return batches
 
