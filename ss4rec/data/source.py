@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.config import DataConfig
+from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batch import EvalBatch, PackedBatch, collate_eval, collate_train
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.order import EpochOrder
+from ss4rec.data.profiles import read_profiles
 from ss4rec.data.reader import ShardReader
 from ss4rec.data.shards import read_users
 from ss4rec.data.storage import AnyPath, to_path
@@ -25,8 +26,8 @@ from ss4rec.errors import DataError
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
-EVENT_BYTES = 12
-"""Bytes of one event in a window: item, target and gap."""
+EVENT_BYTES = 20
+"""Bytes of one event in a window: item, target, gap, hour and rating."""
 
 Item = TypeVar("Item")
 
@@ -60,6 +61,7 @@ class SequenceSource(ABC):
         folder = to_path(folder).absolute()
         manifest = Manifest.load(folder)
         paths = tuple(manifest.shard_paths(folder))
+        self.profiles_UF = read_profiles(folder, manifest)
         users = read_users(folder)
         _check_users(folder, users, manifest)
         self.num_users = users.num_rows
@@ -103,7 +105,7 @@ class SequenceSource(ABC):
         try:
             rows = rebatch(tables, (int(sizes[step]) for _, step in steps))
             for (epoch, step), table in zip(steps, rows, strict=True):
-                yield epoch, step, collate_train(table)
+                yield epoch, step, collate_train(table, self.profiles_UF)
         finally:
             tables.close()
 
@@ -115,7 +117,7 @@ class SequenceSource(ABC):
         tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
             for table in rebatch(tables, sizes):
-                yield collate_eval(table)
+                yield collate_eval(table, self.profiles_UF)
         finally:
             tables.close()
 
@@ -144,6 +146,17 @@ class LocalSource(SequenceSource):
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
         yield from map(function, items)
+
+
+def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
+    """Refuse a number of workers, for an elastic run its largest, of which one would be left without a window.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    world = config.resources.max_workers or config.resources.workers
+    train = config.train
+    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world)
 
 
 def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ss4rec import checkpoint
 from ss4rec.config import RunConfig, override
@@ -38,7 +37,14 @@ def small(**changes: Any) -> RunConfig:
 
 
 def train(
-    prepared: Path, run: Path, config: RunConfig, *, rank: int = 0, world: int = 1, **hooks: Any
+    prepared: Path,
+    run: Path,
+    config: RunConfig,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    device: str = "cpu",
+    **hooks: Any,
 ) -> Outcome:
     """Train in this process, as one of `world` workers if a process group is there."""
     RunFolder(run).start(config, Manifest.load(prepared), prepared)
@@ -50,11 +56,8 @@ def train(
         rank=rank,
         world=world,
     )
-    workers = Workers(rank, world, torch.device("cpu"))
-    parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
-    return worker_loop(
-        config, prepared, run, workers=workers, source=source, parallel=parallel, **hooks
-    ).run()
+    workers = Workers(rank, world, torch.device(device))
+    return worker_loop(config, prepared, run, workers=workers, source=source, **hooks).run()
 
 
 def last_checkpoint(run: Path) -> checkpoint.Checkpoint:

@@ -15,6 +15,7 @@ from ss4rec.data.folder import training_gaps
 from ss4rec.data.manifest import FileRecord, ShardRecord
 from ss4rec.data.shards import read_shard, shard_name, shard_table, write_table
 from ss4rec.data.storage import AnyPath
+from ss4rec.data.ties import Ties, hash_order
 from ss4rec.data.windows import ragged
 
 
@@ -51,6 +52,8 @@ class Gathering:
     """The rows of the blocks."""
     finals: tuple[np.ndarray, ...]
     """Index of each block's items in the prepared folder; 0: dropped."""
+    ties: Ties = "file"
+    """What decides between events of one user and second."""
 
 
 @dataclass(frozen=True)
@@ -144,5 +147,9 @@ def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
         begins_U = np.cumsum(lengths_U) - lengths_U
         order_E = np.repeat(starts_U - begins_U, lengths_U) + np.arange(lengths_U.sum())
         items_E, times_E, ratings_E = (values_E[order_E] for values_E in (items_E, times_E, ratings_E))
+    if gathering.ties == "hash":
+        users_E = np.repeat(work.first_user + np.arange(len(lengths_U)), lengths_U)
+        places_E = hash_order(users_E, items_E, times_E)
+        items_E, times_E, ratings_E = (values_E[places_E] for values_E in (items_E, times_E, ratings_E))
     offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
     return shard_table(work.first_user, items_E, times_E, ratings_E, offsets_U1)
