@@ -30,11 +30,13 @@ from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from benchmarks.memory import PeakMemory, tree_bytes
 from benchmarks.record import headline, write_record
 from ss4rec.config import DataConfig
 from ss4rec.data.etl.engine import prepare_in_tasks
+from ss4rec.data.etl.pieces import Piece
 from ss4rec.data.prepare import prepare
 from ss4rec.data.ray_etl import ray_map
 from ss4rec.data.ray_source import RaySource
@@ -165,35 +167,36 @@ def four_nodes(source: Path, expected: Path, out: Path) -> None:
     for _ in range(3):
         cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
-    nodes: dict[str, int] = {}
+    ids = [node["NodeID"] for node in ray.nodes()]
+    bytes_N = [0] * len(ids)
 
-    def on_nodes(function: Any, items: Any) -> Any:
-        for node, rows, result in ray_map(_Where(function), items):
-            nodes[node] = nodes.get(node, 0) + rows
-            yield result
+    def dealt(function: Any, items: Any) -> Any:
+        """Give every fourth item to each node, so that each reads a quarter of the rows."""
+        waiting = []
+        for number, item in enumerate(items):
+            place = number % len(ids)
+            bytes_N[place] += item.stop - item.start if isinstance(item, Piece) else 0
+            pinned = NodeAffinitySchedulingStrategy(ids[place], soft=False)
+            waiting.append(_call.options(scheduling_strategy=pinned).remote(function, item))
+        yield from map(ray.get, waiting)
 
     began = time.perf_counter()
-    manifest = prepare_in_tasks(source, out, mapper=on_nodes, block_bytes=1 << 20)
+    manifest = prepare_in_tasks(source, out, mapper=dealt, block_bytes=1 << 18)
     names = ["manifest.json", *manifest.files, *(shard.name for shard in manifest.shards)]
     same = all((expected / name).read_bytes() == (out / name).read_bytes() for name in names)
     add(
         "four nodes",
         seconds=time.perf_counter() - began,
-        tasks_of_nodes=sorted(nodes.values()),
+        bytes_of_nodes=bytes_N,
         same_bytes_as_one_node=same,
     )
     ray.shutdown()
     cluster.shutdown()
 
 
-class _Where:
-    """A function that also says on which node it ran."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def __call__(self, item: Any) -> tuple[str, int, Any]:
-        return ray.get_runtime_context().get_node_id(), 1, self.function(item)
+@ray.remote(num_cpus=1)
+def _call(function: Any, item: Any) -> Any:
+    return function(item)
 
 
 def main() -> None:

@@ -72,13 +72,20 @@ def test_same_bytes_after_a_kill(tmp_path, ratings):
     assert not work.exists()
 
 
-def test_results_come_in_order_and_errors_as_they_are():
-    def late_first(number):
-        time.sleep(0.2 if number == 0 else 0)
+def test_results_come_in_order_and_a_long_task_holds_up_no_other(tmp_path):
+    def first_waits_for_last(number):
+        if number == 19:
+            (tmp_path / "last").touch()
+        deadline = time.monotonic() + 60
+        while number == 0 and not (tmp_path / "last").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         return number * number
 
-    assert list(ray_map(late_first, iter(range(20)))) == [number * number for number in range(20)]
+    assert list(ray_map(first_waits_for_last, iter(range(20)))) == [number * number for number in range(20)]
 
+
+def test_errors_come_as_they_are():
     def refuse(number):
         raise DataError(f"row {number}")
 

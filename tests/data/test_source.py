@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ss4rec.config import DataConfig
-from ss4rec.data import source as source_module
+from ss4rec.data import reader, source
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_shard
 from ss4rec.data.source import LocalSource, rebatch
@@ -81,11 +81,11 @@ def test_resuming_at_any_step_gives_the_rest(sharded):
 def test_keeping_windows_changes_nothing_but_the_reads(sharded, monkeypatch):
     reads = []
     monkeypatch.setattr(
-        source_module, "read_shard", lambda path, *most: reads.append(path) or read_shard(path, *most)
+        reader, "read_shard", lambda path, *most: reads.append(path) or read_shard(path, *most)
     )
     kept = stream(LocalSource(sharded, DATA, **SIZES), 0, 0, 2)
     assert len(reads) == 5
-    monkeypatch.setattr(source_module, "KEPT_BYTES", 0)
+    monkeypatch.setattr(source, "KEPT_BYTES", 0)
     assert stream(LocalSource(sharded, DATA, **SIZES), 0, 0, 2) == kept
     assert len(reads) == 15
 
@@ -93,7 +93,7 @@ def test_keeping_windows_changes_nothing_but_the_reads(sharded, monkeypatch):
 def test_resuming_reads_no_shard_of_groups_before(sharded, monkeypatch):
     reads = []
     monkeypatch.setattr(
-        source_module, "read_shard", lambda path, *most: reads.append(path) or read_shard(path, *most)
+        reader, "read_shard", lambda path, *most: reads.append(path) or read_shard(path, *most)
     )
     source = LocalSource(sharded, DATA, **SIZES)
     list(source.train_batches(0, source.steps_per_epoch(0) - 1, 1))

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,9 @@ def test_chunks_do_not_depend_on_one_another(monkeypatch):
 
 def test_csv_is_grouplens_layout(tmp_path: Path):
     synth(tmp_path / "out", users=50, items=120, mean_len=25, seed=0, fmt="csv")
-    assert (tmp_path / "out" / "ratings.csv").read_text().startswith("userId,movieId,rating,timestamp\n1,")
+    header, *lines = (tmp_path / "out" / "ratings.csv").read_text().splitlines()
+    assert header == "userId,movieId,rating,timestamp"
+    assert all(re.fullmatch(r"\d+,\d+,[0-5]\.[05],\d{9,10}", line) for line in lines)
     ratings = pd.read_csv(tmp_path / "out" / "ratings.csv", dtype={"rating": str})
     movies = pd.read_csv(tmp_path / "out" / "movies.csv")
     assert list(movies) == ["movieId", "title", "genres"]
