@@ -83,7 +83,7 @@ class LiveTable:
         score = result.get("best_score", result.get("score"))
         if score is not None:
             row.score = score if row.score is None else max(row.score, score)
-        if row.state != "running":
+        if row.state in ("ended", "pruned", "failed"):
             if row.began_s is not None:
                 self._taken_s.append(self.clock() - row.began_s)
                 row.began_s = None

@@ -8,6 +8,7 @@ import torch
 
 from ss4rec.config import override
 from ss4rec.errors import CheckpointError, NonFiniteError
+from tuning.ray_tune import last_failure
 from tuning.table import LiveTable
 from tuning.trial import _final
 
@@ -72,3 +73,18 @@ def test_what_a_restart_would_repeat_ends_the_trial_and_a_full_disk_the_sweep(er
 def test_what_may_be_the_machines_is_raised_for_another_try():
     with pytest.raises(ConnectionResetError):
         _final(ConnectionResetError("peer is gone"))
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (
+            "ray::step() (pid=7)\n  File x\nIsADirectoryError: [Errno 21] Is a directory: 'm'",
+            "IsADirectoryError: [Errno 21] Is a directory: 'm'",
+        ),
+        ("The actor died unexpectedly before finishing this task.\n\tclass_name: X", "its process was lost"),
+    ],
+)
+def test_the_reason_of_a_trial_that_was_given_up_is_its_last_failure(last, said):
+    first = "Failure # 1 (occurred at 2026-11-25_03-50-00)\nray::step()\nOSError: another\n"
+    assert last_failure(f"{first}Failure # 2 (occurred at 2026-11-25_03-51-00)\n{last}\n") == said
