@@ -121,6 +121,11 @@ def run_sweep(
                 write_results(study, space, base, sweep_dir)
             raise
         table.print()
+        if stopped := len(ended(study, TrialState.RUNNING)):
+            say(
+                f"{settings.minutes:g} minutes have passed: {stopped} trial(s) were stopped; the same command "
+                "continues them from their last checkpoints"
+            )
         summary = write_results(study, space, base, sweep_dir)
         summary["placement_groups_left"] = placement_groups_held()
     if summary["best"] is None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -140,8 +139,7 @@ class _Pruner(FIFOScheduler):
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        error = trial.get_pickled_error()
-        what = "its process was lost" if isinstance(error, RayActorError) else _last_line(error)
+        what = last_failure(Path(trial.error_file).read_text()) if trial.error_file else "unknown"
         self._bridge.causes[trial.trial_id] = (
             f"failed {trial.run_metadata.num_failures} times, resources.max_failures is {trial.max_failures}; "
             f"last: {what}"
@@ -234,11 +232,12 @@ def _quiet_tune() -> None:
         )  # failures are told by the table, with their reason
 
 
-def _last_line(error: object) -> str:
-    """Return the last line of what a trial raised: the error itself, below its traceback."""
-    lines = str(getattr(error, "cause", error)).strip().splitlines() or [type(error).__name__]
-    cause = getattr(error, "cause", None)
-    return lines[-1] if cause is None or len(lines) > 1 else f"{type(cause).__name__}: {lines[0]}"
+def last_failure(told: str) -> str:
+    """Return what a trial failed of last, from the file in which Tune notes each failure with its traceback."""
+    block = told.rsplit("Failure # ", 1)[-1].strip().splitlines()[1:]
+    if not block or block[0].startswith("The actor died"):
+        return "its process was lost"
+    return block[-1].strip()
 
 
 def trial_dir(sweep_dir: Path, number: int) -> Path:

@@ -29,7 +29,7 @@ class _Row:
     point: Point
     epoch: int = 0
     score: float | None = None
-    began_s: float = 0.0
+    began_s: float | None = None
 
 
 @dataclass
@@ -83,10 +83,10 @@ class LiveTable:
         score = result.get("best_score", result.get("score"))
         if score is not None:
             row.score = score if row.score is None else max(row.score, score)
-        if row.state != "running":
-            if row.began_s:
+        if row.state in ("ended", "pruned", "failed"):
+            if row.began_s is not None:
                 self._taken_s.append(self.clock() - row.began_s)
-                row.began_s = 0.0
+                row.began_s = None
             if row.state == "failed":
                 self.emit(f"trial {number} failed: {result.get('reason', '')}")
         if row.state in ("ended", "failed") or self.clock() - self._shown_s > self.every_s:

@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from ss4rec.errors import ConfigError, SS4RecError, UsageError
 from tuning.ray_tune import study_error
-from tuning.study import FACTS, OBJECTIVES, REASON, Sweep, best_trial, open_study
+from tuning.study import BASELINE, FACTS, OBJECTIVES, REASON, Sweep, best_trial, open_study
 
 NDCG = [OBJECTIVES["ndcg@10"]]
 
@@ -100,6 +100,20 @@ def test_a_trial_behind_the_others_is_stopped_and_told_as_pruned(tmp_path, space
     trial = sweep.study.get_trials()[bad]
     assert trial.state is TrialState.PRUNED
     assert trial.user_attrs[FACTS]["epoch"] == 1
+
+
+@pytest.mark.parametrize("pruning", ["asha", "median"])
+def test_a_baseline_is_never_pruned(tmp_path, space, pruning):
+    sweep = opened(tmp_path, space, trials=9, pruning=pruning)
+    baseline, *others = [sweep.ask().number for _ in range(8)]
+    for number in others:
+        assert not sweep.report(number, 1, 0.5)
+        assert not sweep.report(number, 2, 0.5 + number / 100) or pruning == "asha"
+        sweep.complete(number, facts(0.5))
+    assert not any(sweep.report(baseline, epoch, 0.01) for epoch in range(1, 9))
+    worse = sweep.ask().number
+    assert any(sweep.report(worse, epoch, 0.01) for epoch in range(1, 9))
+    assert sweep.study.get_trials()[baseline].user_attrs[BASELINE] == "debug"
 
 
 def test_nothing_is_pruned_before_its_grace(tmp_path, space):

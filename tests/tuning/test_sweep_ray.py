@@ -202,7 +202,7 @@ def test_a_sweep_that_is_out_of_time_stops_in_order_and_can_be_continued(
         fixed=FIXED | {"train.epochs": 30, "train.checkpoint_every_s": 0.0},
         parameters={"optim.lr": FloatDistribution(1e-3, 1e-2)},
     )
-    settings = SweepConfig(trials=2, concurrent=1, minutes=60)
+    settings = SweepConfig(trials=2, concurrent=1, pruner="none", minutes=60)
     with monkeypatch.context() as patch:
         patch.setattr(TimeoutStopper, "stop_all", lambda self: epochs_in(folder, 0) >= 3)
         with pytest.raises(SS4RecError, match="1 stopped by --minutes"):
