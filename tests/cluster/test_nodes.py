@@ -154,7 +154,7 @@ def wait_for(what, within_s=120.0):
 
 
 def test_wrong_token_is_refused(nodes, data, tmp_path):
-    """Seen to fail: with RAY_AUTH_MODE=disabled in cluster/local.sh the job is accepted."""
+    """Would fail with RAY_AUTH_MODE=disabled in cluster/local.sh."""
     answer = nodes.submit("train", *training(data, tmp_path), RAY_AUTH_TOKEN="f" * 32)
     assert answer.returncode == 2
     assert "RAY_AUTH_TOKEN" in answer.stderr
