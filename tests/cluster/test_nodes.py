@@ -61,10 +61,11 @@ class Nodes:
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }
         del self.environment["RAY_ADDRESS"]
-        self.head = subprocess.run(
-            [ROOT / "cluster/local.sh", "start"], env=self.environment, capture_output=True, text=True
-        )
-        assert self.head.returncode == 0, self.head.stderr
+
+    def start(self):
+        script = [ROOT / "cluster/local.sh", "start"]
+        head = subprocess.run(script, env=self.environment, capture_output=True, text=True)
+        assert head.returncode == 0, head.stderr
 
     def join(self, number, gpus, private=None):
         """Start a node with one CPU; `private` is a folder that is another one there (a mount of its own)."""
@@ -100,9 +101,7 @@ class Nodes:
             process.send_signal(signal.SIGTERM)
         for process in self.joined:
             process.wait(timeout=60)
-        subprocess.run(
-            [ROOT / "cluster/local.sh", "stop"], env=self.environment, check=True, capture_output=True
-        )
+        subprocess.run([ROOT / "cluster/local.sh", "stop"], env=self.environment, capture_output=True)
 
     def metrics(self):
         """Scrape every node as Prometheus would, by Ray's file of targets; return {name: {labels}}."""
@@ -133,6 +132,7 @@ def nodes(tmp_path_factory):
     ray_folder.mkdir()
     cluster = Nodes(folder, ray_folder)
     try:
+        cluster.start()
         cluster.join(2, gpus=2)
         yield cluster
     finally:
