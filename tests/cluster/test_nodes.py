@@ -163,11 +163,17 @@ def test_wrong_token_is_refused(nodes, data, tmp_path):
     assert answer.returncode == 2
 
 
-def test_jobs_on_nodes_that_come(nodes, data, tmp_path_factory):
-    """Three workers do not fit two nodes of one CPU; when a third joins they do, and train, tune and drift run there.
-    Its lines are JSON with run, worker and step, its gauges are scraped.
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The shared storage, and a folder that the third node does not share."""
+    return tmp_path_factory.mktemp("storage"), tmp_path_factory.mktemp("private")
+
+
+def test_jobs_on_nodes_that_come(nodes, data, folders):
+    """Three workers do not fit two nodes of one CPU; when a third joins they do. Lines of the job are JSON with run,
+    worker and step.
     """
-    storage, private = tmp_path_factory.mktemp("storage"), tmp_path_factory.mktemp("private")
+    storage, private = folders
     three = training(data, storage, "--workers", "3", "--name", "three")
     refused = nodes.submit("train", *three)
     assert refused.returncode == 2, refused.stdout + refused.stderr
@@ -180,8 +186,15 @@ def test_jobs_on_nodes_that_come(nodes, data, tmp_path_factory):
     assert json.loads((storage / "three/record.json").read_text())["workers"] == 3
     assert json.loads((storage / "three/result.json").read_text())["test"]
     lines = [json.loads(text) for text in re.findall(r"\{\"time\".*\}", trained.stdout)]
-    assert {line["worker"] for line in lines if line.get("run") == "three"} == {0, 1, 2}
+    assert {line["worker"] for line in lines if line.get("run") == "three"} == {"driver", 0, 1, 2}
     assert any(line["step"] > 0 and "training ended" in line["message"] for line in lines if "step" in line)
+
+
+def test_gauges_tune_drift_storage_and_doctor(nodes, data, folders):
+    """On the nodes and the run of the test above: gauges are scraped, a sweep and a drift report run over HTTP, storage
+    that one node does not share is refused by its name, and doctor finds what is wrong with these nodes.
+    """
+    storage, private = folders
     scraped = nodes.metrics()
     for name in set(GAUGES) - {"valid_ndcg_at_10"}:
         series = scraped[f"ray_{PREFIX}{name}"]
