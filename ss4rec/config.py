@@ -22,6 +22,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic import NonNegativeInt as NonNegativeInt
@@ -99,10 +100,26 @@ class ModelConfig(Section):
     repeats: Literal["ignore", "learned"] = "ignore"
     """`learned`: one logit, the same for all, is added to the score of every item that the history holds. All-position
     training sees the same history many times an epoch and unlearns repeating slowly without it."""
+    layer_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability that an event skips a layer (stochastic depth, arXiv 1603.09382, for each event on its own)."""
+    inputs: tuple[Literal["rating", "gap", "clock", "date", "profile"], ...] = ()
+    """What is added to the embedding of each event beside its item: the user's rating of it, its gap in half octaves,
+    hour and weekday (UTC) and date of the moment for which the next item is predicted, and the user's profile."""
+    item_attributes: bool = False
+    """Genres and five-year period of release as vectors added to the item's row, as input and as candidate."""
+    members: PositiveInt = 1
+    """Independent models that are trained side by side and whose logits are averaged."""
     time_backend: Literal["auto", "reference", "triton"] = "auto"
     """Implementation of the time-aware scan; the run record names what `auto` chose."""
     relation_backend: Literal["auto", "reference", "mamba_ssm", "triton"] = "auto"
     """Implementation of the relation-aware scan and convolution."""
+
+    @field_validator("inputs")
+    @classmethod
+    def _different(cls, inputs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(inputs)) < len(inputs):
+            raise ValueError("each input may be named once")
+        return inputs
 
 
 class LossConfig(Section):

@@ -158,7 +158,7 @@ def diagnose_cluster(storage: str) -> list[Check]:
     Args:
         storage: absolute path of the folder that all nodes must share.
     """
-    nodes = _start()
+    everyone = _start()
     try:
         checks = [
             Check(
@@ -168,30 +168,31 @@ def diagnose_cluster(storage: str) -> list[Check]:
                 f"does not answer: {node.error}",
                 "look at its raylet.out, ray status",
             )
-            for node in nodes
+            for node in everyone
             if node.facts is None
         ]
-        nodes = [node for node in nodes if node.facts is not None]
+        nodes = [node for node in everyone if node.facts is not None]
+        if not nodes:
+            return checks
         facts = [node.facts for node in nodes if node.facts is not None]
         checks += [*same_versions(facts), *gpus(facts), *kernels(facts), *memory(facts)]
         checks += [*clocks(_offsets(nodes)), *_storage(nodes, storage), *_pairs(nodes), *_jobs_api(nodes)]
         return checks
     finally:
-        for node in nodes:
+        for node in everyone:
             ray.kill(node.actor)
 
 
 def _start() -> list[Node]:
     """Start an actor on each node and ask for its facts."""
     # An actor without a GPU of its own may look at those of its node.
-    look = ray.remote(Probe).options(
-        num_cpus=0, runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
-    )
+    environment = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+    look: Any = ray.remote(Probe)
     nodes = []
     for entry in ray.nodes():
         if entry["Alive"]:
             pinned = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
-            actor = look.options(num_cpus=0, scheduling_strategy=pinned).remote()
+            actor = look.options(num_cpus=0, runtime_env=environment, scheduling_strategy=pinned).remote()
             nodes.append(Node(entry["NodeManagerAddress"], entry["Resources"], actor))
     answers: list[Any] = [node.actor.facts.remote(node.address, dict(node.resources)) for node in nodes]
     for node, answer in zip(nodes, answers, strict=True):

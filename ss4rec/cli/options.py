@@ -105,13 +105,15 @@ def assigned(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def data_folder(path: Path) -> Path:
-    """Return the absolute path of a prepared folder after looking at its manifest.
+    """Return the absolute path of a prepared folder after looking at its manifest; a bare name may mean `data/NAME`.
 
     Raises:
         DataError: if it is missing, of another version, or a shard has the wrong size.
     """
     from ss4rec.data.manifest import Manifest
 
+    if not path.exists() and path.name == str(path) and (Path("data") / path).is_dir():
+        path = Path("data") / path
     if not path.exists():
         raise DataError(
             f"no data folder {path}; make it with `ss4rec data prepare --source ... --out {path}`"

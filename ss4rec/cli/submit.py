@@ -71,7 +71,8 @@ def _watch(client: JobSubmissionClient, job_id: str) -> int:
         return 130
     code = submit.exit_code(client, job_id)
     info = client.get_job_info(job_id)
-    click.echo(f"job {job_id}: {info.status}" + (f" ({info.message})" if code else ""))
+    reason = info.message.splitlines()[0] if code and info.message else ""  # the log comes again behind it
+    click.echo(f"job {job_id}: {info.status}" + (f" ({reason})" if reason else ""))
     return code
 
 

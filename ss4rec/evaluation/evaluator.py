@@ -72,7 +72,7 @@ def rank_column(seen: Seen, target_time: TargetTime) -> str:
 
 
 def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
-    """Rank the target of every user in `batches`; one batch of scores is in memory at a time.
+    """Rank the target of every user in `batches`; a stretch of scores of one batch is in memory at a time.
 
     Returns:
         One row a user: `user` int64 and four float64 columns named by `rank_column`.
@@ -142,13 +142,18 @@ def summarise(ranks: pa.Table, ks: Sequence[int], seed: int = 0) -> EvalResult:
 def bootstrap_interval(
     metric: Metric, ranks_U: npt.NDArray[np.float64], k: int, seed: int
 ) -> tuple[float, float]:
-    """Return the 2.5th and 97.5th percentile of the metric over resampled users (Efron's percentile bootstrap).
+    """Return the bootstrap interval of the metric; see `bootstrap_mean`."""
+    return bootstrap_mean(metric.gains(ranks_U, k), seed)
+
+
+def bootstrap_mean(gains_U: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """Return the 2.5th and 97.5th percentile of the mean over resampled users (Efron's percentile bootstrap).
 
     Users with equal gains are exchangeable, so a resample of users is a multinomial draw of how often each
     distinct gain occurs: the same distribution without drawing U users a thousand times.
     """
-    gains_G, counts_G = np.unique(metric.gains(ranks_U, k), return_counts=True)
-    num_users = len(ranks_U)
+    gains_G, counts_G = np.unique(gains_U, return_counts=True)
+    num_users = len(gains_U)
     draws_RG = np.random.default_rng(seed).multinomial(num_users, counts_G / num_users, BOOTSTRAP_SAMPLES)
     low, high = np.percentile(draws_RG @ gains_G / num_users, [2.5, 97.5])
     return float(low), float(high)
@@ -157,5 +162,4 @@ def bootstrap_interval(
 def _ranks(scorer: Scorer, batch: EvalBatch, *, target_time_known: bool) -> tuple[Tensor, Tensor]:
     """Score and rank one batch with the target's time known or not."""
     with torch.inference_mode():
-        scores_BV = scorer.scores(batch, target_time_known=target_time_known)
-        return target_ranks(scores_BV, batch.targets_S, batch.seen_X, batch.seen_offsets_S1)
+        return target_ranks(scorer.scores(batch, target_time_known=target_time_known), batch.targets_S)

@@ -25,7 +25,7 @@ from ss4rec import checkpoint
 from ss4rec.config import RunConfig
 from ss4rec.data.source import SequenceSource
 from ss4rec.errors import CheckpointError, NonFiniteError
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.runs import RunFolder, load_tensors, load_weights
 from ss4rec.train.optim import lr_share
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
@@ -70,8 +70,8 @@ class TrainLoop:
     Args:
         config: the run.
         model: the bare model, whose weights are saved.
-        objective: `Objective` over `model`; called with `(items_T, gaps_T, targets_T, segments, rows_R)`, returns the
-            summed loss.
+        objective: `Objective` over `model`; called with `(items_T, gaps_T, targets_T, segments, rows_R, context)`,
+            returns the summed loss.
         source: batches in order.
         workers: this process's place in the group.
         folder: the run folder; only the leading worker writes.
@@ -88,7 +88,7 @@ class TrainLoop:
         self,
         *,
         config: RunConfig,
-        model: SS4Rec,
+        model: SequenceModel,
         objective: nn.Module,
         source: SequenceSource,
         workers: Workers,

@@ -208,7 +208,7 @@ class FailureLine(UserCallback):
         else:
             most = "any number" if self.max_failures < 0 else str(self.max_failures)
             line += f"retry {self.failures} of {most} from the last checkpoint"
-        say(line)
+        say(line, run=self.failure.parent.name, worker=rank)
 
 
 def _train(

@@ -11,6 +11,7 @@ from ss4rec.data.manifest import Manifest
 from ss4rec.ray_cluster import cluster
 from ss4rec.resources import preflight, storage_preflight
 from ss4rec.runs import RESULT_FILE, RunFolder, write_json
+from ss4rec.train.status import log_as, say
 
 
 def train(
@@ -44,7 +45,9 @@ def train(
         check_most_workers(data_dir, config)
         storage_preflight(str(run_dir.parent))
         folder.start(config, manifest, data_dir)
-        print(placement, *placement.notes, sep="\n", flush=True)
+        log_as(run=run_dir.name, worker="driver")
+        for line in (placement, *placement.notes):
+            say(str(line))
         result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data_dir, run_dir, placement)}
         if config.evaluation.at_end:
             result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)

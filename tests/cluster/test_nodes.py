@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ss4rec.data.prepare import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth import synth
 from ss4rec.train.gauges import GAUGES, PREFIX
@@ -31,6 +32,15 @@ SPACE = SearchSpace(
     fixed={"train.epochs": 1, "tracking.wandb": "disabled"},
     parameters={"optim.lr": FloatDistribution(1e-3, 1e-2)},
 )
+"""
+
+
+# `ray start` of a machine that has loopback addresses only: it would put the machine's outer address in their place.
+START = """
+from ray._private import ray_constants, services
+ray_constants.ENABLE_RAY_CLUSTER, services.resolve_ip_for_localhost = True, lambda host: host
+from ray.scripts.scripts import main
+main()
 """
 
 
@@ -58,7 +68,7 @@ class Nodes:
 
     def join(self, number, gpus, private=None):
         """Start a node with one CPU; `private` is a folder that is another one there (a mount of its own)."""
-        ray = [str(BIN / "ray"), "start", "--block", f"--address=127.0.0.1:{PORT}", "--num-cpus=1"]
+        ray = [sys.executable, "-c", START, "start", "--block", f"--address=127.0.0.1:{PORT}", "--num-cpus=1"]
         ray += [f"--node-ip-address=127.0.0.{number}", f"--num-gpus={gpus}", "--disable-usage-stats"]
         ray += [
             f"--dashboard-agent-listen-port={DASHBOARD + 100 + number}",
@@ -110,8 +120,9 @@ class Nodes:
 def data(tmp_path_factory):
     """A folder cut in time, for training and drift."""
     folder = tmp_path_factory.mktemp("cut")
-    synth(folder / "all", users=120, items=100, mean_len=26, seed=1)
-    split(folder / "all", folder / "cut", parse_cut("2019-12-31"))
+    synth(folder / "csv", users=120, items=100, mean_len=26, seed=1, fmt="csv")
+    prepare(folder / "csv", folder / "all", k_core=0)
+    split(folder / "all", folder / "cut", parse_cut("2018-12-31"))
     return folder / "cut"
 
 

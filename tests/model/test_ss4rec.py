@@ -154,6 +154,20 @@ def test_each_option_trains_and_changes_the_output(change):
     assert not model.embedding.weight[0].any(), "the padding row must stay zero"
 
 
+def test_histories_of_thousands_of_events_end_as_their_prefixes_did():
+    torch.manual_seed(0)
+    model = build(gap_map="log").double().eval()
+    items, gaps = torch.randint(1, 10, (2000,)), torch.rand(2000, dtype=torch.float64) * 1e6
+    whole = model.encode(items, gaps, Segments.from_lengths([2000]))
+    for length in (500, 1000):
+        prefix = model.encode(items[:length], gaps[:length], Segments.from_lengths([length]))
+        torch.testing.assert_close(whole[:length], prefix)
+    earlier = items.clone()
+    earlier[0] = items[0] % 9 + 1
+    changed = model.encode(earlier, gaps, Segments.from_lengths([2000]))
+    assert not torch.equal(changed[-1], whole[-1]), "the first of 2,000 events is still heard"
+
+
 def test_norms_are_shared_or_not():
     assert len(build().blocks[0].norms) == 1
     assert len(build(shared_norm=False, feed_forward=1.0).blocks[0].norms) == 3
@@ -177,9 +191,8 @@ def test_cosine_scores_are_bounded_by_the_temperature():
 def test_scores_leave_out_padding():
     model = build().eval()
     items, gaps, segments = batch()
-    scores = model.scores(
-        model.encode(items, gaps, segments)[segments.last_S], items, segments.host_offsets_S1
-    )
+    hidden = model.encode(items, gaps, segments)[segments.last_S]
+    scores = model.scores(hidden, items, segments.host_offsets_S1).matrix()
     assert scores.shape == (3, ITEMS + 1)
     assert bool((scores[:, 0] == -torch.inf).all())
     assert bool(torch.isfinite(scores[:, 1:]).all())
