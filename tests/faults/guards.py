@@ -72,7 +72,7 @@ GUARDS = (
     Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "    manifest.verify(data_dir)\n"),
     Guard(f"{D}::bad_row and -5", "ss4rec/data/sources/checks.py", "(times_R < rules.earliest_s,", "(times_R < -(10**18),"),
     Guard(f"{D}::set_aside", "ss4rec/data/sources/checks.py", "if bad.num_rows <= rules.max_bad_share * rows:", "if True:"),
-    Guard(f"{D}::out_of_order", "ss4rec/data/prepare.py", "np.lexsort((times_K, users_K))", "np.lexsort((users_K,))"),
+    Guard(f"{D}::out_of_order", "ss4rec/data/prepare.py", "sorted_places(users_K, times_K)", "np.lexsort((users_K,))"),
     Guard(f"{D}::fewer_windows", "ss4rec/data/source.py", "        order.check_world(world)\n"),
     Guard(f"{D}::all_processors", "ss4rec/resources.py", "if ray_data and not resources.elastic and left + 1e-9 < resources.data_cpus:", "if False:"),
     Guard(f"{H}::zip_that_climbs", ZIP, 'if member.is_absolute() or ".." in member.parts:', "if False:"),
