@@ -63,7 +63,7 @@ class Fitting:
             time.sleep(0.1)  # a file of another process
 
     def join(self):
-        self.thread.join(timeout=240)
+        self.thread.join(timeout=400)
         assert not self.thread.is_alive()
         assert not self.failed
 
