@@ -156,9 +156,9 @@ def main() -> None:
     slopes = [found["summary"]["rss_slope_mib_per_min"] for found in soaks]
     slopes = [slope for slope in slopes if slope is not None]
     seconds = sum(test["time_s"] for test in tests)
-    print(
-        f"{sum(t['passed'] for t in tests)} of {len(tests)} tests pass in {seconds:.0f} s; rows {holds} hold"
-    )
+    if tests:
+        passed = sum(test["passed"] for test in tests)
+        print(f"{passed} of {len(tests)} tests pass in {seconds:.0f} s; rows {holds} hold")
     print(f"a checkpoint takes {1000 * cost_s:.0f} ms; recoveries {recoveries} s; slopes {slopes} MiB/min")
     peer = f"one save every {every_s:g} s"
     headlines = [headline("faults.checkpoint_overhead_share", cost_s / every_s, "share", 0.01, peer)]
