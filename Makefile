@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-fast test-kernels check bench setup clean
+.PHONY: demo test test-fast test-kernels check audit bench setup clean
 
 demo: setup
 	$(BIN)/ss4rec demo
@@ -28,7 +28,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
-	$(BIN)/pip check
+	$(BIN)/python scripts/audit.py
+
+# Known vulnerabilities of the locked packages; asks PyPI about each of them.
+audit: setup
+	$(BIN)/python scripts/audit.py --advisories
 
 bench: setup
 	$(BIN)/python benchmarks/cpu_scan.py

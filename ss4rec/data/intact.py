@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ss4rec.data.manifest import Manifest, ShardRecord
 from ss4rec.data.prepare import Sequences, write_prepared
+from ss4rec.data.profiles import read_back
 from ss4rec.data.shards import read_items, read_shard, read_users
 from ss4rec.data.windows import ragged
 from ss4rec.errors import DataError
@@ -84,6 +85,7 @@ def write_intact(folder: Path, damage: Damage, out: Path) -> Manifest:
         items_E=values["items"],
         times_E=values["timestamps"],
         ratings_E=values["ratings"],
+        profiles=read_back(folder, manifest, users["source_id"].combine_chunks()),
     )
     dropped = {f"quarantined_{reason}": rows for reason, rows in manifest.quarantined.items()}
     return write_prepared(

@@ -99,6 +99,10 @@ def _fit(
     )
     try:
         outcome = trainer.fit().return_value
+    except ray.train.ControllerError as error:
+        raise errors.SS4RecError(
+            f"Ray could not run the training: {error}. The same command continues from the last checkpoint"
+        ) from error
     except ray.train.TrainingFailedError as error:
         raise errors.SS4RecError(
             f"training failed more than resources.max_failures={config.resources.max_failures} times, last: {error}. "

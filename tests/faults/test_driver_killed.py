@@ -102,7 +102,7 @@ def test_same_command_continues_on_a_new_cluster_after_the_head_was_killed(prepa
     themselves and leave no writer behind; the same command on a new cluster ends with the bits of a run that nothing
     stopped.
 
-    Seen to fail: REPLACE
+    Would fail without `_resume`; not run without it (`python -m tests.faults.guards the_head`).
     """
     run, flags = tmp_path / "run", tmp_path / "flags"
     flags.mkdir()

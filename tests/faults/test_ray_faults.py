@@ -76,7 +76,7 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
     the bits of one that nothing stopped; each failure is one line with its place in the budget.
 
-    Would fail with `max_failures=0` or without `_resume`; not run without them.
+    Seen to fail: without `_resume` no line says that it continues at step 4. Would fail with `max_failures=0`.
     """
     faults = [Fault("kill", 1, 4), Fault("runtime", 0, 9)]
     fit(prepared, tmp_path / "run", monkeypatch, faults, **{"resources.workers": 2})
