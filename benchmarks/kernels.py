@@ -1,42 +1,49 @@
-"""Time the Triton kernels against their floors and against their peers; needs a CUDA device.
+"""Time the Triton kernels against their floors and against their peers.
 
-`python benchmarks/kernels.py [--out benchmarks/results]` prints a table and writes `kernels-<YYYYMMDD>.json`. A floor is the
-larger of two times: bytes that must move (each input once, each output once) over the bandwidth of a large copy, and
-exponentials that must be taken over the measured rate of exponentials. Times are medians of CUDA graph replays over inputs that rotate
-through more memory than the L2 cache holds. Before a kernel is timed its outputs are checked against its peer's, with
-freed memory filled with NaN first, so an element that was never written shows.
+`python -m benchmarks.kernels [--out benchmarks/results]` needs a CUDA device, prints a table and writes
+`kernels-<YYYYMMDD>.json`. A floor is the largest of three times: bytes that must move (each input once, each output
+once) over the bandwidth of a large copy; exponentials, and other operations, that must be done over their measured
+rates. Times leave out the host and rotate through more memory than the L2 cache holds (`benchmarks.timing`).
+Outputs and gradients are compared with the peer's first, with freed memory filled with NaN, so that an element that
+was never written shows. A peer that is missing or fails is an entry of its row and costs no other row.
+
+`--smoke` runs tiny shapes on a CPU in Triton's interpreter (TRITON_INTERPRET=1).
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import itertools
-import json
-import subprocess
-import sys
+import gc
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.testing import do_bench_cudagraph
 
+from benchmarks.record import headline, write_record
+from benchmarks.timing import Calls, side_stream, time_calls
 from ss4rec.kernels import relation_triton, time_triton
 from ss4rec.kernels.math_triton import exp2
 from ss4rec.model.segments import Segments
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CHANNELS, STATES, TIME_STATES = 128, 32, 32
-SCAN_SHAPES = ((1024, 200), (64, 200), (100, 2000))
-"""(sequences, length) of the relation-aware path: a full card at both lengths, and the default batch size."""
-TIME_SHAPES = ((4096, 200), (1024, 200), (400, 2000))
+SCAN_SHAPES = ((1024, 200), (100, 2000), (64, 200))
+"""(sequences, length) of the relation-aware path: 200,000 tokens at both lengths, and the default batch size."""
+TIME_SHAPES = ((4096, 200), (400, 2000), (1024, 200))
+FULL_CARD_TOKENS = 200_000
+"""Rows with at least so many tokens count for the headline figures."""
 ROTATE_BYTES = 200e6
 AGREEMENT = 2e-2
 """Largest relative difference to a peer, whose bf16 rounding differs."""
+TIME_OPS = {"forward": 60, "forward+backward": 175}
+"""float32 instructions a token and state of the time-aware scan, counted in its source (an FMA is one)."""
+SCAN_OPS = {"forward": 5, "forward+backward": 21}
+"""The same for the selective scan, exponentials aside."""
 
 
 @triton.jit
@@ -48,280 +55,377 @@ def _exp_kernel(out_ptr, ROUNDS: tl.constexpr):  # noqa: ANN001 - a Triton point
     tl.store(out_ptr + at, a)
 
 
-def bench_ms(functions: list[Callable[[], Any]]) -> float:
-    """Return the median time of one call; calls rotate through `functions`, which differ in their inputs."""
-    turn = itertools.cycle(functions)
-    return float(do_bench_cudagraph(lambda: next(turn)(), rep=60, return_mode="median"))
+@triton.jit
+def _fma_kernel(out_ptr, ROUNDS: tl.constexpr):  # noqa: ANN001 - a Triton pointer
+    at = tl.program_id(0) * 1024 + tl.arange(0, 1024)
+    a = at * 1e-9
+    b = a + 1.0
+    for _ in range(ROUNDS):
+        a = tl.fma(a, 0.999, b)
+        b = tl.fma(b, 0.999, a)
+    tl.store(out_ptr + at, a + b)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call must do at least."""
+
+    moved: float
+    """Bytes."""
+    exps: float
+    """Exponentials."""
+    ops: float
+    """Other float32 instructions."""
+
+    def floor_ms(self, rates: dict[str, float]) -> float:
+        """Return the largest of the three times."""
+        return 1e3 * max(
+            self.moved / rates["bytes_per_s"], self.exps / rates["exps_per_s"], self.ops / rates["ops_per_s"]
+        )
+
+
+@dataclass
+class Case:
+    """One row: a kernel of ours at one size and its peers."""
+
+    kernel: str
+    sequences: int
+    length: int
+    dtype: torch.dtype
+    work: Work
+    ours: Calls
+    peers: dict[str, Callable[[], Calls]] = field(default_factory=dict)
+    """By name; the first is the one that ratios are taken to. Built when it is its turn."""
+    compare: Callable[[], dict[str, float]] | None = None
+    """Relative difference to the first peer of the output and every gradient."""
 
 
 def ceilings() -> dict[str, float]:
-    """Measure bytes per second of a device copy (read and written) and exponentials per second."""
-    source = torch.randint(0, 99, (2**28,), device="cuda", dtype=torch.int32)
+    """Measure bytes per second of a device copy (read and written), exponentials and multiply-adds per second."""
+    big, programs, rounds = (2**28, 2**11, 1024) if DEVICE.type == "cuda" else (2**20, 2, 8)
+    source = torch.arange(big, device=DEVICE, dtype=torch.int32)
     target = torch.empty_like(source)
-    copy_ms = bench_ms([lambda: target.copy_(source)])
-    out = torch.empty(2**21, device="cuda")
-    exp_ms = bench_ms([lambda: _exp_kernel[(2**11,)](out, ROUNDS=1024)])
-    return {"bytes_per_s": 2 * source.nbytes / copy_ms * 1e3, "exps_per_s": out.numel() * 1024 / exp_ms * 1e3}
+    out = torch.empty(programs * 1024, device=DEVICE)
+    copy_s = time_calls([lambda: target.copy_(source)]).ms / 1e3
+    exp_s = time_calls([lambda: _exp_kernel[(programs,)](out, ROUNDS=rounds)]).ms / 1e3
+    fma_s = time_calls([lambda: _fma_kernel[(programs,)](out, ROUNDS=rounds)]).ms / 1e3
+    done = out.numel() * rounds
+    return {
+        "bytes_per_s": 2 * source.nbytes / copy_s, "exps_per_s": done / exp_s, "ops_per_s": 2 * done / fma_s
+    }  # fmt: skip
 
 
-def both_ways(function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor) -> Callable[[], Any]:
-    """Return a call of `function` forward and backward that gives (output, gradients)."""
+class Draw:
+    """Random input on the device, from a generator of its own (a failed graph capture breaks the default one)."""
 
-    def call() -> tuple[Tensor, tuple[Tensor, ...]]:
+    def __init__(self) -> None:
+        self.generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal values."""
+        return torch.randn(*shape, generator=self.generator, device=DEVICE).to(dtype)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Values from 0 to 1."""
+        return torch.rand(*shape, generator=self.generator, device=DEVICE)
+
+
+def both_ways(
+    function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Return a call of `function` forward and backward that gives the output and all gradients."""
+    leaves = [x for x in inputs if x.requires_grad]
+
+    def call() -> tuple[Tensor, ...]:
         output = function(*inputs)
-        return output, torch.autograd.grad(output, inputs, grad)
+        return output.detach(), *torch.autograd.grad(output, leaves, grad)
 
     return call
 
 
-def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random input on the device."""
-    return torch.randn(*shape, device="cuda", dtype=dtype)
-
-
-def poison() -> None:
-    """Fill memory that the allocator will hand out next with NaN."""
-    blocks = [
-        torch.full((2**28,), float("nan"), device="cuda"),
-        *(normal(2**n) * torch.nan for n in range(8, 24)),
-    ]
+def compare(names: str, ours: Callable[[], tuple[Tensor, ...]], peer: Callable[[], tuple[Tensor, ...]]) -> dict[str, float]:  # fmt: skip
+    """Return relative differences by name; memory that is handed out is full of NaN."""
+    blocks = [torch.full((2**n,), float("nan"), device=DEVICE) for n in range(8, 27 if DEVICE.type == "cuda" else 12)]  # fmt: skip
     del blocks
+    return {
+        name: float((mine.double() - theirs.double()).norm() / theirs.double().norm())
+        for name, mine, theirs in zip(names.split(), ours(), peer(), strict=True)
+    }
 
 
-def assert_close(name: str, ours: Tensor, theirs: Tensor) -> None:
-    """Stop if two results differ by more than `AGREEMENT` (NaN never passes)."""
-    error = float((ours.double() - theirs.double()).norm() / theirs.double().norm())
-    if not error < AGREEMENT:
-        raise SystemExit(f"{name} differs from its peer by {error:.2e}, more than {AGREEMENT}")
+def sets_for(bytes_each: float) -> int:
+    """Return how many input sets make a rotation larger than the L2 cache."""
+    return max(2, int(ROTATE_BYTES / bytes_each)) if DEVICE.type == "cuda" else 1
 
 
-def scan_inputs(tokens: int) -> list[Tensor]:
-    """bf16 activations and float32 parameters of the selective scan, packed."""
-    half = torch.bfloat16
-    rates_EN = -torch.arange(1.0, STATES + 1, device="cuda").repeat(CHANNELS, 1)
-    inputs = [
-        normal(tokens, CHANNELS, dtype=half), normal(tokens, CHANNELS, dtype=half) - 2, rates_EN,
-        normal(tokens, STATES, dtype=half), normal(tokens, STATES, dtype=half), normal(CHANNELS),
-        normal(tokens, CHANNELS, dtype=half), normal(CHANNELS),
-    ]  # fmt: skip
-    return [x.detach().requires_grad_() for x in inputs]
+def selective_scan_cases(sequences: int, length: int, draw: Draw) -> list[Case]:
+    """Forward, and forward with backward, against mamba-ssm's CUDA kernel in its own layout `[S, E, L]`."""
+    tokens, half = sequences * length, torch.bfloat16
+    segments = Segments.from_lengths([length] * sequences, DEVICE)
 
+    def inputs() -> list[Tensor]:
+        rates_EN = -torch.arange(1.0, STATES + 1, device=DEVICE).repeat(CHANNELS, 1)
+        values = [
+            draw.normal(tokens, CHANNELS, dtype=half), draw.normal(tokens, CHANNELS, dtype=half) - 2, rates_EN,
+            draw.normal(tokens, STATES, dtype=half), draw.normal(tokens, STATES, dtype=half), draw.normal(CHANNELS),
+            draw.normal(tokens, CHANNELS, dtype=half), draw.normal(CHANNELS),
+        ]  # fmt: skip
+        return [x.requires_grad_() for x in values]
 
-def to_channels_first(x_TX: Tensor, sequences: int) -> Tensor:
-    """`[S*L, X]` to the `[S, X, L]` of mamba-ssm."""
-    return x_TX.detach().unflatten(0, (sequences, -1)).transpose(1, 2).contiguous()
+    def wide(x: Tensor) -> Tensor:
+        """Bring packed tokens into mamba-ssm's layout."""
+        if x.shape[0] == tokens:
+            x = x.detach().unflatten(0, (sequences, length)).transpose(1, 2).contiguous()
+        return x.detach().requires_grad_()
 
+    def narrow(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(0, 1) if x.dim() == 3 else x
 
-def bench_selective_scan(sequences: int, length: int, rates: dict[str, float]) -> list[dict[str, Any]]:
-    """Forward and backward against mamba-ssm's CUDA kernel in its own layout."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    def mamba_scan(*args: Tensor) -> Tensor:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    tokens = sequences * length
-    segments = Segments.from_lengths([length] * sequences, "cuda")
-    sets = max(2, int(ROTATE_BYTES / (tokens * CHANNELS * 8)))
-    ours, peers, ours_forward, peers_forward = [], [], [], []
-
-    def peer(*args: Tensor) -> Tensor:
         return selective_scan_fn(*args, delta_softplus=True)
 
-    for _ in range(sets):
-        inputs = scan_inputs(tokens)
-        grad = normal(tokens, CHANNELS, dtype=torch.bfloat16)
-        wide = [
-            (to_channels_first(x, sequences) if x.shape[0] == tokens else x.detach()).requires_grad_()
-            for x in inputs
-        ]
-        ours.append(both_ways(lambda *a: relation_triton.selective_scan(*a, segments), inputs, grad))
-        peers.append(both_ways(peer, wide, to_channels_first(grad, sequences)))
-        ours_forward.append(lambda inputs=inputs: relation_triton.selective_scan(*inputs, segments))
-        peers_forward.append(lambda wide=wide: peer(*wide))
-    poison()
-    (output, grads), (peer_output, peer_grads) = ours[0](), peers[0]()
-    for name, mine, theirs in zip(
-        ("y", "u", "delta", "A", "B", "C", "D", "z", "bias"),
-        (output, *grads),
-        (peer_output, *peer_grads),
-        strict=True,
-    ):
-        assert_close(name, mine, theirs.transpose(1, 2).flatten(0, 1) if theirs.dim() == 3 else theirs)
-    wide_bytes, narrow_bytes, exps = tokens * CHANNELS * 2, tokens * STATES * 2, tokens * CHANNELS * STATES
+    def ours(*args: Tensor) -> Tensor:
+        return relation_triton.selective_scan(*args, segments)
+
+    sets = [inputs() for _ in range(sets_for(tokens * CHANNELS * 8))]
+    grad = draw.normal(tokens, CHANNELS, dtype=half)
+
+    def peer_call(values: list[Tensor]) -> Callable[[], tuple[Tensor, ...]]:
+        return both_ways(mamba_scan, [wide(x) for x in values], wide(grad).detach())
+
+    channels_bytes, states_bytes, exps = (
+        tokens * CHANNELS * 2,
+        tokens * STATES * 2,
+        tokens * CHANNELS * STATES,
+    )
     # Forward: u, delta, z, y and B, C. Backward: u, delta, z, dy, du, ddelta, dz and B, C, dB, dC.
-    size = {"tokens": tokens, "sequences": sequences, "length": length, "dtype": "bfloat16"}
+    forward = Work(4 * channels_bytes + 2 * states_bytes, exps, SCAN_OPS["forward"] * exps)
+    both = Work(11 * channels_bytes + 6 * states_bytes, 2 * exps, SCAN_OPS["forward+backward"] * exps)
     return [
-        row("selective_scan forward", size, bench_ms(ours_forward), 4 * wide_bytes + 2 * narrow_bytes, exps, rates,
-            {"mamba-ssm": bench_ms(peers_forward)}),
-        row("selective_scan forward+backward", size, bench_ms(ours), 11 * wide_bytes + 6 * narrow_bytes, 2 * exps,
-            rates, {"mamba-ssm": bench_ms(peers)}),
+        Case("selective_scan forward", sequences, length, half, forward,
+             [lambda values=values: ours(*values) for values in sets],
+             {"mamba-ssm": lambda: [lambda values=values: mamba_scan(*values)
+                                    for values in ([wide(x) for x in one] for one in sets)]}),
+        Case("selective_scan forward+backward", sequences, length, half, both,
+             [both_ways(ours, values, grad) for values in sets],
+             {"mamba-ssm": lambda: [peer_call(values) for values in sets]},
+             lambda: compare("y u delta A B C D z bias", both_ways(ours, sets[0], grad),
+                             lambda: tuple(narrow(x) for x in peer_call(sets[0])()))),
     ]  # fmt: skip
 
 
-def bench_conv(sequences: int, length: int, rates: dict[str, float]) -> list[dict[str, Any]]:
+def conv_cases(sequences: int, length: int, draw: Draw) -> list[Case]:
     """Forward and backward of the convolution with SiLU against causal-conv1d (channels last, its fast layout)."""
-    from causal_conv1d import causal_conv1d_fn
-
-    tokens = sequences * length
-    segments = Segments.from_lengths([length] * sequences, "cuda")
-    ours, peers = [], []
+    tokens, half = sequences * length, torch.bfloat16
+    segments = Segments.from_lengths([length] * sequences, DEVICE)
 
     def peer(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        from causal_conv1d import causal_conv1d_fn
+
         rows = values.unflatten(0, (sequences, length)).transpose(1, 2)
         return causal_conv1d_fn(rows, weight, bias, activation="silu").transpose(1, 2).flatten(0, 1)
 
-    for _ in range(max(2, int(ROTATE_BYTES / (tokens * CHANNELS * 8)))):
-        inputs = [normal(tokens, CHANNELS, dtype=torch.bfloat16), normal(CHANNELS, 4), normal(CHANNELS)]
-        inputs = [x.requires_grad_() for x in inputs]
-        grad = normal(tokens, CHANNELS, dtype=torch.bfloat16)
-        ours.append(both_ways(lambda *a: relation_triton.causal_conv(*a, segments), inputs, grad))
-        peers.append(both_ways(peer, inputs, grad))
-    poison()
-    (output, grads), (peer_output, peer_grads) = ours[0](), peers[0]()
-    for name, mine, theirs in zip("yxwb", (output, *grads), (peer_output, *peer_grads), strict=True):
-        assert_close(f"conv {name}", mine, theirs)
-    size = {"tokens": tokens, "sequences": sequences, "length": length, "dtype": "bfloat16"}
-    moved = 5 * tokens * CHANNELS * 2
+    def ours(*args: Tensor) -> Tensor:
+        return relation_triton.causal_conv(*args, segments)
+
+    def inputs() -> list[Tensor]:
+        values = draw.normal(tokens, CHANNELS, dtype=half), draw.normal(CHANNELS, 4), draw.normal(CHANNELS)
+        return [x.requires_grad_() for x in values]
+
+    sets = [inputs() for _ in range(sets_for(tokens * CHANNELS * 8))]
+    grad = draw.normal(tokens, CHANNELS, dtype=half)
+    taps = 4 * tokens * CHANNELS
+    work = Work(5 * tokens * CHANNELS * 2, 2 * tokens * CHANNELS, 4 * taps)
     return [
-        row(
-            "causal_conv forward+backward",
-            size,
-            bench_ms(ours),
-            moved,
-            0,
-            rates,
-            {"causal-conv1d": bench_ms(peers)},
-        )
-    ]
+        Case("causal_conv forward+backward", sequences, length, half, work,
+             [both_ways(ours, values, grad) for values in sets],
+             {"causal-conv1d": lambda: [both_ways(peer, values, grad) for values in sets]},
+             lambda: compare("y x w b", both_ways(ours, sets[0], grad), both_ways(peer, sets[0], grad)))
+    ]  # fmt: skip
 
 
-def bench_time_scan(
-    sequences: int, length: int, dtype: torch.dtype, rates: dict[str, float]
-) -> list[dict[str, Any]]:
-    """Forward, and forward with backward, against torch discretisation with accelerated-scan's complex scan."""
-    from accelerated_scan.complex import scan
-
+def time_scan_cases(sequences: int, length: int, dtype: torch.dtype, draw: Draw) -> list[Case]:
+    """Against accelerated-scan's complex scan: the scan alone, and with torch's discretisation around it."""
     tokens = sequences * length
-    segments = Segments.from_lengths([length] * sequences, "cuda")
-    ours, ours_forward, peers, scans = [], [], [], []
+    segments = Segments.from_lengths([length] * sequences, DEVICE)
+
+    def scan(gates: Tensor, pairs: Tensor) -> Tensor:
+        from accelerated_scan.complex import scan as complex_scan
+
+        return complex_scan(gates, pairs)
 
     def peer(drive: Tensor, gaps: Tensor, re: Tensor, im: Tensor, log_step: Tensor) -> Tensor:
         rates_P = torch.complex(re, im)
         decay_TP = torch.exp(rates_P * (gaps[:, None] * torch.exp(log_step)))
         drive_TP = (decay_TP - 1) / rates_P * torch.complex(*drive.float().chunk(2, 1))
-        states = scan(
-            *(x.unflatten(0, (sequences, length)).transpose(1, 2).contiguous() for x in (decay_TP, drive_TP))
+        rows = (
+            x.unflatten(0, (sequences, length)).transpose(1, 2).contiguous() for x in (decay_TP, drive_TP)
         )
-        states_TP = states.transpose(1, 2).flatten(0, 1)
+        states_TP = scan(*rows).transpose(1, 2).flatten(0, 1)
         return torch.cat([states_TP.real, states_TP.imag], 1).to(dtype)
 
-    for _ in range(max(2, int(ROTATE_BYTES / (tokens * TIME_STATES * 4 * dtype.itemsize)))):
-        gaps = torch.rand(tokens, device="cuda") * 100
-        inputs = [
-            normal(tokens, 2 * TIME_STATES, dtype=dtype), gaps, -0.5 - torch.rand(TIME_STATES, device="cuda"),
-            10 * normal(TIME_STATES), torch.rand(TIME_STATES, device="cuda") * 4.6 - 6.9,
+    def ours(*args: Tensor) -> Tensor:
+        return time_triton.time_scan(*args, segments)
+
+    def inputs() -> list[Tensor]:
+        values = [
+            draw.normal(tokens, 2 * TIME_STATES, dtype=dtype), 100 * draw.uniform(tokens),
+            -0.5 - draw.uniform(TIME_STATES), 10 * draw.normal(TIME_STATES), 4.6 * draw.uniform(TIME_STATES) - 6.9,
         ]  # fmt: skip
-        leaves = [x if x is gaps else x.requires_grad_() for x in inputs]
-        grad = normal(tokens, 2 * TIME_STATES, dtype=dtype)
+        return [values[0].requires_grad_(), values[1], *(x.requires_grad_() for x in values[2:])]
 
-        def call(function: Callable[..., Tensor], leaves: list[Tensor] = leaves, grad: Tensor = grad) -> Any:
-            output = function(*leaves)
-            return output, torch.autograd.grad(output, [leaves[0], *leaves[2:]], grad)
+    def scan_alone(backward: bool) -> Calls:
+        shape = (sequences, TIME_STATES, length)
+        pair = [torch.polar(draw.uniform(*shape), draw.normal(*shape)).requires_grad_() for _ in range(2)]
+        if not backward:
+            return [lambda: scan(*pair)]
+        return [both_ways(scan, pair, torch.complex(draw.normal(*shape), draw.normal(*shape)))]
 
-        ours.append(lambda call=call: call(lambda *a: time_triton.time_scan(*a, segments)))
-        peers.append(lambda call=call: call(peer))
-        ours_forward.append(lambda leaves=leaves: time_triton.time_scan(*leaves, segments))
-    gates = torch.polar(
-        torch.rand(sequences, TIME_STATES, length, device="cuda"), normal(sequences, TIME_STATES, length)
-    )
-    pairs = torch.complex(normal(*gates.shape), normal(*gates.shape))
-    scans.append(lambda: scan(gates, pairs))
-    poison()
-    output, grads = ours[0]()
-    for name, mine, theirs in zip(("states", "drive", "re", "im", "log_step"), (output, *grads), itertools.chain(*(
-        (peer_output, *peer_grads) for peer_output, peer_grads in [peers[0]()])), strict=True):  # fmt: skip
-        assert_close(f"time {name}", mine, theirs)
-    one = tokens * 2 * TIME_STATES * dtype.itemsize
-    size = {
-        "tokens": tokens,
-        "sequences": sequences,
-        "length": length,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+    sets = [inputs() for _ in range(sets_for(tokens * TIME_STATES * 4 * dtype.itemsize))]
+    grad = draw.normal(tokens, 2 * TIME_STATES, dtype=dtype)
+    one, states = tokens * 2 * TIME_STATES * dtype.itemsize, tokens * TIME_STATES
     # Forward: drive, gaps, states. Backward: drive, gaps, states, gradient of states, gradient of drive.
-    exps = tokens * TIME_STATES
+    forward = Work(2 * one + 4 * tokens, states, TIME_OPS["forward"] * states)
+    both = Work(6 * one + 8 * tokens, 2 * states, TIME_OPS["forward+backward"] * states)
     return [
-        row("time_scan forward", size, bench_ms(ours_forward), 2 * one + 4 * tokens, exps, rates,
-            {"accelerated-scan, scan alone": bench_ms(scans)}),
-        row("time_scan forward+backward", size, bench_ms(ours), 6 * one + 8 * tokens, 2 * exps, rates,
-            {"torch + accelerated-scan": bench_ms(peers)}),
+        Case("time_scan forward", sequences, length, dtype, forward,
+             [lambda values=values: ours(*values) for values in sets],
+             {"torch + accelerated-scan": lambda: [lambda values=values: peer(*values) for values in sets[:2]],
+              "accelerated-scan alone": lambda: scan_alone(backward=False)}),
+        Case("time_scan forward+backward", sequences, length, dtype, both,
+             [both_ways(ours, values, grad) for values in sets],
+             {"torch + accelerated-scan": lambda: [both_ways(peer, values, grad) for values in sets[:2]],
+              "accelerated-scan alone": lambda: scan_alone(backward=True)},
+             lambda: compare("states drive re im log_step", both_ways(ours, sets[0], grad),
+                             both_ways(peer, sets[0], grad))),
     ]  # fmt: skip
 
 
-def row(
-    kernel: str, size: dict[str, Any], ms: float, moved: float, exps: float, rates: dict[str, float],
-    peers: dict[str, float],
-) -> dict[str, Any]:  # fmt: skip
-    """One line of the table, printed as soon as it is measured."""
-    floor_ms = max(moved / rates["bytes_per_s"], exps / rates["exps_per_s"]) * 1e3
-    line = {
-        "kernel": kernel, **size, "ms": ms, "floor_ms": floor_ms, "floor_share": floor_ms / ms,
-        "bandwidth_share": moved / rates["bytes_per_s"] * 1e3 / ms,
-        "peers_ms": peers, "ratio_to_peer": ms / next(iter(peers.values())),
+def measure(case: Case, rates: dict[str, float]) -> dict[str, Any]:
+    """Return the row of a case; whatever fails is named under `errors`."""
+    floor_ms = case.work.floor_ms(rates)
+    row: dict[str, Any] = {
+        "kernel": case.kernel, "sequences": case.sequences, "length": case.length,
+        "tokens": case.sequences * case.length, "dtype": str(case.dtype).removeprefix("torch."),
+        "floor_ms": floor_ms, "peers": {}, "errors": {},
     }  # fmt: skip
-    print(
-        f"{kernel:32s} {size['sequences']:5d} x {size['length']:5d} {size['dtype']:9s} {ms:8.4f} ms  floor {floor_ms:.4f} "
-        f"({line['floor_share']:.0%})  bandwidth {line['bandwidth_share']:.0%}  "
-        + "  ".join(f"{name} {value:.4f} ms (ratio {ms / value:.2f})" for name, value in peers.items()),
-        flush=True,
-    )
-    return line
+    if case.compare is not None:
+        with recorded(row, "comparison"):
+            differences = case.compare()
+            row["largest_difference"] = max(differences.values())
+            # NaN is no difference below the limit either.
+            wrong = {name: value for name, value in differences.items() if not value < AGREEMENT}
+            if wrong:
+                row["errors"]["difference"] = f"more than {AGREEMENT} from the peer: {wrong}"
+    with recorded(row, "ours"):
+        timing = time_calls(case.ours)
+        row |= asdict(timing) | {
+            "floor_share": floor_ms / timing.ms,
+            "bandwidth_share": 1e3 * case.work.moved / rates["bytes_per_s"] / timing.ms,
+        }
+    for name, make in case.peers.items():
+        with recorded(row, name):
+            row["peers"][name] = asdict(time_calls(make()))
+    if row["peers"] and "ms" in row:
+        row["ratio_to_peer"] = row["ms"] / next(iter(row["peers"].values()))["ms"]
+    return row
 
 
-def headline(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The two goals: worst ratio to mamba-ssm on a full card, and share of copy bandwidth of the time-aware scan."""
-    scan = [
-        r["ratio_to_peer"]
-        for r in rows
-        if r["kernel"] == "selective_scan forward+backward" and r["sequences"] >= 100
+class recorded:  # noqa: N801 - reads as a statement
+    """Context that writes an exception into `row["errors"]` and goes on."""
+
+    def __init__(self, row: dict[str, Any], what: str) -> None:
+        self.row, self.what = row, what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Exception):
+            self.row["errors"][self.what] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return True
+        return False
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print a row on one line, and its errors below."""
+    line = f"{row['kernel']:31s} {row['sequences']:5d}x{row['length']:<5d}{row['dtype']:9s}"
+    if "ms" in row:
+        line += f"{row['ms']:8.3f} ms  floor {row['floor_ms']:.3f} ({row['floor_share']:.0%})"
+        line += f"  bandwidth {row['bandwidth_share']:.0%}  [{row['method'][:60]}]"
+    for name, peer in row["peers"].items():
+        line += f"  {name} {peer['ms']:.3f}" + (
+            f" (ours {row['ms'] / peer['ms']:.2f}x)" if "ms" in row else ""
+        )
+    print(line, *(f"  {what}: {error}" for what, error in row["errors"].items()), sep="\n", flush=True)
+
+
+def headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The worst of the rows that fill the card and agree with their peer."""
+    full = [
+        r for r in rows if r["tokens"] >= FULL_CARD_TOKENS and "ms" in r and "difference" not in r["errors"]
     ]
-    share = [r["bandwidth_share"] for r in rows if r["kernel"] == "time_scan forward+backward"]
-    return [
-        {"name": "kernels.time_scan_bandwidth_share", "value": max(share), "unit": "of copy bandwidth", "goal": 0.6,
-         "peer": "torch + accelerated-scan"},
-        {"name": "kernels.selective_scan_ratio_to_mamba_ssm", "value": max(scan), "unit": "time ratio", "goal": 1.0,
-         "peer": "mamba-ssm"},
-    ]  # fmt: skip
+    shares = [r for r in full if r["kernel"].startswith("time_scan")]
+    ratios = [r for r in full if r["kernel"] == "selective_scan forward+backward" and "ratio_to_peer" in r]
+    found = []
+    if shares:
+        worst = min(shares, key=lambda r: r["bandwidth_share"])
+        found.append(headline(
+            "kernels.time_scan_bandwidth_share", worst["bandwidth_share"], "of copy bandwidth", 0.6,
+            f"worst of all full-card rows: {name(worst)}",
+        ))  # fmt: skip
+    if ratios:
+        worst = max(ratios, key=lambda r: r["ratio_to_peer"])
+        found.append(headline(
+            "kernels.selective_scan_ratio_to_mamba_ssm", worst["ratio_to_peer"], "time over the peer's time", 1.0,
+            f"mamba-ssm; worst of L = 200 and 2,000: {name(worst)}",
+        ))  # fmt: skip
+    return found
 
 
-def main() -> None:
-    """Run all benchmarks and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    out: Path = parser.parse_args().out
-    torch.manual_seed(0)
-    rates = ceilings()
-    print(
-        f"copy {rates['bytes_per_s'] / 1e12:.2f} TB/s, {rates['exps_per_s'] / 1e12:.2f} T exp/s", flush=True
-    )
+def name(row: dict[str, Any]) -> str:
+    """Name a row in words."""
+    return f"{row['kernel']}, {row['sequences']} x {row['length']}, {row['dtype']}"
+
+
+@click.command(help=__doc__)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
+@click.option("--smoke", is_flag=True, help="Tiny shapes, any device; the record is called kernels-smoke.")
+def main(out: Path, smoke: bool) -> None:
+    """Run all cases and write the record."""
+    if not smoke and DEVICE.type != "cuda":
+        raise click.ClickException(
+            "no CUDA device; --smoke runs tiny shapes on a CPU with TRITON_INTERPRET=1"
+        )
+    scan_shapes, time_shapes = (((1, 9),), ((1, 9),)) if smoke else (SCAN_SHAPES, TIME_SHAPES)
     rows: list[dict[str, Any]] = []
-    for shape in SCAN_SHAPES:
-        rows += bench_selective_scan(*shape, rates)
-        rows += bench_conv(*shape, rates)
-    for shape in TIME_SHAPES:
-        for dtype in (torch.bfloat16, torch.float32):
-            rows += bench_time_scan(*shape, dtype, rates)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    packages = ("torch", "triton", "mamba-ssm", "causal-conv1d", "accelerated-scan")
-    record = {
-        "commit": commit, "command": " ".join(["python", *sys.argv]), "device": torch.cuda.get_device_name(),
-        "versions": {name: version(name) for name in packages}, "ceilings": rates, "rows": rows,
-        "headline": headline(rows),
-    }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"kernels-{datetime.date.today():%Y%m%d}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    for entry in record["headline"]:
-        print(f"{entry['name']} {entry['value']:.3f} (goal {entry['goal']})")
+    with side_stream():
+        rates = ceilings()
+        print(
+            "copy {bytes_per_s:.3g} B/s, {exps_per_s:.3g} exp/s, {ops_per_s:.3g} op/s".format(**rates),
+            flush=True,
+        )
+        draw = Draw()
+        makers: list[Callable[[], list[Case]]] = [
+            *(lambda s=s, d=d: time_scan_cases(*s, d, draw) for s in time_shapes for d in (torch.bfloat16, torch.float32)),
+            *(lambda s=s: selective_scan_cases(*s, draw) for s in scan_shapes),
+            *(lambda s=s: conv_cases(*s, draw) for s in scan_shapes),
+        ]  # fmt: skip
+        for make in makers:
+            for case in make():
+                rows.append(measure(case, rates))
+                show(rows[-1])
+            del case  # its inputs
+            gc.collect()
+    found = headlines(rows)
+    path = write_record(
+        "kernels-smoke" if smoke else "kernels", [{"kernel": "ceilings", **rates}, *rows], found, out
+    )
+    for entry in found:
+        print(f"{entry['name']} {entry['value']:.3f} (goal {entry['goal']}); {entry['peer']}")
+    print(path)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from ss4rec.data.windows import eval_sequences, ragged
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.inputs import Context
+from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel
 
@@ -144,7 +145,9 @@ def rank(model: SequenceModel, chosen: pa.Table, task: QualityTask) -> pa.Table:
         name: chosen[name] for name in ("user", "window", "unseen", "known", "history")
     }
     for name, each_SV in by_name.items():
-        _, ranks_S = target_ranks(each_SV, batch.targets_S, batch.seen_X, batch.seen_offsets_S1)
+        _, ranks_S = target_ranks(
+            ItemScores.of_matrix(each_SV, batch.seen_X, batch.seen_offsets_S1), batch.targets_S
+        )
         columns[name] = np.where(unseen_S, np.inf, ranks_S.numpy())
     chance_SV = torch.softmax(scores_SV.double(), dim=1)
     top = chance_SV.topk(K, dim=1)
@@ -159,7 +162,7 @@ def _scores(model: SequenceModel, batch: EvalBatch) -> tuple[torch.Tensor, torch
     """Return last hidden states and scores of all items."""
     segments = Segments(batch.offsets_S1)
     hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments, Context.of(batch))[segments.last_S]
-    return hidden_SD, model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1)
+    return hidden_SD, model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1).matrix()
 
 
 def shuffled(batch: EvalBatch, rng: np.random.Generator) -> EvalBatch:

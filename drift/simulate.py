@@ -15,6 +15,7 @@ from torch import Tensor
 
 from drift.windows import Window, calendar
 from ss4rec.data.windows import list_array
+from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 
 GENRES = ("Action", "Comedy", "Crime", "Documentary", "Drama", "Horror", "Romance", "Thriller")
@@ -159,9 +160,9 @@ class PlantedModel:
         """Return `[T, 1]` hidden states: the item."""
         return items_T[:, None].float()
 
-    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> Tensor:
-        """Return `[B, V]` scores: the successor first, then by group of popularity."""
+    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> ItemScores:
+        """Return the scores: the successor first, then by group of popularity."""
         size = len(self.successor_V)
         scores_BV = (-torch.arange(size) / size).repeat(len(hidden_BD), 1)
         follower_B1 = self.successor_V[hidden_BD[:, :1].long()]
-        return scores_BV.scatter(1, follower_B1, 1.0)
+        return ItemScores.of_matrix(scores_BV.scatter(1, follower_B1, 1.0), seen_X, seen_offsets_B1)

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
 from ss4rec.config import DataConfig
 from ss4rec.data.profiles import profile_codes
 from ss4rec.data.windows import HOUR_S
 from ss4rec.errors import UsageError
 from ss4rec.model.inputs import Context
+from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.runs import ITEMS_FILE, RunFolder, load_model
@@ -124,7 +124,7 @@ class Recommender:
             UsageError: for an empty history, unknown items, lengths that differ, or a moment before the last event.
         """
         encoded = self._encode(History(items, times, target_time, ratings, profile), ignore_unknown)
-        return self._scores([encoded])[0, 1:].cpu().numpy()
+        return self._scores([encoded]).matrix()[0, 1:].float().cpu().numpy()
 
     def recommend(
         self,
@@ -202,8 +202,8 @@ class Recommender:
         return np.append(between, np.float32(last_s))
 
     @torch.no_grad()
-    def _scores(self, encoded: Sequence[_Encoded]) -> Tensor:
-        """Return `scores_BV` of a batch, padding in column 0."""
+    def _scores(self, encoded: Sequence[_Encoded]) -> ItemScores:
+        """Return the scores of a batch."""
         cut = self.data.max_len
         lengths = [min(len(e.items_T), cut) for e in encoded]
         columns = max(len(e.profile) for e in encoded)
@@ -220,19 +220,14 @@ class Recommender:
         hidden_TD = self.model.encode(items_T, gaps_T, segments, Context(*beside))
         seen_X = torch.from_numpy(np.concatenate([e.items_T for e in encoded]))
         seen_offsets_B1 = torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0)
-        return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1).float()
+        return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1)
 
+    @torch.no_grad()
     def _best(
         self, encoded: Sequence[_Encoded], k: int, exclude_seen: bool
     ) -> Iterator[list[Recommendation]]:
         """Yield the best items of each history of a batch."""
-        scores_BV = self._scores(encoded)
-        if exclude_seen:
-            rows_X = np.repeat(np.arange(len(encoded)), [len(e.items_T) for e in encoded])
-            seen_X = np.concatenate([e.items_T for e in encoded])
-            scores_BV[torch.from_numpy(rows_X), torch.from_numpy(seen_X)] = -torch.inf
-        scores_BV[:, 0] = -torch.inf
-        best_BK, items_BK = scores_BV.topk(min(k, len(self.item_ids)), dim=1)
+        best_BK, items_BK = self._scores(encoded).top(k, exclude_seen=exclude_seen)
         for scores_K, items_K in zip(best_BK.tolist(), items_BK.tolist(), strict=True):
             yield [
                 Recommendation(self.item_ids[item - 1], score, self.titles[item - 1])

@@ -47,7 +47,8 @@ def test_scores_equal_those_of_the_evaluation(prepared, users, target_time, know
     recommender = recommender_of(prepared, target_time)
     source = LocalSource(prepared, DATA[target_time], batch_size=4, seed=0)
     scorer = ModelScorer(recommender.model, recommender.unknown_gap_s, target_time)
-    expected_BV = scorer.scores(next(source.eval_batches("test", 8)), target_time_known=known)[:, 1:]
+    batch = next(source.eval_batches("test", 8))
+    expected_BV = scorer.scores(batch, target_time_known=known).matrix()[:, 1:]
     found = [recommender.scores(u.items, u.times, u.target_time if known else None) for u in users]
     np.testing.assert_allclose(np.stack(found), expected_BV.numpy(), rtol=1e-4, atol=1e-5)
 

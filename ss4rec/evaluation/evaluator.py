@@ -72,7 +72,7 @@ def rank_column(seen: Seen, target_time: TargetTime) -> str:
 
 
 def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
-    """Rank the target of every user in `batches`; one batch of scores is in memory at a time.
+    """Rank the target of every user in `batches`; a stretch of scores of one batch is in memory at a time.
 
     Returns:
         One row a user: `user` int64 and four float64 columns named by `rank_column`.
@@ -162,5 +162,4 @@ def bootstrap_mean(gains_U: npt.NDArray[np.float64], seed: int) -> tuple[float, 
 def _ranks(scorer: Scorer, batch: EvalBatch, *, target_time_known: bool) -> tuple[Tensor, Tensor]:
     """Score and rank one batch with the target's time known or not."""
     with torch.inference_mode():
-        scores_BV = scorer.scores(batch, target_time_known=target_time_known)
-        return target_ranks(scores_BV, batch.targets_S, batch.seen_X, batch.seen_offsets_S1)
+        return target_ranks(scorer.scores(batch, target_time_known=target_time_known), batch.targets_S)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ss4rec.data.batch import EvalBatch
 from ss4rec.data.shards import read_shard
 from ss4rec.data.storage import AnyPath
 from ss4rec.data.windows import ragged
+from ss4rec.model.item_scores import ItemScores
 
 HELD_OUT_EVENTS = 2
 WINDOW_S = 30 * 24 * 3600
@@ -63,11 +63,11 @@ class MostPopular:
 
     def __init__(self, counts_V: npt.NDArray[np.int64]) -> None:
         self.scores_V = torch.from_numpy(counts_V.astype(np.float64))
-        self.scores_V[0] = -torch.inf
 
-    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
-        """Return the same counts for every user, `scores_BV`."""
-        return self.scores_V.expand(batch.num_sequences, -1)
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return the same counts for every user."""
+        scores_BV = self.scores_V.expand(batch.num_sequences, -1)
+        return ItemScores.of_matrix(scores_BV, batch.seen_X, batch.seen_offsets_S1)
 
 
 class RecentlyPopular:
@@ -83,8 +83,8 @@ class RecentlyPopular:
         self.events = events
         self.window_s = window_s
 
-    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
-        """Return each user's counts, `scores_BV`; users are taken in order of time with a sliding window."""
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return each user's counts; users are taken in order of time with a sliding window."""
         moments_B = (batch.target_times_S if target_time_known else batch.last_times_S).cpu().numpy()
         starts_B = np.searchsorted(self.events.times_E, moments_B - self.window_s)
         stops_B = np.searchsorted(self.events.times_E, moments_B)
@@ -98,8 +98,7 @@ class RecentlyPopular:
                 counts_V = self._counts(next_start, next_stop)
             start, stop = next_start, next_stop
             scores_BV[row] = counts_V
-        scores_BV[:, 0] = -np.inf
-        return torch.from_numpy(scores_BV)
+        return ItemScores.of_matrix(torch.from_numpy(scores_BV), batch.seen_X, batch.seen_offsets_S1)
 
     def _counts(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Count the items of events `start` to `stop`, `[V]`."""

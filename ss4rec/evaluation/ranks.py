@@ -8,28 +8,25 @@ rank <= k.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from ss4rec.errors import NonFiniteError
-
-CHUNK_SCORES = 1 << 24
-"""Scores compared at one time, so that the temporaries stay small beside the scores themselves."""
+from ss4rec.model.item_scores import ItemScores
 
 
-def target_ranks(
-    scores_BV: Tensor, targets_B: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor
-) -> tuple[Tensor, Tensor]:
+def target_ranks(scores: ItemScores, targets_B: Tensor) -> tuple[Tensor, Tensor]:
     """Rank each target among all items, and among the items that its user has not seen.
 
-    Item 0 (padding) never counts. The target always takes part, even if it was seen before. `seen_X` may hold an
-    item several times; it is taken out once.
+    Items are gone through in stretches, so that memory does not grow with the catalogue: once for the targets' own
+    scores and once to count. Both passes compute the same numbers in the same way, so ties stay ties. Item 0 (padding)
+    never counts. The target always takes part, even if it was seen before.
 
     Args:
-        scores_BV: score of every item; column 0 is ignored.
+        scores: score of every item for each user, and what each has seen.
         targets_B: target item of each user, 1..V-1.
-        seen_X: items that each user has seen, user after user.
-        seen_offsets_B1: where each user's items begin and end in `seen_X`.
 
     Returns:
         Ranks with seen items kept, and with seen items excluded; float64 `[B]` each, on the scores' device.
@@ -37,34 +34,37 @@ def target_ranks(
     Raises:
         NonFiniteError: if a score is NaN.
     """
-    device = scores_BV.device
-    targets_B = targets_B.to(device)
-    target_scores_B1 = scores_BV.gather(1, targets_B[:, None])
+    targets_B = targets_B.to(scores.seen.device, torch.int64)
+    chunks = list(scores.chunks()) if scores.is_one_chunk else None
+    target_scores_B1 = _target_scores(chunks or scores.chunks(), targets_B)
     # Twice the number of items ahead: 2 for a higher score, 1 for an equal one; the target itself adds 1.
-    ahead_B = torch.full((len(targets_B),), -1, dtype=torch.int64, device=device)
-    nan_B = torch.zeros(len(targets_B), dtype=torch.bool, device=device)
-    for chunk_BC in scores_BV[:, 1:].split(max(1, CHUNK_SCORES // len(targets_B)), dim=1):
-        for is_ahead_BC in (chunk_BC > target_scores_B1, chunk_BC >= target_scores_B1):
+    ahead_B = torch.full_like(targets_B, -1)
+    seen_ahead_B = torch.zeros_like(targets_B)
+    nan_B = torch.zeros_like(targets_B, dtype=torch.bool)
+    for first, scores_BC in chunks or scores.chunks():
+        for is_ahead_BC in (scores_BC > target_scores_B1, scores_BC >= target_scores_B1):
             ahead_B += is_ahead_BC.sum(1, dtype=torch.int32)  # half the time of int64 on a CPU
-        nan_B |= chunk_BC.isnan().any(1)
+        nan_B |= scores_BC.amax(1).isnan()  # NaN wins in a maximum
+        row_P, column_P = scores.seen.between(first, first + scores_BC.shape[1])
+        seen_P, target_P = scores_BC[row_P, column_P], target_scores_B1[row_P, 0]
+        twice_P = (seen_P > target_P).long() + (seen_P >= target_P).long()
+        seen_ahead_B.index_add_(0, row_P, twice_P * (column_P + first != targets_B[row_P]))
     if bool(nan_B.any()):
         raise NonFiniteError(
             f"the scores of {int(nan_B.sum())} of {len(targets_B)} users are NaN, so their targets have no rank; "
             "evaluate an earlier checkpoint or train again with a lower optim.lr"
         )
-    row_X, seen_X = _excluded_pairs(targets_B, seen_X.to(device), seen_offsets_B1, scores_BV.shape[1])
-    seen_scores_X, target_scores_X = scores_BV[row_X, seen_X], target_scores_B1[row_X, 0]
-    twice_X = (seen_scores_X > target_scores_X).long() + (seen_scores_X >= target_scores_X).long()
-    ahead_unseen_B = ahead_B.index_add(0, row_X, twice_X, alpha=-1)
-    return 1 + ahead_B.double() / 2, 1 + ahead_unseen_B.double() / 2
+    return 1 + ahead_B.double() / 2, 1 + (ahead_B - seen_ahead_B).double() / 2
 
 
-def _excluded_pairs(
-    targets_B: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor, width: int
-) -> tuple[Tensor, Tensor]:
-    """Return (row, item) of every seen item but the row's target and padding, each pair once."""
-    lengths_B = seen_offsets_B1.diff().to(seen_X.device)
-    row_X = torch.repeat_interleave(torch.arange(len(targets_B), device=seen_X.device), lengths_B)
-    kept_X = (seen_X != targets_B[row_X]) & (seen_X != 0)
-    pairs_X = torch.unique(row_X[kept_X] * width + seen_X[kept_X])
-    return pairs_X // width, pairs_X % width
+def _target_scores(chunks: Iterable[tuple[int, Tensor]], targets_B: Tensor) -> Tensor:
+    """Return the score of each user's target, `[B, 1]`, as it stands in the stretch that holds it."""
+    found_B1 = None
+    for first, scores_BC in chunks:
+        column_B1 = (targets_B - first)[:, None]
+        inside_B1 = (column_B1 >= 0) & (column_B1 < scores_BC.shape[1])
+        own_B1 = scores_BC.gather(1, column_B1.clamp(0, scores_BC.shape[1] - 1))
+        found_B1 = own_B1 if found_B1 is None else torch.where(inside_B1, own_B1, found_B1)
+    if found_B1 is None:
+        raise ValueError("there are no items to rank")
+    return found_B1

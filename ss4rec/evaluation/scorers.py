@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
 
 from ss4rec.data.batch import EvalBatch
 from ss4rec.data.windows import HOUR_S
 from ss4rec.model.inputs import Context
+from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ class Scorer(Protocol):
     uses_target_time: bool
     """Whether scores depend on `target_time_known`; if not, both settings share one pass."""
 
-    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
-        """Return `scores_BV`, V = items + 1 with padding in column 0.
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return the scores of all items for the batch's users.
 
         With `target_time_known=False` a scorer must look at neither `target_times_S` nor anything made from it.
         """
@@ -51,8 +51,8 @@ class ModelScorer:
         self.device = next(model.parameters()).device
 
     @torch.inference_mode()
-    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
-        """Return `scores_BV` on the model's device."""
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return the scores, on the model's device."""
         segments = Segments(batch.offsets_S1, self.device)
         gaps_T = batch.gaps_T.to(self.device)
         context = Context.of(batch, self.device)

@@ -13,6 +13,7 @@ from ss4rec.config import ModelConfig
 from ss4rec.kernels import resolve_relation_backend, resolve_time_backend
 from ss4rec.model.block import SSBlock
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
+from ss4rec.model.item_scores import ItemScores, SeenItems
 from ss4rec.model.segments import Segments
 
 
@@ -79,26 +80,17 @@ class SequenceModel(nn.Module, ABC):
             if member.attributes is not None:
                 member.attributes.attributes_VA.copy_(attributes_VA)
 
-    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> Tensor:
-        """Return the scores of all items, `[B, V]`, never in bf16 (it ties items); column 0 is -inf.
+    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> ItemScores:
+        """Return the scores of all items, computed in stretches of items as they are asked for.
 
         Args:
             hidden_BD: state after the last event of each history.
             seen_X: items of each whole history, one history after the other; any order, repeats allowed.
             seen_offsets_B1: where each history begins and ends in `seen_X`, on the host.
         """
-        with torch.autocast(hidden_BD.device.type, enabled=False):
-            weight_VD = self.item_matrix()
-            scores_BV = hidden_BD.to(weight_VD.dtype) @ weight_VD.T
-        if self.repeat_logit is not None:
-            seen_X = seen_X.to(hidden_BD.device)
-            lengths_B = seen_offsets_B1.diff().to(hidden_BD.device)
-            row_X = torch.repeat_interleave(lengths_B, output_size=seen_X.numel())
-            held_BV = torch.zeros_like(scores_BV, dtype=torch.bool)
-            held_BV[row_X, seen_X] = True
-            scores_BV = scores_BV + held_BV * self.repeat_logit
-        scores_BV[:, 0] = -torch.inf
-        return scores_BV
+        weight_VD = self.item_matrix()
+        seen = SeenItems(seen_X, seen_offsets_B1, len(weight_VD), hidden_BD.device)
+        return ItemScores.of_products(hidden_BD, weight_VD, seen, self.repeat_logit)
 
 
 class SS4Rec(SequenceModel):

@@ -173,7 +173,8 @@ def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
     """Choose precision and determinism for this process."""
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = config.train.precision == "bf16"
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

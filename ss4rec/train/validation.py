@@ -52,8 +52,8 @@ class Validation:
         hidden_TD = self.model.encode(
             batch.items_T.to(device), batch.gaps_T.to(device), segments, Context.of(batch, device)
         )
-        scores_BV = self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)
-        return target_ranks(scores_BV, batch.targets_S, batch.seen_X, batch.seen_offsets_S1)
+        scores = self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)
+        return target_ranks(scores, batch.targets_S)
 
     def _batches(self) -> Iterator[EvalBatch]:
         if self._cache is not None:

@@ -23,6 +23,7 @@ from ss4rec.evaluation.evaluator import (
 from ss4rec.evaluation.metrics import METRICS, hit_rate, ndcg
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.table import markdown_table, rich_table
+from ss4rec.model.item_scores import ItemScores
 
 
 class Scored:
@@ -32,7 +33,8 @@ class Scored:
         self.function, self.uses_target_time = function, uses_target_time
 
     def scores(self, batch, *, target_time_known):
-        return self.function(batch, target_time_known)
+        scores_BV = self.function(batch, target_time_known)
+        return ItemScores.of_matrix(scores_BV, batch.seen_X, batch.seen_offsets_S1)
 
 
 def sources(folder, world=1):

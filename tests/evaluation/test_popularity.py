@@ -36,7 +36,8 @@ def test_recent_counts_equal_naive_ones(rows, moments, window_s):
     )
     scorer = RecentlyPopular(training, window_s)
     for known, at in ((True, [m[0] for m in moments]), (False, [m[1] for m in moments])):
-        scores = scorer.scores(batch_at(*map(list, zip(*moments, strict=True))), target_time_known=known)
+        batch = batch_at(*map(list, zip(*moments, strict=True)))
+        scores = scorer.scores(batch, target_time_known=known).matrix()
         expected = [
             [sum(j == item and m - window_s <= t < m for t, j in rows) for item in range(1, ITEMS + 1)]
             for m in at
@@ -62,7 +63,7 @@ def test_events_are_those_of_training_in_order_of_time(prepared):
 
 def test_most_popular_is_the_same_for_all_users_and_never_padding():
     scores = MostPopular(np.array([9, 2, 0, 5])).scores(batch_at([1, 2], [1, 2]), target_time_known=True)
-    assert scores.tolist() == [[-np.inf, 2.0, 0.0, 5.0]] * 2
+    assert scores.matrix().tolist() == [[-np.inf, 2.0, 0.0, 5.0]] * 2
 
 
 @pytest.mark.parametrize("scorer_type", [MostPopular, RecentlyPopular])

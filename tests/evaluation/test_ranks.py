@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.errors import NonFiniteError
-from ss4rec.evaluation import ranks
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.model import item_scores
+from ss4rec.model.item_scores import ItemScores
 
 
 def naive_rank(scores, target, left_out=()):
@@ -33,8 +34,10 @@ def test_equals_a_naive_count(batch, chunk_scores):
     offsets = torch.tensor([0, *map(len, seen)]).cumsum(0)
     flat = torch.tensor([item for items in seen for item in items], dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "CHUNK_SCORES", chunk_scores)
-        kept, excluded = target_ranks(torch.tensor(scores), torch.tensor(targets), flat, offsets)
+        patch.setattr(item_scores, "CHUNK_SCORES", chunk_scores)
+        kept, excluded = target_ranks(
+            ItemScores.of_matrix(torch.tensor(scores), flat, offsets), torch.tensor(targets)
+        )
     assert kept.tolist() == [naive_rank(s, t) for s, t in zip(scores, targets, strict=True)]
     assert excluded.tolist() == [naive_rank(*user) for user in batch]
     assert (excluded <= kept).all()
@@ -42,9 +45,8 @@ def test_equals_a_naive_count(batch, chunk_scores):
 
 def one(scores, target, seen=()):
     seen_X = torch.tensor(seen, dtype=torch.int64)
-    kept, excluded = target_ranks(
-        torch.tensor([scores]), torch.tensor([target]), seen_X, torch.tensor([0, len(seen)])
-    )
+    matrix = ItemScores.of_matrix(torch.tensor([scores]), seen_X, torch.tensor([0, len(seen)]))
+    kept, excluded = target_ranks(matrix, torch.tensor([target]))
     return kept.item(), excluded.item()
 
 
@@ -62,9 +64,8 @@ def test_seen_items_that_tie_with_the_target_give_back_half_a_place():
 
 def test_half_precision_scores_do_not_lose_counts():
     scores_BV = torch.zeros(1, 5001, dtype=torch.bfloat16)
-    kept, _ = target_ranks(
-        scores_BV, torch.tensor([17]), torch.tensor([], dtype=torch.int64), torch.tensor([0, 0])
-    )
+    nothing = torch.tensor([], dtype=torch.int64)
+    kept, _ = target_ranks(ItemScores.of_matrix(scores_BV, nothing, torch.tensor([0, 0])), torch.tensor([17]))
     assert kept.item() == 2500.5
 
 

@@ -191,9 +191,8 @@ def test_cosine_scores_are_bounded_by_the_temperature():
 def test_scores_leave_out_padding():
     model = build().eval()
     items, gaps, segments = batch()
-    scores = model.scores(
-        model.encode(items, gaps, segments)[segments.last_S], items, segments.host_offsets_S1
-    )
+    hidden = model.encode(items, gaps, segments)[segments.last_S]
+    scores = model.scores(hidden, items, segments.host_offsets_S1).matrix()
     assert scores.shape == (3, ITEMS + 1)
     assert bool((scores[:, 0] == -torch.inf).all())
     assert bool(torch.isfinite(scores[:, 1:]).all())

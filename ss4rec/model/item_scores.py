@@ -1,0 +1,133 @@
+"""Scores of all items for some users, a stretch of items at a time, so that no matrix of users x items has to exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK_SCORES = 1 << 24
+"""Scores in memory at one time."""
+
+
+class SeenItems:
+    """Which items each user has seen: every pair once, in order of items.
+
+    Args:
+        seen_X: items, user after user; any order, repeats allowed, 0 (padding) is left out.
+        seen_offsets_B1: where each user's items begin and end in `seen_X`.
+        width: number of items and padding, V.
+        device: where the pairs live.
+    """
+
+    def __init__(
+        self, seen_X: Tensor, seen_offsets_B1: Tensor, width: int, device: torch.device | str
+    ) -> None:
+        self.num_rows = len(seen_offsets_B1) - 1
+        self.device = torch.device(device)
+        lengths_B = seen_offsets_B1.diff().to(device)
+        row_X = torch.repeat_interleave(lengths_B, output_size=len(seen_X))
+        pairs_P = torch.unique(seen_X.to(device, torch.int64) * self.num_rows + row_X)
+        self._item_P, self._row_P = pairs_P // self.num_rows, pairs_P % self.num_rows
+        edges_V1 = torch.arange(width + 1, device=device)
+        self._starts_V1 = torch.searchsorted(self._item_P, edges_V1).cpu()
+
+    def between(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return row and `item - first` of all pairs with items `first` to `stop - 1`, int64 each."""
+        part = slice(int(self._starts_V1[first]), int(self._starts_V1[stop]))
+        return self._row_P[part], self._item_P[part] - first
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """Scores of items 1 to V-1 for B users; higher is better."""
+
+    score: Callable[[int, int], Tensor]
+    """Gives the scores of items `first` to `stop - 1`, `[B, stop - first]`, the same ones at every call."""
+    width: int
+    """Number of items and padding, V."""
+    seen: SeenItems
+    """What the users have seen."""
+
+    @classmethod
+    def of_matrix(cls, scores_BV: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> ItemScores:
+        """Take scores that are there already; column 0 is ignored."""
+        seen = SeenItems(seen_X, seen_offsets_B1, scores_BV.shape[1], scores_BV.device)
+        return cls(lambda first, stop: scores_BV[:, first:stop], scores_BV.shape[1], seen)
+
+    @classmethod
+    def of_products(
+        cls, hidden_BD: Tensor, weight_VD: Tensor, seen: SeenItems, seen_logit: Tensor | None = None
+    ) -> ItemScores:
+        """Score by products of states and item rows, in the type of the rows (bf16 and tf32 would tie items).
+
+        Nothing is differentiated through the scores.
+
+        Args:
+            hidden_BD: state of each user.
+            weight_VD: item rows.
+            seen: what the users have seen.
+            seen_logit: what is added to the scores of these items, a scalar.
+        """
+        hidden_BD, weight_VD = hidden_BD.detach().to(weight_VD.dtype), weight_VD.detach()
+        seen_logit = None if seen_logit is None else seen_logit.detach()
+
+        def score(first: int, stop: int) -> Tensor:
+            scores_BC = _full_product(hidden_BD, weight_VD[first:stop])
+            if seen_logit is not None:
+                scores_BC[seen.between(first, stop)] += seen_logit
+            return scores_BC
+
+        return cls(score, len(weight_VD), seen)
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield stretches of about `CHUNK_SCORES` scores as (first item, `[B, C]`); padding is left out."""
+        size = max(1, CHUNK_SCORES // self.seen.num_rows)
+        for first in range(1, self.width, size):
+            yield first, self.score(first, min(first + size, self.width))
+
+    @property
+    def is_one_chunk(self) -> bool:
+        """Whether `chunks` has no more than one stretch."""
+        return self.seen.num_rows * (self.width - 1) <= CHUNK_SCORES
+
+    def matrix(self) -> Tensor:
+        """Return all scores, `[B, V]`; column 0 is -inf. For few users or small catalogues."""
+        scores_BI = self.score(1, self.width)
+        return torch.cat([scores_BI.new_full((len(scores_BI), 1), -torch.inf), scores_BI], dim=1)
+
+    def top(self, k: int, *, exclude_seen: bool) -> tuple[Tensor, Tensor]:
+        """Return scores and items of the k best of each user, `[B, K]` with K = min(k, V - 1), best first.
+
+        Exact: the best so far are kept while going through the items. Among equal scores any may come first. Where
+        fewer than K items are unseen, the last places have the score -inf.
+        """
+        best_BK, items_BK = None, None
+        for first, scores_BC in self.chunks():
+            if exclude_seen:
+                places = self.seen.between(first, first + scores_BC.shape[1])
+                scores_BC = scores_BC.index_put(places, scores_BC.new_tensor(-torch.inf))
+            chunk_BK, column_BK = scores_BC.topk(min(k, scores_BC.shape[1]), dim=1)
+            column_BK += first
+            if best_BK is None or items_BK is None:
+                best_BK, items_BK = chunk_BK, column_BK
+                continue
+            both_BJ, items_BJ = torch.cat([best_BK, chunk_BK], 1), torch.cat([items_BK, column_BK], 1)
+            best_BK, place_BK = both_BJ.topk(min(k, both_BJ.shape[1]), dim=1)
+            items_BK = items_BJ.gather(1, place_BK)
+        if best_BK is None or items_BK is None:
+            raise ValueError("there are no items to choose from")
+        return best_BK, items_BK
+
+
+def _full_product(hidden_BD: Tensor, weight_CD: Tensor) -> Tensor:
+    """Return `hidden @ weight.T` without autocast, and without tf32 where training has switched it on."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(hidden_BD.device.type, enabled=False):
+            return hidden_BD @ weight_CD.T
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
