@@ -31,6 +31,7 @@ from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.metrics import hit_rate, ndcg
 from ss4rec.evaluation.popularity import HELD_OUT_EVENTS, MostPopular, TrainingEvents
 from ss4rec.evaluation.scorers import Scorer
+from ss4rec.model.item_scores import ItemScores
 
 KS = (5, 10, 20)
 SESSION_LEN = 200
@@ -96,8 +97,8 @@ class RecToolsScorer:
         self.index_V[0] = 0
 
     @torch.inference_mode()
-    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
-        """Return `scores_BV`; items that it never saw in training come last."""
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return the scores; items that it never saw in training come last."""
         model, device = self.torch_model.eval(), next(self.torch_model.parameters()).device
         inputs = {name: value.to(device) for name, value in self._inputs(batch, target_time_known).items()}
         items_NF = model.item_model.get_all_embeddings()
@@ -105,8 +106,7 @@ class RecToolsScorer:
         scores_BN = model.similarity_module(hidden_BF[:, None], items_NF, None)[:, 0].float()
         scores_BV = torch.full((len(hidden_BF), self.num_items + 1), -torch.inf, device=device)
         scores_BV[:, self.items_N.to(device)] = scores_BN
-        scores_BV[:, 0] = -torch.inf
-        return scores_BV
+        return ItemScores.of_matrix(scores_BV, batch.seen_X, batch.seen_offsets_S1)
 
     def _inputs(self, batch: EvalBatch, target_time_known: bool) -> dict[str, Tensor]:
         """Return items padded at their left, and times with the target's behind them, as rectools collates them."""

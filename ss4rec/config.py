@@ -12,7 +12,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic import NonNegativeInt as NonNegativeInt
 
@@ -214,7 +215,11 @@ class ResourceConfig(Section):
     """What the run takes from the cluster."""
 
     workers: PositiveInt = 1
-    """Training workers."""
+    """Training workers; of an elastic run the fewest that it goes on with."""
+    max_workers: PositiveInt | None = None
+    """Elastic: most workers, as nodes come and go (`--workers 1:8`); batch, order and schedule stay. None: fixed."""
+    resize_every_s: PositiveFloat = 60.0
+    """Elastic: seconds between two looks whether more workers fit; each change costs a restart from the checkpoint."""
     gpu: Literal["auto", "yes", "no"] = "auto"
     """Whether each worker takes a GPU; `auto` looks at the cluster."""
     cpus_per_worker: PositiveFloat = 1.0
@@ -227,6 +232,17 @@ class ResourceConfig(Section):
     """Failures of workers or nodes after which the run gives up; -1 never does."""
     timeout_s: PositiveFloat = 600.0
     """Time-out of collective operations."""
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(f"max_workers {self.max_workers} is less than workers {self.workers}")
+        return self
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change during the run."""
+        return self.max_workers is not None and self.max_workers > self.workers
 
 
 class TrackingConfig(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import assigned, data_folder, resolve_config
+from ss4rec.cli.options import Workers, assigned, data_folder, resolve_config
 from ss4rec.errors import ConfigError
 
 
@@ -59,7 +59,7 @@ def tune_command(
     name: str,
     preset_name: str | None,
     assignments: tuple[str, ...],
-    workers: int | None,
+    workers: Workers | None,
     address: str | None,
     as_json: bool,
     **search: object,

@@ -180,7 +180,7 @@ class Manifest(Record):
         Raises:
             DataError: naming the first file that is missing or has another size.
         """
-        for name, record in self._records():
+        for name, record in self.records():
             _check_size(folder / name, record)
 
     def verify(self, folder: AnyPath) -> None:
@@ -189,16 +189,19 @@ class Manifest(Record):
         Raises:
             DataError: naming the first file that differs, with what was expected and found.
         """
-        for name, record in self._records():
-            path = folder / name
-            _check_size(path, record)
-            found = sha256_of(path)
-            if found != record.sha256:
-                raise DataError(
-                    f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {_AGAIN}"
-                )
+        for name, record in self.records():
+            self.verify_file(folder, name, record)
 
-    def _records(self) -> list[tuple[str, FileRecord]]:
+    @staticmethod
+    def verify_file(folder: AnyPath, name: str, record: FileRecord) -> None:
+        """Check size and SHA-256 of one file; raises as `verify`."""
+        path = folder / name
+        _check_size(path, record)
+        found = sha256_of(path)
+        if found != record.sha256:
+            raise DataError(f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {_AGAIN}")
+
+    def records(self) -> list[tuple[str, FileRecord]]:
         """Return every file of the folder with its record, the tables first."""
         return [*self.files.items(), *((shard.name, shard) for shard in self.shards)]
 

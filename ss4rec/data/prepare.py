@@ -27,6 +27,7 @@ from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
 from ss4rec.data.profiles import profiles_table
 from ss4rec.data.sources import Archive, Rows, Rules, read_source
+from ss4rec.data.sources.order import sorted_places
 from ss4rec.data.sources.rows import Profiles
 from ss4rec.data.storage import AnyPath
 from ss4rec.data.ties import Ties, hash_order
@@ -156,8 +157,7 @@ def order(rows: Rows, rows_K: np.ndarray, ties: Ties = "file") -> Sequences:
     user_ids, users_K = _renumber(rows.users.codes_R[rows_K], rows.users.values)
     item_ids, items_K = _renumber(rows.items.codes_R[rows_K], rows.items.values)
     times_K = rows.times_R[rows_K]
-    # lexsort is stable, so rows of one user and second stay in file order.
-    order_K = np.lexsort((times_K, users_K))
+    order_K = sorted_places(users_K, times_K)
     if ties == "hash":
         order_K = hash_order(users_K, items_K + 1, times_K)
     titles, genres = describe_items(item_ids, rows.catalogue)

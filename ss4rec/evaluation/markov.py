@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
-from torch import Tensor
 
 from ss4rec.data.batch import EvalBatch
 from ss4rec.data.shards import read_shard
 from ss4rec.data.storage import AnyPath
 from ss4rec.data.windows import ragged
 from ss4rec.evaluation.popularity import HELD_OUT_EVENTS
+from ss4rec.model.item_scores import ItemScores
 
 PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
@@ -58,10 +58,10 @@ class MarkovChain:
             total = total + csr_matrix((np.ones(len(from_P), np.int64), pairs), shape=(size, size))
         return cls(total, popularity_V, prior_count)
 
-    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> Tensor:
-        """Return the probabilities of all items after each user's last one, `scores_BV`."""
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return the probabilities of all items after each user's last one."""
         last_B = batch.items_T[batch.offsets_S1[1:] - 1].cpu().numpy()
         counts_BV = self.counts_VV[last_B].toarray()
         scores_BV = (counts_BV + self.prior_V) / (counts_BV.sum(1, keepdims=True) + self.prior_count)
         scores_BV[:, 0] = -np.inf
-        return torch.from_numpy(scores_BV)
+        return ItemScores.of_matrix(torch.from_numpy(scores_BV), batch.seen_X, batch.seen_offsets_S1)

@@ -26,7 +26,7 @@ from ss4rec.model.ss4rec import SequenceModel, make_model
 from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
-from ss4rec.train.status import say
+from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
 from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
@@ -42,6 +42,7 @@ def worker_loop(
     report: Callable[[dict[str, Any]], None] | None = None,
     attempt: str | None = None,
     notice: Callable[[], str] = lambda: "",
+    watch: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> TrainLoop:
     """Build model and loop for this worker; `run()` or `epochs()` of the result trains.
 
@@ -53,11 +54,12 @@ def worker_loop(
         source: this worker's batches.
         report: see `TrainLoop`.
         attempt: what `ss4rec.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
-        notice: see `TrainLoop`.
+        notice, watch: see `TrainLoop`.
 
     Raises:
         LeaseError: if another attempt holds the run folder.
     """
+    log_as(run=run_dir.name, worker=workers.rank)
     allowed = Writer(run_dir, attempt).check if attempt and workers.leads else lambda: None
     set_up_torch(config, workers.device)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
@@ -102,6 +104,7 @@ def worker_loop(
         identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
         allowed=allowed,
         notice=notice,
+        watch=watch,
         graphs=graphs,
     )
 

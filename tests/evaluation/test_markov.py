@@ -36,7 +36,7 @@ def test_scores_are_probabilities_that_lean_on_popularity_where_nothing_was_coun
     counts[int(batch.items_T[batch.offsets_S1[1] - 1]), 7] = 5
     popularity = np.arange(121) * (np.arange(121) > 0)
     chain = MarkovChain(csr_matrix(counts), popularity, prior_count=5)
-    scores = chain.scores(batch, target_time_known=True)
+    scores = chain.scores(batch, target_time_known=True).matrix()
     share = popularity / popularity.sum()
     assert bool((scores[:, 0] == -torch.inf).all())
     torch.testing.assert_close(scores[:, 1:].sum(1), torch.ones(3, dtype=torch.float64))

@@ -23,7 +23,7 @@ def make(**changes):
 
 
 def scores(model):
-    return model.scores(model.encode(ITEMS, GAPS.double(), SEGMENTS)[SEGMENTS.last_S], *SEEN)
+    return model.scores(model.encode(ITEMS, GAPS.double(), SEGMENTS)[SEGMENTS.last_S], *SEEN).matrix()
 
 
 def test_the_published_model_is_alone():

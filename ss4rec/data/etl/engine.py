@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.etl import scatter
-from ss4rec.data.etl.block import BlockFile, ScatteredUsersError, as_strings, is_done, make_block, save_block
+from ss4rec.data.etl.block import (
+    BLOCK_FORMAT,
+    BlockFile,
+    ScatteredUsersError,
+    as_strings,
+    is_done,
+    make_block,
+    save_block,
+)
 from ss4rec.data.etl.core import Core, Mapper, core_of_blocks, vocabulary
 from ss4rec.data.etl.gaps import GapCounts
 from ss4rec.data.etl.pieces import Piece, looks_sorted, parse_piece, source_pieces
@@ -104,7 +112,7 @@ def prepare_in_tasks(
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
     options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes, "rules": fixed}
     options |= {"ties": ties} if ties != "file" else {}
-    stamp = {"source": archive.stamp(plan.file), "plan": str(plan), **options}
+    stamp = {"format": BLOCK_FORMAT, "source": archive.stamp(plan.file), "plan": str(plan), **options}
     work, again = WorkFolder.enter(out, overwrite, stamp)
     progress(f"{'going on with' if again else 'reading'} {source}")
     partitions = max(1, -(-archive.size(plan.file) // PARTITION_BYTES))
@@ -168,7 +176,7 @@ def _write_shards(
     final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
     gathering = Gathering(
         work.result,
-        tuple(block.folder for block in gathered.blocks),
+        tuple(block.rows for block in gathered.blocks),
         tuple(final_V[codes_of] for codes_of in codes),
         ties,
     )
@@ -233,7 +241,7 @@ def _make_direct(job: Job, piece: Piece) -> bool:
 
 def _with_numbers(job: Job, blocks: list[BlockFile]) -> Gathered:
     """Number the rows that were put aside as in the whole source."""
-    firsts = np.cumsum([job.plan.first_row, *(block.rows for block in blocks)])
+    firsts = np.cumsum([job.plan.first_row, *(block.read for block in blocks)])
     bad = [shift_rows(block.bad, int(first)) for block, first in zip(blocks, firsts, strict=False)]
     table = pa.concat_tables(bad) if bad else BAD_SCHEMA.empty_table()
     return Gathered(blocks, int(firsts[-1]) - job.plan.first_row, table)

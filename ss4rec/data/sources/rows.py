@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, bad_table, repeat_sentence, repeated
+from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, bad_table, repeat_sentence
+from ss4rec.data.sources.order import repeated, sorted_places
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,10 @@ def join_blocks(
     times_R = np.concatenate([part.times_R for part in parts])
     ratings_R = np.concatenate([part.ratings_R for part in parts])
     rows = Rows(layout, file, users, items, times_R, ratings_R, catalogue, bad=bad)
-    again = np.zeros(0, np.int64) if repeats else repeated(users.codes_R, items.codes_R, times_R)
+    if repeats:
+        return rows
+    order_R = sorted_places(users.codes_R, times_R)
+    again = repeated(users.codes_R, items.codes_R, times_R, order_R)
     return _without(rows, again, numbers_R) if len(again) else rows
 
 
