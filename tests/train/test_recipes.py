@@ -13,7 +13,7 @@ from ss4rec.train.session import evaluate_alone, train_alone
 @pytest.mark.parametrize("name", ["ml_1m_best", "ml_20m_best"])
 def test_a_recipe_runs_as_it_is_but_for_its_length(tmp_path, name):
     few = tmp_path / "few"
-    synth(few, users=20, items=25, mean_len=20, seed=1)
+    synth(few, users=20, items=100, mean_len=24, seed=1)
     changes = {"train.epochs": 1, "train.batch_size": 64, "train.precision": "float32"}
     config = override(preset(name), changes | {"tracking.wandb": "disabled"})
     outcome = train_alone(config, few, tmp_path / "run", torch.device("cpu"))
