@@ -150,8 +150,11 @@ def _train(config: RunConfig, data: Path, run: Path, began: float, ranks_test: b
         "parameters": folder.record().num_parameters,
         "backends": folder.record().backends,
         "trained_s": round(time.time() - began, 1),
+        "events_per_s": _events_per_s(folder),
         "curve": _curve(folder),
     }
+    if device.type == "cuda":
+        fields["peak_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
     if not ranks_test:
         return fields
     model, _ = load_model(run, str(device))
@@ -195,6 +198,11 @@ def _curve(folder: RunFolder) -> list[list[float]]:
     )
     lines = [row for row in folder.metrics() if row["kind"] == "epoch" and "valid_ndcg@10" in row]
     return [[round(line[name], 5) for name in names] for line in lines]
+
+
+def _events_per_s(folder: RunFolder) -> float:
+    """Return the median over epochs of the targets trained on in a second."""
+    return float(np.median([row["events_per_s"] for row in folder.metrics() if row["kind"] == "epoch"]))
 
 
 def save_ranks(run: Path, ranks: pa.Table) -> None:

@@ -35,7 +35,13 @@ from ss4rec.model.item_scores import ItemScores
 
 KS = (5, 10, 20)
 SESSION_LEN = 200
-SHARED = {"session_max_len": SESSION_LEN, "epochs": 200, "batch_size": 128, "lr": 1e-3, "loss": "softmax"}
+SHARED: dict[str, Any] = {
+    "session_max_len": SESSION_LEN,
+    "epochs": 200,
+    "batch_size": 128,
+    "lr": 1e-3,
+    "loss": "softmax",
+}
 """Length, rate and batch as in the published runs of these models; the rest is what each row says."""
 
 
