@@ -1,7 +1,7 @@
 """What is known about items at each moment: release year, genres, first rating, ratings by window.
 
-Counts and first times add up over shards (`merge`), so one pass over two columns gives them for any number of rows.
-Everything a window asks for is about earlier windows only (`popularity_spans`).
+Counts and first times come from the table of months that `ss4rec data split` writes, so that no history is read for
+them. Everything a window asks for is about earlier windows only (`popularity_spans`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from drift.distances import Array
 from drift.signals import TOP_ITEMS
 from drift.windows import Window, window_of
+from ss4rec.data.item_months import month_start_s
 from ss4rec.data.windows import ragged
 
 NEVER_S = np.iinfo(np.int64).max
@@ -42,9 +43,15 @@ class ItemCounts:
         np.minimum.at(first_V, items_E, times_E)
         return cls(counts.reshape(len(windows), width), first_V)
 
-    def merge(self, other: ItemCounts) -> ItemCounts:
-        """Add two parts."""
-        return ItemCounts(self.counts_WV + other.counts_WV, np.minimum(self.first_V, other.first_V))
+    @classmethod
+    def of_months(cls, table: pa.Table, windows: list[Window]) -> ItemCounts:
+        """Add up the months of `ss4rec.data.item_months`; `windows` are whole months and leave no gaps."""
+        (months_X, offsets_V1), (events_X, _) = ragged(table["months"]), ragged(table["events"])
+        width = table.num_rows + 1
+        item_X = np.repeat(np.arange(1, width), np.diff(offsets_V1))
+        counts_WV = np.zeros((len(windows), width), np.int64)
+        np.add.at(counts_WV, (window_of(month_start_s(months_X), windows), item_X), events_X)
+        return cls(counts_WV, np.concatenate([[NEVER_S], table["first_s"].to_numpy()]))
 
 
 @dataclass(frozen=True)

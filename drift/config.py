@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ss4rec.config import Section
 
+Severity = Literal["undecided", "none", "noted", "drift", "severe"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Verdicts, rising; `undecided` is no all-clear, it says that there were too few users."""
 RIM = {"workers", "wandb", "project"}
 """Fields that decide nothing in a report: where it is computed and who is told."""
 DETECTORS = (

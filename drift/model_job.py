@@ -17,6 +17,7 @@ from drift.quality import Baselines, QualityTask, summarise
 from drift.ray_drift import count_follow, rank_windows
 from drift.windows import windows_a_year
 from ss4rec.data.shards import read_items
+from ss4rec.data.storage import AnyPath
 from ss4rec.errors import ContractError
 from ss4rec.runs import RunFolder
 
@@ -35,7 +36,7 @@ def quality_records(
     context: CellContext,
     models: Models,
     folder: Path,
-    shards: Sequence[Path],
+    shards: Sequence[AnyPath],
     counts: ItemCounts,
     vocabulary: int,
 ) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def quality_records(
 
 
 def _baselines(
-    context: CellContext, run: Path, shards: Sequence[Path], counts: ItemCounts, vocabulary: int
+    context: CellContext, run: Path, shards: Sequence[AnyPath], counts: ItemCounts, vocabulary: int
 ) -> Baselines:
     """Count what the model is compared with; nothing later than the window is in it."""
     lookback = windows_a_year(context.config.window)

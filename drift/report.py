@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from drift.cells import COMPARISONS, Row
+from drift.config import Severity
+from drift.records import CellRecord, EventRecord, QualityRecord, Shaped, WindowRecord
 from drift.report_quality import quality_section
 from drift.report_style import STYLE
 from drift.signals import Signal
@@ -39,24 +41,23 @@ class Report(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     headline: str
-    verdict: str
-    data_verdict: str
-    model_verdict: str | None
+    verdict: Severity
+    data_verdict: Severity
+    model_verdict: Severity | None
     cut_s: int
     reference: list[str]
     calibration: list[str]
-    quality: list[dict[str, Any]]
+    quality: list[Annotated[dict[str, Any], Shaped(QualityRecord)]]
     """A record a future window; empty without a run. The first is the reference of the others."""
-    windows: list[dict[str, Any]]
-    """Future windows: name, users, events, turnover (1 - Jaccard of the 100 items rated most in the window and in the
-    year before it), verdict."""
+    windows: list[Annotated[dict[str, Any], Shaped(WindowRecord)]]
+    """Future windows; turnover is 1 - Jaccard of the 100 items rated most in the window and in the year before it."""
     past_turnover: list[float] | None
     """Least and largest turnover of the calibration windows; None if none has a whole year before it."""
-    known_events: list[dict[str, Any]]
-    """From `--events`: date, name, and the future window that holds it, if any."""
+    known_events: list[Annotated[dict[str, Any], Shaped(EventRecord)]]
+    """From `--events`."""
     since: dict[str, str]
     """First window of the new level, by signal with an alarm."""
-    cells: list[dict[str, Any]]
+    cells: list[Annotated[dict[str, Any], Shaped(CellRecord)]]
     distributions: dict[str, dict[str, list[float]]]
     """By signal: mean histogram of the reference and of the last window."""
     config: dict[str, Any]
@@ -166,7 +167,7 @@ def _heat_cell(cell: dict[str, Any] | None) -> str:
 
 def _windows_table(report: Report) -> str:
     lines = "".join(
-        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['events']:,}</td><td>{_share(w['turnover'])}</td>"
+        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['new_users']:,}</td><td>{w['events']:,}</td><td>{_share(w['turnover'])}</td>"
         f'<td class="{COLOURS[w["verdict"]]}">{w["verdict"]}</td></tr>'
         for w in report.windows
     )
@@ -174,8 +175,8 @@ def _windows_table(report: Report) -> str:
     level = "" if past is None else f" Past windows: {past[0]:.2f} to {past[1]:.2f}."
     return (
         "<details open><summary>Users and events</summary><p>Turnover: share of the 100 items rated most, in the "
-        f"window or in the year before it, that are not in both lists.{level}</p><table><tr><th>window</th>"
-        f"<th>users</th><th>events</th><th>turnover</th><th>inputs</th></tr>{lines}</table></details>"
+        f'window or in the year before it, that are not in both lists.{level}</p><div class="scroll"><table><tr><th>window</th>'
+        f"<th>users</th><th>new users</th><th>events</th><th>turnover</th><th>inputs</th></tr>{lines}</table></div></details>"
     )
 
 
@@ -254,8 +255,8 @@ def _alibi(report: Report) -> str:
         "<h2>alibi-detect beside ours</h2><p>One row a user. It looks at one window at a time with a raw p and no "
         "least effect, ours adjusts for all windows and asks for an effect as well; so it may flag where we do not. "
         "It sees means of users, ours sees their whole histograms; so we may flag where it does not.</p>"
-        f"<p>{LICENCE}</p><details><summary>{len(theirs)} verdicts</summary><table><tr><th>window</th><th>detector</th>"
-        f"<th>theirs</th><th>figures</th><th>ours</th><th>why they differ</th></tr>{''.join(lines)}</table></details>"
+        f'<p>{LICENCE}</p><details><summary>{len(theirs)} verdicts</summary><div class="scroll"><table><tr><th>window</th><th>detector</th>'
+        f"<th>theirs</th><th>figures</th><th>ours</th><th>why they differ</th></tr>{''.join(lines)}</table></div></details>"
     )
 
 

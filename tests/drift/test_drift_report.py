@@ -147,7 +147,7 @@ def browse(text, folder, width, dark):
     ]
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (400, False), (400, True)])
 def test_every_plot_is_drawn_and_readable(made_report, tmp_path, width, dark):
     """No error on the console, no sideways scrolling of the page, text of 11 px or more with enough contrast."""
     report, layout = made_report
