@@ -183,17 +183,6 @@ def test_mmd_equals_alibi_detect():
     assert mmd_test(ref, cur, 5, rng, bandwidth_from=ref)[0] == pytest.approx(float(found), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ks", "cvm", "tabular", "chi2", "mmd", "lsdd", "classifier"])
-def test_alibi_detectors_see_a_change_and_repeat_themselves(name):
-    pytest.importorskip("alibi_detect.cd")
-    config = CONFIG.model_copy(update={"alibi_users": 120})
-    found = context(Plant(windows=5, users=120, step=4, rating=-1.0, gap=1.0), config=config)
-    first, again = (run_cell(found, Cell("reference", 4, f"alibi:{name}"))[0] for _ in range(2))
-    assert first.status == "ok", first.error
-    assert 0 < first.p <= 0.05
-    assert (first.p, first.effect) == (again.p, again.effect)
-
-
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory) -> Path:
     """A split folder of eight simulated quarters, cut after the fourth; ratings fall at the sixth."""

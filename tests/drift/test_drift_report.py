@@ -238,31 +238,3 @@ def test_options_of_the_verb(tmp_path):
     answer = CliRunner().invoke(drift_command, options)
     assert isinstance(answer.exception, UsageError)
     assert "give --run too" in str(answer.exception)
-
-
-@pytest.mark.parametrize(
-    ("severity", "verdict", "own", "reason"),
-    [
-        ("none", "none", [("a", 0.2, 0.5, "none")], ""),
-        ("noted", "drift", [("a", 0.01, 2.0, "drift")], ""),
-        ("noted", "undecided", [], "too few users"),
-        ("noted", "none", [("a", 0.2, 2.0, "none"), ("b", 0.4, 0.1, "none")], r"our least p is 0.2 \(a\)"),
-        (
-            "noted",
-            "noted",
-            [("a", 0.01, 0.4, "noted"), ("b", 0.02, 0.7, "noted")],
-            r"\(b\), but its effect is 0.7",
-        ),
-        ("none", "severe", [("a", 0.01, 2.0, "severe"), ("b", 0.9, 0.1, "none")], "whole histograms of a,"),
-    ],
-)
-def test_each_difference_from_alibi_detect_has_its_own_reason(severity, verdict, own, reason):
-    from drift.report import why_they_differ
-
-    cells = [
-        {"signal": name, "p_adj": p, "effect": ratio, "threshold": 1.0, "severity": kind}
-        for name, p, ratio, kind in own
-    ]
-    told = why_they_differ({"severity": severity, "status": "ok"}, cells, verdict, 0.05)
-    assert bool(told) == bool(reason)
-    assert re.search(reason, told)
