@@ -83,6 +83,11 @@ def read_catalogue(items: pa.Table, vocabulary: int, seen: int) -> Catalogue:
     return Catalogue(years_V, genres_VG, labels, vocabulary)
 
 
+def counts_before(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:
+    """Return the events of each item in the `lookback` windows before a window: what is known when it begins."""
+    return counts_WV[max(0, window - lookback) : window].sum(axis=0)
+
+
 def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -> tuple[Array, Array]:
     """Return where each item lies among the events of the `lookback` windows before a window: start and width.
 
@@ -91,7 +96,7 @@ def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -
     let popular items jump over a bin's edge for all users at once, which a test over users takes for drift.
     Width 0: no event in those windows.
     """
-    counts_V = counts_WV[max(0, window - lookback) : window].sum(axis=0)
+    counts_V = counts_before(counts_WV, window, lookback)
     values, size = np.unique(counts_V, return_counts=True)
     ends = np.cumsum(values * size) / max(counts_V.sum(), 1)
     widths = values * size / max(counts_V.sum(), 1)
@@ -115,7 +120,7 @@ def turnover(counts_WV: NDArray[np.int64], window: int, lookback: int) -> float 
 
     None where either side has no rating.
     """
-    sides = (counts_WV[window], counts_WV[max(0, window - lookback) : window].sum(axis=0))
+    sides = (counts_WV[window], counts_before(counts_WV, window, lookback))
     now_V, before_V = (top_items(side) for side in sides)
     if not now_V.any() or not before_V.any():
         return None

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from drift.catalogue import ItemCounts
+from drift.catalogue import ItemCounts, counts_before
 from drift.cells import CellContext
 from drift.quality import Baselines, QualityTask, summarise
 from drift.ray_drift import count_follow, rank_windows
@@ -82,7 +82,7 @@ def _baselines(
     """Count what the model is compared with; nothing later than the window is in it."""
     lookback = windows_a_year(context.config.window)
     counts_WV = counts.counts_WV[:, : vocabulary + 1]
-    years = {w: counts_WV[max(0, w - lookback) : w].sum(axis=0) for w in context.plan.future}
+    years = {window: counts_before(counts_WV, window, lookback) for window in context.plan.future}
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,6 @@ from ss4rec.data.windows import eval_sequences, ragged
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SS4Rec
 
 K = 10
 MIN_HISTORY = 2
@@ -40,6 +39,18 @@ METRICS = (hit_rate, ndcg, reciprocal_rank)
 RANKINGS = ("model", "shuffled", "pop_frozen", "pop_rolling", "follow")
 """The model; the model with each history in random order; popularity at the cut; popularity of the year before; what
 followed the last item most often in the past."""
+
+
+class Scorer(Protocol):
+    """What is asked of a model; `ss4rec.model.ss4rec.SS4Rec` is one."""
+
+    def encode(self, items_T: torch.Tensor, gaps_T: torch.Tensor, segments: Segments) -> torch.Tensor:
+        """Return `[T, D]` hidden states."""
+
+    def scores(
+        self, hidden_BD: torch.Tensor, seen_X: torch.Tensor, seen_offsets_B1: torch.Tensor
+    ) -> torch.Tensor:
+        """Return `[B, V]` scores of all items."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
 
 
 @torch.inference_mode()
-def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
+def rank(model: Scorer, chosen: pa.Table, task: QualityTask) -> pa.Table:
     """Rank the targets by the model and everything it is compared with; a row a target.
 
     Returns:
@@ -155,7 +166,7 @@ def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
     return pa.table(columns)
 
 
-def _scores(model: SS4Rec, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(model: Scorer, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return last hidden states and scores of all items."""
     segments = Segments(batch.offsets_S1)
     hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments)[segments.last_S]
