@@ -22,7 +22,7 @@ PROFILE, CELLS, JOB, SIGNALS = "drift/profile.py", "drift/cells.py", "drift/job.
 MUTANTS = (
     # Rows permuted instead of users: each window of a user, or each side of a returning user, as a person of its own.
     Guard(f"{P}::weigh_each", PROFILE, "np.unique(user_R, return_inverse=True)", "np.arange(len(user_R)), np.arange(len(user_R))"),
-    Guard(f"{S}::naive_loop", STATS, "    both = np.intersect1d(ref.users_N, cur.users_N)\n    alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]\n", "    both = np.array([], np.int64)\n    alone = [ref, cur]\n"),
+    Guard(f"{S}::exchange_their_own", STATS, "    both = np.intersect1d(ref.users_N, cur.users_N)\n    alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]\n", "    both = np.array([], np.int64)\n    alone = [ref, cur]\n"),
     # The +1 dropped from a permutation p.
     Guard(f"{S}::never_zero", STATS, "return (1 + (null_BS >= observed_S).sum(axis=0)) / (1 + len(null_BS))", "return (null_BS >= observed_S).sum(axis=0) / len(null_BS)"),
     Guard(f"{A}::never_zero", "drift/alibi.py", "(1 + float(p) * permutations) / (1 + permutations)", "float(p)"),

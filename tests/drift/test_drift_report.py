@@ -28,9 +28,10 @@ from drift.simulate import Plant, PlantedModel, simulate
 from drift.summary import log_summary, window_figures
 from drift.verdict import judge
 from drift.windows import calendar
+from ss4rec.cli import run
 from ss4rec.cli.drift import _events, drift_command
 from ss4rec.config import DataConfig
-from ss4rec.errors import UsageError
+from ss4rec.errors import ContractError, UsageError
 
 CONFIG = DriftConfig(permutations=199, bootstrap=20, min_users=40, wandb="disabled")
 EVENTS = [
@@ -238,3 +239,34 @@ def test_options_of_the_verb(tmp_path):
     answer = CliRunner().invoke(drift_command, options)
     assert isinstance(answer.exception, UsageError)
     assert "give --run too" in str(answer.exception)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "words"),
+    [
+        (0, 0, "all is well"),
+        (10, 10, "all is well"),
+        (1, 1, "all is well"),
+        (ContractError("cut again"), 3, "error: cut again"),
+        (UsageError("no such window"), 2, "error: no such window"),
+    ],
+)
+def test_exit_codes(outcome, code, words, tmp_path, monkeypatch, capsys):
+    """0 fine, 10 alert, 1 a cell failed, 3 contract, 2 usage; after a crash Python itself exits with 1."""
+
+    def job(*args, **options):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return SimpleNamespace(headline="all is well", verdict="none"), outcome
+
+    monkeypatch.setattr("drift.job.run_drift", job)
+    options = ["--data", str(tmp_path), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        run(drift_command, options)
+    assert ended.value.code == code
+    said = capsys.readouterr()
+    assert words in said.out + said.err
+    for wrong in (["--data"], [*options, "--set", "window=week"]):
+        with pytest.raises(SystemExit) as ended:
+            run(drift_command, wrong)
+        assert ended.value.code == 2
