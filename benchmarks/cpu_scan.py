@@ -121,7 +121,7 @@ def measure_step(config: ModelConfig, chunk_tokens: int) -> float:
         optimizer.step()
         optimizer.zero_grad()
         hidden = model.encode(items, gaps, Segments.from_lengths(lengths))
-        return cross_entropy(hidden, model.item_matrix(), items, chunk_tokens=chunk_tokens)[0]
+        return cross_entropy(hidden, model.item_matrix(), items, chunk_tokens=chunk_tokens)
 
     return tokens_per_s(work, sum(lengths))
 

@@ -119,8 +119,10 @@ class LossConfig(Section):
     """Negatives per target (BPR) or per step, shared by all targets (sampled softmax; use 1,000s)."""
     negative_sampling: Literal["uniform", "log_uniform"] = "uniform"
     """Distribution of sampled softmax's negatives: uniform, or log-uniform by rank of popularity."""
+    backend: Literal["auto", "reference", "triton"] = "auto"
+    """Implementation of cross entropy; the run record names what `auto` chose. Triton's keeps no logits in memory."""
     chunk_tokens: PositiveInt = 8192
-    """Targets whose logits are in memory at one time."""
+    """Targets whose logits `reference` has in memory at one time."""
 
 
 class OptimConfig(Section):
@@ -163,6 +165,9 @@ class TrainConfig(Section):
     """bf16: autocast of matrix products; states, norms and losses stay float32."""
     compile: bool = False
     """torch.compile the model."""
+    cuda_graphs: Literal["auto", "yes", "no"] = "auto"
+    """Replay steps as CUDA graphs: `auto` does where all kernels are Triton's and neither `compile` nor `deterministic`
+    is set; the run record says whether."""
     deterministic: bool = False
     """Deterministic CUDA algorithms, at a cost in speed."""
     keep_checkpoints: PositiveInt = 1

@@ -88,9 +88,17 @@ class RunRecord(BaseModel):
 
     @classmethod
     def collect(
-        cls, *, name: str, config: RunConfig, manifest: Manifest, model: SS4Rec, device: str, workers: int
+        cls,
+        *,
+        name: str,
+        config: RunConfig,
+        manifest: Manifest,
+        model: SS4Rec,
+        device: str,
+        workers: int,
+        backends: dict[str, str] | None = None,
     ) -> RunRecord:
-        """Gather the facts of this process."""
+        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps."""
         return cls(
             name=name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,7 +111,7 @@ class RunRecord(BaseModel):
             num_interactions=manifest.interactions,
             median_gap_s=manifest.median_gap_s,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-            backends=model.backends,
+            backends=backends or model.backends,
             device=device,
             workers=workers,
             versions=installed_versions(),

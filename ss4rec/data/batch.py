@@ -34,8 +34,8 @@ class PackedBatch:
     """Gaps in seconds, float32."""
     offsets_S1: Tensor
     """Where sequences begin and end, int64, always on the host."""
-    num_targets: int
-    """Tokens whose target is not 0, known on the host."""
+    rows_R: Tensor
+    """Tokens whose target is not 0, int64: known on the host, so that no step has to wait for the device."""
 
     @property
     def num_sequences(self) -> int:
@@ -46,6 +46,11 @@ class PackedBatch:
     def num_tokens(self) -> int:
         """Number of tokens T."""
         return self.items_T.numel()
+
+    @property
+    def num_targets(self) -> int:
+        """Number of targets R."""
+        return self.rows_R.numel()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         """Return the batch with all tensors but the offsets on `device`."""
@@ -96,7 +101,7 @@ def collate_train(windows: pa.Table) -> PackedBatch:
         targets_T=_int64(targets_T),
         gaps_T=torch.tensor(gaps_T),
         offsets_S1=_int64(offsets_S1),
-        num_targets=int(np.count_nonzero(targets_T)),
+        rows_R=torch.from_numpy(np.flatnonzero(targets_T)),
     )
 
 

@@ -48,6 +48,20 @@ def resolve_time_backend(name: str, device: torch.device | str) -> TimeBackend:
     return TimeBackend(name, module.time_scan)
 
 
+def resolve_loss_backend(name: str, device: torch.device | str) -> str:
+    """Return which implementation of cross entropy `name` (`auto`, `reference`, `triton`) means on `device`.
+
+    Raises:
+        BackendError: if it was asked for by name and cannot run here, with what to install.
+    """
+    kind = torch.device(device).type
+    if name == "auto":
+        return "triton" if kind == "cuda" and _missing("triton") is None else "reference"
+    if name != "reference":
+        _load(name, kind, {"triton": "softmax_triton"})
+    return name
+
+
 def resolve_relation_backend(name: str, device: torch.device | str) -> RelationBackend:
     """Return the relation-aware scan called `name` (`auto`, `reference`, `mamba_ssm`, `triton`) for `device`.
 

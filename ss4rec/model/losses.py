@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ss4rec.model.segments import Segments
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -16,61 +18,77 @@ class Repeats:
 
     items_T: Tensor
     """Input items, packed."""
-    positions_T: Tensor
-    """Place of each token in its own sequence, from 0."""
-    max_len: int
-    """Longest sequence."""
+    segments: Segments
+    """Where sequences begin."""
     logit: Tensor
     """What is added, a scalar."""
 
     def select(self, rows_R: Tensor) -> Tensor:
-        """Return the items up to and with each of the tokens `rows_R`, `[R, max_len]`; 0 where there is none."""
-        back_L = torch.arange(self.max_len, device=rows_R.device)
+        """Return the items up to and with each of the tokens `rows_R`, int64 `[R, max_len]`; 0 where there is none."""
+        back_L = torch.arange(self.segments.max_len, device=rows_R.device)
         history_RL = self.items_T[(rows_R[:, None] - back_L).clamp_min(0)]
-        return torch.where(back_L <= self.positions_T[rows_R][:, None], history_RL, 0)
+        return torch.where(back_L <= self.segments.positions_T[rows_R][:, None], history_RL, 0).long()
+
+
+def target_rows(targets_T: Tensor) -> Tensor:
+    """Return the tokens that have a target, int64 `[R]`; waits for the device."""
+    return targets_T.nonzero().squeeze(1)
 
 
 def cross_entropy(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     targets_T: Tensor,
+    rows_R: Tensor | None = None,
     *,
     chunk_tokens: int = 8192,
     label_smoothing: float = 0.0,
     repeats: Repeats | None = None,
-) -> tuple[Tensor, int]:
+    backend: str = "reference",
+) -> Tensor:
     """Sum the full-softmax cross entropy over tokens that have a target.
 
-    Logits exist for `chunk_tokens` targets at a time; their gradients are computed with them, so nothing of size T x V
-    is ever stored. Under autocast the matrix products are in its type, everything else is in float32 or wider.
+    Nothing of size T x V is ever stored: `triton` keeps logits in registers; `reference` has those of `chunk_tokens`
+    targets in memory at a time, and computes their gradients with them. Under autocast the matrix products are in its
+    type, everything else is in float32 or wider.
 
     Args:
         hidden_TD: hidden states.
         weight_VD: item rows; row 0 (padding) takes no part.
         targets_T: item indices; 0 means no target.
+        rows_R: tokens that have a target, where the caller knows them; `triton` takes -1 for none.
         chunk_tokens: targets whose logits are in memory at one time.
         label_smoothing: mass that is spread evenly over all items.
         repeats: adds a learned logit to items of the history.
-
-    Returns:
-        The sum and the number of targets.
+        backend: as from `resolve_loss_backend`.
     """
-    rows = targets_T.nonzero().squeeze(1)
+    if rows_R is None:
+        rows_R = target_rows(targets_T)
     device = hidden_TD.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
+    logit = None if repeats is None else repeats.logit
+    needs_grad = torch.is_grad_enabled()
+    if backend == "triton":
+        from ss4rec.kernels.softmax_triton import held_bits, softmax_loss
+
+        bits_TW = None if repeats is None else held_bits(repeats.items_T, len(weight_VD), repeats.segments)
+        return softmax_loss(
+            hidden_TD, weight_VD, targets_T, rows_R,
+            smoothing=label_smoothing, kind=kind, bits_TW=bits_TW, held_logit=logit, needs_grad=needs_grad,
+        )  # fmt: skip
     total: Tensor = _ChunkedCrossEntropy.apply(
-        hidden_TD.index_select(0, rows),
+        hidden_TD.index_select(0, rows_R),
         weight_VD,
-        targets_T.index_select(0, rows) - 1,
+        targets_T.index_select(0, rows_R).long() - 1,
         chunk_tokens,
         label_smoothing,
         kind,
-        torch.is_grad_enabled(),
-        rows,
+        needs_grad,
+        rows_R,
         repeats,
-        None if repeats is None else repeats.logit,
+        logit,
     )
-    return total, rows.numel()
+    return total
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -141,7 +159,7 @@ def bpr(
     targets_T: Tensor,
     negatives: int,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, int]:
+) -> Tensor:
     """Sum -log σ(positive - negative), averaged over a target's negatives, over tokens that have a target (BPR).
 
     Negatives are uniform over all items but the target.
@@ -154,10 +172,10 @@ def bpr(
         generator: source of randomness on the device of `hidden_TD`.
 
     Returns:
-        The sum (float32 or wider) and the number of targets.
+        The sum (float32 or wider).
     """
-    rows = targets_T.nonzero().squeeze(1)
-    targets_R1 = targets_T.index_select(0, rows)[:, None]
+    rows = target_rows(targets_T)
+    targets_R1 = targets_T.index_select(0, rows)[:, None].long()
     drawn_RG = torch.randint(
         1, weight_VD.shape[0] - 1, (rows.numel(), negatives), generator=generator, device=hidden_TD.device
     )
@@ -165,4 +183,4 @@ def bpr(
     hidden_RD = hidden_TD.index_select(0, rows).to(weight_VD.dtype)
     candidates_RHD = F.embedding(torch.cat([targets_R1, drawn_RG], dim=1), weight_VD)
     scores_RH = (candidates_RHD * hidden_RD[:, None, :]).sum(2)
-    return -F.logsigmoid(scores_RH[:, :1] - scores_RH[:, 1:]).mean(1).sum(), rows.numel()
+    return -F.logsigmoid(scores_RH[:, :1] - scores_RH[:, 1:]).mean(1).sum()

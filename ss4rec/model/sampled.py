@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ss4rec.model.losses import target_rows
+
 
 class NegativeSampler(nn.Module):
     """Draws items with replacement, the same ones for all targets of a step, and knows their probabilities.
@@ -43,8 +45,13 @@ class NegativeSampler(nn.Module):
 
 
 def sampled_softmax(
-    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, drawn_K: Tensor, log_q_K: Tensor
-) -> tuple[Tensor, int]:
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    drawn_K: Tensor,
+    log_q_K: Tensor,
+    rows_R: Tensor | None = None,
+) -> Tensor:
     """Sum the sampled-softmax cross entropy over tokens that have a target.
 
     Under autocast the matrix product is in its type, everything else in float32 or wider.
@@ -55,17 +62,16 @@ def sampled_softmax(
         targets_T: item indices; 0 means no target.
         drawn_K: items that stand in for all others; one that is a token's own target does not count for it.
         log_q_K: logarithm of the probability with which each was drawn.
-
-    Returns:
-        The sum and the number of targets.
+        rows_R: tokens that have a target, where the caller knows them; -1 stands for none.
     """
-    rows = targets_T.nonzero().squeeze(1)
-    targets_R = targets_T.index_select(0, rows)
-    hidden_RD = hidden_TD.index_select(0, rows)
+    rows_R = target_rows(targets_T) if rows_R is None else rows_R
+    tokens_R = rows_R.clamp_min(0)
+    targets_R = targets_T.index_select(0, tokens_R)
+    hidden_RD = hidden_TD.index_select(0, tokens_R)
     wide = torch.promote_types(weight_VD.dtype, torch.float32)
     scores_RK = (hidden_RD @ weight_VD[drawn_K].to(hidden_RD.dtype).T).to(wide)
     scores_RK = scores_RK - (log_q_K.to(wide) + math.log(drawn_K.numel()))
     scores_RK = scores_RK.masked_fill(drawn_K == targets_R[:, None], -torch.inf)
     own_R1 = (hidden_RD.to(wide) * weight_VD[targets_R].to(wide)).sum(1, keepdim=True)
     log_normaliser_R = torch.cat([own_R1, scores_RK], dim=1).logsumexp(1)
-    return (log_normaliser_R - own_R1.squeeze(1)).sum(), rows.numel()
+    return ((log_normaliser_R - own_R1.squeeze(1)) * (rows_R >= 0)).sum()

@@ -164,3 +164,31 @@ class Segments:
     def unpad(self, values_SLX: Tensor) -> Tensor:
         """Gather `[S, max_len, ...]` back into `[T, ...]`."""
         return values_SLX.flatten(0, 1).index_select(0, self.padded_index_T)
+
+
+class FixedSegments(Segments):
+    """Offsets that only the device knows, in a buffer that is filled anew: for kernels that are replayed as a graph.
+
+    Sequences may be empty. The layouts that are derived on the host do not exist.
+
+    Args:
+        offsets_S1: int32 `[S + 1]` on the device, never falling, first 0, last `num_tokens`.
+        num_tokens: tokens T.
+        max_len: a bound of the sequences' lengths.
+    """
+
+    def __init__(self, offsets_S1: Tensor, num_tokens: int, max_len: int) -> None:
+        self.device = offsets_S1.device
+        # Attributes of the same names take the place of the properties that would be computed on the host.
+        self.__dict__ |= {"offsets_S1": offsets_S1, "max_len": max_len}
+        self._num_tokens = num_tokens
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of sequences S, empty ones included."""
+        return self.offsets_S1.numel() - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens T."""
+        return self._num_tokens

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from ss4rec.data.source import SequenceSource
 from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import RunFolder, load_tensors, load_weights
-from ss4rec.train.optim import FiniteGuard, WeightAverage, gradient_norm, lr_share, make_optimizer
+from ss4rec.train.optim import lr_share
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
+from ss4rec.train.staging import Stager
 from ss4rec.train.state import LoopState, optimizer_entries
 from ss4rec.train.status import StatusLine, duration, epoch_line, say
+from ss4rec.train.step import TrainStep, autocast
 from ss4rec.train.stopping import EarlyStopping
 from ss4rec.train.tracking import Tracker
 from ss4rec.train.watchdog import Watchdog
@@ -68,8 +70,8 @@ class TrainLoop:
     Args:
         config: the run.
         model: the bare model, whose weights are saved.
-        objective: `Objective` over `model`, possibly wrapped for data parallelism; called with
-            `(items_T, gaps_T, targets_T, segments)`, returns the summed loss.
+        objective: `Objective` over `model`; called with `(items_T, gaps_T, targets_T, segments, rows_R)`, returns the
+            summed loss.
         source: batches in order.
         workers: this process's place in the group.
         folder: the run folder; only the leading worker writes.
@@ -78,6 +80,7 @@ class TrainLoop:
         identity: facts stored in each checkpoint and compared on resume.
         allowed: called before a checkpoint appears; raises if another process writes this run now.
         notice: returns why this machine is about to go, or an empty string; a checkpoint is written then at once.
+        graphs: replay steps as CUDA graphs; see `choose_graphs`.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class TrainLoop:
         identity: dict[str, str] | None = None,
         allowed: Callable[[], None] = lambda: None,
         notice: Callable[[], str] = lambda: "",
+        graphs: bool = False,
     ) -> None:
         self.config, self.model, self.objective, self.source = config, model, objective, source
         self.workers, self.folder, self.validate, self.report = workers, folder, validate, report
@@ -101,17 +105,21 @@ class TrainLoop:
         self.noticed = ""
         self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
         self.parameters = list(model.parameters())
-        self.optimizer = make_optimizer(model, config.optim)
-        self.guard = FiniteGuard(self.optimizer, workers.device, config.train.skip_bad_steps)
-        self.average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
+        most_windows = int(source.order.share_sizes(workers.rank, workers.world).max())
+        self.stager = Stager(most_windows, config.data.max_len) if graphs else None
+        self.take_step = TrainStep(config, model, objective, workers, self.stager)
+        self.optimizer, self.guard, self.average, self.sums = (
+            self.take_step.optimizer,
+            self.take_step.guard,
+            self.take_step.average,
+            self.take_step.sums,
+        )
         self.stopping = EarlyStopping(config.train.patience)
         self.steps_per_epoch = source.steps_per_epoch(0)
         self.epoch = self.step = self.global_step = 0
         self.elapsed_before_s = 0.0
-        self.sums = torch.zeros(2, dtype=torch.float64, device=workers.device)
-        """Loss and targets of the epoch so far, over all workers."""
-        self.recent: deque[tuple[DeviceBatch, int, Tensor]] = deque(maxlen=2 * _LOOK_EVERY)
-        """Batch, global step and this worker's own loss of the last steps."""
+        self.recent: deque[tuple[int, int, int, list[int], Tensor]] = deque(maxlen=2 * _LOOK_EVERY)
+        """Epoch, step, global step, first users and this worker's own loss of the last steps."""
         self.ended = ""
         """Why training ended, in words; empty while it goes on."""
         self._report_due = False
@@ -170,7 +178,7 @@ class TrainLoop:
     def _train(self) -> Iterator[dict[str, Any]]:
         """Run epochs until one of the reasons to end holds."""
         batches = self.source.train_batches(self.epoch, self.step, self.config.train.epochs)
-        self.prefetcher = Prefetcher(batches, self.workers.device)
+        self.prefetcher = Prefetcher(batches, self.workers.device, self.stager)
         self.objective.train()
         self._begin_epoch()
         with closing(self.prefetcher.__iter__()) as prefetched:
@@ -198,42 +206,20 @@ class TrainLoop:
 
     def _train_step(self, batch: DeviceBatch) -> None:
         self.watchdog.feed()
-        train, world, packed = self.config.train, self.workers.world, batch.packed
-        seed_step(train.seed, self.global_step, self.workers.rank)
-        lr = self._set_lr()
-        with _autocast(train.precision, self.workers.device):
-            loss_sum = self.objective(packed.items_T, packed.gaps_T, packed.targets_T, batch.segments)
-        # `full` is filled on the device; a tensor made from a host number would wait for it.
-        targets = torch.full_like(loss_sum, packed.num_targets)
-        totals = torch.stack([loss_sum.detach(), targets])
-        self.workers.sum_(totals)
-        # Data parallelism averages gradients over workers; what is wanted is the mean over all targets.
-        (loss_sum * (world / totals[1])).backward()
-        norm = gradient_norm(self.parameters)
-        if self.config.optim.clip_norm:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.config.optim.clip_norm, norm)
-        mean_loss = totals[0] / totals[1]
-        self.guard.step(mean_loss, norm, self.global_step)
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update()
-        self.sums += torch.where(
-            self.guard.last_bad, 0.0, totals
-        )  # a step that was skipped trained on nothing
-        self.recent.append((batch, self.global_step, loss_sum.detach()))
-        self.status.count(packed.num_targets * world)
+        seed_step(self.config.train.seed, self.global_step, self.workers.rank)
+        lr = self._lr()
+        own_loss = self.take_step(batch, self.global_step, lr)
+        self.recent.append((batch.epoch, batch.step, self.global_step, batch.first_users, own_loss))
+        self.status.count(batch.num_targets * self.workers.world)
         self.step, self.global_step = batch.step + 1, self.global_step + 1
         if self.workers.device.type == "cpu" or self.global_step % _LOOK_EVERY == 0:
             self._check_finite()
         if self.workers.leads and self.status.due:
-            self._show_status(float(mean_loss), float(norm), lr)
+            self._show_status(float(self.take_step.loss), float(self.take_step.norm), lr)
 
-    def _set_lr(self) -> float:
+    def _lr(self) -> float:
         total = self.config.train.epochs * self.steps_per_epoch
-        lr = self.config.optim.lr * lr_share(self.global_step, total_steps=total, config=self.config.optim)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        return lr
+        return self.config.optim.lr * lr_share(self.global_step, total_steps=total, config=self.config.optim)
 
     def _check_finite(self) -> None:
         """Raise on all workers together if more steps were bad than may be skipped; all workers call it."""
@@ -248,18 +234,18 @@ class TrainLoop:
 
     def _blame(self, global_step: int) -> str:
         """Name epoch, step and the users of the workers whose own loss is not finite (of all if none is)."""
-        place = next((row for row in self.recent if row[1] == global_step), None)
+        place = next((row for row in self.recent if row[2] == global_step), None)
         if place is None:
             return f"step {global_step}"
-        batch, _, loss = place
-        mine = (bool(torch.isfinite(loss)), batch.packed.users_S[:5].tolist())
+        epoch, step, _, first_users, loss = place
+        mine = (bool(torch.isfinite(loss)), first_users)
         everyone = list(enumerate(self.workers.gather(mine)))
         bad = [(rank, users) for rank, (finite, users) in everyone if not finite]
         culprits = bad or [(rank, users) for rank, (_, users) in everyone]
         names = (
             f"{f'worker {rank}: ' * (self.workers.world > 1)}first users {users}" for rank, users in culprits
         )
-        return f"epoch {batch.epoch + 1}, step {batch.step}, " + "; ".join(names)
+        return f"epoch {epoch + 1}, step {step}, " + "; ".join(names)
 
     def _show_status(self, loss: float, norm: float, lr: float) -> None:
         figures = self.status.show(
@@ -318,7 +304,7 @@ class TrainLoop:
         if self.average:
             self.average.swap()
         self.objective.eval()
-        with torch.inference_mode(), _autocast(self.config.train.precision, self.workers.device):
+        with torch.inference_mode(), autocast(self.config.train.precision, self.workers.device):
             metrics = self.validate()
         self.objective.train()
         if self.average:
@@ -437,9 +423,3 @@ def seed_step(seed: int, global_step: int, rank: int) -> None:
     """Seed torch's generators for one step of one worker."""
     words = np.random.SeedSequence([seed, global_step, rank]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    if precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()

@@ -1,4 +1,4 @@
-"""Model and loss as one module, so that data parallelism and compilation see the whole computation."""
+"""Model and loss as one module, so that compilation and capture see the whole computation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import LossConfig
 from ss4rec.errors import ConfigError
+from ss4rec.kernels import resolve_loss_backend
 from ss4rec.model.losses import Repeats, bpr, cross_entropy
 from ss4rec.model.sampled import NegativeSampler, sampled_softmax
 from ss4rec.model.segments import Segments
@@ -44,30 +45,52 @@ class Objective(nn.Module):
             by_rank = config.negative_sampling == "log_uniform"
             self.sampler = NegativeSampler(model.num_items, popularity_V if by_rank else None)
 
-    def forward(self, items_T: Tensor, gaps_T: Tensor, targets_T: Tensor, segments: Segments) -> Tensor:
-        """Return the summed loss as a float32 scalar; targets of 0 are context and do not count."""
+    @property
+    def backend(self) -> str:
+        """Name of the implementation of the loss that runs on the model's present device.
+
+        Raises:
+            BackendError: if one that the configuration names cannot run there.
+        """
+        if self.config.kind != "cross_entropy":
+            return "torch"
+        return resolve_loss_backend(self.config.backend, self.model.embedding.weight.device)
+
+    def forward(
+        self,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        targets_T: Tensor,
+        segments: Segments,
+        rows_R: Tensor | None = None,
+    ) -> Tensor:
+        """Return the summed loss as a float32 scalar; targets of 0 are context and do not count.
+
+        `rows_R` are the tokens that have a target, if the caller knows them (else the device is waited for); with
+        kernels of fixed size -1 stands for none.
+        """
         logit = self.model.repeat_logit
-        repeats = None
-        if logit is not None:
-            repeats = Repeats(items_T, segments.positions_T, segments.max_len, logit)
+        repeats = None if logit is None else Repeats(items_T, segments, logit)
         if self.training:
             items_T = self._swap(items_T, self.config.swap_inputs)
             targets_T = self._swap(targets_T, self.config.swap_targets)
         hidden_TD = self.model.encode(items_T, gaps_T, segments)
         weight_VD = self.model.item_matrix()
         if self.config.kind == "bpr":
-            return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)[0]
+            return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)
         if self.config.kind == "sampled_softmax":
             drawn_K, log_q_K = self.sampler.draw(self.config.negatives, hidden_TD.device)
-            return sampled_softmax(hidden_TD, weight_VD, targets_T, drawn_K, log_q_K)[0]
+            return sampled_softmax(hidden_TD, weight_VD, targets_T, drawn_K, log_q_K, rows_R)
         return cross_entropy(
             hidden_TD,
             weight_VD,
             targets_T,
+            rows_R,
             chunk_tokens=self.config.chunk_tokens,
             label_smoothing=self.config.label_smoothing,
             repeats=repeats,
-        )[0]
+            backend=self.backend,
+        )
 
     def _swap(self, items_T: Tensor, probability: float) -> Tensor:
         """Replace items by random ones with a probability; 0 (no target) stays."""

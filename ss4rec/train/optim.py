@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,13 @@ from torch import Tensor, nn
 from ss4rec.config import OptimConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Adam:
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, device: torch.device | None = None
+) -> torch.optim.Adam:
     """Return fused Adam; decoupled weight decay applies to matrices only.
 
     Parameters with one dimension, and those that a module marked `no_decay` (state matrices of the SSMs, whose
-    values are rates), are not decayed.
+    values are rates), are not decayed. On a CUDA `device` the learning rate is a tensor and the step can be captured.
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -26,7 +27,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Adam:
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    on_gpu = device is not None and device.type == "cuda"
+    lr = torch.tensor(config.lr, device=device) if on_gpu else config.lr
+    return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=True, capturable=on_gpu)
 
 
 def lr_share(step: int, *, total_steps: int, config: OptimConfig) -> float:
@@ -82,16 +85,20 @@ class FiniteGuard:
         self.first = torch.full((), -1, dtype=torch.int64, device=device)
         self.last_bad = torch.zeros((), dtype=torch.bool, device=device)
         """Whether the last step was bad, on the device."""
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = torch.zeros((), device=device)  # type: ignore[attr-defined]
 
-    def step(self, loss: Tensor, grad_norm: Tensor, global_step: int) -> None:
-        """Update the weights unless `loss` or `grad_norm` (the same on all workers) is not finite."""
+    def step(self, loss: Tensor, grad_norm: Tensor, global_step: Tensor | int) -> None:
+        """Update the weights unless `loss` or `grad_norm` (the same on all workers) is not finite.
+
+        Every tensor of the guard is changed in place, so the step can be captured in a CUDA graph.
+        """
         bad = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
+        self.last_bad.copy_(bad)
         self.count += bad
-        self.first = torch.where((self.first < 0) & (self.count > self.allowed), global_step, self.first)
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        self.optimizer.found_inf = (bad | (self.first >= 0)).to(torch.float32)  # type: ignore[attr-defined]
+        self.first.copy_(torch.where((self.first < 0) & (self.count > self.allowed), global_step, self.first))
+        self.optimizer.found_inf.copy_(bad | (self.first >= 0))  # type: ignore[attr-defined]
         self.optimizer.step()
-        self.last_bad = bad
 
     @property
     def bad_steps(self) -> int:
@@ -103,8 +110,3 @@ class FiniteGuard:
         """The global step at which training had to stop, or None (waits for the device)."""
         first = int(self.first)
         return None if first < 0 else first
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return the global L2 norm of all gradients as a scalar on their device."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -9,21 +9,29 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ss4rec.data.batch import PackedBatch
 from ss4rec.model.segments import Segments
+from ss4rec.train.staging import BatchShape, Stager, StepInputs
 
 _END = object()
+_NAMED_USERS = 5
+"""Users of a batch that a message about it names."""
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """A packed batch on the device, with its place in the order."""
+    """A batch on the device, with its place in the order."""
 
     epoch: int
     step: int
-    packed: PackedBatch
-    segments: Segments
+    first_users: list[int]
+    num_targets: int
+    inputs: StepInputs
+    words_W: Tensor | None = None
+    """All of `inputs` in one row, if it is filled up to a fixed shape."""
+    shape: BatchShape | None = None
 
 
 class Prefetcher:
@@ -32,16 +40,22 @@ class Prefetcher:
     Args:
         batches: `(epoch, step, batch)` in order; closed when iteration ends early.
         device: where tensors go.
+        stager: fills batches up to fixed shapes in page-locked memory; None takes them as they are.
         depth: batches that may wait on the device.
     """
 
     def __init__(
-        self, batches: Iterable[tuple[int, int, PackedBatch]], device: torch.device, depth: int = 2
+        self,
+        batches: Iterable[tuple[int, int, PackedBatch]],
+        device: torch.device,
+        stager: Stager | None = None,
+        depth: int = 4,
     ) -> None:
         self.waited_s = 0.0
         """Seconds that the consumer has waited for data since this was last set to 0."""
         self._batches = batches
         self._device = device
+        self._stager = stager
         self._ready: queue.Queue = queue.Queue(maxsize=depth)
         self._stopped = threading.Event()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -92,21 +106,33 @@ class Prefetcher:
     def _to_device(
         self, epoch: int, step: int, batch: PackedBatch
     ) -> tuple[DeviceBatch, torch.cuda.Event | None]:
-        segments = Segments(batch.offsets_S1, self._device)
+        place = (epoch, step, batch.users_S[:_NAMED_USERS].tolist(), batch.num_targets)
         if self._stream is None:
-            return DeviceBatch(epoch, step, batch, segments), None
+            return DeviceBatch(*place, StepInputs.of(batch, Segments(batch.offsets_S1, self._device))), None
         with torch.cuda.stream(self._stream):
-            # Not pinned: page-locking a few 100 kB for every batch was no faster (benchmarks/NOTES.md), and this
-            # thread has the time that a plain copy takes.
-            moved = batch.to(self._device)
-            segments.offsets_S1  # noqa: B018 - copied now, on this stream
-            return DeviceBatch(epoch, step, moved, segments), self._stream.record_event()
+            if self._stager is None:
+                segments = Segments(batch.offsets_S1, self._device)
+                segments.offsets_S1  # noqa: B018 - copied now, on this stream
+                moved = DeviceBatch(*place, StepInputs.of(batch.to(self._device), segments))
+            else:
+                shape = self._stager.shape(batch)
+                host_W = torch.empty(shape.words, dtype=torch.int32, pin_memory=True)
+                self._stager.fill(batch, shape, host_W)
+                words_W = host_W.to(self._device, non_blocking=True)
+                moved = DeviceBatch(*place, self._stager.views(words_W, shape), words_W, shape)
+            return moved, self._stream.record_event()
 
     @staticmethod
     def _claim(batch: DeviceBatch, copied: torch.cuda.Event) -> None:
         """Make the training stream wait for the copy, and tell the allocator that it uses the memory."""
         current = torch.cuda.current_stream()
         current.wait_event(copied)
-        packed = batch.packed
-        for tensor in (packed.items_T, packed.targets_T, packed.gaps_T, batch.segments.offsets_S1):
+        inputs = batch.inputs
+        for tensor in (
+            inputs.items_T,
+            inputs.targets_T,
+            inputs.gaps_T,
+            inputs.rows_R,
+            inputs.segments.offsets_S1,
+        ):
             tensor.record_stream(current)

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
 
@@ -212,7 +212,6 @@ def _train(
         run_dir,
         workers=workers,
         source=_source(config, data_dir, workers, data_cpus),
-        parallel=prepare_model,
         report=ray.train.report,
         attempt=attempt,
         notice=_preemption,

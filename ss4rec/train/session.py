@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ss4rec.config import RunConfig
 from ss4rec.data.manifest import Manifest
@@ -24,6 +23,7 @@ from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, loa
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.status import say
+from ss4rec.train.step import choose_graphs
 from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
 
@@ -35,7 +35,6 @@ def worker_loop(
     *,
     workers: Workers,
     source: SequenceSource,
-    parallel: Callable[[nn.Module], nn.Module] = lambda module: module,
     report: Callable[[dict[str, Any]], None] | None = None,
     attempt: str | None = None,
     notice: Callable[[], str] = lambda: "",
@@ -48,7 +47,6 @@ def worker_loop(
         run_dir: a run folder that `RunFolder.start` has made.
         workers: this process's place in the group.
         source: this worker's batches.
-        parallel: wraps the objective for data parallelism.
         report: see `TrainLoop`.
         attempt: what `ss4rec.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
         notice: see `TrainLoop`.
@@ -61,9 +59,8 @@ def worker_loop(
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
     model = SS4Rec(config.model, manifest.items).to(workers.device)
-    objective = parallel(
-        Objective(model, config.loss, _popularity(config, manifest, data_dir)).to(workers.device)
-    )
+    objective = Objective(model, config.loss, _popularity(config, manifest, data_dir)).to(workers.device)
+    graphs = choose_graphs(config, objective, workers.device)
     if config.train.compile:
         objective.compile()
     if workers.leads:
@@ -75,6 +72,8 @@ def worker_loop(
             model=model,
             device=device,
             workers=workers.world,
+            backends=model.backends
+            | {"loss": objective.backend, "steps": "CUDA graphs" if graphs else "eager"},
         )
         _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
@@ -91,6 +90,7 @@ def worker_loop(
         identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
         allowed=allowed,
         notice=notice,
+        graphs=graphs,
     )
 
 
@@ -141,6 +141,7 @@ def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
     """Choose precision and determinism for this process."""
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = config.train.precision == "bf16"
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

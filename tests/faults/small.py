@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ss4rec import checkpoint
 from ss4rec.config import RunConfig, override
@@ -51,10 +50,7 @@ def train(
         world=world,
     )
     workers = Workers(rank, world, torch.device("cpu"))
-    parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
-    return worker_loop(
-        config, prepared, run, workers=workers, source=source, parallel=parallel, **hooks
-    ).run()
+    return worker_loop(config, prepared, run, workers=workers, source=source, **hooks).run()
 
 
 def last_checkpoint(run: Path) -> checkpoint.Checkpoint:

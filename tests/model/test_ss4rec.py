@@ -136,7 +136,7 @@ def train_briefly(model):
     for _ in range(4):
         optimizer.zero_grad()
         torch.manual_seed(1)
-        loss, _ = cross_entropy(model.encode(items, gaps, segments), model.item_matrix(), items)
+        loss = cross_entropy(model.encode(items, gaps, segments), model.item_matrix(), items)
         loss.backward()
         unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
         assert not unused, "data parallelism needs a gradient for every parameter"

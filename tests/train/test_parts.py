@@ -69,7 +69,7 @@ def batches(count, closed):
                     targets_T=torch.tensor([2, 3]),
                     gaps_T=torch.zeros(2),
                     offsets_S1=torch.tensor([0, 2]),
-                    num_targets=2,
+                    rows_R=torch.tensor([0, 1]),
                 ),
             )
     finally:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from ss4rec import checkpoint
 from ss4rec.config import override
@@ -37,8 +36,7 @@ def train(rank, world, prepared, run):
         rank=rank,
         world=world,
     )
-    parallel = nn.parallel.DistributedDataParallel if world > 1 else (lambda module: module)
-    worker_loop(settings, prepared, run, workers=workers, source=source, parallel=parallel).run()
+    worker_loop(settings, prepared, run, workers=workers, source=source).run()
 
 
 @pytest.mark.timeout(180)
