@@ -205,7 +205,8 @@ def _histogram(signal: Signal, report: Report) -> str:
         f"<title>{html.escape(signal.labels[b])}: {ref[b]:.3f} to {v:.3f}</title></rect>"
         for b, v in enumerate(cur)
     )
-    line = " ".join(f"{(b + 0.43) * step:.1f},{80 - 76 * v / top:.1f}" for b, v in enumerate(ref))
+    tops = [(b, 80 - 76 * v / top) for b, v in enumerate(ref)]
+    line = " ".join(f"{b * step:.1f},{y:.1f} {(b + 0.85) * step:.1f},{y:.1f}" for b, y in tops)
     return (
         f'<figure><figcaption><b>{signal.name}</b> {html.escape(signal.about)}</figcaption><svg viewBox="0 0 240 82" '
         f'role="img" aria-label="{signal.name}">{bars}<polyline points="{line}"/></svg>'

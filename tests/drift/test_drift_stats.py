@@ -153,6 +153,12 @@ def test_sign_flips_find_a_change_within_users_that_users_apart_would_hide():
     assert result.p_S[1] == 1.0  # labels did not move at all
 
 
+def test_sign_flips_find_nothing_where_nothing_changed():
+    rng = np.random.default_rng(20)
+    result = sign_flip_test(users(rng, 60), users(rng, 60), SIGNALS, 499, rng)
+    assert result.p_S.min() > 0.05
+
+
 def test_sign_flips_leave_out_users_who_lack_the_signal_on_one_side():
     rng = np.random.default_rng(8)
     ref, cur = users(rng, 30), users(rng, 30, shift=2.0)
