@@ -80,7 +80,7 @@ class Answer:
 def user_vectors(side: Blocks, layout: tuple[Signal, ...]) -> tuple[Rows, NDArray[np.int64], tuple[str, ...]]:
     """Return one row a user: mean bin of each ordered signal, shares of the labels of the others; users; signals.
 
-    `unseen_item` is left out: it is 0 for every reference user by definition, so any detector would fire on it.
+    `unseen_item` is left out: the vocabulary was made from the reference, so any detector would fire on it.
     Users who lack a signal are left out: KS with one NaN says "no drift", MMD with one says "drift".
     """
     complete_N = (side.weights_NS > 0).all(axis=1)

@@ -122,7 +122,7 @@ def _missed(theirs: dict[str, Any], own: list[dict[str, Any]]) -> str:
     """Return why it does not flag and ours does."""
     alarms = [cell["signal"] for cell in own if cell["severity"] in ALARMS]
     if alarms == ["unseen_item"]:
-        return "ours is about unseen_item alone, which it is not given: no reference user has any"
+        return "ours is about unseen_item alone, which it is not given"
     users = min(theirs["n_users_ref"], theirs["n_users_cur"])
     return f"ours sees whole histograms of {', '.join(alarms)}, it sees one mean of each of {users:,} users"
 

@@ -44,7 +44,7 @@ MUTANTS = (
     # Other mistakes of the same kind.
     Guard(f"{S}::max_t_equals", STATS, "reach_BS.max(axis=1, keepdims=True)", "reach_BS"),
     Guard(f"{S}::ties", STATS, "    centred_NC = (single_NC - mean_C).astype(np.float32)\n    fixed_C = cur_both_NC.sum(axis=0, dtype=np.float64) + mean_C * is_cur_N.sum()\n", "    centred_NC = single_NC.astype(np.float32)\n    fixed_C = cur_both_NC.sum(axis=0, dtype=np.float32)\n"),
-    Guard(f"{S}::nothing_changed", STATS, "(2 * rng.integers(0, 2, (count, len(users))) - 1)", "rng.integers(0, 2, (count, len(users)))"),
+    Guard(f"{S}::flip_of_all", STATS, "(2 * rng.integers(0, 2, (count, len(users))) - 1)", "rng.integers(0, 2, (count, len(users)))"),
     Guard(f"{S}::planned", STATS, "count = max(len(order), planned)", "count = len(order)"),
     Guard(f"{S}::noise_of_the_bins", STATS, "        cur_BK[:, noise.part] += noise.draw(len(cur_BK), rng)\n", "        pass\n"),
     Guard(f"{C}::estimated_bins", CELLS, "    return map_noise(context", "    return None and map_noise(context"),

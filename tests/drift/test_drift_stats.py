@@ -153,10 +153,13 @@ def test_sign_flips_find_a_change_within_users_that_users_apart_would_hide():
     assert result.p_S[1] == 1.0  # labels did not move at all
 
 
-def test_sign_flips_find_nothing_where_nothing_changed():
+def test_a_flip_of_all_users_is_as_extreme_as_none():
+    """Five users who all moved alike: 2 of the 32 ways to flip them reach the observation."""
     rng = np.random.default_rng(20)
-    result = sign_flip_test(users(rng, 60), users(rng, 60), SIGNALS, 499, rng)
-    assert result.p_S.min() > 0.05
+    ref = users(rng, 5)
+    assert sign_flip_test(ref, half_a_star_less(ref), SIGNALS, 4000, rng).p_S[0] == pytest.approx(
+        2 / 32, abs=0.015
+    )
 
 
 def test_sign_flips_leave_out_users_who_lack_the_signal_on_one_side():
