@@ -1,7 +1,7 @@
 """What is known about items at each moment: release year, genres, first rating, ratings by window.
 
-Counts and first times add up over shards (`merge`), so one pass over two columns gives them for any number of rows.
-Everything a window asks for is about earlier windows only (`popularity_spans`).
+Counts and first times come from the table of months that `ss4rec data split` writes, so that no history is read for
+them. Everything a window asks for is about earlier windows only (`popularity_spans`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from drift.distances import Array
 from drift.signals import TOP_ITEMS
 from drift.windows import Window, window_of
+from ss4rec.data.item_months import month_start_s
 from ss4rec.data.windows import ragged
 
 NEVER_S = np.iinfo(np.int64).max
@@ -42,9 +43,15 @@ class ItemCounts:
         np.minimum.at(first_V, items_E, times_E)
         return cls(counts.reshape(len(windows), width), first_V)
 
-    def merge(self, other: ItemCounts) -> ItemCounts:
-        """Add two parts."""
-        return ItemCounts(self.counts_WV + other.counts_WV, np.minimum(self.first_V, other.first_V))
+    @classmethod
+    def of_months(cls, table: pa.Table, windows: list[Window]) -> ItemCounts:
+        """Add up the months of `ss4rec.data.item_months`; `windows` are whole months and leave no gaps."""
+        (months_X, offsets_V1), (events_X, _) = ragged(table["months"]), ragged(table["events"])
+        width = table.num_rows + 1
+        item_X = np.repeat(np.arange(1, width), np.diff(offsets_V1))
+        counts_WV = np.zeros((len(windows), width), np.int64)
+        np.add.at(counts_WV, (window_of(month_start_s(months_X), windows), item_X), events_X)
+        return cls(counts_WV, np.concatenate([[NEVER_S], table["first_s"].to_numpy()]))
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,11 @@ def read_catalogue(items: pa.Table, vocabulary: int, seen: int) -> Catalogue:
     return Catalogue(years_V, genres_VG, labels, vocabulary)
 
 
+def counts_before(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:
+    """Return the events of each item in the `lookback` windows before a window: what is known when it begins."""
+    return counts_WV[max(0, window - lookback) : window].sum(axis=0)
+
+
 def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -> tuple[Array, Array]:
     """Return where each item lies among the events of the `lookback` windows before a window: start and width.
 
@@ -84,7 +96,7 @@ def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -
     let popular items jump over a bin's edge for all users at once, which a test over users takes for drift.
     Width 0: no event in those windows.
     """
-    counts_V = counts_WV[max(0, window - lookback) : window].sum(axis=0)
+    counts_V = counts_before(counts_WV, window, lookback)
     values, size = np.unique(counts_V, return_counts=True)
     ends = np.cumsum(values * size) / max(counts_V.sum(), 1)
     widths = values * size / max(counts_V.sum(), 1)
@@ -108,7 +120,7 @@ def turnover(counts_WV: NDArray[np.int64], window: int, lookback: int) -> float 
 
     None where either side has no rating.
     """
-    sides = (counts_WV[window], counts_WV[max(0, window - lookback) : window].sum(axis=0))
+    sides = (counts_WV[window], counts_before(counts_WV, window, lookback))
     now_V, before_V = (top_items(side) for side in sides)
     if not now_V.any() or not before_V.any():
         return None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.config import DriftConfig
+from drift.config import DriftConfig, Severity
 from drift.distances import Array, distances
 from drift.plan import Plan
 from drift.popularity import BinNoise, map_noise
@@ -68,7 +68,7 @@ class Row:
     p_adj: float = float("nan")
     p_floor: float = float("nan")
     threshold: float = float("nan")
-    severity: str = "undecided"
+    severity: Severity = "undecided"
     status: str = "ok"
     error: str = ""
     ms: float = field(default=0.0, compare=False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ss4rec.config import Section
 
+Severity = Literal["undecided", "none", "noted", "drift", "severe"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Verdicts, rising; `undecided` is no all-clear, it says that there were too few users."""
 RIM = {"workers", "wandb", "project"}
 """Fields that decide nothing in a report: where it is computed and who is told."""
-DETECTORS = (
+Detector = Literal[
     "ks",
     "chi2",
     "tabular",
@@ -22,8 +25,9 @@ DETECTORS = (
     "context_mmd",
     "mmd_online",
     "lsdd_online",
-)
-"""Names of the alibi-detect detectors that `drift.alibi` adapts."""
+]
+DETECTORS: tuple[Detector, ...] = get_args(Detector)
+"""The alibi-detect detectors that `drift.alibi` adapts."""
 
 
 class DriftConfig(Section):
@@ -57,8 +61,8 @@ class DriftConfig(Section):
     """Relative drop of HR@10 that counts as `severe`."""
     quality_users: PositiveInt = 2000
     """Users a window that the model ranks for, sampled by seed."""
-    alibi: tuple[str, ...] = ()
-    """Detectors of alibi-detect that are run beside ours (`drift.config.DETECTORS`)."""
+    alibi: Annotated[tuple[Detector, ...], BeforeValidator(lambda v: DETECTORS if v == "all" else v)] = ()
+    """Detectors of alibi-detect that are run beside ours (`drift.config.DETECTORS`); `all` for each of them."""
     alibi_users: PositiveInt = 500
     """Users a side that alibi-detect sees."""
     fail_on: Literal["noted", "drift", "severe"] = "severe"

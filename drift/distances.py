@@ -30,10 +30,23 @@ class Binned(Protocol):
         """Width of a bin in the signal's unit (for `w1`)."""
 
 
+class Named(Binned, Protocol):
+    """A signal with a name."""
+
+    @property
+    def name(self) -> str:
+        """Name of the signal."""
+
+
 def slices(signals: Sequence[Binned]) -> list[slice]:
     """Return where each signal's bins lie among the `K` columns."""
     ends = np.cumsum([signal.size for signal in signals]).tolist()
     return [slice(end - signal.size, end) for signal, end in zip(signals, ends, strict=True)]
+
+
+def named_slices(signals: Sequence[Named]) -> dict[str, slice]:
+    """Return `slices` by the signals' names."""
+    return dict(zip((signal.name for signal in signals), slices(signals), strict=True))
 
 
 def mean_histograms(sums_MK: Array, weights_MS: Array, signals: Sequence[Binned]) -> Array:

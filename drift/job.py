@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from drift import report as reports
 from drift.catalogue import ItemCounts, read_catalogue, turnover
 from drift.cells import CellContext, Row, all_cells, window_means
-from drift.config import RIM, DriftConfig
-from drift.distances import slices
+from drift.config import RIM, SEVERITIES, DriftConfig
+from drift.distances import named_slices
 from drift.events import KnownEvent, event_records
 from drift.model_job import Models, check_retrained, quality_records
 from drift.plan import Plan, check_contract, make_plan
 from drift.profile import Profile, Profiler
-from drift.ray_drift import count_items, profile, run_cells
+from drift.ray_drift import profile, run_cells
 from drift.signals import signals
 from drift.summary import log_summary
-from drift.verdict import SEVERITIES, date_changes, headline, judge, worst
+from drift.verdict import date_changes, headline, judge, worst
 from drift.windows import windows_a_year
+from ss4rec.data.item_months import read_item_months
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
@@ -79,11 +80,10 @@ def run_drift(
     fresh = [window for window in plan.future if plan.windows[window].name not in done]
     with cluster(address):
         shards = manifest.shard_paths(folder)
-        counts = count_items(shards, plan.windows, manifest.items)
+        counts = ItemCounts.of_months(read_item_months(data), plan.windows)
         wanted = plan.wanted if old is None else fresh
-        made = profile(
-            shards, Profiler(config.window, plan.windows, wanted, catalogue, counts, plan.year_before)
-        )
+        profiler = Profiler(config.window, plan.windows, wanted, catalogue, counts, plan.year_before)
+        made = profile(shards, profiler, manifest.items)
         made = replace(made, user_R=_stable_keys(read_users(folder)["source_id"].to_pylist())[made.user_R])
         made = Profile.merge([made] if old is None else [old, made])
         context = CellContext(config, plan, made, signals(catalogue.labels))
@@ -126,18 +126,21 @@ def assemble(
     data_verdict = worst(list(verdicts.values()))
     model_verdict = worst([record["severity"] for record in quality]) if quality else None
     harmed = [record["window"] for record in quality if record["severity"] in ("drift", "severe")]
+    # The first bin of `history`: no event before the window.
+    new_R = context.profile.counts_RK[:, named_slices(layout)["history"].start] > 0
     windows = []
     for window in plan.future:
         inside = context.profile.window_R == window
         name = context.name(window)
-        sizes = {"users": int(inside.sum()), "events": int(context.profile.events_R[inside].sum())}
+        sizes = {"users": int(inside.sum()), "new_users": int(new_R[inside].sum())}
+        sizes["events"] = int(context.profile.events_R[inside].sum())
         changed = turnover(counts.counts_WV, window, windows_a_year(context.config.window))
         windows.append({"name": name, **sizes, "turnover": changed, "verdict": verdicts[name]})
     last_K = window_means(context, plan.future[-1:])[0][0]
     ref_K = context.profile.blocks(plan.reference, layout).mean(layout)
     histograms = {
-        signal.name: {"reference": _short(ref_K[part]), "last": _short(last_K[part])}
-        for signal, part in zip(layout, slices(layout), strict=True)
+        name: {"reference": _short(ref_K[part]), "last": _short(last_K[part])}
+        for name, part in named_slices(layout).items()
     }
     return reports.Report(
         headline=headline(data_verdict, model_verdict, since, harmed[0] if harmed else None),

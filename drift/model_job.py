@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from drift.catalogue import ItemCounts
+from drift.catalogue import ItemCounts, counts_before
 from drift.cells import CellContext
 from drift.quality import Baselines, QualityTask, summarise
 from drift.ray_drift import count_follow, rank_windows
@@ -19,6 +19,7 @@ from drift.windows import windows_a_year
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.profiles import read_profiles
 from ss4rec.data.shards import read_items
+from ss4rec.data.storage import AnyPath
 from ss4rec.errors import ContractError
 from ss4rec.runs import RunFolder
 
@@ -37,7 +38,7 @@ def quality_records(
     context: CellContext,
     models: Models,
     folder: Path,
-    shards: Sequence[Path],
+    shards: Sequence[AnyPath],
     counts: ItemCounts,
     vocabulary: int,
 ) -> list[dict[str, Any]]:
@@ -79,12 +80,12 @@ def quality_records(
 
 
 def _baselines(
-    context: CellContext, run: Path, shards: Sequence[Path], counts: ItemCounts, vocabulary: int
+    context: CellContext, run: Path, shards: Sequence[AnyPath], counts: ItemCounts, vocabulary: int
 ) -> Baselines:
     """Count what the model is compared with; nothing later than the window is in it."""
     lookback = windows_a_year(context.config.window)
     counts_WV = counts.counts_WV[:, : vocabulary + 1]
-    years = {w: counts_WV[max(0, w - lookback) : w].sum(axis=0) for w in context.plan.future}
+    years = {window: counts_before(counts_WV, window, lookback) for window in context.plan.future}
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.distances import Array, slices
+from drift.distances import Array, named_slices
 from drift.profile import Profile
 from drift.signals import Signal
 
@@ -53,7 +53,7 @@ def map_noise(
         cur: the other window.
         lookback: windows in a year.
     """
-    part = dict(zip((signal.name for signal in layout), slices(layout), strict=True)).get(SIGNAL)
+    part = named_slices(layout).get(SIGNAL)
     if part is None:
         return None
     rows = np.flatnonzero(np.isin(profile.window_R, _with_years([*ref, cur], lookback)))
@@ -88,7 +88,7 @@ def _with_years(windows: Sequence[int], lookback: int) -> list[int]:
     return sorted({window - back for window in windows for back in range(lookback + 1)})
 
 
-def _deviations(counts_RB: Array, window_R: NDArray[np.int32]) -> tuple[Array, NDArray[np.bool_]]:
+def _deviations(counts_RB: Array, window_R: NDArray[np.integer]) -> tuple[Array, NDArray[np.bool_]]:
     """Return each row's histogram less its window's mean, and whether its window had a year before it (bin 0: none)."""
     shares_RB = counts_RB / np.maximum(counts_RB.sum(axis=1, keepdims=True), 1)
     mapped_R = np.zeros(len(window_R), bool)

@@ -40,10 +40,10 @@ EPOCH_YEAR = 1970
 class Profile:
     """Histograms of users in windows, rows in ascending order of (window, user)."""
 
-    window_R: NDArray[np.int32]
+    window_R: NDArray[np.integer]
     """Index into the calendar."""
-    user_R: NDArray[np.int64]
-    events_R: NDArray[np.int64]
+    user_R: NDArray[np.integer]
+    events_R: NDArray[np.integer]
     """Events of the user in the window."""
     counts_RK: NDArray[np.uint32]
     """Counts by bin, all signals side by side."""
@@ -114,7 +114,8 @@ class Profile:
         bins = table["counts"].combine_chunks()
         width = bins.type.list_size
         counts_RK = bins.flatten().to_numpy().reshape(-1, width)
-        return cls(*(table[name].to_numpy() for name in ("window", "user", "events")), counts_RK)
+        window_R, user_R, events_R = (table[name].to_numpy() for name in ("window", "user", "events"))
+        return cls(window_R, user_R, events_R, counts_RK)
 
 
 class Profiler:
@@ -169,8 +170,8 @@ class Profiler:
             counts_RK[:, part] = cells.reshape(-1, signal.size)
         first_R = events.first_R
         events_R = np.diff(np.r_[first_R, len(events.row_E)])
-        part = Profile(events.window_E[first_R], events.user_E[first_R], events_R, counts_RK)
-        return Profile.merge([part])
+        made = Profile(events.window_E[first_R], events.user_E[first_R], events_R, counts_RK)
+        return Profile.merge([made])
 
     def _event_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
         """Return rows and bins of what counts for each signal but `genre`."""
@@ -219,11 +220,11 @@ class Profiler:
 class _Events:
     """The events of a shard that lie in a window; a row is a user in a window, events of a row are contiguous."""
 
-    items_E: NDArray
+    items_E: NDArray[np.integer]
     times_E: NDArray[np.int64]
-    ratings_E: NDArray
-    window_E: NDArray[np.int32]
-    user_E: NDArray[np.int64]
+    ratings_E: NDArray[np.floating]
+    window_E: NDArray[np.integer]
+    user_E: NDArray[np.integer]
     row_E: NDArray[np.int64]
     first_R: NDArray[np.int64]
     gap_E: NDArray[np.int64]

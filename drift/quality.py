@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from drift.config import DriftConfig
+from drift.config import DriftConfig, Severity
 from drift.distances import Array
 from drift.follow import follow_scores
 from drift.mmd import mmd_test
@@ -30,15 +30,35 @@ from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SequenceModel
 
 K = 10
 MIN_HISTORY = 2
 HISTORY_EDGES = (20, 100)
 MMD_USERS = 500
+GROUPS = ("all", "known_items", "known_users")
+"""All events; those on items of the vocabulary; those of them by users who had an event by the cut."""
+METRICS = (hit_rate, ndcg, reciprocal_rank)
 RANKINGS = ("model", "shuffled", "pop_frozen", "pop_rolling", "follow")
 """The model; the model with each history in random order; popularity at the cut; popularity of the year before; what
 followed the last item most often in the past."""
+
+
+class Scorer(Protocol):
+    """What is asked of a model; `ss4rec.model.ss4rec.SequenceModel` is one."""
+
+    def encode(
+        self,
+        items_T: torch.Tensor,
+        gaps_T: torch.Tensor,
+        segments: Segments,
+        context: Context | None = None,
+    ) -> torch.Tensor:
+        """Return `[T, D]` hidden states."""
+
+    def scores(
+        self, hidden_BD: torch.Tensor, seen_X: torch.Tensor, seen_offsets_B1: torch.Tensor
+    ) -> ItemScores:
+        """Return the scores of all items."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +140,7 @@ def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
 
 
 @torch.inference_mode()
-def rank(model: SequenceModel, chosen: pa.Table, task: QualityTask) -> pa.Table:
+def rank(model: Scorer, chosen: pa.Table, task: QualityTask) -> pa.Table:
     """Rank the targets by the model and everything it is compared with; a row a target.
 
     Returns:
@@ -158,7 +178,7 @@ def rank(model: SequenceModel, chosen: pa.Table, task: QualityTask) -> pa.Table:
     return pa.table(columns)
 
 
-def _scores(model: SequenceModel, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(model: Scorer, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return last hidden states and scores of all items."""
     segments = Segments(batch.offsets_S1)
     hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments, Context.of(batch))[segments.last_S]
@@ -229,14 +249,12 @@ def summarise(
         record: dict[str, Any] = {"window": name, "n_users": part.num_rows, "mix": mix, "within": within}
         for group, mask in _groups(part).items():
             record |= _metrics(group, part["model"].to_numpy()[mask], config, rng)
-        for ranking in set(RANKINGS[1:]) & set(part.column_names):
+        for ranking in (name for name in RANKINGS[1:] if name in part.column_names):
             record[f"{ranking}.HR@10"] = float(hit_rate(part[ranking].to_numpy(), K))
         record |= _retrained(part, retrained, window)
-        hidden = [np.stack(side["hidden"].to_pylist()[:MMD_USERS]) for side in (reference, part)]
         is_reference = window == kept[0][0]
-        record["hidden_mmd2"], record["hidden_p"] = (
-            (0.0, 1.0) if is_reference else mmd_test(*hidden, 200, rng)
-        )
+        hidden, hidden_p = (0.0, 1.0) if is_reference else _hidden_test(reference, part, rng)
+        record |= {"hidden_mmd2": hidden, "hidden_p": hidden_p}
         record["top10_mass"] = float(np.mean(part["top10_mass"].to_numpy()))
         record["calibration_gap"] = record["top10_mass"] - record["all.HR@10"]
         record["entropy"] = float(np.mean(part["entropy"].to_numpy()))
@@ -249,6 +267,12 @@ def summarise(
         record["p_adj"] = p_adj
         record["severity"] = quality_severity(record, reference.num_rows, config)
     return records
+
+
+def _hidden_test(reference: pa.Table, part: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
+    """Return MMD^2 of the last hidden states, one a user, and its p."""
+    ref_ND, cur_MD = (np.stack(side["hidden"].to_pylist()[:MMD_USERS]) for side in (reference, part))
+    return mmd_test(ref_ND, cur_MD, 200, rng)
 
 
 def _retrained(part: pa.Table, retrained: pa.Table | None, window: int) -> dict[str, Any]:
@@ -264,7 +288,7 @@ def _retrained(part: pa.Table, retrained: pa.Table | None, window: int) -> dict[
     return {"retrained.HR@10": float(hit_rate(ranks_N, K)), "retrained.users": len(ranks_N)}
 
 
-def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) -> str:
+def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) -> Severity:
     """Return the verdict of a window: a drop that is significant, and large against the reference."""
     if min(record["n_users"], n_ref) < config.min_users:
         return "undecided"
@@ -277,7 +301,7 @@ def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) ->
 
 def _groups(part: pa.Table) -> dict[str, NDArray[np.bool_]]:
     seen, known = ~part["unseen"].to_numpy(), part["known"].to_numpy()
-    return {"all": np.ones(part.num_rows, bool), "known_items": seen, "known_users": known & seen}
+    return dict(zip(GROUPS, (np.ones(part.num_rows, bool), seen, known & seen), strict=True))
 
 
 def _metrics(
@@ -285,7 +309,7 @@ def _metrics(
 ) -> dict[str, float | None]:
     """Return mean and interval of each metric; None where the group is empty."""
     found: dict[str, float | None] = {f"{group}.users": len(ranks_N)}
-    for metric in (hit_rate, ndcg, reciprocal_rank):
+    for metric in METRICS:
         name = f"{group}.{metric.name}@{K}"
         values_N = metric.gains(ranks_N, K)
         ends = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,54 +11,45 @@ import ray
 from ray.util import ActorPool
 from scipy.sparse import csr_matrix
 
-from drift.catalogue import ItemCounts
 from drift.cells import Cell, CellContext, Row, run_cell
 from drift.follow import count_pairs
 from drift.profile import Profile, Profiler
 from drift.quality import QualityTask, rank, targets
-from drift.windows import Window
 from ss4rec.data.shards import read_shard
+from ss4rec.data.storage import AnyPath
 from ss4rec.runs import load_model
 
 
-def count_items(shards: Sequence[Path], windows: list[Window], num_items: int) -> ItemCounts:
-    """Count events by item and window; reads two columns of each shard, one shard a task."""
-
-    def count(path: Path) -> ItemCounts:
-        return ItemCounts.of_shard(read_shard(path, num_items), windows, num_items)
-
-    return _reduce([ray.remote(count).remote(path) for path in shards], ItemCounts.merge)
-
-
-def count_follow(shards: Sequence[Path], vocabulary: int, cut_s: int) -> csr_matrix:
+def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:
     """Count what came right after what in the past, one shard a task."""
 
-    def count(path: Path) -> csr_matrix:
+    def count(path: AnyPath) -> csr_matrix:
         return count_pairs(read_shard(path), vocabulary, cut_s)
 
-    return _reduce([ray.remote(count).remote(path) for path in shards], operator.add)
-
-
-def _reduce(pending: list[ray.ObjectRef], add: Callable) -> Any:
-    """Add up parts as they come, so that only two are here at a time."""
-    total = None
+    # As they come, so that only two are here at a time.
+    total, pending = None, [ray.remote(count).remote(path) for path in shards]
     while pending:
         ready, pending = ray.wait(pending, num_returns=1)
         part = ray.get(ready[0])
-        total = part if total is None else add(total, part)
+        total = part if total is None else total + part
     return total
 
 
-def profile(shards: Sequence[Path], profiler: Profiler) -> Profile:
-    """Run pass 1: read each shard once, return all rows in ascending order."""
+def profile(shards: Sequence[AnyPath], profiler: Profiler, num_items: int) -> Profile:
+    """Run pass 1: read each shard once, one a task; return all rows in ascending order.
+
+    A worker holds one shard at a time, and what comes back is a row a user and window, however many events it has.
+    """
     shared = ray.put(profiler)
 
-    def histograms(shard: pa.Table) -> pa.Table:
-        return ray.get(shared)(shard).table()
+    def histograms(block: pa.Table) -> pa.Table:
+        make = ray.get(shared)
+        parts = [make(read_shard(shards[number], num_items)) for number in block["shard"].to_pylist()]
+        return Profile.merge(parts).table()
 
-    tables = ray.data.read_parquet([str(path) for path in shards]).map_batches(
-        histograms, batch_size=1024, batch_format="pyarrow"
-    )
+    numbers = ray.data.from_items([{"shard": n} for n in range(len(shards))], override_num_blocks=len(shards))
+    numbers.context.enable_progress_bars = False
+    tables = numbers.map_batches(histograms, batch_size=None, batch_format="pyarrow")
     parts = [Profile.of_table(table) for table in ray.get(tables.to_arrow_refs()) if table.num_rows]
     return Profile.merge(parts)
 
@@ -78,7 +68,7 @@ class CellWorker:
 def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
     """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
     shared = ray.put(context)
-    worker = ray.remote(num_cpus=1)(CellWorker)
+    worker: Any = ray.remote(num_cpus=1)(CellWorker)
     actors = [worker.remote(shared) for _ in range(min(workers, len(cells)))]
     run: Callable = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
     try:
@@ -97,7 +87,7 @@ class Ranker:
         self.model, _ = load_model(run, "cpu")
         self.task = task
 
-    def run(self, path: Path) -> pa.Table | None:
+    def run(self, path: AnyPath) -> pa.Table | None:
         """Choose and rank targets of a shard's users, 256 at a time; None if it has none."""
         chosen = targets(read_shard(path), self.task)
         if chosen is None:
@@ -106,13 +96,14 @@ class Ranker:
         return pa.concat_tables([rank(self.model, chosen.slice(at, 256), self.task) for at in starts])
 
 
-def rank_windows(shards: Sequence[Path], run: Path, task: QualityTask) -> pa.Table | None:
+def rank_windows(shards: Sequence[AnyPath], run: Path, task: QualityTask) -> pa.Table | None:
     """Rank all chosen targets with one actor; batches are fixed, so scores do not depend on the cluster.
 
     Returns:
         A row a target, in order of shards; None if no user of any shard was chosen.
     """
-    actor = ray.remote(num_cpus=1)(Ranker).remote(run, ray.put(task))
+    worker: Any = ray.remote(num_cpus=1)(Ranker)
+    actor = worker.remote(run, ray.put(task))
     try:
         tables = ray.get([actor.run.remote(path) for path in shards])
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +13,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from drift.cells import COMPARISONS, Row
+from drift.config import Severity
+from drift.records import CellRecord, EventRecord, QualityRecord, Shaped, WindowRecord
+from drift.report_alibi import LICENCE, alibi_section
 from drift.report_quality import quality_section
 from drift.report_style import STYLE
 from drift.signals import Signal
 
 SCHEMA_VERSION = 1
-LICENCE = (
-    "alibi-detect 0.13 is licensed under the Business Source License 1.1: non-production use only until four years "
-    "after its release. It is optional here; every verdict of this report is computed without it."
-)
 COLOURS = {
     "none": "ok",
     "noted": "noted",
@@ -39,24 +38,23 @@ class Report(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     headline: str
-    verdict: str
-    data_verdict: str
-    model_verdict: str | None
+    verdict: Severity
+    data_verdict: Severity
+    model_verdict: Severity | None
     cut_s: int
     reference: list[str]
     calibration: list[str]
-    quality: list[dict[str, Any]]
+    quality: list[Annotated[dict[str, Any], Shaped(QualityRecord)]]
     """A record a future window; empty without a run. The first is the reference of the others."""
-    windows: list[dict[str, Any]]
-    """Future windows: name, users, events, turnover (1 - Jaccard of the 100 items rated most in the window and in the
-    year before it), verdict."""
+    windows: list[Annotated[dict[str, Any], Shaped(WindowRecord)]]
+    """Future windows; turnover is 1 - Jaccard of the 100 items rated most in the window and in the year before it."""
     past_turnover: list[float] | None
     """Least and largest turnover of the calibration windows; None if none has a whole year before it."""
-    known_events: list[dict[str, Any]]
-    """From `--events`: date, name, and the future window that holds it, if any."""
+    known_events: list[Annotated[dict[str, Any], Shaped(EventRecord)]]
+    """From `--events`."""
     since: dict[str, str]
     """First window of the new level, by signal with an alarm."""
-    cells: list[dict[str, Any]]
+    cells: list[Annotated[dict[str, Any], Shaped(CellRecord)]]
     distributions: dict[str, dict[str, list[float]]]
     """By signal: mean histogram of the reference and of the last window."""
     config: dict[str, Any]
@@ -109,7 +107,9 @@ def page(report: Report, layout: tuple[Signal, ...]) -> str:
         '<div class="grid">' + "".join(_histogram(signal, report) for signal in layout) + "</div>",
         "<h2>Controls and other comparisons</h2>",
         _comparisons(own),
-        _alibi(report),
+        alibi_section(
+            report.cells, {w["name"]: w["verdict"] for w in report.windows}, report.config["alpha"], COLOURS
+        ),
         "<h2>Method and limits</h2>",
         _method(report),
     ]
@@ -166,7 +166,7 @@ def _heat_cell(cell: dict[str, Any] | None) -> str:
 
 def _windows_table(report: Report) -> str:
     lines = "".join(
-        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['events']:,}</td><td>{_share(w['turnover'])}</td>"
+        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['new_users']:,}</td><td>{w['events']:,}</td><td>{_share(w['turnover'])}</td>"
         f'<td class="{COLOURS[w["verdict"]]}">{w["verdict"]}</td></tr>'
         for w in report.windows
     )
@@ -174,8 +174,9 @@ def _windows_table(report: Report) -> str:
     level = "" if past is None else f" Past windows: {past[0]:.2f} to {past[1]:.2f}."
     return (
         "<details open><summary>Users and events</summary><p>Turnover: share of the 100 items rated most, in the "
-        f"window or in the year before it, that are not in both lists.{level}</p><table><tr><th>window</th>"
-        f"<th>users</th><th>events</th><th>turnover</th><th>inputs</th></tr>{lines}</table></details>"
+        f"window or in the year before it, that are not in both lists.{level}</p>"
+        '<div class="scroll"><table><tr><th>window</th><th>users</th><th>new users</th><th>events</th>'
+        f"<th>turnover</th><th>inputs</th></tr>{lines}</table></div></details>"
     )
 
 
@@ -204,7 +205,8 @@ def _histogram(signal: Signal, report: Report) -> str:
         f"<title>{html.escape(signal.labels[b])}: {ref[b]:.3f} to {v:.3f}</title></rect>"
         for b, v in enumerate(cur)
     )
-    line = " ".join(f"{(b + 0.43) * step:.1f},{80 - 76 * v / top:.1f}" for b, v in enumerate(ref))
+    tops = [(b, 80 - 76 * v / top) for b, v in enumerate(ref)]
+    line = " ".join(f"{b * step:.1f},{y:.1f} {(b + 0.85) * step:.1f},{y:.1f}" for b, y in tops)
     return (
         f'<figure><figcaption><b>{signal.name}</b> {html.escape(signal.about)}</figcaption><svg viewBox="0 0 240 82" '
         f'role="img" aria-label="{signal.name}">{bars}<polyline points="{line}"/></svg>'
@@ -228,83 +230,6 @@ def _comparisons(own: list[dict[str, Any]]) -> str:
         "<tr><th>comparison</th><th>what</th><th>cells</th><th>alarms</th><th>least adjusted p</th>"
         f"<th>errors</th></tr>{''.join(lines)}</table></div>"
     )
-
-
-def _alibi(report: Report) -> str:
-    """alibi-detect's verdicts beside ours, and why they may differ."""
-    theirs = [cell for cell in report.cells if cell["detector"].startswith("alibi:")]
-    if not theirs:
-        return f"<p>alibi-detect was not run. {LICENCE}</p>"
-    ours = {window["name"]: window["verdict"] for window in report.windows}
-    alpha = report.config["alpha"]
-    lines = []
-    for cell in theirs:
-        flag = (
-            cell["error"]
-            if cell["status"] == "error"
-            else f"p {cell['p']:.3g}, statistic {cell['effect'] or 0:.3g}"
-        )
-        why = why_they_differ(cell, _own(report, cell["window"]), ours[cell["window"]], alpha)
-        lines.append(
-            f"<tr><td>{cell['window']}</td><td>{cell['detector'][6:]}</td><td>{cell['severity']}</td>"
-            f"<td>{html.escape(flag)}</td><td>{ours[cell['window']]}</td>"
-            f"<td>{html.escape(why)}</td></tr>"
-        )
-    return (
-        "<h2>alibi-detect beside ours</h2><p>One row a user. It looks at one window at a time with a raw p and no "
-        "least effect, ours adjusts for all windows and asks for an effect as well; so it may flag where we do not. "
-        "It sees means of users, ours sees their whole histograms; so we may flag where it does not.</p>"
-        f"<p>{LICENCE}</p><details><summary>{len(theirs)} verdicts</summary><table><tr><th>window</th><th>detector</th>"
-        f"<th>theirs</th><th>figures</th><th>ours</th><th>why they differ</th></tr>{''.join(lines)}</table></details>"
-    )
-
-
-def why_they_differ(theirs: dict[str, Any], own: list[dict[str, Any]], verdict: str, alpha: float) -> str:
-    """Return why alibi-detect's verdict on a window is another than ours; empty where they agree.
-
-    Args:
-        theirs: cell of one of its detectors.
-        own: our cells of that window against the reference.
-        verdict: ours on the window.
-        alpha: level of the adjusted p.
-    """
-    flagged, alarmed = theirs["severity"] in ("noted", "drift", "severe"), verdict in ("drift", "severe")
-    if theirs["status"] != "ok":
-        return "theirs could not be computed"
-    if verdict == "undecided":
-        return "ours has too few users to decide" if flagged else ""
-    if flagged == alarmed or not own:
-        return ""
-    least = min(own, key=lambda cell: cell["p_adj"])
-    if flagged:
-        if least["p_adj"] > alpha:
-            return (
-                f"one window's raw p; adjusted for all signals and windows our least p is {least['p_adj']:.2g} "
-                f"({least['signal']})"
-            )
-        largest = max(
-            (cell for cell in own if cell["p_adj"] <= alpha),
-            key=lambda cell: cell["effect"] / cell["threshold"],
-        )
-        ratio = largest["effect"] / largest["threshold"]
-        return (
-            f"ours is significant too ({largest['signal']}), but its effect is {ratio:.1f} of what past windows "
-            "differed by"
-        )
-    alarms = [cell["signal"] for cell in own if cell["severity"] in ("drift", "severe")]
-    return f"ours sees whole histograms of {', '.join(alarms)}, theirs one mean of each user"
-
-
-def _own(report: Report, window: str) -> list[dict[str, Any]]:
-    """Return our cells of a window against the reference that could be computed."""
-    return [
-        cell
-        for cell in report.cells
-        if cell["detector"] == "userperm"
-        and cell["comparison"] == "reference"
-        and cell["window"] == window
-        and cell["status"] == "ok"
-    ]
 
 
 def _method(report: Report) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 SESSION_BREAK_S = 1800
 """A longer gap starts a new session."""
 YEAR_S = 31_557_600
+DURATIONS = ((YEAR_S, "y"), (86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 LOG_GAP_EDGES_S = tuple(np.logspace(0, 9, 28))
 """Three bins a decade, 1 s to 30 years."""
@@ -84,13 +85,13 @@ def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
         ),
         Signal("activity", _bins("", POWERS[1:]), "ks", 0.05, "events of a user in the window"),
         Signal("history", ("new", *_bins("", POWERS[1:])), "ks", 0.05, "events of a user before the window"),
-        Signal("tenure", _bins("d", TENURE_EDGES_D), "ks", 0.05, "days since the user's first event"),
+        Signal("tenure", _bins(" d", TENURE_EDGES_D), "ks", 0.05, "days since the user's first event"),
         Signal(
-            "item_age", ("unknown", *_bins("y", AGE_EDGES_Y)), "ks", 0.05, "years since the film's release"
+            "item_age", ("unknown", *_bins(" y", AGE_EDGES_Y)), "ks", 0.05, "years since the film's release"
         ),
         Signal(
             "first_seen",
-            _bins("d", FIRST_SEEN_EDGES_D),
+            _bins(" d", FIRST_SEEN_EDGES_D),
             "ks",
             0.05,
             "days since anyone's first rating of the item",
@@ -125,5 +126,11 @@ def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
 
 def _bins(unit: str, edges: tuple[float, ...]) -> tuple[str, ...]:
     """Label the bins between edges, with an open one at each end."""
-    marks = [f"{edge:.3g}" for edge in edges]
-    return (f"<{marks[0]}{unit}", *(f"{mark}{unit}+" for mark in marks))
+    marks = [_duration(edge) if unit == "s" else f"{edge:,.0f}{unit}" for edge in edges]
+    return (f"<{marks[0]}", *(f"{mark}+" for mark in marks))
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds in the unit that suits them."""
+    size, unit = next(pair for pair in DURATIONS if seconds >= pair[0])
+    return f"{seconds / size:.3g} {unit}"

@@ -63,8 +63,9 @@ class Tested:
 class Noise(Protocol):
     """Error of the bins themselves, which all users share, so that no permutation of users shows it."""
 
-    part: slice
-    """The columns it touches."""
+    @property
+    def part(self) -> slice:
+        """The columns it touches."""
 
     def draw(self, count: int, rng: np.random.Generator) -> Array:
         """Return `[count, columns]` draws of the difference that it makes between two mean histograms."""
@@ -86,7 +87,7 @@ def permutation_test(
     both = np.intersect1d(ref.users_N, cur.users_N)
     alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]
     single_NC = np.concatenate([_columns(side) for side in alone])
-    is_cur_N = np.repeat(np.float32([0, 1]), [len(side.users_N) for side in alone])
+    is_cur_N = np.repeat(np.array([0, 1], np.float32), [len(side.users_N) for side in alone])
     ref_both_NC, cur_both_NC = (_columns(side.take(both)) for side in (ref, cur))
     swap_NC = (ref_both_NC - cur_both_NC).astype(np.float32)
     # float32 products of what is left after the mean: where a few users alone differ from the rest, labellings tie,
@@ -195,7 +196,8 @@ def bootstrap_intervals(
 
     def draw(count: int) -> Array:
         weights_BN = rng.poisson(1.0, (count, len(users))).astype(np.float32)
-        return _pair_distances(*(weights_BN[:, at] @ columns for at, columns in sides), signals, noise, rng)
+        ref_BC, cur_BC = (weights_BN[:, at] @ columns for at, columns in sides)
+        return _pair_distances(ref_BC, cur_BC, signals, noise, rng)
 
     draws_BS = _in_chunks(draw, draws)
     effect_S = distances(ref.mean(signals), cur.mean(signals), signals)

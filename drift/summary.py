@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drift.config import RIM, DriftConfig
+from drift.config import RIM, SEVERITIES, DriftConfig
 from drift.report import Report
-from drift.verdict import SEVERITIES
 from ss4rec.config import TrackingConfig
 from ss4rec.train.tracking import start_wandb
 
@@ -36,6 +35,7 @@ def window_figures(report: Report) -> list[dict[str, Any]]:
         ]
         line = {
             "data/users": window["users"],
+            "data/new_users": window["new_users"],
             "data/events": window["events"],
             "data/turnover": window["turnover"],
             "data/severity": SEVERITIES.index(window["verdict"]),

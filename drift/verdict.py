@@ -7,13 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from drift.cells import CellContext, Row, past_effects, thresholds, window_means
-from drift.config import DriftConfig
-from drift.distances import slices
+from drift.config import SEVERITIES, DriftConfig, Severity
+from drift.distances import named_slices
 from drift.stats import change_point, holm
-
-SEVERITIES = ("undecided", "none", "noted", "drift", "severe")
-"""Rising; `undecided` is no all-clear, it says that there were too few users."""
-
 
 CATALOGUE = {"unseen_item", "lasting_top", "first_seen", "item_age"}
 """Signals that move because items come and go."""
@@ -43,7 +39,7 @@ def judge(context: CellContext, rows: list[Row]) -> None:
                 row.severity = severity(context.config, row, len(names))
 
 
-def severity(config: DriftConfig, row: Row, windows: int) -> str:
+def severity(config: DriftConfig, row: Row, windows: int) -> Severity:
     """Return the verdict of a cell: significance first, then size."""
     users = min(row.n_users_ref, row.n_users_cur)
     if row.status != "ok" or users < config.min_users or row.p_floor * windows > config.alpha:
@@ -55,7 +51,7 @@ def severity(config: DriftConfig, row: Row, windows: int) -> str:
     return "severe" if row.effect >= config.severe_factor * row.threshold else "drift"
 
 
-def worst(severities: Sequence[str]) -> str:
+def worst(severities: Sequence[Severity]) -> Severity:
     """Return the highest severity, `undecided` if there is none."""
     return max(severities, key=SEVERITIES.index, default="undecided")
 
@@ -72,11 +68,10 @@ def date_changes(context: CellContext, rows: list[Row]) -> dict[str, str]:
     reference = context.profile.blocks(plan.reference, context.layout)
     levels_WK = np.vstack([reference.mean(context.layout)[None], means_WK])
     weights_W = np.r_[len(reference.users_N), users_W].astype(float)
-    parts = zip(context.layout, slices(context.layout), strict=True)
     return {
-        signal.name: context.name(plan.future[change_point(levels_WK[:, part], weights_W) - 1])
-        for signal, part in parts
-        if signal.name in alarmed
+        name: context.name(plan.future[change_point(levels_WK[:, part], weights_W) - 1])
+        for name, part in named_slices(context.layout).items()
+        if name in alarmed
     }
 
 

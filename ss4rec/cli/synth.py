@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -30,7 +31,14 @@ from ss4rec.data.synth_write import Format
     multiple=True,
     metavar="SIGNAL=SIZE@DATE",
     help="Plant a change: popularity (share that moves), transitions (share with other successors), "
-    "pace (factor on gaps).",
+    "pace (factor on gaps), rating (stars added).",
+)
+@click.option(
+    "--wander",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Stars by which the mean rating wanders from quarter to quarter (standard deviation).",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes."
@@ -53,6 +61,7 @@ def synth_command(
     items: int | None,
     mean_len: int | None,
     drifts: tuple[str, ...],
+    wander: float,
     seed: int,
     fmt: Format,
     as_json: bool,
@@ -67,7 +76,7 @@ def synth_command(
         mean_len=model.mean_len if mean_len is None else mean_len,
         seed=seed,
         fmt=fmt,
-        profile=model.profile,
+        profile=replace(model.profile, wander=wander),
         drift=[parse_drift(text) for text in drifts],
     )
     if as_json:

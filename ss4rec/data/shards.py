@@ -142,7 +142,7 @@ def read_shard(path: AnyPath, num_items: int | None = None) -> pa.Table:
     Raises:
         DataError: naming the file, if it is missing, truncated, has other columns, or values out of range.
     """
-    table = _read_parquet(path, lambda schema: SHARD_SCHEMA)
+    table = read_table(path, SHARD_SCHEMA)
     _check_events(path, table, num_items)
     return table
 
@@ -193,7 +193,16 @@ def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema])
     return table
 
 
-def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema]) -> pa.Table:
+def read_table(path: AnyPath, schema: pa.Schema, again: str = _AGAIN) -> pa.Table:
+    """Read one table that has exactly these columns.
+
+    Raises:
+        DataError: naming the file, if it is missing, truncated, or has other columns, and saying what to do (`again`).
+    """
+    return _read_parquet(path, lambda found: schema, again)
+
+
+def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema], again: str = _AGAIN) -> pa.Table:
     """Read one Parquet file after a look at its footer; Arrow's own messages do not name it.
 
     Columns are compared first, so no extension type (Ray's unpickles) is ever turned into values.
@@ -206,12 +215,10 @@ def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema]) -> 
             table.validate(full=True)
             return table
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing; copy the folder again or run `ss4rec data prepare` again"
-        ) from None
+        raise DataError(f"{path} is missing; {again}") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} cannot be read, it is truncated or damaged ({str(error).splitlines()[0]}); {_AGAIN}"
+            f"{path} cannot be read, it is truncated or damaged ({str(error).splitlines()[0]}); {again}"
         ) from None
 
 

@@ -4,6 +4,7 @@ DIR/past/                a prepared folder of the events at or before the cut; i
 DIR/timeline/            a prepared folder of all events; item indices 1..I are the vocabulary of `past`, then come
                          items that were seen by the cut but filtered out of it, then items never seen by then
 DIR/past_events.parquet  a row for each user of `timeline`: `user`, `past_events` (events at or before the cut)
+DIR/item_months.parquet  a row for each item of `timeline`: its first event, and its events by month
 DIR/split.json           the cut and the two ends of those ranges of items
 
 A folder prepared with a k-core cannot be cut: its vocabulary was chosen with the future in sight. Prepare with
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from ss4rec.data.item_months import ITEM_MONTHS_NAME, item_months
 from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import Filters, Manifest
 from ss4rec.data.prepare import MIN_EVENTS, Sequences, order, write_prepared
@@ -124,6 +126,8 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
     past_events_U = np.bincount(rows.users.codes_R[past_R], minlength=manifest.users).astype(np.int32)
     users_U = np.arange(manifest.users, dtype=np.int32)
     write_table(pa.table({"user": users_U, "past_events": past_events_U}), out / PAST_EVENTS_NAME)
+    by_month = item_months(timeline.items_E, timeline.times_E, len(timeline.item_ids))
+    write_table(by_month, out / ITEM_MONTHS_NAME)
     record = SplitRecord(
         cut_s=cut_s,
         vocabulary=vocabulary,

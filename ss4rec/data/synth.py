@@ -71,6 +71,8 @@ class World:
     """Marginals of users and times."""
     drift: tuple[Drift, ...] = ()
     """Planted changes, at most one of a kind."""
+    wander_Q: Array | None = None
+    """Stars that are given more in each quarter than in the mean of all; None: no wander."""
 
     def drift_of(self, signal: str) -> Drift | None:
         """Return the planted change of one kind."""
@@ -208,7 +210,18 @@ def make_world(items: int, seed: int, profile: Profile = SMALL, drift: tuple[Dri
         if planted.signal == "transitions":
             after_2VK = _draw_successors(popularity_V, np.random.default_rng([seed, 4]))
             successors_2VK = np.concatenate([successors_2VK, after_2VK])
-    return World(movie_ids_V, popularity_V, fashion_QV, successors_2VK, quality_V, profile, drift)
+    wander_Q = _wander(profile.wander, len(quarters_Q1), np.random.default_rng([seed, 5]))
+    return World(movie_ids_V, popularity_V, fashion_QV, successors_2VK, quality_V, profile, drift, wander_Q)
+
+
+def _wander(deviation: float, quarters: int, rng: np.random.Generator) -> Array | None:
+    """Return an AR(1) path (coefficient 0.8) with this stationary deviation."""
+    if deviation == 0:
+        return None
+    path_Q = deviation * rng.standard_normal(quarters)
+    for quarter in range(1, quarters):
+        path_Q[quarter] = 0.8 * path_Q[quarter - 1] + 0.6 * path_Q[quarter]
+    return path_Q
 
 
 def _draw_successors(popularity_V: Array, rng: np.random.Generator) -> Array:
@@ -239,7 +252,8 @@ def make_chunk(world: World, users: int, mean_len: int, seed: int, first: int) -
     lengths_U = draw_lengths(min(CHUNK_USERS, users - first), mean_len, most, world.profile, rng)
     times_T, returned_T = _draw_times(world, lengths_U, rng)
     items_T = _walk(world, lengths_U, times_T, returned_T, rng)
-    return Chunk(lengths_U, times_T, returned_T, items_T, _draw_ratings(world, lengths_U, items_T, rng))
+    ratings_T = _draw_ratings(world, lengths_U, items_T, times_T, rng)
+    return Chunk(lengths_U, times_T, returned_T, items_T, ratings_T)
 
 
 def _draw_times(world: World, lengths_U: Array, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -328,10 +342,18 @@ def _popular(cumulative_QV: Array, quarter_B: Array, rng: np.random.Generator) -
     )
 
 
-def _draw_ratings(world: World, lengths_U: Array, items_T: Array, rng: np.random.Generator) -> Array:
-    """Draw ratings: quality of the item, leaning of the user, noise; rounded to half stars."""
+def _draw_ratings(
+    world: World, lengths_U: Array, items_T: Array, times_T: Array, rng: np.random.Generator
+) -> Array:
+    """Draw ratings: quality of the item, leaning of the user, noise, wander, drift; rounded to half stars."""
     leaning_T = np.repeat(0.4 * rng.standard_normal(len(lengths_U)), lengths_U)
     stars_T = world.quality_V[items_T] + leaning_T + 0.7 * rng.standard_normal(len(items_T))
+    if world.wander_Q is not None:
+        quarter_T = (times_T - world.profile.first_time_s) // QUARTER_S
+        stars_T += world.wander_Q[np.minimum(quarter_T, len(world.wander_Q) - 1)]
+    rating = world.drift_of("rating")
+    if rating:
+        stars_T += rating.size * (times_T >= rating.from_s)
     return np.clip(np.rint(stars_T * 2) / 2, 0.5, 5.0)
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from ss4rec.errors import UsageError
 
-Signal = Literal["popularity", "transitions", "pace"]
+Signal = Literal["popularity", "transitions", "pace", "rating"]
 YEAR_S = 31_557_600
 HOUR_S, DAY_S = 3600, 86_400
 
@@ -21,7 +21,8 @@ class Drift:
     signal: Signal
     """`popularity`: a share `size` of it moves to other items (it rules the events that follow no successor, 15 %, and
     so shows less in all events); `transitions`: an event has other successors with
-    probability `size`; `pace`: the seconds between events are multiplied by `size`."""
+    probability `size`; `pace`: the seconds between events are multiplied by `size`; `rating`: `size`
+    stars more (or less) are given."""
     from_s: int
     """First second at which it holds, unix time."""
     size: float
@@ -53,6 +54,8 @@ class Profile:
     """No rating is later: gaps that end a visit shrink so that all ratings of a user fit."""
     pace_events: int | None = 100
     """Users with more ratings come back sooner: their breaks are shorter by pace_events / length."""
+    wander: float = 0.0
+    """Stationary deviation, in stars, by which the mean rating wanders from quarter to quarter without any cause."""
 
 
 SMALL = Profile(
@@ -158,16 +161,17 @@ def parse_drift(text: str) -> Drift:
     Raises:
         UsageError: if a part is missing or out of range.
     """
-    found = re.fullmatch(r"(\w+)=([\d.]+)@(\d{4}-\d\d-\d\d)", text)
+    found = re.fullmatch(r"(\w+)=(-?[\d.]+)@(\d{4}-\d\d-\d\d)", text)
     if found is None or found[1] not in get_args(Signal):
         raise UsageError(
             f"--drift {text!r} is not SIGNAL=SIZE@DATE with a signal of {', '.join(get_args(Signal))}; "
             "write e.g. popularity=0.3@2015-04-01"
         )
     signal, size = found[1], float(found[2])
-    if size <= 0 or (signal != "pace" and size > 1):
+    most = {"pace": float("inf"), "rating": 4.5}.get(signal, 1.0)
+    if not 0 < (abs(size) if signal == "rating" else size) <= most:
         raise UsageError(
-            f"--drift {text!r}: size {size:g} is out of range; give a share from 0 to 1, or a factor"
+            f"--drift {text!r}: size {size:g} is out of range; give a share from 0 to 1, a factor, or stars up to 4.5"
         )
     try:
         moment = datetime.fromisoformat(found[3]).replace(tzinfo=UTC)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.cli.split import split_command
+from ss4rec.data.item_months import item_months, month_of, month_start_s, read_item_months
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.prepare import prepare
 from ss4rec.data.shards import read_items, read_shard, read_users
@@ -80,6 +81,14 @@ def test_the_past_knows_nothing_later(tmp_path_factory, events, cut_s, k_core):
     seen = {item for _, item, time in events_of(full) if time <= cut_s}
     assert set(ids[: record.seen]) == seen
     assert record.future_events == sum(time > cut_s for *_, time in events_of(full))
+    named = read_items(timeline)["source_id"].to_pylist()
+    by_month = read_item_months(root / "out").to_pylist()
+    assert [row["first_s"] for row in by_month] == [
+        min(t for _, i, t in events_of(full) if i == n) for n in named
+    ]
+    assert [sum(row["events"]) for row in by_month] == [
+        sum(i == n for _, i, _ in events_of(full)) for n in named
+    ]
     marks = pq.read_table(root / "out" / "past_events.parquet")["past_events"].to_pylist()
     users = read_users(timeline)["source_id"].to_pylist()
     assert marks == [sum(u == user and t <= cut_s for u, _, t in events_of(full)) for user in users]
@@ -122,6 +131,25 @@ def test_a_date_means_its_whole_day():
     assert parse_cut("2015-03-31T06:40:02") == parse_cut("1427784002") == 1427784002
     with pytest.raises(UsageError, match="yesterday"):
         parse_cut("yesterday")
+
+
+def test_events_of_an_item_by_month():
+    """Item 2 in 1970-02 (twice) and 1971-01, item 1 in the last second of 1970-02."""
+    feb, mar, jan = 31 * 86_400, 59 * 86_400, 365 * 86_400
+    assert month_of(np.array([0, feb - 1, feb, mar - 1, mar, jan])).tolist() == [0, 0, 1, 1, 2, 12]
+    assert month_start_s(np.array([1, 2, 12])).tolist() == [feb, mar, jan]
+    table = item_months(
+        np.array([2, 1, 2, 2], np.int32), np.array([feb + 9, mar - 1, jan, feb]), 2
+    ).to_pylist()
+    assert table == [
+        {"item": 1, "first_s": mar - 1, "months": [1], "events": [1]},
+        {"item": 2, "first_s": feb, "months": [1, 12], "events": [2, 1]},
+    ]
+
+
+def test_a_folder_of_an_older_split_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"item_months.parquet is missing; run `ss4rec data split` again"):
+        read_item_months(tmp_path)
 
 
 def test_command_line(tmp_path):

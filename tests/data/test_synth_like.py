@@ -1,6 +1,7 @@
 """MovieLens' marginals, planted drift, and several processes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from ss4rec.cli.synth import synth_command
 from ss4rec.data import synth as module
 from ss4rec.data.manifest import Manifest
-from ss4rec.data.synth import law_quality, make_chunk, make_world, synth
+from ss4rec.data.synth import QUARTER_S, law_quality, make_chunk, make_world, synth
 from ss4rec.data.synth_profile import LIKE, ML_32M, SMALL, Drift, parse_drift
 from ss4rec.errors import UsageError
 
@@ -100,6 +101,28 @@ def test_planted_pace_stretches_time_from_its_day():
     assert np.array_equal(gaps >= module.BREAK_S, slow.returned_T[inner])
 
 
+def test_planted_rating_is_added_from_its_day():
+    (_, plain), (_, higher) = drifted(), drifted(Drift("rating", FROM_S, -0.5))
+    late_T = plain.times_T >= FROM_S
+    np.testing.assert_array_equal(plain.ratings_T[~late_T], higher.ratings_T[~late_T])
+    assert (higher.ratings_T - plain.ratings_T)[late_T].mean() == pytest.approx(-0.5, abs=0.03)
+
+
+def test_ratings_wander_by_quarters_and_nothing_else_does():
+    """An AR(1) path with the deviation that was asked for, which the ratings of each quarter follow."""
+    still, moving = (make_world(ITEMS, 0, replace(SMALL, wander=wander)) for wander in (0.0, 0.3))
+    assert still.wander_Q is None
+    long_Q = make_world(100, 1, replace(SMALL, wander=0.3, span_s=4000 * QUARTER_S)).wander_Q
+    assert long_Q.std() == pytest.approx(0.3, rel=0.1)
+    assert np.corrcoef(long_Q[1:], long_Q[:-1])[0, 1] == pytest.approx(0.8, abs=0.05)
+    plain, wandered = (make_chunk(world, USERS, 60, 0, 0) for world in (still, moving))
+    np.testing.assert_array_equal(plain.items_T, wandered.items_T)
+    quarter_T = (plain.times_T - SMALL.first_time_s) // QUARTER_S
+    for quarter in (3, 12, 20):
+        moved = (wandered.ratings_T - plain.ratings_T)[quarter_T == quarter].mean()
+        assert moved == pytest.approx(moving.wander_Q[quarter], abs=0.06)
+
+
 def test_drift_is_in_the_truth(tmp_path):
     arguments = ["--users", "40", "--items", "120", "--mean-len", "25", "--format", "csv", "--json"]
     arguments += ["--drift", "popularity=0.3@2018-01-01", "--drift", "pace=2@2019-06-01"]
@@ -112,7 +135,8 @@ def test_drift_is_in_the_truth(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["taste=1@2018-01-01", "pace=2", "popularity=2@2018-01-01", "pace=2@2018-31-01"]
+    "text",
+    ["taste=1@2018-01-01", "pace=2", "popularity=2@2018-01-01", "pace=2@2018-31-01", "rating=0@2018-01-01"],
 )
 def test_wrong_drift_is_refused(text):
     with pytest.raises(UsageError, match="--drift"):

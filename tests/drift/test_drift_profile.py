@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from drift.catalogue import ItemCounts, popularity_spans, read_catalogue
-from drift.distances import slices
+from drift.distances import named_slices, slices
 from drift.profile import Profile, Profiler
 from drift.simulate import Plant, simulate
 from drift.windows import calendar, full_windows, window_of
+from ss4rec.data.item_months import item_months
 
 PLANT = Plant(windows=6, users=25, items=60, returning=0.5)
 
@@ -24,7 +25,7 @@ def profiler(made, seen=50, wanted=range(6)):
 
 
 def column(profile, layout, name):
-    return profile.counts_RK[:, dict(zip((s.name for s in layout), slices(layout), strict=True))[name]]
+    return profile.counts_RK[:, named_slices(layout)[name]]
 
 
 def same(left, right):
@@ -145,6 +146,34 @@ def test_blocks_weigh_each_of_a_users_windows_once():
             blocks.sums_NK[n, rating], (counts / counts.sum(1, keepdims=True)).sum(0), rtol=1e-5
         )
         assert blocks.weights_NS[n, 0] == len(rows)
+
+
+def test_months_add_up_to_the_windows():
+    """The table that `data split` writes gives what counting the events by window gives."""
+    made = simulate(PLANT, 4)
+    items, times = (
+        made.shard[name].combine_chunks().flatten().to_numpy() for name in ("items", "timestamps")
+    )
+    total = made.items.num_rows
+    for kind in ("month", "quarter", "year"):
+        windows = calendar(kind, int(times.min()), int(times.max()))
+        want = ItemCounts.of_shard(made.shard, windows, total)
+        found = ItemCounts.of_months(item_months(items, times, total), windows)
+        np.testing.assert_array_equal(found.counts_WV, want.counts_WV)
+        np.testing.assert_array_equal(found.first_V, want.first_V)
+
+
+def test_a_profile_is_as_large_with_ten_times_the_events():
+    """What is kept is a row a user and window, so memory does not grow with the rows of the data."""
+    made = simulate(PLANT, 7)
+    columns = {name: made.shard[name].to_pylist() for name in ("items", "timestamps", "ratings")}
+    longer = {name: [[v for v in row for _ in range(10)] for row in rows] for name, rows in columns.items()}
+    shard = pa.table({"user": made.shard["user"], **longer}, made.shard.schema)
+    make = profiler(made)
+    once, tenfold = make(made.shard), make(shard)
+    assert tenfold.events_R.sum() == 10 * once.events_R.sum()
+    for name in ("window_R", "user_R", "events_R", "counts_RK"):
+        assert getattr(tenfold, name).nbytes == getattr(once, name).nbytes
 
 
 def test_save_and_load(tmp_path):

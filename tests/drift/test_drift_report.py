@@ -28,9 +28,10 @@ from drift.simulate import Plant, PlantedModel, simulate
 from drift.summary import log_summary, window_figures
 from drift.verdict import judge
 from drift.windows import calendar
+from ss4rec.cli import run
 from ss4rec.cli.drift import _events, drift_command
 from ss4rec.config import DataConfig
-from ss4rec.errors import UsageError
+from ss4rec.errors import ContractError, UsageError
 
 CONFIG = DriftConfig(permutations=199, bootstrap=20, min_users=40, wandb="disabled")
 EVENTS = [
@@ -147,7 +148,7 @@ def browse(text, folder, width, dark):
     ]
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (400, False), (400, True)])
 def test_every_plot_is_drawn_and_readable(made_report, tmp_path, width, dark):
     """No error on the console, no sideways scrolling of the page, text of 11 px or more with enough contrast."""
     report, layout = made_report
@@ -241,28 +242,31 @@ def test_options_of_the_verb(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("severity", "verdict", "own", "reason"),
+    ("outcome", "code", "words"),
     [
-        ("none", "none", [("a", 0.2, 0.5, "none")], ""),
-        ("noted", "drift", [("a", 0.01, 2.0, "drift")], ""),
-        ("noted", "undecided", [], "too few users"),
-        ("noted", "none", [("a", 0.2, 2.0, "none"), ("b", 0.4, 0.1, "none")], r"our least p is 0.2 \(a\)"),
-        (
-            "noted",
-            "noted",
-            [("a", 0.01, 0.4, "noted"), ("b", 0.02, 0.7, "noted")],
-            r"\(b\), but its effect is 0.7",
-        ),
-        ("none", "severe", [("a", 0.01, 2.0, "severe"), ("b", 0.9, 0.1, "none")], "whole histograms of a,"),
+        (0, 0, "all is well"),
+        (10, 10, "all is well"),
+        (1, 1, "all is well"),
+        (ContractError("cut again"), 3, "error: cut again"),
+        (UsageError("no such window"), 2, "error: no such window"),
     ],
 )
-def test_each_difference_from_alibi_detect_has_its_own_reason(severity, verdict, own, reason):
-    from drift.report import why_they_differ
+def test_exit_codes(outcome, code, words, tmp_path, monkeypatch, capsys):
+    """0 fine, 10 alert, 1 a cell failed, 3 contract, 2 usage; after a crash Python itself exits with 1."""
 
-    cells = [
-        {"signal": name, "p_adj": p, "effect": ratio, "threshold": 1.0, "severity": kind}
-        for name, p, ratio, kind in own
-    ]
-    told = why_they_differ({"severity": severity, "status": "ok"}, cells, verdict, 0.05)
-    assert bool(told) == bool(reason)
-    assert re.search(reason, told)
+    def job(*args, **options):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return SimpleNamespace(headline="all is well", verdict="none"), outcome
+
+    monkeypatch.setattr("drift.job.run_drift", job)
+    options = ["--data", str(tmp_path), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        run(drift_command, options)
+    assert ended.value.code == code
+    said = capsys.readouterr()
+    assert words in said.out + said.err
+    for wrong in (["--data"], [*options, "--set", "window=week"]):
+        with pytest.raises(SystemExit) as ended:
+            run(drift_command, wrong)
+        assert ended.value.code == 2

@@ -125,17 +125,41 @@ def test_planted_shift_is_found_and_signed():
     assert result.p_max_S[1] > 0.05
 
 
-def test_sign_flips_find_a_change_within_users_that_users_apart_would_hide():
-    rng = np.random.default_rng(7)
-    ref = users(rng, 60, spread=1.0)
+def half_a_star_less(ref):
+    """The same users, who all give half a star less."""
     moved = np.roll(ref.sums_NK[:, :10], -1, axis=1)
     moved[:, 0] += moved[:, 9]
     moved[:, 9] = 0
-    cur = Blocks(ref.users_N, np.hstack([moved, ref.sums_NK[:, 10:]]), ref.weights_NS)
+    return Blocks(ref.users_N, np.hstack([moved, ref.sums_NK[:, 10:]]), ref.weights_NS)
+
+
+def test_users_on_both_sides_exchange_their_own_blocks():
+    """Users differ by far more than they changed: taken as other people, the change would drown in them."""
+    rng = np.random.default_rng(19)
+    ref = users(rng, 12, spread=1.0)
+    cur = half_a_star_less(ref)
+    assert permutation_test(ref, cur, SIGNALS, 499, rng).p_S[0] == pytest.approx(1 / 500)
+    others = Blocks(cur.users_N + 1000, cur.sums_NK, cur.weights_NS)
+    assert permutation_test(ref, others, SIGNALS, 499, rng).p_S[0] > 0.02
+
+
+def test_sign_flips_find_a_change_within_users_that_users_apart_would_hide():
+    rng = np.random.default_rng(7)
+    ref = users(rng, 60, spread=1.0)
+    cur = half_a_star_less(ref)
     result = sign_flip_test(ref, cur, SIGNALS, 499, rng)
     assert result.p_max_S[0] == pytest.approx(1 / 500)
     assert result.shift_S[0] < -0.3
     assert result.p_S[1] == 1.0  # labels did not move at all
+
+
+def test_a_flip_of_all_users_is_as_extreme_as_none():
+    """Five users who all moved alike: 2 of the 32 ways to flip them reach the observation."""
+    rng = np.random.default_rng(20)
+    ref = users(rng, 5)
+    assert sign_flip_test(ref, half_a_star_less(ref), SIGNALS, 4000, rng).p_S[0] == pytest.approx(
+        2 / 32, abs=0.015
+    )
 
 
 def test_sign_flips_leave_out_users_who_lack_the_signal_on_one_side():

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ GUARDS = (
 )  # fmt: skip
 
 
-def fails_without(guard: Guard, copy: Path) -> str:
+def fails_without(guard: Guard, copy: Path, tests: str = "tests/faults") -> str:
     """Return how the guard's test fails when it is removed, empty if it passes; the copy is whole again afterwards."""
     path = copy / guard.file
     text = path.read_text()
@@ -139,7 +140,7 @@ def fails_without(guard: Guard, copy: Path) -> str:
         "pytest",
         "-q",
         "-x",
-        f"tests/faults/{file}",
+        f"{tests}/{file}",
         "-k",
         words,
         "--timeout=120",
@@ -163,13 +164,13 @@ def fails_without(guard: Guard, copy: Path) -> str:
     return lines[0][:90] if lines else "it ends otherwise"
 
 
-def main(words: list[str]) -> int:
-    """Check every guard whose test's name holds one of `words`; all without any."""
+def check(guards: Sequence[Guard], words: list[str], tests: str) -> int:
+    """Check every guard whose test's name holds one of `words`; all without any. `tests`: folder of their files."""
     passed = []
-    for guard in GUARDS:
+    for guard in guards:
         if (found := (ROOT / guard.file).read_text().count(guard.text)) != 1:
             raise ValueError(f"{guard.file} holds {found} times: {guard.text!r}")
-    chosen = [guard for guard in GUARDS if not words or any(word in guard.test for word in words)]
+    chosen = [guard for guard in guards if not words or any(word in guard.test for word in words)]
     with tempfile.TemporaryDirectory(prefix="ss4rec-guards-") as folder:
         copy = Path(folder) / "project"
         ignored = shutil.ignore_patterns(
@@ -177,7 +178,7 @@ def main(words: list[str]) -> int:
         )
         shutil.copytree(ROOT, copy, ignore=ignored)
         for guard in chosen:
-            how = fails_without(guard, copy)
+            how = fails_without(guard, copy, tests)
             print(f"{'fails' if how else 'PASSES WITHOUT'}  {guard.test}  ({guard.file})  {how}", flush=True)
             if not how:
                 passed.append(guard)
@@ -186,4 +187,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(check(GUARDS, sys.argv[1:], "tests/faults"))

@@ -1,0 +1,184 @@
+"""The adapter to alibi-detect: every detector runs, on what it is valid on; and how its verdicts stand beside ours."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from benchmarks.drift_controls import layout_plan, still_context
+from drift import alibi
+from drift.alibi import Answer, Sides, run_detector, user_vectors
+from drift.cells import Cell, run_cell
+from drift.config import DETECTORS, DriftConfig
+from drift.report import COLOURS
+from drift.report_alibi import alibi_section, why_they_differ
+from drift.simulate import Plant, simulate
+from tests.drift.test_drift_cells import CONFIG, context
+
+MOVED = Plant(windows=5, users=120, step=4, rating=-1.0, gap=1.0)
+ONLINE = ("mmd_online", "lsdd_online")
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """A window in which stars fall by one and gaps are ten times as long."""
+    return context(MOVED, config=CONFIG.model_copy(update={"alibi_users": 120}))
+
+
+@pytest.fixture(scope="module")
+def still():
+    """Two windows without a change, each with a year before it, and without the signals of a catalogue that ages."""
+    made = simulate(Plant(windows=7, users=120, step=7, returning=0.0), 0)
+    return still_context(made, layout_plan(made, [5], 5, [6]), CONFIG)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Fewer bootstraps, so that the online detectors start in a second."""
+    monkeypatch.setattr(alibi, "ONLINE_BOOTSTRAPS", 300)
+    monkeypatch.setattr(alibi, "ONLINE_RUN", 150.0)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_each_detector_sees_a_change_and_repeats_itself(moved, name):
+    pytest.importorskip("alibi_detect.cd")
+    first, again = (run_cell(moved, Cell("reference", 4, f"alibi:{name}"))[0] for _ in range(2))
+    assert first.status == "ok", first.error
+    assert first.severity == "noted"
+    assert repr(replace(first, ms=0.0)) == repr(replace(again, ms=0.0))
+    if name in ONLINE:
+        assert np.isnan(first.p)
+        assert 1 <= first.effect <= alibi.ONLINE_USERS
+    else:
+        assert 0 < first.p <= 0.05
+
+
+@pytest.mark.parametrize("name", ["cvm", "lsdd", "mmd_online"])
+def test_without_a_change_there_is_no_verdict(still, name):
+    pytest.importorskip("alibi_detect.cd")
+    row = run_cell(still, Cell("reference", 6, f"alibi:{name}"))[0]
+    assert (row.status, row.severity) == ("ok", "none"), row.error
+
+
+def test_what_a_detector_gets(moved, monkeypatch):
+    """Float64, no NaN, one row a user, nobody twice, no more than asked for, columns on one scale."""
+    seen = []
+    monkeypatch.setitem(alibi.DETECTORS, "ks", lambda sides: seen.append(sides) or Answer(0.5, 1.0))
+    few = replace(moved, config=moved.config.model_copy(update={"alibi_users": 40}))
+    run_detector(few, Cell("reference", 4, "alibi:ks"))
+    run_detector(moved, Cell("reference", 4, "alibi:ks"))
+    small, whole = seen
+    assert (len(small.ref_ND), len(small.cur_MD)) == (40, 40)
+    profile, cur = moved.profile, 4
+    users = [profile.user_R[profile.window_R == window] for window in (moved.plan.reference[0], cur)]
+    assert len(whole.ref_ND) <= len(np.setdiff1d(users[0], users[1])) < len(users[0])
+    joined = np.concatenate([whole.ref_ND, whole.cur_MD])
+    assert joined.dtype == np.float64
+    assert np.isfinite(joined).all()
+    np.testing.assert_allclose(joined.mean(axis=0), 0, atol=1e-9)
+    assert "unseen_item" not in whole.names
+    assert whole.of(["genre"]).sum() > 1
+    assert whole.of(alibi.CONTEXT).sum() == 3
+
+
+def test_users_who_lack_a_signal_are_left_out(moved):
+    """KS with one NaN says "no drift" and MMD with one says "drift": neither may ever see one."""
+    side = moved.profile.blocks([4], moved.layout)
+    side.weights_NS[:7, 3] = 0
+    rows_ND, users, names = user_vectors(side, moved.layout)
+    assert np.isfinite(rows_ND).all()
+    assert len(rows_ND) == len(users) == (side.weights_NS > 0).all(axis=1).sum() < len(side.users_N)
+    assert len(names) == rows_ND.shape[1]
+
+
+def test_too_few_users_is_no_verdict(moved):
+    few = replace(moved, profile=replace(moved.profile, window_R=np.where(
+        (moved.profile.window_R == 4) & (np.arange(len(moved.profile.window_R)) % 40 > 0), 99, moved.profile.window_R
+    )))  # fmt: skip
+    row = run_cell(few, Cell("reference", 4, "alibi:ks"))[0]
+    assert (row.status, row.severity) == ("too_few", "undecided")
+
+
+def test_a_permutation_p_is_never_zero(moved):
+    """The library's is b / B."""
+    assert alibi._counted(0.0, 100) == 1 / 101
+    assert alibi._counted(0.3, None) == 0.3
+
+
+def test_lsdd_gets_no_column_that_the_reference_does_not_vary_in():
+    rng = np.random.default_rng(0)
+    ref, cur = rng.standard_normal((2, 30, 3))
+    ref[:, 1] = 0.2
+    assert Sides(ref, cur, ("a", "b", "c")).varied().names == ("a", "c")
+
+
+def test_unknown_detectors_are_refused():
+    with pytest.raises(ValidationError, match="kss"):
+        DriftConfig(alibi=("kss",))
+    assert DriftConfig(alibi="all").alibi == DETECTORS
+
+
+@pytest.mark.parametrize(
+    ("severity", "verdict", "own", "reason"),
+    [
+        ("none", "none", [("a", 0.2, 0.5, "none")], ""),
+        ("noted", "drift", [("a", 0.01, 2.0, "drift")], ""),
+        ("noted", "undecided", [], "too few users"),
+        ("noted", "none", [("a", 0.2, 2.0, "none"), ("b", 0.4, 0.1, "none")], r"our least p is 0.2 \(a\)"),
+        (
+            "noted",
+            "noted",
+            [("a", 0.01, 0.4, "noted"), ("b", 0.02, 0.7, "noted")],
+            r"\(b\), but its effect is 0.7",
+        ),
+        ("none", "severe", [("a", 0.01, 2.0, "severe"), ("b", 0.9, 0.1, "none")], "whole histograms of a,"),
+        ("none", "drift", [("unseen_item", 0.01, 2.0, "drift")], "which it is not given"),
+    ],
+)
+def test_each_difference_has_its_own_reason(severity, verdict, own, reason):
+    cells = [
+        {"signal": name, "p_adj": p, "effect": ratio, "threshold": 1.0, "severity": kind}
+        for name, p, ratio, kind in own
+    ]
+    theirs = {"severity": severity, "status": "ok", "n_users_ref": 40, "n_users_cur": 50}
+    told = why_they_differ(theirs, cells, verdict, 0.05)
+    assert bool(told) == bool(reason)
+    assert re.search(reason, told)
+
+
+def test_the_section_has_a_line_a_detector_and_one_reason_for_all_that_differ_alike():
+    def cell(detector, severity, **changes):
+        facts = {
+            "window": "2016",
+            "comparison": "reference",
+            "status": "ok",
+            "error": "",
+            "p": 0.01,
+            "p_adj": None,
+        }
+        facts |= {"n_users_ref": 40, "n_users_cur": 50, "effect": 12.0, "signal": "joint", "threshold": None}
+        return facts | {"detector": detector, "severity": severity} | changes
+
+    cells = [
+        cell("userperm", "none", signal="rating", p_adj=0.4, threshold=20.0),
+        cell("alibi:ks", "noted"),
+        cell("alibi:cvm", "noted", p=1e-9),
+        cell("alibi:mmd_online", "none", p=None, effect=None),
+        cell("alibi:lsdd", "undecided", status="error", error="ValueError: <no>"),
+    ]
+    text = alibi_section(cells, {"2016": "none"}, 0.05, COLOURS)
+    assert text.count("<tr>") == 6
+    for words in (
+        "0.01",
+        "&lt;.0001",
+        "no alarm",
+        "failed",
+        "ValueError: &lt;no&gt;",
+        "not so ks, cvm:",
+        "0.4 (rating)",
+    ):
+        assert words in text
+    assert "Business Source License" in text
+    assert "was not run" in alibi_section(cells[:1], {"2016": "none"}, 0.05, COLOURS)
