@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,15 @@ def headline(name: str, value: float, unit: str, goal: float | None, peer: str =
     return {"name": name, "value": value, "unit": unit, "goal": goal, "peer": peer}
 
 
+def _without_machine(argument: str) -> str:
+    """Return a path inside the project relative to it, and any other absolute path as its last part."""
+    if not Path(argument).is_absolute():
+        return argument
+    root = Path(__file__).parents[1]
+    path = Path(argument)
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
 def write_record(
     name: str, rows: Sequence[Mapping[str, Any]], headlines: Sequence[Mapping[str, Any]], folder: Path
 ) -> Path:
@@ -29,7 +39,7 @@ def write_record(
         "name": name,
         "date": now.isoformat(timespec="seconds"),
         "commit": git_commit(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(_without_machine(argument) for argument in sys.argv)]),
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else platform.processor() or "CPU",

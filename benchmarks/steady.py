@@ -40,7 +40,7 @@ STEADY_SPREAD = 0.1
 def train_steady(
     config: RunConfig, data: Path, run: Path, device: torch.device, seconds: float
 ) -> dict[str, Any]:
-    """Train in this process for at least `seconds`, at most three times as long while speed still changes.
+    """Train an epoch, then for at least `seconds`, at most three times as long while speed still changes.
 
     Returns:
         What `steady_figures` says, with the configuration's decisive sizes.
@@ -48,6 +48,7 @@ def train_steady(
     config = override(config, ENDLESS)
     with loop_alone(config, data, run, device) as loop:
         epochs = loop.epochs()
+        next(epochs)  # the first epoch compiles kernels and captures graphs
         began = time.monotonic()
         for _ in epochs:
             passed = time.monotonic() - began

@@ -25,7 +25,7 @@ from ss4rec.data.windows import Split, num_train_windows
 from ss4rec.errors import DataError
 
 KEPT_BYTES = 1 << 30
-"""`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
+"""`LocalSource` keeps the windows of all shards, in mapped Arrow files, if they take no more than this."""
 EVENT_BYTES = 20
 """Bytes of one event in a window: item, target, gap, hour and rating."""
 
@@ -125,8 +125,8 @@ class SequenceSource(ABC):
 class LocalSource(SequenceSource):
     """Reads shards in this process.
 
-    Holds the windows of one group of shards (`data.shuffle_shards`) at a time; windows of all shards stay in memory
-    from the first epoch on if they take less than `KEPT_BYTES`.
+    Holds the windows of one group of shards (`data.shuffle_shards`) at a time; from the first epoch on the windows of
+    all shards are read from Arrow files that are mapped into memory, if they take less than `KEPT_BYTES`.
     """
 
     def __init__(

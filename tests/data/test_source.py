@@ -90,6 +90,18 @@ def test_keeping_windows_changes_nothing_but_the_reads(sharded, monkeypatch):
     assert len(reads) == 15
 
 
+def test_kept_windows_are_mapped_files_and_no_memory(sharded):
+    local = LocalSource(sharded, DATA, **SIZES)
+    plain = local.reader.windows(0)
+    local.reader.kept.clear()
+    before = pa.total_allocated_bytes()
+    mapped = reader.mapped(plain)
+    assert mapped.equals(plain)
+    assert pa.total_allocated_bytes() - before < plain.nbytes / 10
+    assert local.reader.keep
+    assert not any(buffer.is_mutable for buffer in mapped["items"].chunk(0).buffers() if buffer is not None)
+
+
 def test_resuming_reads_no_shard_of_groups_before(sharded, monkeypatch):
     reads = []
     monkeypatch.setattr(

@@ -325,6 +325,7 @@ def test_the_run_must_have_been_trained_up_to_this_cut(cut, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     shutil.copy(folder / "past/items.parquet", tmp_path)
     facts = dict.fromkeys(RunRecord.model_fields, "") | {
+        "profile_values": [],
         "cut_s": record.cut_s,
         "backends": {},
         "versions": {},
