@@ -1,14 +1,16 @@
 """Data at scale: generated ratings, preparation on Ray against Polars, shuffled input, four nodes, RecBole's way.
 
     pip install -c constraints.txt -e '.[bench]'
-    python -m benchmarks.data [--work FOLDER] [--like ml-32m] [--users N] [--ml-1m ZIP] [--ratings FOLDER] [--repeat 1]
+    python -m benchmarks.data [--work FOLDER] [--like ml-32m] [--users N] [--ml-1m ZIP --recbole PYTHON]
+                              [--ratings FOLDER] [--repeat 1]
 
 Needs about 6 GB of disk. Ray is started first and left idle; its memory then is what "above an idle Ray" refers to. Each
 peer runs in a process of its own. Memory is the proportional set size of all processes, sampled four times a second;
 files in the kernel's cache do not count. `load` in a row is the machine's load when the row was done: above the number
 of cores, others took part of the time, so `cpu_s` is given too where it can be. With `--repeat` Polars and the
-preparation take turns and the best of each counts. `--ratings` takes a folder that `ss4rec data synth --format csv` made, and
-leaves the generation out.
+preparation take turns and the best of each counts; in the first turn Ray's workers start and import, which no peer's time
+holds. `--ratings` takes a folder that `ss4rec data synth --format csv` made, and leaves the generation out. `--recbole` is
+the interpreter of an environment with RecBole (`benchmarks/data_recbole.py` says how to make it).
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from ss4rec.data.etl.engine import prepare_in_tasks
 from ss4rec.data.prepare import prepare
 from ss4rec.data.ray_etl import ray_map
 from ss4rec.data.ray_source import RaySource
+from ss4rec.data.recbole import export_recbole
 from ss4rec.data.source import LocalSource
 from ss4rec.data.synth import synth
 from ss4rec.data.synth_profile import LIKE
@@ -57,14 +60,27 @@ def add(name: str, **values: Any) -> dict[str, Any]:
 
 
 def peer(*arguments: str) -> dict[str, Any]:
-    """Run one peer and keep its row."""
-    command = [sys.executable, "-m", "benchmarks.data_peers", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run one peer of `benchmarks.data_peers` and keep its row."""
+    return timed(f"peer {arguments[0]}", [sys.executable, "-m", "benchmarks.data_peers", *arguments])
+
+
+def timed(name: str, command: list[str], **options: Any) -> dict[str, Any]:
+    """Run a command whose last line is a JSON object with what it cost, and keep its row."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout.splitlines()[-1])
     peak_gib = found.pop("peak_bytes") / GIB
-    return add(f"peer {arguments[0]}", **found, peak_gib=peak_gib)
+    return add(name, **found, peak_gib=peak_gib)
+
+
+def recbole(python: str, work: Path) -> dict[str, Any]:
+    """Let RecBole load the ML-1M that `own_epoch` prepared, augment it, and read one epoch."""
+    export_recbole(work / "ml-1m", work / "atomic/ml-1m")
+    command = [python, "-m", "benchmarks.data_recbole", str(work / "atomic"), "ml-1m"]
+    # In a folder of its own, since it writes logs where it runs.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    return timed("peer recbole: load ml-1m and one epoch", command, cwd=work, env=environment)
 
 
 def make(source: Path, like: str, users: int | None) -> dict[str, Any]:
@@ -115,15 +131,15 @@ def etl(source: Path, out: Path, name: str, idle: int) -> dict[str, Any]:
     )
 
 
-def first_batch(folder: Path) -> None:
-    """Time the first batch through Ray Data on the running Ray."""
+def first_batch(folder: Path) -> float:
+    """Return the seconds to the first batch through Ray Data on the running Ray."""
     began = time.perf_counter()
     with closing(RaySource(folder, DataConfig(), batch_size=64, seed=0).train_batches(0, 0, 1)) as batches:
         next(batches)
-        add("first batch through Ray Data", seconds=time.perf_counter() - began)
+        return float(add("first batch through Ray Data", seconds=time.perf_counter() - began)["seconds"])
 
 
-def own_epoch(archive: Path, work: Path) -> None:
+def own_epoch(archive: Path, work: Path) -> dict[str, Any]:
     """Prepare ML-1M and read one epoch of batches: what stands against RecBole's loading and augmentation."""
     began = time.perf_counter()
     with PeakMemory() as memory:
@@ -134,7 +150,7 @@ def own_epoch(archive: Path, work: Path) -> None:
             tensors = (batch.items_T, batch.targets_T, batch.gaps_T, batch.offsets_S1)
             moved += sum(tensor.nbytes for tensor in tensors)
             targets += int((batch.targets_T > 0).sum())
-    add(
+    return add(
         "own ml-1m: prepare and one epoch",
         seconds=time.perf_counter() - began,
         peak_gib=memory.peak / GIB,
@@ -187,6 +203,7 @@ def main() -> None:
     parser.add_argument("--like", default="ml-32m", choices=sorted(LIKE))
     parser.add_argument("--users", type=int)
     parser.add_argument("--ml-1m", type=Path)
+    parser.add_argument("--recbole", help="interpreter of an environment with RecBole")
     parser.add_argument("--ratings", type=Path)
     parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
@@ -210,7 +227,7 @@ def measure(work: Path, options: argparse.Namespace) -> None:
     for _ in range(options.repeat):
         plain.append(peer("group", csv)["seconds"])
         runs.append(etl(source, work / "out", "etl", idle))
-    first_batch(work / "out")
+    first_s = first_batch(work / "out")
     (work / "mixed").mkdir()
     peer("shuffle", csv, str(work / "mixed/ratings.csv"))
     shutil.copy(source / "movies.csv", work / "mixed")
@@ -219,9 +236,13 @@ def measure(work: Path, options: argparse.Namespace) -> None:
         mixed_plain.append(peer("group", str(work / "mixed/ratings.csv"))["seconds"])
         mixed.append(etl(work / "mixed", work / "mixed-out", "etl, shuffled", idle)["seconds"])
     ray.shutdown()
+    atomic = []
     if options.ml_1m:
-        own_epoch(options.ml_1m, work)
-        peer("augment", str(options.ml_1m))
+        own = own_epoch(options.ml_1m, work)
+        if options.recbole:
+            ratio = own["seconds"] / recbole(options.recbole, work)["seconds"]
+            what = "RecBole 1.2.1: load atomic files, 5-core, augment prefixes, one epoch of batches"
+            atomic.append(headline("data.ml_1m_ratio_to_recbole", ratio, "x", 1.0, what))
     small = LIKE["small"]
     synth(work / "small", users=6000, items=3000, mean_len=165, fmt="csv", profile=small.profile)
     prepare(work / "small", work / "one")
@@ -236,6 +257,8 @@ def measure(work: Path, options: argparse.Namespace) -> None:
         headline("data.etl_ratio_to_polars_same_job", best / full["seconds"], "x", None, same_job),
         headline("data.etl_peak_gib", peak, "GiB above an idle Ray", 3.0),
         headline("data.etl_shuffled_ratio_to_polars", mixed_ratio, "x", 4.0, f"{reference}, same file"),
+        headline("data.first_batch_s", first_s, "s", 3.0),
+        *atomic,
     ]
     if synthetic:
         headlines.append(headline("data.synth_32m_seconds", synthetic["seconds"], "s", 120.0))

@@ -1,14 +1,17 @@
-"""Trains rows of an ablation on one device and ranks the test items: `python benchmarks/quality.py --help`.
+"""Trains rows of an ablation on any number of cards and ranks the test items: `python -m benchmarks.quality --help`.
 
-Each row is a preset with overrides, trained with each seed in a process of its own, `--parallel` at a time on one
-card. The epoch is chosen on validation; test items are ranked once, after training.
+Each row is a preset with overrides (`benchmarks/quality_rows.py`), trained with each seed in a process of its own,
+`--parallel` at a time on each card. The epoch is chosen on validation; test items are ranked once, after training.
 
-CPU smoke test:  python benchmarks/quality.py --data data/synthetic --row debug --minutes 1 --seeds 1
+CPU smoke test:  python -m benchmarks.quality table --data data/synthetic --group smoke --minutes 1 --seeds 1
 """
 
 from __future__ import annotations
 
 import json
+import os
+import queue
+import shutil
 import subprocess
 import sys
 import time
@@ -18,169 +21,211 @@ from typing import Any
 
 import click
 import numpy as np
+import pyarrow as pa
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.record import headline, write_record
-from ss4rec.cli.options import resolve_config
-from ss4rec.evaluation.evaluator import EvalResult
-from ss4rec.runs import RunFolder, write_json
-from ss4rec.train.session import evaluate_alone, train_alone
+from benchmarks.quality_rows import Row
+from benchmarks.quality_rows import rows as rows_of
+from benchmarks.quality_table import headlines, markdown, merged, write_curves
+from benchmarks.record import write_record
+from ss4rec import checkpoint
+from ss4rec.config import RunConfig
+from ss4rec.evaluation.evaluator import rank_column, summarise
+from ss4rec.evaluation.metrics import ndcg
+from ss4rec.runs import RunFolder, load_model, load_weights, write_json
+from ss4rec.train.loop import TrainLoop
+from ss4rec.train.session import loop_alone, rank_alone
 
-GOALS = {
-    "quality.seen_kept.hr10": ("kept", "known", "HR@10", 0.375),
-    "quality.seen_kept.ndcg10": ("kept", "known", "NDCG@10", 0.225),
-    "quality.seen_excluded.hr10": ("excluded", "known", "HR@10", 0.430),
-    "quality.seen_excluded.ndcg10": ("excluded", "known", "NDCG@10", 0.270),
-}
+PASSED = 0.2022
+"""Test NDCG@10 (seen kept) of the official code, which a run should pass soon."""
+KEPT_SNAPSHOTS = 12
+"""Checkpoints kept from the first validation above `PASSED` on; the test is a little harder."""
 
 
 @click.group()
 def main() -> None:
-    """Ablations of quality on one device."""
+    """Ablations of quality."""
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option(
-    "--row", "rows", multiple=True, required=True, help='"NAME: PRESET FIELD=VALUE ..." or "PRESET ...".'
-)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Prepared folder.")
+@click.option("--hashed", type=click.Path(path_type=Path), help="The same prepared with --ties hash.")
+@click.option("--row", "texts", multiple=True, help='"NAME: PRESET FIELD=VALUE ..." or "PRESET ...".')
+@click.option("--group", "groups", multiple=True, help="Rows of benchmarks/quality_rows.py.")
+@click.option("--only", multiple=True, help="Names of the group's rows to run; by default all.")
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--minutes", default=7.0, show_default=True, help="Training time of each run.")
-@click.option("--parallel", default=5, show_default=True)
+@click.option("--minutes", default=9.0, show_default=True, help="Most training time of each run.")
+@click.option("--parallel", default=1, show_default=True, help="Runs at a time on each card.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
-@click.option("--best", help="Row whose means are the headline.")
+@click.option("--name", default="quality", show_default=True, help="Name of the record.")
+@click.option(
+    "--test/--no-test", "ranks_test", default=True, help="Whether test items are looked at, at all."
+)
+@click.option("--best", help="Row whose means are the headline (target time known).")
+@click.option("--best-no-time", help="Row whose means are the headline where target time is not known.")
 def table(
     data: Path,
-    rows: tuple[str, ...],
+    hashed: Path | None,
+    texts: tuple[str, ...],
+    groups: tuple[str, ...],
+    only: tuple[str, ...],
     seeds: int,
     minutes: float,
     parallel: int,
     runs: Path,
     out: Path,
+    name: str,
+    ranks_test: bool,
     best: str | None,
+    best_no_time: str | None,
 ) -> None:
     """Train all rows and print the table."""
-    jobs = [(row, seed) for row in rows for seed in range(seeds)]
-    with ThreadPoolExecutor(parallel) as pool:
-        results = list(pool.map(lambda job: _spawn(data, *job, minutes, runs, parallel), jobs))
-    write_record("quality", results, _headlines(results, best), out)
-    Console(width=150).print(_table(results))
+    chosen = [Row.parse(text) for text in texts] + [row for group in groups for row in rows_of(group)]
+    chosen = [row for row in chosen if not only or row.name in only]
+    folders = {"file": data, "hash": hashed}
+    if not chosen or any(folders[row.ties] is None for row in chosen):
+        raise click.UsageError("give rows (--row, --group), and --hashed if one of them has ties=hash")
+    slots: queue.Queue[str] = queue.Queue()
+    for _ in range(parallel):
+        for card in range(max(1, torch.cuda.device_count())):
+            slots.put(str(card))
+
+    def run(job: tuple[Row, int]) -> dict[str, Any]:
+        row, seed = job
+        card = slots.get()
+        try:
+            found = _spawn(row, seed, folders[row.ties], minutes, runs, card, ranks_test)
+        finally:
+            slots.put(card)
+        print(f"{row.name}, seed {seed}: {found.get('seconds', found.get('error'))}", flush=True)
+        return found | {"runs_on_card": parallel}
+
+    # Slow rows first would end sooner, but the order of a table is its own.
+    jobs = [(row, seed) for row in chosen for seed in range(seeds if row.preset != "peer" else 1)]
+    with ThreadPoolExecutor(slots.qsize()) as pool:
+        results = merged(list(pool.map(run, jobs)), runs)
+    curves = write_curves(name, results, out)
+    print(f"curves: {curves}")
+    print(write_record(name, results, headlines(results, best, best_no_time), out))
+    print(markdown(results))
 
 
 @main.command()
-@click.argument("row")
+@click.argument("text")
 @click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--seed", type=int, required=True)
-@click.option("--minutes", type=float, required=True)
-@click.option("--runs", type=click.Path(path_type=Path), required=True)
-def one(row: str, data: Path, seed: int, minutes: float, runs: Path) -> None:
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--minutes", type=float, default=9.0, show_default=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True)
+@click.option("--test/--no-test", "ranks_test", default=True)
+@click.option("--began", type=float, help="Unix time of the cold start; by default now.")
+def one(
+    text: str, data: Path, seed: int, minutes: float, runs: Path, ranks_test: bool, began: float | None
+) -> None:
     """Train and evaluate one row with one seed; its record is written into the run folder."""
-    name, preset, changes = _parse(row)
-    fixed = [
-        f"train.seed={seed}",
-        f"train.max_minutes={minutes}",
-        "tracking.wandb=disabled",
-        "train.status_every_s=30",
-    ]
-    config = resolve_config(preset, [*fixed, *changes])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = runs / f"{name}-{seed}"
-    outcome = train_alone(config, data, run, device)
-    result = evaluate_alone(run, data, device)
-    folder = RunFolder(run)
-    curve = [row for row in folder.metrics() if row["kind"] == "epoch"]
-    fields: dict[str, Any] = {"name": name, "row": row, "seed": seed, "fingerprint": config.fingerprint()}
-    fields |= {"outcome": outcome.as_dict(), "parameters": folder.record().num_parameters, "curve": curve}
-    fields |= {"backends": folder.record().backends, "test": result.model_dump(mode="json")}
+    began = began or time.time()
+    row = Row.parse(text)
+    run = runs / f"{row.name}-{seed}"
+    if row.preset == "peer":
+        from benchmarks.quality_peers import run_peer
+
+        fields = run_peer(row, data, run, seed, minutes, ranks_test)
+    else:
+        fields = _train(row.config(seed, minutes), data, run, began, ranks_test)
+    fields |= {"name": row.name, "row": row.text, "seed": seed, "seconds": round(time.time() - began, 1)}
     write_json(run / "quality.json", fields)
 
 
-def _spawn(data: Path, row: str, seed: int, minutes: float, runs: Path, parallel: int) -> dict[str, Any]:
-    """Run `one` in a process of its own, return what it wrote."""
-    began = time.monotonic()
-    name, _, _ = _parse(row)
-    log = runs / f"{name}-{seed}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.quality",
-        "one",
-        row,
-        "--data",
-        str(data),
-        "--seed",
-        str(seed),
-    ]
-    command += ["--minutes", str(minutes), "--runs", str(runs)]
-    with log.open("w") as file:
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if code != 0:
-        return {"name": name, "row": row, "seed": seed, "error": log.read_text()[-800:]}
-    found = json.loads((runs / f"{name}-{seed}" / "quality.json").read_text())
-    return found | {"seconds": round(time.monotonic() - began, 1), "runs_on_card": parallel}
+def _train(config: RunConfig, data: Path, run: Path, began: float, ranks_test: bool) -> dict[str, Any]:
+    """Train; then, and not before, look at the test items."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with loop_alone(config, data, run, device) as loop:
+        passing = _epochs(loop, run, began)
+        outcome = loop.outcome().as_dict()
+    folder = RunFolder(run)
+    fields: dict[str, Any] = {
+        "fingerprint": config.fingerprint(),
+        "config": config.model_dump(mode="json"),
+        "outcome": outcome,
+        "parameters": folder.record().num_parameters,
+        "backends": folder.record().backends,
+        "trained_s": round(time.time() - began, 1),
+        "curve": _curve(folder),
+    }
+    if not ranks_test:
+        return fields
+    model, _ = load_model(run, str(device))
+    ranks = rank_alone(model, config, run, data)
+    save_ranks(run, ranks)
+    fields["test"] = summarise(ranks, config.evaluation.ks).model_dump(mode="json")
+    for snapshot in passing:
+        load_weights(model, checkpoint.read(snapshot["path"]))
+        kept_U = rank_alone(model, config, run, data)[rank_column("kept", "known")].to_numpy()
+        score = ndcg(kept_U, 10)
+        if score >= PASSED:
+            fields["passed"] = {key: snapshot[key] for key in ("epoch", "seconds", "valid")} | {"test": score}
+            break
+    return fields
 
 
-def _parse(row: str) -> tuple[str, str, list[str]]:
-    """Split a row into its name, its preset and its overrides."""
-    name, colon, rest = row.partition(":")
-    preset, *changes = (rest if colon else row).split()
-    return name.strip().replace(" ", "-") if colon else preset, preset, changes
-
-
-def _value(result: dict[str, Any], seen: str, known: str, metric: str) -> float:
-    return EvalResult.model_validate(result["test"]).setting(seen, known).metrics[metric]  # type: ignore[arg-type]
-
-
-def _headlines(results: list[dict[str, Any]], best: str | None) -> list[dict[str, Any]]:
-    chosen = [result for result in results if result["name"] == best and "test" in result]
-    if not chosen:
-        return []
-    peer = "SS4Rec variant .3523/.2153 (seen kept), HSTU-Tensorflow .3419/.1944 (seen excluded), published"
-    return [
-        headline(
-            name,
-            float(np.mean([_value(result, *setting[:3]) for result in chosen])),
-            "share",
-            setting[3],
-            peer,
-        )
-        for name, setting in GOALS.items()
-    ]
-
-
-def _table(results: list[dict[str, Any]]) -> Table:
-    """One line a row: mean and spread over its seeds."""
-    columns = [
-        "row",
-        "seeds",
-        "epochs",
-        "minutes",
-        *(f"{s}, {k}: {m}" for s, k, m, _ in GOALS.values()),
-    ]
-    table = Table(
-        *columns, title="Test metrics at 10, mean ± half range over seeds; epoch chosen on validation"
-    )
-    for name in dict.fromkeys(result["name"] for result in results):
-        group = [result for result in results if result["name"] == name]
-        done = [result for result in group if "test" in result]
-        if not done:
-            table.add_row(name, "failed", group[0]["error"][-100:])
+def _epochs(loop: TrainLoop, run: Path, began: float) -> list[dict[str, Any]]:
+    """Train to the end; keep the first checkpoints whose validation passes `PASSED`, with their seconds."""
+    passing: list[dict[str, Any]] = []
+    for metrics in loop.epochs():
+        score = metrics.get("valid_ndcg@10", 0.0)
+        if score < PASSED or len(passing) == KEPT_SNAPSHOTS or metrics["epoch"] != loop.outcome().best_epoch:
             continue
-        settings = [setting[:3] for setting in GOALS.values()]
-        cells = [_spread([_value(result, *setting) for result in done]) for setting in settings]
-        epochs = _spread([result["outcome"]["epochs"] for result in done], digits=0)
-        minutes = f"{np.mean([result['outcome']['elapsed_s'] for result in done]) / 60:.1f}"
-        table.add_row(name, str(len(done)), epochs, minutes, *cells)
-    return table
+        seconds = round(time.time() - began, 2)
+        best = checkpoint.best(loop.folder.checkpoints)
+        path = run / "passing" / best.path.name
+        shutil.copytree(best.path, path)
+        passing.append({"epoch": metrics["epoch"], "seconds": seconds, "valid": score, "path": path})
+    return passing
 
 
-def _spread(values: list[float], digits: int = 4) -> str:
-    half = (max(values) - min(values)) / 2
-    return f"{np.mean(values):.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
+def _curve(folder: RunFolder) -> list[list[float]]:
+    """Return epoch, seconds of training, loss, and validation NDCG@10 with seen items kept and excluded."""
+    names = (
+        "epoch",
+        "elapsed_s",
+        "train_loss",
+        "valid_ndcg@10",
+        "valid_ndcg@10_unseen",
+        "valid_hr@10_unseen",
+    )
+    lines = [row for row in folder.metrics() if row["kind"] == "epoch" and "valid_ndcg@10" in row]
+    return [[round(line[name], 5) for name in names] for line in lines]
+
+
+def save_ranks(run: Path, ranks: pa.Table) -> None:
+    """Keep every user's ranks for intervals over seeds."""
+    ranks = ranks.sort_by("user")
+    np.savez(run / "ranks.npz", **{name: ranks[name].to_numpy() for name in ranks.column_names})
+
+
+def _spawn(
+    row: Row, seed: int, data: Path | None, minutes: float, runs: Path, card: str, ranks_test: bool
+) -> dict[str, Any]:
+    """Run `one` in a process of its own on one card, return what it wrote."""
+    began = time.time()
+    log = runs / f"{row.name}-{seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    options = {"data": data, "seed": seed, "minutes": minutes, "runs": runs, "began": began}
+    command = [sys.executable, "-m", "benchmarks.quality", "one", row.text]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command.append("--test" if ranks_test else "--no-test")
+    with log.open("w") as file:
+        code = subprocess.run(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": card},
+        ).returncode
+    if code != 0:
+        return {"name": row.name, "row": row.text, "seed": seed, "error": log.read_text()[-800:]}
+    found: dict[str, Any] = json.loads((runs / f"{row.name}-{seed}" / "quality.json").read_text())
+    return found
 
 
 if __name__ == "__main__":

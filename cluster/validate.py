@@ -1,15 +1,15 @@
 """Check every cluster file offline: `python -m cluster.validate [FILE ...]`; exit code 1 if one is refused.
 
 KubeRay's files are checked against its schemas and the rules that only its controller knows; `ray up` files by Ray's
-own validation; SkyPilot's against the keys that it knows, Slurm's and all shell scripts by bash (and shellcheck where
-it is installed), the Dockerfile by its instructions. Each checker returns sentences; none means the file is good.
+own validation; SkyPilot's against the schemas of its package and what it cannot do on RunPod; Slurm's and all shell
+scripts by bash and shellcheck; the Dockerfile by hadolint and what it copies; Grafana's dashboard by the metrics that
+exist. Each checker returns sentences; none means the file is good. Needs the extra `dev`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 from jsonschema import Draft7Validator
 
+from ss4rec.errors import UsageError
+
 HERE = Path(__file__).resolve().parent
 RAY_JOB_NAME_LENGTH, RAY_CLUSTER_NAME_LENGTH = 47, 53
 KUBERNETES_KINDS = {
@@ -29,9 +31,9 @@ KUBERNETES_KINDS = {
     "NetworkPolicy": "core.schema.json",
 }
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-DOCKER_INSTRUCTION = re.compile(
-    "ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR"
-)
+HADOLINT_IGNORED = ("DL3008", "DL3013", "DL3003")
+"""Versions of Debian's packages and of build tools are those of the base image; `cd` within one RUN leaves no layer."""
+METRIC = re.compile(r"\bray_[a-z0-9_]+")
 SBATCH_OPTION = re.compile(
     " --(job-name|nodes|ntasks-per-node|gpus-per-node|cpus-per-task|exclusive|time|signal|requeue|open-mode|output"
     r"|partition|account|mem|constraint)(=\S+)?"
@@ -52,7 +54,12 @@ def check_file(path: Path) -> list[str]:
 def checker_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
     """Return the checker of a file, by its suffix and folder."""
     by_suffix = {".sh": check_shell, ".sbatch": check_slurm}
-    by_folder = {"kuberay": check_kuberay, "ray-up": check_ray_up, "skypilot": check_skypilot}
+    by_folder = {
+        "kuberay": check_kuberay,
+        "ray-up": check_ray_up,
+        "skypilot": check_skypilot,
+        "grafana": check_grafana,
+    }
     if path.name == "Dockerfile":
         return check_dockerfile
     return by_suffix[path.suffix] if path.suffix in by_suffix else by_folder[path.parent.name]
@@ -60,7 +67,7 @@ def checker_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
 
 def all_files() -> list[Path]:
     """Return every cluster file of this folder."""
-    patterns = ("*.sh", "*/*.sh", "*/*.sbatch", "*/*.yaml", "Dockerfile")
+    patterns = ("*.sh", "*/*.sh", "*/*.sbatch", "*/*.yaml", "grafana/*.json", "Dockerfile")
     return sorted(path for pattern in patterns for path in HERE.glob(pattern))
 
 
@@ -206,23 +213,40 @@ def check_shell(path: Path, text: str) -> Iterator[str]:
 
 
 def _shell_problems(text: str) -> Iterator[str]:
-    """Let bash parse a script, and shellcheck read it where it is installed."""
+    """Let bash parse a script and shellcheck read it."""
     parsed = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
     yield from parsed.stderr.splitlines()
-    if not parsed.returncode and shutil.which("shellcheck"):
-        options = ["--shell=bash", "--format=gcc", "--severity=warning", "--exclude=SC1091"]
-        linted = subprocess.run(["shellcheck", *options, "-"], input=text, capture_output=True, text=True)
-        yield from linted.stdout.splitlines()
+    if not parsed.returncode:
+        options = ["--shell=bash", "--format=gcc", "--severity=warning", "--exclude=SC1091", "-"]
+        yield from _lint("shellcheck", options, text)
+
+
+def _lint(tool: str, options: list[str], text: str) -> list[str]:
+    """Run a linter of this environment on a text and return its lines.
+
+    Raises:
+        UsageError: if it is not installed: a file that nobody looked at is not good.
+    """
+    program = Path(sys.executable).with_name(tool)
+    if not program.exists():
+        raise UsageError(f"{program} is missing: pip install -c constraints.txt -e '.[dev]'")
+    done = subprocess.run([str(program), *options], input=text, capture_output=True, text=True)
+    return (done.stdout + done.stderr).splitlines() if done.returncode else []
 
 
 def check_dockerfile(path: Path, text: str) -> Iterator[str]:
-    """Check instructions, that copied files exist, stages are named, and that the image does not run as root."""
+    """Let hadolint read it; check that copied files exist, stages are named, and the user is not root."""
+    options = [
+        "--no-color",
+        "--failure-threshold=warning",
+        *(f"--ignore={rule}" for rule in HADOLINT_IGNORED),
+        "-",
+    ]
+    yield from _lint("hadolint", options, text)
     joined = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
     lines = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
     stages: list[str] = []
     for instruction, rest in ([*line, ""][:2] for line in lines):
-        if not DOCKER_INSTRUCTION.fullmatch(instruction):
-            yield f"{instruction}: no such instruction"
         words = rest.split()
         if instruction == "FROM" and "AS" in words:
             stages.append(words[-1])
@@ -243,6 +267,35 @@ def _copy_problems(words: list[str], stages: list[str]) -> Iterator[str]:
     for source in [word for word in words if not word.startswith("--")][:-1]:
         if not (HERE.parent / source).exists():
             yield f"COPY {source}: not in the project"
+
+
+def check_grafana(path: Path, text: str) -> Iterator[str]:
+    """Check that each panel of a dashboard asks for metrics that this project or Ray exports."""
+    try:
+        board = json.loads(text)
+        asked = [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel["targets"]]
+        variables = board["templating"]["list"]
+        asked += [(one["name"], one["query"]) for one in variables if one["type"] == "query"]
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"no dashboard: {type(error).__name__} {error}"
+        return
+    for title, expression in asked:
+        names = METRIC.findall(expression)
+        yield from (f"{title}: no metric {name}" for name in names if name not in known_metrics())
+        if not names or expression.count("(") != expression.count(")"):
+            yield f"{title}: {expression} is no query of a metric"
+
+
+@cache
+def known_metrics() -> frozenset[str]:
+    """Return the metrics that a Ray node exports: our gauges, and those that Ray's own dashboards draw."""
+    import ray.dashboard.modules.metrics.dashboards as dashboards
+
+    from ss4rec.train.gauges import GAUGES, PREFIX
+
+    own = {f"ray_{PREFIX}{name}" for name in GAUGES}
+    panels = Path(dashboards.__file__).parent.glob("*_panels.py")
+    return frozenset(own.union(*(METRIC.findall(panel.read_text()) for panel in panels)))
 
 
 def _unknown_verbs(text: str) -> list[str]:

@@ -16,6 +16,8 @@ from drift.cells import CellContext
 from drift.quality import Baselines, QualityTask, summarise
 from drift.ray_drift import count_follow, rank_windows
 from drift.windows import windows_a_year
+from ss4rec.data.manifest import Manifest
+from ss4rec.data.profiles import read_profiles
 from ss4rec.data.shards import read_items
 from ss4rec.errors import ContractError
 from ss4rec.runs import RunFolder
@@ -59,6 +61,7 @@ def quality_records(
         cut_s=plan.cut_s,
         vocabulary=vocabulary,
         baselines=_baselines(context, models.frozen, shards, counts, vocabulary),
+        profiles_UF=read_profiles(folder, Manifest.load(folder)),
     )
     later = [_later(task, plan.future, run, models.retrained, folder) for run in models.retrained]
     ranks = rank_windows(shards, models.frozen, task)

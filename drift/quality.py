@@ -27,9 +27,10 @@ from ss4rec.data.batch import EvalBatch, collate_eval
 from ss4rec.data.windows import eval_sequences, ragged
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel
 
 K = 10
 MIN_HISTORY = 2
@@ -76,6 +77,8 @@ class QualityTask:
     """None: rank by the model alone."""
     remap_V: NDArray[np.int32] | None = None
     """The model's index of each item of the timeline, vocabulary + 1 for those it does not know; None: the same."""
+    profiles_UF: NDArray[np.int32] | None = None
+    """Codes of the timeline's users (`ss4rec.data.profiles`), if the data has them."""
 
 
 def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
@@ -117,7 +120,7 @@ def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
 
 
 @torch.inference_mode()
-def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
+def rank(model: SequenceModel, chosen: pa.Table, task: QualityTask) -> pa.Table:
     """Rank the targets by the model and everything it is compared with; a row a target.
 
     Returns:
@@ -128,7 +131,7 @@ def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
     sequences = eval_sequences(
         chosen, split="test", max_len=task.data.max_len, target_time=task.data.target_time
     )
-    batch = collate_eval(sequences)
+    batch = collate_eval(sequences, task.profiles_UF)
     window_S = chosen["window"].to_numpy()
     hidden_SD, scores_SV = _scores(model, batch)
     by_name = {"model": scores_SV}
@@ -155,10 +158,10 @@ def rank(model: SS4Rec, chosen: pa.Table, task: QualityTask) -> pa.Table:
     return pa.table(columns)
 
 
-def _scores(model: SS4Rec, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(model: SequenceModel, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return last hidden states and scores of all items."""
     segments = Segments(batch.offsets_S1)
-    hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments)[segments.last_S]
+    hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments, Context.of(batch))[segments.last_S]
     return hidden_SD, model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1).matrix()
 
 

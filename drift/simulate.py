@@ -156,7 +156,7 @@ class PlantedModel:
     def __init__(self, made: Simulated) -> None:
         self.successor_V = torch.from_numpy(made.successor_V).long()
 
-    def encode(self, items_T: Tensor, gaps_T: Tensor, segments: Segments) -> Tensor:
+    def encode(self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: object = None) -> Tensor:
         """Return `[T, 1]` hidden states: the item."""
         return items_T[:, None].float()
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
+    model_validator,
 )
 from pydantic import NonNegativeInt as NonNegativeInt
 
@@ -98,10 +100,26 @@ class ModelConfig(Section):
     repeats: Literal["ignore", "learned"] = "ignore"
     """`learned`: one logit, the same for all, is added to the score of every item that the history holds. All-position
     training sees the same history many times an epoch and unlearns repeating slowly without it."""
+    layer_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability that an event skips a layer (stochastic depth, arXiv 1603.09382, for each event on its own)."""
+    inputs: tuple[Literal["rating", "gap", "clock", "date", "profile"], ...] = ()
+    """What is added to the embedding of each event beside its item: the user's rating of it, its gap in half octaves,
+    hour and weekday (UTC) and date of the moment for which the next item is predicted, and the user's profile."""
+    item_attributes: bool = False
+    """Genres and five-year period of release as vectors added to the item's row, as input and as candidate."""
+    members: PositiveInt = 1
+    """Independent models that are trained side by side and whose logits are averaged."""
     time_backend: Literal["auto", "reference", "triton"] = "auto"
     """Implementation of the time-aware scan; the run record names what `auto` chose."""
     relation_backend: Literal["auto", "reference", "mamba_ssm", "triton"] = "auto"
     """Implementation of the relation-aware scan and convolution."""
+
+    @field_validator("inputs")
+    @classmethod
+    def _different(cls, inputs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(inputs)) < len(inputs):
+            raise ValueError("each input may be named once")
+        return inputs
 
 
 class LossConfig(Section):
@@ -197,7 +215,11 @@ class ResourceConfig(Section):
     """What the run takes from the cluster."""
 
     workers: PositiveInt = 1
-    """Training workers."""
+    """Training workers; of an elastic run the fewest that it goes on with."""
+    max_workers: PositiveInt | None = None
+    """Elastic: most workers, as nodes come and go (`--workers 1:8`); batch, order and schedule stay. None: fixed."""
+    resize_every_s: PositiveFloat = 60.0
+    """Elastic: seconds between two looks whether more workers fit; each change costs a restart from the checkpoint."""
     gpu: Literal["auto", "yes", "no"] = "auto"
     """Whether each worker takes a GPU; `auto` looks at the cluster."""
     cpus_per_worker: PositiveFloat = 1.0
@@ -210,6 +232,17 @@ class ResourceConfig(Section):
     """Failures of workers or nodes after which the run gives up; -1 never does."""
     timeout_s: PositiveFloat = 600.0
     """Time-out of collective operations."""
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(f"max_workers {self.max_workers} is less than workers {self.workers}")
+        return self
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change during the run."""
+        return self.max_workers is not None and self.max_workers > self.workers
 
 
 class TrackingConfig(Section):

@@ -6,7 +6,7 @@ recommender.recommend(items=[1193, 661], times=[978300760, 978302109], k=5)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,13 @@ import pyarrow.parquet as pq
 import torch
 
 from ss4rec.config import DataConfig
+from ss4rec.data.profiles import profile_codes
+from ss4rec.data.windows import HOUR_S
 from ss4rec.errors import UsageError
+from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.runs import ITEMS_FILE, RunFolder, load_model
 
 BATCH_HISTORIES = 256
@@ -48,6 +51,10 @@ class History:
     """Unix seconds of each event."""
     target_time: int | None = None
     """Moment for which to recommend, unix seconds; None: the median training gap after the last event."""
+    ratings: Sequence[float] | None = None
+    """Rating of each event, where the model reads them (`model.inputs`); None: unknown."""
+    profile: Mapping[str, object] | None = None
+    """What is known about the user, as in `{"gender": "F"}`, where the model reads it; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,10 @@ class _Encoded:
     items_T: npt.NDArray[np.int64]
     """Item indices, not cut."""
     gaps_T: npt.NDArray[np.float32]
+    hours_T: npt.NDArray[np.int64]
+    ratings_T: npt.NDArray[np.float32]
+    profile: list[int]
+    """Codes, at least one; 0 is unknown."""
 
 
 class Recommender:
@@ -68,21 +79,24 @@ class Recommender:
         unknown_gap_s: gap from the last event to a moment that is not given, in seconds.
         item_ids: source id of item index 1, 2, ...
         titles: title of item index 1, 2, ...
+        profile_values: meaning of the codes of profiles (`RunRecord.profile_values`).
     """
 
     def __init__(
         self,
-        model: SS4Rec,
+        model: SequenceModel,
         data: DataConfig,
         unknown_gap_s: float,
         item_ids: Sequence[ItemId],
         titles: Sequence[str | None],
+        profile_values: Sequence[str] | None = None,
     ) -> None:
         self.model = model
         self.data = data
         self.unknown_gap_s = unknown_gap_s
         self.item_ids = list(item_ids)
         self.titles = list(titles)
+        self.profile_values = profile_values
         self.index = {item: number for number, item in enumerate(self.item_ids, start=1)}
         self.device = next(model.parameters()).device
 
@@ -92,6 +106,8 @@ class Recommender:
         times: Sequence[int],
         target_time: int | None = None,
         *,
+        ratings: Sequence[float] | None = None,
+        profile: Mapping[str, object] | None = None,
         ignore_unknown: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Return the score of every item, in the order of `item_ids`.
@@ -100,12 +116,14 @@ class Recommender:
             items: source ids of the history.
             times: unix seconds of each event.
             target_time: moment for which to score; None: the median training gap after the last event.
+            ratings: rating of each event, where the model reads them; None: unknown.
+            profile: what is known about the user, where the model reads it; None: nothing.
             ignore_unknown: leave out items that the run does not know, instead of refusing them.
 
         Raises:
             UsageError: for an empty history, unknown items, lengths that differ, or a moment before the last event.
         """
-        encoded = self._encode(History(items, times, target_time), ignore_unknown)
+        encoded = self._encode(History(items, times, target_time, ratings, profile), ignore_unknown)
         return self._scores([encoded]).matrix()[0, 1:].float().cpu().numpy()
 
     def recommend(
@@ -115,11 +133,13 @@ class Recommender:
         k: int = 10,
         target_time: int | None = None,
         *,
+        ratings: Sequence[float] | None = None,
+        profile: Mapping[str, object] | None = None,
         exclude_seen: bool = True,
         ignore_unknown: bool = False,
     ) -> list[Recommendation]:
         """Return the `k` best items for one history, best first; arguments and errors as for `scores`."""
-        history = History(items, times, target_time)
+        history = History(items, times, target_time, ratings, profile)
         return self.recommend_many([history], k, exclude_seen=exclude_seen, ignore_unknown=ignore_unknown)[0]
 
     def recommend_many(
@@ -141,10 +161,12 @@ class Recommender:
 
     def _encode(self, history: History, ignore_unknown: bool) -> _Encoded:
         """Look up items, order them by time and compute gaps in the way the run was trained."""
-        if len(history.items) != len(history.times):
-            raise UsageError(
-                f"{len(history.items)} items but {len(history.times)} times; give one time for each item"
-            )
+        ratings = [np.nan] * len(history.items) if history.ratings is None else history.ratings
+        for values, name in ((history.times, "time"), (ratings, "rating")):
+            if len(history.items) != len(values):
+                raise UsageError(
+                    f"{len(history.items)} items but {len(values)} {name}s; give one {name} for each item"
+                )
         indices = np.array([self.index.get(item, 0) for item in history.items], dtype=np.int64)
         unknown = [item for item, index in zip(history.items, indices, strict=True) if index == 0]
         if unknown and not ignore_unknown:
@@ -156,7 +178,16 @@ class Recommender:
             raise UsageError("the history has no known item; a sequential recommender needs at least one")
         times_T = np.asarray(history.times, dtype=np.int64)[indices > 0]
         order_T = np.argsort(times_T, kind="stable")
-        return _Encoded(indices[indices > 0][order_T], self._gaps(times_T[order_T], history.target_time))
+        times_T = times_T[order_T]
+        gaps_T = self._gaps(times_T, history.target_time)
+        last_s = times_T[-1] + round(float(gaps_T[-1]))
+        return _Encoded(
+            items_T=indices[indices > 0][order_T],
+            gaps_T=gaps_T,
+            hours_T=(np.append(times_T[1:], last_s) if self.data.target_time else times_T) // HOUR_S,
+            ratings_T=np.asarray(ratings, dtype=np.float32)[indices > 0][order_T],
+            profile=profile_codes(history.profile or {}, self.profile_values) or [0],
+        )
 
     def _gaps(self, times_T: npt.NDArray[np.int64], target_time: int | None) -> npt.NDArray[np.float32]:
         """Return the gap of each event in seconds, from int64 differences (`DataConfig.target_time`)."""
@@ -174,12 +205,19 @@ class Recommender:
     def _scores(self, encoded: Sequence[_Encoded]) -> ItemScores:
         """Return the scores of a batch."""
         cut = self.data.max_len
-        items_T = np.concatenate([e.items_T[-cut:] for e in encoded])
-        gaps_T = np.concatenate([e.gaps_T[-cut:] for e in encoded])
-        segments = Segments.from_lengths([min(len(e.items_T), cut) for e in encoded], self.device)
-        hidden_TD = self.model.encode(
-            torch.from_numpy(items_T).to(self.device), torch.from_numpy(gaps_T).to(self.device), segments
+        lengths = [min(len(e.items_T), cut) for e in encoded]
+        columns = max(len(e.profile) for e in encoded)
+        rows = [e.profile + [0] * (columns - len(e.profile)) for e in encoded]
+        packed = (
+            np.concatenate([e.items_T[-cut:] for e in encoded]),
+            np.concatenate([e.gaps_T[-cut:] for e in encoded]),
+            np.concatenate([e.hours_T[-cut:] for e in encoded]),
+            np.concatenate([e.ratings_T[-cut:] for e in encoded]),
+            np.repeat(np.array(rows, dtype=np.int64), lengths, axis=0),
         )
+        items_T, gaps_T, *beside = (torch.from_numpy(values).to(self.device) for values in packed)
+        segments = Segments.from_lengths(lengths, self.device)
+        hidden_TD = self.model.encode(items_T, gaps_T, segments, Context(*beside))
         seen_X = torch.from_numpy(np.concatenate([e.items_T for e in encoded]))
         seen_offsets_B1 = torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0)
         return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1)
@@ -207,11 +245,13 @@ def load(run_dir: Path | str, device: str = "cpu") -> Recommender:
     """
     run_dir = Path(run_dir)
     model, config = load_model(run_dir, device)
+    record = RunFolder.open(run_dir).record()
     vocabulary = pq.read_table(run_dir / ITEMS_FILE, columns=["source_id", "title"])
     return Recommender(
         model,
         config.data,
-        RunFolder.open(run_dir).record().median_gap_s,
+        record.median_gap_s,
         vocabulary["source_id"].to_pylist(),
         vocabulary["title"].to_pylist(),
+        record.profile_values,
     )

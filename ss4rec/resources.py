@@ -44,6 +44,7 @@ class Placement:
     """What a run takes from the cluster, as chosen by `place`."""
 
     workers: int
+    """Workers; of an elastic run the fewest."""
     use_gpu: bool
     cpus_per_worker: float
     data_cpus: float
@@ -52,23 +53,23 @@ class Placement:
     cluster_gpus: float
     notes: tuple[str, ...] = ()
     """Sentences a user should read: what `auto` chose, what must become free first."""
+    max_workers: int | None = None
+    """Most workers of an elastic run; None: `workers` exactly."""
 
     @property
     def worker_resources(self) -> dict[str, float]:
         """Resources of one worker, as `ScalingConfig(resources_per_worker=...)` takes them."""
         return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
 
-    @property
-    def data_cpus_per_worker(self) -> float:
-        """CPUs left for Ray Data for each worker it feeds."""
-        return self.data_cpus / self.workers
-
     def __str__(self) -> str:
         device = "a GPU" if self.use_gpu else "no GPU"
-        return (
-            f"{self.workers} worker(s) with {device} and {self.cpus_per_worker:g} CPU each; "
-            f"{self.data_cpus:g} of {self.cluster_cpus:g} CPUs left for Ray Data"
-        )
+        each = f"with {device} and {self.cpus_per_worker:g} CPU each"
+        if self.max_workers:
+            return (
+                f"{self.workers} to {self.max_workers} worker(s) {each}, as nodes come and go; data tasks worth "
+                f"{self.data_cpus:g} CPU(s) beside them"
+            )
+        return f"{self.workers} worker(s) {each}; {self.data_cpus:g} of {self.cluster_cpus:g} CPUs left for Ray Data"
 
 
 def place(resources: ResourceConfig, cluster: Cluster, *, ray_data: bool = True) -> Placement:
@@ -89,13 +90,15 @@ def place(resources: ResourceConfig, cluster: Cluster, *, ray_data: bool = True)
     need = {"CPU": resources.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     _require_slots(resources.workers, need, cluster)
     left = cluster.total("CPU") - resources.workers * resources.cpus_per_worker
-    if ray_data and left + 1e-9 < resources.data_cpus:
+    # Beside an elastic group, data tasks reserve nothing (`RaySource`): it would leave them nothing.
+    if ray_data and not resources.elastic and left + 1e-9 < resources.data_cpus:
         raise ResourceError(_no_cpu_for_data(resources, cluster.total("CPU"), left))
     return Placement(
         workers=resources.workers,
+        max_workers=resources.max_workers if resources.elastic else None,
         use_gpu=use_gpu,
         cpus_per_worker=resources.cpus_per_worker,
-        data_cpus=left,
+        data_cpus=resources.data_cpus if resources.elastic else left,
         cluster_cpus=cluster.total("CPU"),
         cluster_gpus=cluster.total("GPU"),
         notes=(*notes, *_busy_notes(resources, need, cluster, ray_data)),

@@ -34,7 +34,7 @@ from ss4rec.files import flush, parse_json, read_json
 
 if TYPE_CHECKING:
     from ss4rec.data.manifest import Manifest
-    from ss4rec.model.ss4rec import SS4Rec
+    from ss4rec.model.ss4rec import SequenceModel
 
 CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "config.json",
@@ -76,6 +76,8 @@ class RunRecord(BaseModel):
     num_interactions: PositiveInt
     median_gap_s: FiniteFloat
     """Median gap between training events: stands in for the gap to a target whose time is not known."""
+    profile_values: tuple[str, ...] | None = None
+    """`Manifest.profile_values`, so that profiles can be given when the run serves."""
     num_parameters: NonNegativeInt
     backends: dict[str, str]
     """The implementation that each part of the model used."""
@@ -93,7 +95,7 @@ class RunRecord(BaseModel):
         name: str,
         config: RunConfig,
         manifest: Manifest,
-        model: SS4Rec,
+        model: SequenceModel,
         device: str,
         workers: int,
         backends: dict[str, str] | None = None,
@@ -110,6 +112,7 @@ class RunRecord(BaseModel):
             num_items=manifest.items,
             num_interactions=manifest.interactions,
             median_gap_s=manifest.median_gap_s,
+            profile_values=manifest.profile_values,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             backends=backends or model.backends,
             device=device,
@@ -214,25 +217,25 @@ class RunFolder:
         _write_text(self.path / METRICS_FILE, "".join(line + "\n" for line in kept))
 
 
-def load_model(run_dir: Path, device: str = "cpu") -> tuple[SS4Rec, RunConfig]:
+def load_model(run_dir: Path, device: str = "cpu") -> tuple[SequenceModel, RunConfig]:
     """Load the best checkpoint of a run as a model in evaluation mode.
 
     Raises:
         DataError: if `run_dir` is no run folder.
         CheckpointError: if no checkpoint is intact or fits the run's configuration.
     """
-    from ss4rec.model.ss4rec import SS4Rec
+    from ss4rec.model.ss4rec import make_model
 
     folder = RunFolder.open(Path(run_dir))
     config, record = folder.config(), folder.record()
     saved = checkpoint.best(folder.checkpoints)
     _require_size(saved, config, record)
-    model = SS4Rec(config.model, record.num_items)
+    model = make_model(config.model, record.num_items)
     load_weights(model, saved)
     return model.to(device).eval(), config
 
 
-def load_weights(model: SS4Rec, saved: checkpoint.Checkpoint) -> None:
+def load_weights(model: SequenceModel, saved: checkpoint.Checkpoint) -> None:
     """Copy a checkpoint's weights into `model`.
 
     Raises:
@@ -241,7 +244,7 @@ def load_weights(model: SS4Rec, saved: checkpoint.Checkpoint) -> None:
     load_tensors(model, saved.model_tensors(), saved.path)
 
 
-def load_tensors(model: SS4Rec, tensors: Mapping[str, Tensor], source: Path) -> None:
+def load_tensors(model: SequenceModel, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy `tensors`, which come from the checkpoint `source`, into `model`; raises as `load_weights`."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
@@ -259,17 +262,20 @@ def _require_size(saved: checkpoint.Checkpoint, config: RunConfig, record: RunRe
 
     Only those can be large that a file backs, so a folder from a stranger cannot make a model of 10^12 items.
     """
-    from ss4rec.model.ss4rec import SS4Rec
+    from ss4rec.model.ss4rec import make_model
 
     found, expected = saved.model_shapes(), (record.num_items + 1, config.model.dim)
-    if found.get("embedding.weight") != expected or config.model.blocks > len(found):
+    first = "embedding.weight" if config.model.members == 1 else "parts.0.embedding.weight"
+    if found.get(first) != expected or config.model.blocks * config.model.members > len(found):
         raise CheckpointError(
-            f"checkpoint {saved.path} has item embeddings {found.get('embedding.weight')}, and the run's record and "
-            f"configuration describe {expected} in {config.model.blocks} blocks; the folder is mixed up"
+            f"checkpoint {saved.path} has item embeddings {found.get(first)}, and the run's record and "
+            f"configuration describe {expected} in {config.model.members} x {config.model.blocks} blocks; "
+            "the folder is mixed up"
         )
     with torch.device("meta"):  # shapes without memory
         wanted = {
-            name: tuple(t.shape) for name, t in SS4Rec(config.model, record.num_items).state_dict().items()
+            name: tuple(t.shape)
+            for name, t in make_model(config.model, record.num_items).state_dict().items()
         }
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:

@@ -23,10 +23,10 @@ from ss4rec.errors import ResourceError, UsageError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-VERBS = ("prepare", "train", "tune", "evaluate", "drift")
+VERBS = ("prepare", "train", "tune", "evaluate", "drift", "doctor")
 LIMIT_BYTES = 100 * 2**20
 """Largest upload that a cluster's dashboard accepts (Ray's DASHBOARD_CLIENT_MAX_SIZE)."""
-PATH_OPTIONS = ("--data", "--storage", "--run", "--out", "--source")
+PATH_OPTIONS = ("--data", "--storage", "--run", "--out", "--source", "--retrained")
 STORED_VERBS = ("train", "tune")
 """Verbs whose --storage has a relative default, which a job would lose."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ss4rec.config import RunConfig, field_names, override, parse_config
+from ss4rec.config import RunConfig, at, field_names, override, parse_config
 from ss4rec.errors import ConfigError
 from ss4rec.presets import PRESETS, preset
 
@@ -79,6 +79,35 @@ def test_paper_is_the_published_configuration():
     assert (optim.lr, optim.weight_decay, optim.schedule, optim.clip_norm) == (1e-3, 0.0, "constant", 0.0)
     assert (train.epochs, train.patience, train.seed) == (200, 10, 2020)
     assert preset("paper").loss.kind == "cross_entropy"
+
+
+def test_every_option_that_leaves_the_paper_is_off_in_its_preset():
+    paper = preset("paper")
+    off = {
+        "data.max_len": 200,
+        "data.target_time": True,
+        "model.gap_map": "seconds",
+        "model.dt_init": "published",
+        "model.feed_forward": 0.0,
+        "model.norm": "post",
+        "model.shared_norm": True,
+        "model.embedding_dropout": 0.0,
+        "model.layer_dropout": 0.0,
+        "model.cosine_temperature": 0.0,
+        "model.repeats": "ignore",
+        "model.inputs": (),
+        "model.item_attributes": False,
+        "model.members": 1,
+        "loss.label_smoothing": 0.0,
+        "loss.swap_inputs": 0.0,
+        "loss.swap_targets": 0.0,
+        "optim.schedule": "constant",
+        "optim.warmup_steps": 0,
+        "optim.weight_decay": 0.0,
+        "optim.clip_norm": 0.0,
+        "optim.ema": 0.0,
+    }
+    assert {name: at(paper, name) for name in off} == off
 
 
 def test_unknown_preset_names_the_nearest():

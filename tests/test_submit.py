@@ -1,21 +1,18 @@
-"""Packing, refusals and the command's flow with a fake client; one real job on a head that cluster/local.sh starts."""
+"""Packing, refusals and the command's flow with a fake client; tests/cluster/test_nodes.py submits real jobs."""
 
-import json
-import os
+import io
 import random
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from ss4rec import submit
+from ss4rec.cli.follow import JobLog
 from ss4rec.cli.submit import submit_command
 from ss4rec.errors import ResourceError, UsageError
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ["train", "--address", "http://127.0.0.1:9"]
 OPTIONS = ["--", "--data", "/d", "--storage", "/s"]
 
@@ -158,6 +155,28 @@ def test_ctrl_c_asks(answer, stopped, project, monkeypatch):
     assert client.stopped == stopped
 
 
+def test_on_a_terminal_status_lines_stay_at_the_bottom():
+    """Seen to fail: without the cut line kept until its rest comes."""
+    screen, now = io.StringIO(), [0.0]
+    console = Console(file=screen, force_terminal=True, width=120)
+    with JobLog("job1", console, clock=lambda: now[0]) as log:
+        log.write("2 worker(s) with a GPU\n(RayTrainWorker pid=7) epoch 1/3 st")
+        log.write("ep 5/40  loss 7.1  9.0k events/s\nepoch 1/3 done  train loss 7.0\n")
+        now[0] = 65.0
+        assert log.line().plain == "job1  1m05s  epoch 1/3 step 5/40  loss 7.1  9.0k events/s"
+    shown = screen.getvalue()
+    assert "2 worker(s) with a GPU" in shown
+    assert "epoch 1/3 done" in shown
+    assert "pid=7" not in shown
+
+
+def test_without_a_terminal_every_line_is_printed_as_it_is():
+    screen = io.StringIO()
+    with JobLog("job1", Console(file=screen, width=40)) as log:
+        log.write("epoch 1/3 step 5/40  loss 7.1 [and more]" + "x" * 60 + "\nlast")
+    assert screen.getvalue() == "epoch 1/3 step 5/40  loss 7.1 [and more]" + "x" * 60 + "\nlast\n"
+
+
 def test_bad_variable_is_refused(project, monkeypatch):
     result = run(FakeClient(), monkeypatch, [*TRAIN, "--env", "NAME", *OPTIONS])
     assert isinstance(result.exception, UsageError)
@@ -166,43 +185,3 @@ def test_bad_variable_is_refused(project, monkeypatch):
 def test_no_cluster_is_one_sentence():
     with pytest.raises(ResourceError, match=r"127\.0\.0\.1:9"):
         submit.connect("http://127.0.0.1:9")
-
-
-@pytest.mark.ray
-def test_real_job_on_the_local_head(project, tmp_path, monkeypatch):
-    for name, value in {
-        "SS4REC_STATE": str(tmp_path / "state"),
-        "SS4REC_PORT": "26579",
-        "SS4REC_DASHBOARD_PORT": "28465",
-        "SS4REC_CPUS": "2",
-        "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
-        "RAY_AUTH_MODE": "token",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    script, url = str(ROOT / "cluster" / "local.sh"), "http://127.0.0.1:28465"
-    started = subprocess.run([script, "start"], capture_output=True, text=True)
-    assert started.returncode == 0, started.stderr
-    try:
-        assert f"submit train --address {url}" in started.stdout
-        # Processes of their own: Ray reads the authentication mode once.
-        looked = command_line(project, "doctor", "--json", "--address", url, "--storage", str(tmp_path))
-        job = command_line(project, "submit", "train", "--address", url, "--env", "WORD=hello", *OPTIONS)
-    finally:
-        subprocess.run([script, "stop"], check=True, capture_output=True)
-    checks = {check["name"]: check for check in json.loads(looked.stdout)}
-    assert checks["cluster"]["found"] == f"{url}: 1 node(s), 2 CPUs, 0 GPUs, dashboard answers"
-    assert "1 of 2 CPUs left" in checks["room"]["found"]
-    assert "job says hello ['--data', '/d', '--storage', '/s']" in job.stdout, job.stderr
-    assert job.returncode == 3
-    assert subprocess.run([script, "status"], capture_output=True).returncode == 1
-
-
-def command_line(project, *arguments):
-    """Run `ss4rec` with `project` in the place of the checkout."""
-    code = (
-        "import pathlib, sys; from ss4rec import cli, submit; "
-        "submit.project_root = lambda: pathlib.Path(sys.argv[1]); cli.run(cli.main_group, sys.argv[2:])"
-    )
-    command = [sys.executable, "-c", code, str(project), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)

@@ -31,16 +31,18 @@ class Axis:
     log: bool = False
     names: tuple[str, ...] = ()
     """Categories; their values are 0, 1, ..."""
+    whole: bool = False
+    """Whether only whole numbers are labelled."""
 
     @classmethod
-    def around(cls, values: Sequence[float], log: bool = False) -> Axis:
+    def around(cls, values: Sequence[float], *, log: bool = False, whole: bool = False) -> Axis:
         """Return an axis with a little air around `values`."""
         if not values:
             return cls(0.0, 1.0)
         if log and min(values) > 0:
             return cls(min(values) / 1.1, max(values) * 1.1, log=True)
-        air = 0.05 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 0.5
-        return cls(min(values) - air, max(values) + air)
+        air = 0.05 * (max(values) - min(values)) or (1.0 if whole else 0.05 * abs(max(values)) or 0.5)
+        return cls(min(values) - air, max(values) + air, whole=whole)
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Axis:
@@ -62,11 +64,12 @@ class Axis:
             return [(float(index), name) for index, name in enumerate(self.names)]
         if self.log:
             return self._log_ticks(most)
-        rough = (self.high - self.low) / most
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-        first = math.ceil(self.low / step)
-        return [(n * step, _label(n * step)) for n in range(first, math.floor(self.high / step) + 1)]
+        power = 10.0 ** math.floor(math.log10(self.high - self.low))
+        for step in (factor * power for factor in (5, 2, 1, 0.5, 0.2, 0.1)):
+            found = range(math.ceil(self.low / step), math.floor(self.high / step) + 1)
+            if len(found) >= 3 or (self.whole and step <= 1):
+                break
+        return [(n * step, _label(n * step)) for n in found]
 
     def _log_ticks(self, most: int) -> list[tuple[float, str]]:
         low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
@@ -108,9 +111,9 @@ def scatter(
 
 
 def lines(title: str, about: str, rows: Sequence[tuple[str, str, Sequence[tuple[float, float]]]]) -> str:
-    """Return a chart of lines; a row is (CSS class, tip, points). Later rows lie on top."""
+    """Return a chart of lines over whole numbers; a row is (CSS class, tip, points). Later rows lie on top."""
     points = [point for _, _, row in rows for point in row]
-    x, y = Axis.around([a for a, _ in points]), Axis.around([b for _, b in points])
+    x, y = Axis.around([a for a, _ in points], whole=True), Axis.around([b for _, b in points])
     to_x, to_y = _scales(x, y)
     parts = [_frame(x, y)]
     for kind, tip, row in rows:
@@ -122,26 +125,33 @@ def lines(title: str, about: str, rows: Sequence[tuple[str, str, Sequence[tuple[
     return figure(title, about, _svg(title, "".join(parts)))
 
 
-def bars(title: str, about: str, rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """Return horizontal bars; a row is (label, value, text at its end, CSS class)."""
-    top = max((value for _, value, _, _ in rows), default=0.0) or 1.0
-    pitch = 20 if len(rows) <= 24 else max(5, 480 / len(rows))
+def columns(title: str, about: str, marks: Sequence[Mark]) -> str:
+    """Return a column from zero for each mark, over whole numbers."""
+    x = Axis.around([mark.x for mark in marks], whole=True)
+    y = Axis(0.0, 1.05 * max(mark.y for mark in marks) or 1.0)
+    to_x, to_y = _scales(x, y)
+    width = min(12.0, 0.7 * abs(to_x(1.0) - to_x(0.0)))
+    parts = [_frame(x, y)]
+    parts += [
+        f'<rect class="{mark.kind}" x="{to_x(mark.x) - width / 2:.1f}" y="{to_y(mark.y):.1f}" width="{width:.1f}" '
+        f'height="{to_y(0.0) - to_y(mark.y):.1f}"><title>{html.escape(mark.tip)}</title></rect>'
+        for mark in marks
+    ]
+    return figure(title, about, _svg(title, "".join(parts)))
+
+
+def bars(title: str, about: str, rows: Sequence[tuple[str, float, str]]) -> str:
+    """Return a horizontal bar for each row of (label, value, text at its end)."""
+    top, pitch = max(value for _, value, _ in rows) or 1.0, 20
     parts = []
-    for index, (label, value, text, kind) in enumerate(rows):
+    for index, (label, value, text) in enumerate(rows):
         y, width = 4 + index * pitch, 110 * value / top
-        name = (
-            f'<text x="128" y="{y + 11:.1f}" text-anchor="end">{html.escape(label)}</text>'
-            if pitch >= 12
-            else ""
-        )
-        note = (
-            f'<text x="{136 + width:.1f}" y="{y + 11:.1f}">{html.escape(text)}</text>' if pitch >= 12 else ""
-        )
         parts.append(
-            f'{name}<rect class="{kind}" x="132" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{pitch * 0.75:.1f}">'
-            f"<title>{html.escape(label)}: {html.escape(text)}</title></rect>{note}"
+            f'<text x="128" y="{y + 11}" text-anchor="end">{html.escape(label)}</text>'
+            f'<rect class="ended" x="132" y="{y}" width="{max(width, 0.5):.1f}" height="15"/>'
+            f'<text x="{136 + width:.1f}" y="{y + 11}">{html.escape(text)}</text>'
         )
-    return figure(title, about, _svg(title, "".join(parts), height=8 + pitch * max(len(rows), 1)))
+    return figure(title, about, _svg(title, "".join(parts), height=8 + pitch * len(rows)))
 
 
 def parallel(
@@ -151,8 +161,8 @@ def parallel(
 
     A row is (CSS class, tip, value by axis); None leaves a gap. Later rows lie on top.
     """
-    pitch, left, right = 44, 14, WIDTH - 14
-    height = 20 + pitch * len(axes)
+    pitch, left, right = 54, 14, WIDTH - 14
+    height = 46 + pitch * (len(axes) - 1)
     at = [26 + pitch * index for index in range(len(axes))]
     parts = []
     for kind, tip, values in rows:
@@ -165,7 +175,7 @@ def parallel(
         parts.append(f'<polyline class="{kind}" points="{path}"><title>{html.escape(tip)}</title></polyline>')
     for (name, axis), y in zip(axes, at, strict=True):
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="name" x="{left}" y="{y - 8}">{html.escape(name)}</text>')
+        parts.append(f'<text class="name" x="{left}" y="{y - 9}">{html.escape(name)}</text>')
         parts += [
             f'<text class="tick" x="{axis.at(value, left, right):.1f}" y="{y + 12}" text-anchor="middle">'
             f"{html.escape(label)}</text>"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ss4rec.config import RunConfig, Section, config_changes, override
 from ss4rec.data.manifest import Manifest
@@ -47,13 +48,15 @@ class SweepConfig(Section):
     pruner: Pruning = "asha"
     """Rule that stops trials early."""
     grace_epochs: NonNegativeInt = 0
-    """Epochs that every trial gets; 0: a ninth of the most, so that ASHA has three rungs."""
+    """Epochs that every trial gets; 0: a ninth of the most, so that ASHA decides there and at four ninths."""
     seed: NonNegativeInt = 2020
     """Seed of the search."""
     trials_per_gpu: PositiveInt = 1
     """One-worker trials that share a GPU."""
     concurrent: NonNegativeInt = 0
     """Most trials at a time; 0: as many as fit."""
+    minutes: NonNegativeFloat = 0.0
+    """Minutes after which this attempt ends in order, its start included; 0: when all trials are done."""
 
 
 def run_sweep(
@@ -78,6 +81,7 @@ def run_sweep(
     Raises:
         SS4RecError: any expected failure, as one sentence; also if no trial reached its end.
     """
+    ends_at = time.monotonic() + 60 * settings.minutes if settings.minutes else None
     base = space.start() if base is None else base
     manifest = Manifest.load(data_dir)
     with _only_driver(sweep_dir), cluster(address):
@@ -97,7 +101,7 @@ def run_sweep(
         study = _study(space, base, manifest, sweep_dir, settings)
         objectives = [OBJECTIVES[name] for name in settings.objectives]
         sweep = Sweep(study, space, base, objectives, settings.trials)
-        table = LiveTable(space, base.train.epochs, settings.trials, plan.concurrent)
+        table = LiveTable(space, base.train.epochs, settings.trials, plan.concurrent, ends_at)
         table.known(study.get_trials(deepcopy=False))
         if sweep.resumed:
             say(f"continuing {sweep_dir.name}: {sweep.resumed} trial(s) were running when it stopped")
@@ -110,10 +114,14 @@ def run_sweep(
                     sweep_dir,
                     max_failures=base.resources.max_failures,
                     listen=table,
+                    ends_at=ends_at,
                 )
-            table.print()
-        finally:
-            summary = write_results(study, space, base, sweep_dir)
+        except BaseException:
+            with suppress(Exception):  # a disk that is full here too is not the news
+                write_results(study, space, base, sweep_dir)
+            raise
+        table.print()
+        summary = write_results(study, space, base, sweep_dir)
         summary["placement_groups_left"] = placement_groups_held()
     if summary["best"] is None:
         raise SS4RecError(_nothing(study, sweep_dir))
@@ -219,9 +227,11 @@ def _only_driver(sweep_dir: Path) -> Iterator[None]:
 def _nothing(study: optuna.Study, sweep_dir: Path) -> str:
     failed = ended(study, TrialState.FAIL)
     first = f"; the first failure: {failed[0].user_attrs.get(REASON, 'unknown')}" if failed else ""
+    stopped = len(ended(study, TrialState.RUNNING))
+    more = f", {stopped} stopped by --minutes (the same command continues them)" if stopped else ""
     return (
         f"no trial of {sweep_dir.name} reached its end ({len(failed)} failed, "
-        f"{len(ended(study, TrialState.PRUNED))} pruned){first}. See {sweep_dir / REPORT_FILE}"
+        f"{len(ended(study, TrialState.PRUNED))} pruned{more}){first}. See {sweep_dir / REPORT_FILE}"
     )
 
 

@@ -56,6 +56,11 @@ def plan_trials(
     Raises:
         ResourceError: if not one trial fits.
     """
+    if resources.elastic:
+        raise ResourceError(
+            f"--workers {resources.workers}:{resources.max_workers}: a trial has a fixed number of workers, so that "
+            f"trials can be compared and packed; write --workers {resources.workers}"
+        )
     alone = resources.workers == 1
     placement = place(resources, cluster, ray_data=ray_data and not alone)
     if trials_per_gpu > 1 and not (alone and placement.use_gpu):

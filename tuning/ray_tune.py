@@ -14,11 +14,13 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs import RunFolder
+from ss4rec.secrets import redact
 from tuning.plan import TrialPlan
 from tuning.study import Asked, Sweep
 from tuning.trial import OneWorkerTrial, epoch_scores, many_workers_trial
@@ -38,6 +40,8 @@ class _Bridge:
         """Study number by Tune's trial id."""
         self.last: dict[str, dict[str, Any]] = {}
         self.pruned: set[str] = set()
+        self.causes: dict[str, str] = {}
+        """What Tune met last, by id of a trial that it gave up."""
         self.error: BaseException | None = None
         """What broke the study itself, as a full disk does; Tune would bury it."""
 
@@ -46,7 +50,7 @@ class _Bridge:
         if asked is None:
             return None
         self.numbers[trial_id] = asked.number
-        settings = self.settings(asked)
+        settings = self._guard(lambda: self.settings(asked))
         if asked.resumed:
             kept = epoch_scores(RunFolder(Path(settings["run_dir"])))
             self._guard(lambda: self.sweep.catch_up(asked.number, kept))
@@ -76,14 +80,20 @@ class _Bridge:
             self._guard(lambda: self.sweep.prune(number, facts))
         elif state == "ended":
             self._guard(lambda: self.sweep.complete(number, facts))
+        elif state == "no space":
+            self.error = _stopped(facts["reason"])
+            raise self.error  # the study keeps the trial as running
         else:
-            reason = (
-                facts.get("reason") or "its process was lost more often than resources.max_failures allows"
-            )
+            reason = facts.get("reason") or redact(self.causes.pop(trial_id, "it ended without a result"))
             self._guard(lambda: self.sweep.fail(number, reason, facts))
             facts = facts | {"reason": reason}
             state = "failed"
         self.listen(number, facts | {"state": state})
+
+    def interrupt(self) -> None:
+        """Tell the listener which trials were stopped for lack of time; the study keeps them as running."""
+        for number in self.numbers.values():
+            self.listen(number, {"state": "waiting"})
 
     def _guard(self, action: Callable[[], Any]) -> Any:
         try:
@@ -129,12 +139,27 @@ class _Pruner(FIFOScheduler):
         stop = self._bridge.report(trial.trial_id, result)
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        error = trial.get_pickled_error()
+        what = "its process was lost" if isinstance(error, RayActorError) else _last_line(error)
+        self._bridge.causes[trial.trial_id] = (
+            f"failed {trial.run_metadata.num_failures} times, resources.max_failures is {trial.max_failures}; "
+            f"last: {what}"
+        )
+
     def save(self, checkpoint_path: str) -> None:
         pass
 
 
 def run_trials(
-    sweep: Sweep, plan: TrialPlan, data_dir: Path, sweep_dir: Path, *, max_failures: int, listen: Listener
+    sweep: Sweep,
+    plan: TrialPlan,
+    data_dir: Path,
+    sweep_dir: Path,
+    *,
+    max_failures: int,
+    listen: Listener,
+    ends_at: float | None = None,
 ) -> None:
     """Run all trials that `sweep` still asks for on the connected Ray cluster.
 
@@ -145,6 +170,7 @@ def run_trials(
         sweep_dir: trial N runs in `sweep_dir/trials/N`.
         max_failures: lost processes after which a trial counts as failed.
         listen: told of every result.
+        ends_at: `time.monotonic()` at which the trials under way are stopped, to be continued by another attempt.
 
     Raises:
         SS4RecError: if the study cannot be written or Tune itself breaks.
@@ -174,6 +200,7 @@ def run_trials(
             max_concurrent_trials=plan.concurrent,
             trial_dirname_creator=lambda trial: trial.trial_id,
             reuse_actors=plan.workers == 1,
+            time_budget_s=None if ends_at is None else max(0.0, ends_at - time.monotonic()),
         ),
         run_config=tune.RunConfig(
             name=f"attempt-{time.time_ns()}",
@@ -193,6 +220,7 @@ def run_trials(
         shutil.rmtree(scratch, ignore_errors=True)
     if bridge.error is not None:
         raise study_error(bridge.error, sweep_dir) from bridge.error
+    bridge.interrupt()
 
 
 def _quiet_tune() -> None:
@@ -206,6 +234,13 @@ def _quiet_tune() -> None:
         )  # failures are told by the table, with their reason
 
 
+def _last_line(error: object) -> str:
+    """Return the last line of what a trial raised: the error itself, below its traceback."""
+    lines = str(getattr(error, "cause", error)).strip().splitlines() or [type(error).__name__]
+    cause = getattr(error, "cause", None)
+    return lines[-1] if cause is None or len(lines) > 1 else f"{type(cause).__name__}: {lines[0]}"
+
+
 def trial_dir(sweep_dir: Path, number: int) -> Path:
     """Return the run folder of a trial."""
     return sweep_dir / "trials" / f"{number:04d}"
@@ -215,10 +250,13 @@ def study_error(error: BaseException, sweep_dir: Path) -> SS4RecError:
     """Turn what broke the study into one sentence."""
     if isinstance(error, SS4RecError):
         return error
-    cause = error.__cause__ or error
+    cause = str(error.__cause__ or error).splitlines()[0]
+    return _stopped(f"the study in {sweep_dir} cannot be written: {cause}")
+
+
+def _stopped(why: str) -> SS4RecError:
     return SS4RecError(
-        f"the study in {sweep_dir} cannot be written ({str(cause).splitlines()[0]}); mend that (is the disk full?) and "
-        "give the same command again: no trial is lost"
+        f"{why}. Mend that (is the disk full?) and give the same command again: no trial is lost"
     )
 
 

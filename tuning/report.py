@@ -11,9 +11,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from ss4rec.train.status import duration
-from tuning.charts import Axis, Mark, bars, lines, parallel, scatter
+from tuning.charts import Axis, Mark, bars, columns, lines, parallel, scatter
 from tuning.space import SearchSpace, Value
-from tuning.study import FACTS, REASON, best_trial
+from tuning.study import BASELINE, FACTS, REASON, best_trial
 
 _KINDS = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 STYLE = """
@@ -57,7 +57,7 @@ def page(study: optuna.Study, space: SearchSpace, name: str, epochs: int) -> str
     """Return the report as one HTML page."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state in _KINDS]
     best = best_trial(study)
-    charts = [_history(trials, best), _importance(study, trials), _curves(trials, best)]
+    charts = [_history(trials, best), _importance(trials), _curves(trials, best)]
     charts += [_pareto(study, trials)] if len(study.directions) > 1 else []
     charts += [_slice(parameter, space, trials, best) for parameter in space.parameters]
     charts += [_parallel(space, trials, best), _cost(trials, best)]
@@ -72,7 +72,7 @@ def page(study: optuna.Study, space: SearchSpace, name: str, epochs: int) -> str
     )
     body = [
         f"<h1>{html.escape(_headline(name, trials, best, epochs))}</h1>",
-        _how_to(name, best),
+        _how_to(name, trials, best),
         f"<p>{keys}</p>",
         f'<div class="charts">{"".join(chart for chart in charts if chart)}</div>',
         "<h2>Trials</h2>",
@@ -101,12 +101,17 @@ def _headline(name: str, trials: Sequence[FrozenTrial], best: FrozenTrial | None
     )
 
 
-def _how_to(name: str, best: FrozenTrial | None) -> str:
+def _how_to(name: str, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
     if best is None:
         return ""
     point = ", ".join(f"{field} = {_text(value)}" for field, value in best.params.items())
+    against = "".join(
+        f" The baseline {trial.user_attrs[BASELINE]} (trial {trial.number}) reached {_values(trial)}."
+        for trial in trials
+        if BASELINE in trial.user_attrs and trial.state is TrialState.COMPLETE
+    )
     return (
-        f"<p>Best point: {html.escape(point)}.</p>"
+        f"<p>Best point: {html.escape(point)}.{html.escape(against)}</p>"
         "<p>Figures are of validation items; the test items were not looked at. "
         f"Train it: <code>ss4rec train --data DATA --preset @{html.escape(name)}/best.json</code></p>"
     )
@@ -125,23 +130,39 @@ def _history(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
     if line:
         line.append((marks[-1].x, line[-1][1]))
     y = Axis.around([mark.y for mark in marks])
-    x = Axis.around([mark.x for mark in marks])
+    x = Axis.around([mark.x for mark in marks], whole=True)
     return scatter("History", "validation NDCG@10 by trial number", marks, x, y, line=line)
 
 
-def _importance(study: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
-    """Share of the variance of the result that each parameter explains (fANOVA, over trials that ended)."""
-    ended = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    if len(ended) < 4 or len({trial.values[0] for trial in ended}) < 2:
+def _importance(trials: Sequence[FrozenTrial]) -> str:
+    """Share of the variance of the result that each parameter explains (fANOVA).
+
+    Trials are compared at the last epoch that half of them reached: few pruned sweeps have enough trials that ended.
+    """
+    scored = [trial for trial in trials if trial.intermediate_values]
+    if scored:
+        last = sorted((max(trial.intermediate_values) for trial in scored), reverse=True)
+        epoch = last[len(last) // 2]
+        points = [(t, t.intermediate_values[epoch]) for t in scored if epoch in t.intermediate_values]
+        about = (
+            f"share of the variance of NDCG@10 at epoch {epoch} explained, over {len(points)} trials (fANOVA)"
+        )
+    else:
+        points = [(t, t.values[0]) for t in trials if t.state is TrialState.COMPLETE]
+        about = (
+            f"share of the variance of the result explained, over {len(points)} trials that ended (fANOVA)"
+        )
+    if len(points) < 4 or len({value for _, value in points}) < 2:
         return ""
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    study = optuna.create_study(direction="maximize")
+    for trial, value in points:
+        study.add_trial(
+            optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value)
+        )
     found = optuna.importance.get_param_importances(
-        study, evaluator=evaluator, target=lambda trial: trial.values[0]
+        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
     )
-    rows = [(_leaf(name), share, f"{share:.0%}", "ended") for name, share in found.items()]
-    return bars(
-        "Importance", f"share of variance explained, over {len(ended)} trials that ended (fANOVA)", rows
-    )
+    return bars("Importance", about, [(_leaf(name), share, f"{share:.0%}") for name, share in found.items()])
 
 
 def _curves(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
@@ -202,17 +223,17 @@ def _parallel(space: SearchSpace, trials: Sequence[FrozenTrial], best: FrozenTri
 
 
 def _cost(trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
-    rows = [
-        (
-            f"trial {trial.number}",
+    marks = [
+        Mark(
+            trial.number,
             seconds,
-            f"{_epochs(trial)} epochs, {duration(seconds)}",
             _kind(trial, best),
+            f"trial {trial.number}: {_epochs(trial)} epochs, {duration(seconds)}",
         )
         for trial in trials
         if (seconds := trial.user_attrs.get(FACTS, {}).get("elapsed_s")) is not None
     ]
-    return bars("Cost", "seconds of training and validation by trial", rows) if rows else ""
+    return columns("Cost", "seconds of training and validation by trial number", marks) if marks else ""
 
 
 def _table(space: SearchSpace, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
@@ -260,7 +281,7 @@ def _tip(trial: FrozenTrial) -> str:
 
 
 def _values(trial: FrozenTrial) -> str:
-    return ", ".join(f"{value:.4g}" for value in trial.values)
+    return ", ".join(f"{value:.4f}" if value < 1 else f"{value:,.0f}" for value in trial.values)
 
 
 def _epochs(trial: FrozenTrial) -> int:

@@ -55,8 +55,8 @@ class SearchSpace:
     fixed: Point = field(default_factory=dict)
     """Fields that differ from `base` in every trial."""
     first: Sequence[str | Point] = ()
-    """Trials to run before the search: the values that a preset has at the searched fields, or values by field
-    (what a point leaves out is sampled)."""
+    """Trials to run before the search: a preset's name, which is a baseline with its values at the searched fields and
+    is never pruned; or values by field (what a point leaves out is sampled)."""
 
     def __post_init__(self) -> None:
         problems = [*self._field_problems(), *self._condition_problems()]

@@ -23,8 +23,8 @@ from ss4rec.errors import ConfigError, UsageError
 from tuning.space import SearchSpace
 
 Pruning = Literal["asha", "median", "none"]
-REASON, FACTS = "reason", "facts"
-"""User attributes of a trial: why it ended; its run's figures."""
+REASON, FACTS, BASELINE = "reason", "facts", "baseline"
+"""User attributes of a trial: why it ended; its run's figures; the preset it stands for, if any."""
 _IDENTITY = "identity"
 
 
@@ -121,10 +121,11 @@ class Sweep:
     def report(self, number: int, epoch: int, score: float | None) -> bool:
         """Take the validation NDCG@10 of an epoch; return whether the trial should stop now.
 
-        An epoch that was reported before (the trial was resumed before it) is not written twice.
+        An epoch that was reported before (the trial was resumed before it) is not written twice. A baseline always
+        goes on: what others are compared with has to be known at the full budget.
         """
         trial = self._live[number]
-        return self._note(trial, epoch, score) and trial.should_prune()
+        return self._note(trial, epoch, score) and BASELINE not in trial.user_attrs and trial.should_prune()
 
     def catch_up(self, number: int, scores: Mapping[int, float]) -> None:
         """Write down scores by epoch that a trial kept and an earlier attempt did not live to report."""
@@ -239,19 +240,20 @@ def open_study(
         **{f"space {name}": text for name, text in space.describe().items()},
     }
     _require_same(study, name, facts)
-    for point in space.first_points():
-        study.enqueue_trial(point, skip_if_exists=True)
+    for entry, point in zip(space.first, space.first_points(), strict=True):
+        baseline = {BASELINE: entry} if isinstance(entry, str) else None
+        study.enqueue_trial(point, baseline, skip_if_exists=True)
     return study
 
 
 def make_pruner(pruning: Pruning, grace_epochs: int) -> BasePruner:
     """Return Optuna's pruner; both compare trials at equal epochs.
 
-    `asha`: asynchronous successive halving (arXiv 1810.05934), a third goes on at each rung. `median`: stops what is
-    below the median of earlier trials at that epoch.
+    `asha`: asynchronous successive halving, a quarter goes on at each rung (as in its paper, arXiv 1810.05934).
+    `median`: stops what is below the median of earlier trials at that epoch.
     """
     if pruning == "asha":
-        return SuccessiveHalvingPruner(min_resource=grace_epochs, reduction_factor=3)
+        return SuccessiveHalvingPruner(min_resource=grace_epochs, reduction_factor=4)
     if pruning == "median":
         return MedianPruner(n_startup_trials=4, n_warmup_steps=grace_epochs)
     return NopPruner()

@@ -41,6 +41,7 @@ class LiveTable:
         epochs: most epochs of a trial.
         total: trials of the sweep.
         concurrent: trials at a time.
+        ends_at: time of `clock` at which the sweep is stopped, if there is one.
         every_s: least seconds between tables while trials only report.
         show: best trials that are listed.
         width: characters of a line; the report has every value.
@@ -50,6 +51,7 @@ class LiveTable:
     epochs: int
     total: int
     concurrent: int
+    ends_at: float | None = None
     every_s: float = 15.0
     show: int = 5
     width: int = 140
@@ -111,10 +113,15 @@ class LiveTable:
             self.emit(self._line(number))
 
     def _left(self, trials: int) -> str:
-        if not self._taken_s or not trials:
+        if not trials:
             return ""
-        mean_s = sum(self._taken_s) / len(self._taken_s)
-        return f", about {duration(mean_s * trials / self.concurrent)} left"
+        guess_s = (
+            sum(self._taken_s) / len(self._taken_s) * trials / self.concurrent if self._taken_s else None
+        )
+        budget_s = None if self.ends_at is None else max(0.0, self.ends_at - self.clock())
+        if budget_s is not None and (guess_s is None or budget_s < guess_s):
+            return f", stops in {duration(budget_s)}"
+        return "" if guess_s is None else f", about {duration(guess_s)} left"
 
     def _line(self, number: int) -> str:
         row = self._rows[number]

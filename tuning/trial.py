@@ -1,12 +1,15 @@
 """Rim: one trial's training, in the Tune process itself (one worker) or in workers of its own (several).
 
-Both hosts speak one language to the sweep: a result an epoch, whose `state` is `running`, `ended` or `failed`. A
-failure that a restart would repeat is such a result; anything else is raised, and Ray Tune starts the trial again,
-which continues from its run's last checkpoint.
+Both hosts speak one language to the sweep: a result an epoch, whose `state` is `running`, `ended`, `failed` or `no
+space`, which is no fault of the trial and ends the sweep. A failure that a restart would repeat is such a result;
+anything else is raised, and Ray Tune starts the trial again, which continues from its run's last checkpoint.
 """
 
 from __future__ import annotations
 
+import errno
+import gc
+import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
@@ -49,16 +52,13 @@ class OneWorkerTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train one epoch and validate."""
-        with _log_to(Path(self._settings["run_dir"])):
-            try:
+        try:
+            with _log_to(Path(self._settings["run_dir"])):
                 if self._epochs is None:
                     self._epochs = _epochs(self._settings)
                 return next(self._epochs)
-            except Exception as error:
-                reason = final_reason(error)
-                if reason is None:
-                    raise
-                return _failed(reason)
+        except Exception as error:
+            return _final(error)
 
     def cleanup(self) -> None:
         """Stop training where it is; the run folder and its checkpoints stay."""
@@ -66,8 +66,9 @@ class OneWorkerTrial(tune.Trainable):
             with _log_to(Path(self._settings["run_dir"])):
                 self._epochs.close()
         self._epochs = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # other trials share the card
+        if torch.cuda.is_available():  # other trials share the card
+            gc.collect()  # graphs hold memory and one another
+            torch.cuda.empty_cache()
 
 
 def many_workers_trial(settings: dict[str, Any]) -> None:
@@ -89,10 +90,7 @@ def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str,
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         return _finished(Outcome(**fit(config, data_dir, run_dir, placement, callbacks=[reports])), run_dir)
     except Exception as error:
-        reason = final_reason(error)
-        if reason is None:
-            raise
-        return _failed(reason)
+        return _final(error)
 
 
 class _Reports(TuneReportCallback):
@@ -152,7 +150,13 @@ def _finished(outcome: Outcome, run_dir: Path) -> dict[str, Any]:
     return _running(rows[-1]) | facts | {"ended": outcome.ended, "state": "ended", "done": True}
 
 
-def _failed(reason: str) -> dict[str, Any]:
+def _final(error: Exception) -> dict[str, Any]:
+    """Return the last result of a trial that ended with `error`; raises it if a restart may help."""
+    if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+        return {"state": "no space", "reason": str(error), "done": True}
+    reason = final_reason(error)
+    if reason is None:
+        raise error
     return {"state": "failed", "reason": reason, "done": True}
 
 

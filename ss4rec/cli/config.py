@@ -5,14 +5,16 @@ from __future__ import annotations
 import click
 from pydantic import BaseModel
 
-from ss4rec.cli.options import config_options, resolve_config
+from ss4rec.cli.options import Workers, config_options, resolve_config
 from ss4rec.config import RunConfig
 
 
 @click.command("config")
 @config_options(default_preset="paper")
 @click.option("--fields", is_flag=True, help="List every field with its default and meaning.")
-def config_command(preset_name: str, assignments: tuple[str, ...], workers: int | None, fields: bool) -> None:
+def config_command(
+    preset_name: str, assignments: tuple[str, ...], workers: Workers | None, fields: bool
+) -> None:
     """Print the configuration that the same options give to `train`, as JSON."""
     config = resolve_config(preset_name, assignments, workers)
     if fields:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import config_options, data_folder, resolve_config
+from ss4rec.cli.options import Workers, config_options, data_folder, resolve_config
 
 
 @click.command("demo")
@@ -14,7 +14,11 @@ from ss4rec.cli.options import config_options, data_folder, resolve_config
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/synthetic"), show_default=True)
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 def demo_command(
-    preset_name: str, assignments: tuple[str, ...], workers: int | None, data: Path, storage: Path
+    preset_name: str,
+    assignments: tuple[str, ...],
+    workers: Workers | None,
+    data: Path,
+    storage: Path,
 ) -> None:
     """Generate MovieLens-shaped ratings, train on Ray, and rank all items for every user.
 

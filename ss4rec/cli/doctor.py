@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ss4rec.errors import UsageError
+
 if TYPE_CHECKING:
     from ss4rec.doctor import Check
 
@@ -20,18 +22,56 @@ MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fai
 @click.option("--storage", default="runs", show_default=True, help="Folder that runs go to.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Training workers.")
 @click.option(
+    "--cluster",
+    is_flag=True,
+    help="Look at every node: versions, kernels, GPUs, shared storage (--storage, absolute), clocks, memory, network, "
+    "and whether strangers reach the Jobs API. With --address http://HEAD:8265 it runs as a job there.",
+)
+@click.option(
     "--address", envvar="RAY_ADDRESS", help="Ray cluster to look at (http://host:8265, host:6379, auto)."
 )
-def doctor_command(as_json: bool, storage: str, workers: int, address: str | None) -> int:
+def doctor_command(as_json: bool, storage: str, workers: int, cluster: bool, address: str | None) -> int:
     """Check versions, machine, Ray, kernels and storage; exit code 1 if a check fails."""
-    from ss4rec.doctor import diagnose
+    if cluster and address and address.startswith("http"):
+        return _as_job(address, as_json, storage)
+    if cluster:
+        checks = _look_at_nodes(address or None, storage)
+    else:
+        from ss4rec.doctor import diagnose
 
-    checks = diagnose(storage=storage, workers=workers, address=address or None)
+        checks = diagnose(storage=storage, workers=workers, address=address or None)
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         _show(checks)
     return int(any(check.status == "fail" for check in checks))
+
+
+def _look_at_nodes(address: str | None, storage: str) -> list[Check]:
+    """Connect to Ray and run the checks of every node."""
+    from ss4rec import ray_cluster
+    from ss4rec.doctor_cluster import diagnose_cluster
+
+    if not storage.startswith("/"):
+        raise UsageError(f"--storage {storage}: nodes have different working folders; give an absolute path")
+    with ray_cluster.cluster(address):
+        return diagnose_cluster(storage)
+
+
+def _as_job(address: str, as_json: bool, storage: str) -> int:
+    """Ask the Jobs API as a stranger from here, then run the checks on the cluster as a job.
+
+    A stranger who is let in is a failure, whatever the job finds.
+    """
+    from ss4rec.cli.submit import submit_command
+    from ss4rec.doctor_cluster import Probe
+    from ss4rec.doctor_rules import stranger
+
+    check = stranger(address, {"this machine": Probe().status_without_token(address)}, "this machine")
+    _show([check])
+    options = ["--cluster", "--storage", storage, *(["--json"] if as_json else [])]
+    code = submit_command.main(["doctor", "--address", address, "--", *options], standalone_mode=False)
+    return code or int(check.status == "fail")
 
 
 def _show(checks: Sequence[Check]) -> None:

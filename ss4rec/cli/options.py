@@ -13,6 +13,27 @@ from ss4rec.errors import ConfigError, DataError
 from ss4rec.files import parse_json, read_json
 from ss4rec.presets import preset
 
+Workers = tuple[int, int | None]
+"""Fewest and most workers; None: a fixed number."""
+
+
+class WorkerRange(click.ParamType):
+    """`N`, or `MIN:MAX` for an elastic run; gives the pair (fewest, most or None)."""
+
+    name = "N|MIN:MAX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Workers:
+        """Parse the option; click shows a refusal."""
+        if isinstance(value, tuple):
+            return value
+        least, colon, most = value.partition(":")
+        numbers = (least, most) if colon else (least,)
+        if not all(number.isdecimal() and int(number) for number in numbers):
+            self.fail(f"{value!r}: write a number of workers, or MIN:MAX as in 1:8", param, ctx)
+        if colon and int(most) < int(least):
+            self.fail(f"{value!r}: the first number is the least and must not be the larger one", param, ctx)
+        return int(least), int(most) if colon else None
+
 
 def config_options(default_preset: str) -> Callable[[Callable], Callable]:
     """Add --preset, --set and --workers to a command."""
@@ -20,7 +41,10 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
     def add(function: Callable) -> Callable:
         for option in (
             click.option(
-                "--workers", type=click.IntRange(min=1), help="Training workers (resources.workers)."
+                "--workers",
+                type=WorkerRange(),
+                help="Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
+                "while nodes come and go.",
             ),
             click.option(
                 "--set",
@@ -44,7 +68,7 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
 
 
 def resolve_config(
-    start: str | RunConfig, assignments: Iterable[str], workers: int | None = None
+    start: str | RunConfig, assignments: Iterable[str], workers: Workers | None = None
 ) -> RunConfig:
     """Build the configuration that a command line asks for.
 
@@ -52,12 +76,14 @@ def resolve_config(
         start: a configuration, a preset's name, or a JSON file (`@PATH`, or a path that ends in `.json`) of a run's
             `config.json` or a sweep's `best.json`.
         assignments: `FIELD=VALUE` texts.
-        workers: `resources.workers`, if given.
+        workers: `resources.workers` and `resources.max_workers`, if given.
 
     Raises:
         ConfigError: unknown preset, assignment without `=`, or refused values; all problems at once.
     """
-    changes = assigned(assignments) | ({} if workers is None else {"resources.workers": workers})
+    changes = assigned(assignments)
+    if workers is not None:
+        changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
     return override(start if isinstance(start, RunConfig) else _named(start), changes)
 
 
@@ -79,13 +105,15 @@ def assigned(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def data_folder(path: Path) -> Path:
-    """Return the absolute path of a prepared folder after looking at its manifest.
+    """Return the absolute path of a prepared folder after looking at its manifest; a bare name may mean `data/NAME`.
 
     Raises:
         DataError: if it is missing, of another version, or a shard has the wrong size.
     """
     from ss4rec.data.manifest import Manifest
 
+    if not path.exists() and path.name == str(path) and (Path("data") / path).is_dir():
+        path = Path("data") / path
     if not path.exists():
         raise DataError(
             f"no data folder {path}; make it with `ss4rec data prepare --source ... --out {path}`"

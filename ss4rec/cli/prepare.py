@@ -80,6 +80,13 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
     type=click.Choice(["keep", "drop"]),
     help="Whether the same user, item and second may come twice (GroupLens' layouts: drop).",
 )
+@click.option(
+    "--ties",
+    type=click.Choice(["file", "hash"]),
+    default="file",
+    show_default=True,
+    help="What orders events of one user and second: the file, or a fixed hash, which gives nothing away.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a folder that was prepared before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: folder and manifest.")
 def prepare_command(
@@ -96,6 +103,7 @@ def prepare_command(
     latest: str | None,
     scale: tuple[float, float] | None,
     repeats: str | None,
+    ties: str,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -126,6 +134,7 @@ def prepare_command(
             rows_per_shard=rows_per_shard,
             overwrite=overwrite,
             rules=rules,
+            ties=ties,
             progress=status.update,
         )
     if as_json:

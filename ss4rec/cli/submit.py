@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def submit_command(
     verb: str, options: tuple[str, ...], address: str | None, env: tuple[str, ...], no_wait: bool
 ) -> int:
-    """Run VERB with OPTIONS as a job; the exit code is the job's.
+    """Run VERB with OPTIONS as a job; the exit code is the job's. Ctrl-C asks whether the job shall stop too.
 
     OPTIONS are those of the verb, after `--`; their paths are paths of the cluster and absolute:
 
@@ -55,10 +55,13 @@ def submit_command(
 
 
 def _watch(client: JobSubmissionClient, job_id: str) -> int:
-    """Print the job's log until it ends; Ctrl-C asks whether the job shall stop as well."""
+    """Show the job's log until it ends; Ctrl-C asks whether the job shall stop as well."""
+    from ss4rec.cli.follow import JobLog
+
     try:
-        for lines in submit.follow(client, job_id):
-            click.echo(lines, nl=False)
+        with JobLog(job_id) as log:
+            for lines in submit.follow(client, job_id):
+                log.write(lines)
     except KeyboardInterrupt:
         if click.confirm(f"\nStop job {job_id} on the cluster as well?", default=False):
             client.stop_job(job_id)
@@ -68,7 +71,8 @@ def _watch(client: JobSubmissionClient, job_id: str) -> int:
         return 130
     code = submit.exit_code(client, job_id)
     info = client.get_job_info(job_id)
-    click.echo(f"job {job_id}: {info.status}" + (f" ({info.message})" if code else ""))
+    reason = info.message.splitlines()[0] if code and info.message else ""  # the log comes again behind it
+    click.echo(f"job {job_id}: {info.status}" + (f" ({reason})" if reason else ""))
     return code
 
 

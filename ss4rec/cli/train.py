@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import config_options, data_folder, resolve_config
+from ss4rec.cli.options import Workers, config_options, data_folder, resolve_config
 
 
 @click.command("train")
@@ -24,16 +24,23 @@ from ss4rec.cli.options import config_options, data_folder, resolve_config
     help="Steps with a NaN or infinite loss or gradient that are left out before training stops "
     "(train.skip_bad_steps); each is counted.",
 )
+@click.option(
+    "--skip-bad-shards",
+    is_flag=True,
+    help="Leave out shards that are damaged or missing, say how many users and events that is, and train on the rest, "
+    "which becomes RUN/data. Without it a damaged shard ends the command.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
     data: Path,
     preset_name: str,
     assignments: tuple[str, ...],
-    workers: int | None,
+    workers: Workers | None,
     storage: Path,
     name: str | None,
     address: str | None,
     skip_bad_steps: int | None,
+    skip_bad_shards: bool,
     as_json: bool,
 ) -> None:
     """Train a model on a prepared folder; the same --name continues a run.
@@ -48,7 +55,11 @@ def train_command(
     from ss4rec.train.run import train
 
     result = train(
-        config, folder, storage.resolve() / (name or f"{config.preset}-{folder.name}"), address=address
+        config,
+        folder,
+        storage.resolve() / (name or f"{config.preset}-{folder.name}"),
+        address=address,
+        skip_bad_shards=skip_bad_shards,
     )
     if as_json:
         click.echo(json.dumps(result))

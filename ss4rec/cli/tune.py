@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import assigned, data_folder, resolve_config
+from ss4rec.cli.options import Workers, assigned, data_folder, resolve_config
 from ss4rec.errors import ConfigError
 
 
@@ -44,6 +44,12 @@ from ss4rec.errors import ConfigError
     "--trials-per-gpu", default=1, show_default=True, type=click.IntRange(min=1), help="Trials on a card."
 )
 @click.option("--concurrent", default=0, help="Most trials at a time; 0: as many as fit.")
+@click.option(
+    "--minutes",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    help="End in order after this long (the same command goes on later); 0: when all trials are done.",
+)
 @click.option("--address", help="Ray cluster; default as in `ss4rec train`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def tune_command(
@@ -53,7 +59,7 @@ def tune_command(
     name: str,
     preset_name: str | None,
     assignments: tuple[str, ...],
-    workers: int | None,
+    workers: Workers | None,
     address: str | None,
     as_json: bool,
     **search: object,

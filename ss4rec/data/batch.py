@@ -32,6 +32,12 @@ class PackedBatch:
     """Next items, int64; 0 where the token is context only."""
     gaps_T: Tensor
     """Gaps in seconds, float32."""
+    hours_T: Tensor
+    """Unix hour in which each token's next item is asked for (`windows.train_windows`), int64."""
+    ratings_T: Tensor
+    """Rating of each input event, float32."""
+    profiles_TF: Tensor
+    """Codes of the user's profile at each token (`profiles.read_profiles`), int64; 0 is unknown, F may be 0."""
     offsets_S1: Tensor
     """Where sequences begin and end, int64, always on the host."""
     rows_R: Tensor
@@ -67,6 +73,12 @@ class EvalBatch:
     """Last items of the history, int64, 1..I."""
     gaps_T: Tensor
     """Gaps in seconds, float32."""
+    hours_T: Tensor
+    """As in `PackedBatch`."""
+    ratings_T: Tensor
+    """As in `PackedBatch`."""
+    profiles_TF: Tensor
+    """As in `PackedBatch`."""
     offsets_S1: Tensor
     """Where sequences begin and end, int64, always on the host."""
     targets_S: Tensor
@@ -90,8 +102,13 @@ class EvalBatch:
         return _to(self, device, non_blocking)
 
 
-def collate_train(windows: pa.Table) -> PackedBatch:
-    """Pack rows of `windows.train_windows` (chunked or sliced as they may be) in their order."""
+def collate_train(windows: pa.Table, profiles_UF: npt.NDArray | None = None) -> PackedBatch:
+    """Pack rows of `windows.train_windows` (chunked or sliced as they may be) in their order.
+
+    Args:
+        windows: the rows.
+        profiles_UF: profile codes of all users, if the data has them.
+    """
     items_T, offsets_S1 = ragged(windows["items"])
     targets_T, _ = ragged(windows["targets"])
     gaps_T, _ = ragged(windows["gaps"])
@@ -100,13 +117,14 @@ def collate_train(windows: pa.Table) -> PackedBatch:
         items_T=_int64(items_T),
         targets_T=_int64(targets_T),
         gaps_T=torch.tensor(gaps_T),
+        **_beside(windows, offsets_S1, profiles_UF),
         offsets_S1=_int64(offsets_S1),
         rows_R=torch.from_numpy(np.flatnonzero(targets_T)),
     )
 
 
-def collate_eval(sequences: pa.Table) -> EvalBatch:
-    """Pack rows of `windows.eval_sequences` (chunked or sliced as they may be) in their order."""
+def collate_eval(sequences: pa.Table, profiles_UF: npt.NDArray | None = None) -> EvalBatch:
+    """Pack rows of `windows.eval_sequences` (chunked or sliced as they may be) in their order; see `collate_train`."""
     items_T, offsets_S1 = ragged(sequences["items"])
     gaps_T, _ = ragged(sequences["gaps"])
     seen_X, seen_offsets_S1 = ragged(sequences["seen"])
@@ -114,6 +132,7 @@ def collate_eval(sequences: pa.Table) -> EvalBatch:
         users_S=_int64(sequences["user"].to_numpy()),
         items_T=_int64(items_T),
         gaps_T=torch.tensor(gaps_T),
+        **_beside(sequences, offsets_S1, profiles_UF),
         offsets_S1=_int64(offsets_S1),
         targets_S=_int64(sequences["target"].to_numpy()),
         target_times_S=_int64(sequences["target_time"].to_numpy()),
@@ -121,6 +140,19 @@ def collate_eval(sequences: pa.Table) -> EvalBatch:
         seen_X=_int64(seen_X),
         seen_offsets_S1=_int64(seen_offsets_S1),
     )
+
+
+def _beside(rows: pa.Table, offsets_S1: npt.NDArray, profiles_UF: npt.NDArray | None) -> dict[str, Tensor]:
+    """Pack what is known of each token beside item and gap."""
+    if profiles_UF is None:
+        profiles_TF = np.zeros((int(offsets_S1[-1]), 0))
+    else:
+        profiles_TF = np.repeat(profiles_UF[rows["user"].to_numpy()], np.diff(offsets_S1), axis=0)
+    return {
+        "hours_T": _int64(ragged(rows["hours"])[0]),
+        "ratings_T": torch.tensor(ragged(rows["ratings"])[0]),
+        "profiles_TF": _int64(profiles_TF),
+    }
 
 
 def _int64(values: npt.NDArray) -> Tensor:

@@ -47,9 +47,13 @@ def users_table(user_ids: pa.Array, lengths_U: np.ndarray, rows_per_shard: int) 
     return pa.table(columns, schema=shards.users_schema(user_ids.type))
 
 
-def folder_tables(items: pa.Table, users: pa.Table, bad: pa.Table | None) -> dict[str, pa.Table]:
+def folder_tables(
+    items: pa.Table, users: pa.Table, bad: pa.Table | None, profiles: pa.Table | None = None
+) -> dict[str, pa.Table]:
     """Return the tables beside the shards by file name."""
     tables = {shards.ITEMS_NAME: items, shards.USERS_NAME: users}
+    if profiles is not None:
+        tables[shards.PROFILES_NAME] = profiles
     return tables | ({shards.BAD_NAME: bad} if bad is not None and bad.num_rows else {})
 
 
@@ -72,6 +76,7 @@ def make_manifest(
     filters: Filters,
     shards: tuple[ShardRecord, ...],
     files: Mapping[str, FileRecord],
+    profile_values: tuple[str, ...] | None = None,
 ) -> Manifest:
     """Put a manifest together.
 
@@ -85,6 +90,7 @@ def make_manifest(
         filters: what was asked to be left out.
         shards: the shards, in user order.
         files: size and checksum of each of `tables`.
+        profile_values: meaning of the codes in `profiles.parquet`.
     """
     items, users = tables[_ITEMS], tables[_USERS]
     lengths_U = users["count"].to_numpy()
@@ -106,9 +112,15 @@ def make_manifest(
         max_length=int(lengths_U.max()),
         source=source,
         filters=filters,
+        profile_values=profile_values,
         columns={
             table: {field.name: str(field.type) for field in schema}
-            for table, schema in (("items", items.schema), ("users", users.schema), ("shards", _SHARD_SCHEMA))
+            for table, schema in (
+                ("items", items.schema),
+                ("users", users.schema),
+                ("shards", _SHARD_SCHEMA),
+                *([("profiles", _PROFILES_SCHEMA)] if profile_values is not None else []),
+            )
         },
         shards=shards,
         files=dict(files),
@@ -117,3 +129,4 @@ def make_manifest(
 
 _ITEMS, _USERS, _BAD = shards.ITEMS_NAME, shards.USERS_NAME, shards.BAD_NAME
 _SHARD_SCHEMA = shards.SHARD_SCHEMA
+_PROFILES_SCHEMA = shards.PROFILES_SCHEMA

@@ -60,6 +60,9 @@ class Filters(Record):
 
     k_core: NonNegativeInt
     """Every user and every item has at least this many interactions; 0 keeps all."""
+    ties: Literal["hash"] | None = None
+    """`hash`: events of one user and second are in the order of a hash (`ss4rec.data.ties`); None: in that of the file,
+    and then the field is not written."""
     cut_s: NonNegativeInt | None = None
     """Last second that was kept (`ss4rec data split`); None keeps all, and then the field is not written."""
 
@@ -103,12 +106,15 @@ class Manifest(Record):
     """Where the rows came from."""
     filters: Filters
     """What was asked to be left out."""
+    profile_values: tuple[str, ...] | None = None
+    """Meaning of the codes 1, 2, ... in `profiles.parquet`, as in `gender=F`; not written if there is no such file."""
     columns: dict[str, dict[str, str]]
     """Arrow type of every column, by table: `items`, `users`, `shards`."""
     shards: tuple[ShardRecord, ...]
     """The shards, in user order."""
-    files: dict[Annotated[str, Field(pattern=r"^(items|users|quarantine)\.parquet$")], FileRecord]
-    """`items.parquet`, `users.parquet`, and `quarantine.parquet` if any row is in quarantine."""
+    files: dict[Annotated[str, Field(pattern=r"^(items|users|quarantine|profiles)\.parquet$")], FileRecord]
+    """`items.parquet` and `users.parquet`; `quarantine.parquet` if any row is in quarantine; `profiles.parquet` if the
+    source describes users."""
 
     @classmethod
     def load(cls, folder: AnyPath) -> Manifest:
@@ -143,7 +149,11 @@ class Manifest(Record):
         sums = {
             "users": (self.users, sum(shard.rows for shard in self.shards)),
             "interactions": (self.interactions, sum(shard.events for shard in self.shards)),
-            "tables": (2, len(self.files.keys() - {"quarantine.parquet"})),
+            "tables": (2, len(self.files.keys() - {"quarantine.parquet", "profiles.parquet"})),
+            "tables of profiles": (
+                int(self.profile_values is not None),
+                int("profiles.parquet" in self.files),
+            ),
             "different shards": (len(self.shards), len({shard.name for shard in self.shards})),
         }
         for what, (said, found) in sums.items():
@@ -170,7 +180,7 @@ class Manifest(Record):
         Raises:
             DataError: naming the first file that is missing or has another size.
         """
-        for name, record in self._records():
+        for name, record in self.records():
             _check_size(folder / name, record)
 
     def verify(self, folder: AnyPath) -> None:
@@ -179,16 +189,19 @@ class Manifest(Record):
         Raises:
             DataError: naming the first file that differs, with what was expected and found.
         """
-        for name, record in self._records():
-            path = folder / name
-            _check_size(path, record)
-            found = sha256_of(path)
-            if found != record.sha256:
-                raise DataError(
-                    f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {_AGAIN}"
-                )
+        for name, record in self.records():
+            self.verify_file(folder, name, record)
 
-    def _records(self) -> list[tuple[str, FileRecord]]:
+    @staticmethod
+    def verify_file(folder: AnyPath, name: str, record: FileRecord) -> None:
+        """Check size and SHA-256 of one file; raises as `verify`."""
+        path = folder / name
+        _check_size(path, record)
+        found = sha256_of(path)
+        if found != record.sha256:
+            raise DataError(f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {_AGAIN}")
+
+    def records(self) -> list[tuple[str, FileRecord]]:
         """Return every file of the folder with its record, the tables first."""
         return [*self.files.items(), *((shard.name, shard) for shard in self.shards)]
 

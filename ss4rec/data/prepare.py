@@ -25,8 +25,12 @@ from ss4rec.data.folder import (
 )
 from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord, file_record
+from ss4rec.data.profiles import profiles_table
 from ss4rec.data.sources import Archive, Rows, Rules, read_source
+from ss4rec.data.sources.order import sorted_places
+from ss4rec.data.sources.rows import Profiles
 from ss4rec.data.storage import AnyPath
+from ss4rec.data.ties import Ties, hash_order
 from ss4rec.errors import DataError
 
 MIN_EVENTS = 3
@@ -53,6 +57,8 @@ class Sequences:
     """int64 unix seconds."""
     ratings_E: np.ndarray
     """float32."""
+    profiles: Profiles | None = None
+    """What is known about users."""
 
 
 def prepare(
@@ -65,6 +71,7 @@ def prepare(
     rows_per_shard: int = 2048,
     overwrite: bool = False,
     rules: Rules | None = None,
+    ties: Ties = "file",
     progress: Callable[[str], None] = lambda message: None,
 ) -> Manifest:
     """Read `source`, keep its k-core, and write a prepared folder.
@@ -79,6 +86,7 @@ def prepare(
         overwrite: replace a folder that was prepared before.
         rules: what a row must be; rows that are not are left out and listed in `quarantine.parquet`, up to the share
             that the rules set. By default every row must be usable.
+        ties: what decides between events of one user and second.
         progress: is told what is being done.
 
     Raises:
@@ -92,7 +100,7 @@ def prepare(
     rows_K, dropped = _kept_rows(rows, k_core)
     if not len(rows_K):
         raise none_left(source, rows.rows, k_core)
-    sequences = order(rows, rows_K)
+    sequences = order(rows, rows_K, ties)
     size, sha256 = archive.identity(rows.file)
     record = SourceRecord(
         name=source.resolve().name, layout=rows.layout, rows=rows.rows, bytes=size, sha256=sha256
@@ -103,7 +111,7 @@ def prepare(
         sequences,
         name=name or source.resolve().stem,
         source=record,
-        filters=Filters(k_core=k_core),
+        filters=Filters(k_core=k_core, ties="hash" if ties == "hash" else None),
         rows_dropped=dropped,
         rows_per_shard=rows_per_shard,
         overwrite=overwrite,
@@ -135,6 +143,7 @@ def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:
     if not names:
         return
     known = {MANIFEST_NAME, shards.ITEMS_NAME, shards.USERS_NAME, shards.BAD_NAME, shards.SHARDS_FOLDER}
+    known.add(shards.PROFILES_NAME)
     if names - known or not (MANIFEST_NAME in names or unfinished):
         raise DataError(
             f"{out} holds other files ({', '.join(sorted(names - known or names)[:5])}); give an empty folder"
@@ -143,13 +152,14 @@ def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:
         raise DataError(f"{out} is a prepared folder already; add --overwrite to replace it")
 
 
-def order(rows: Rows, rows_K: np.ndarray) -> Sequences:
-    """Number users and items of the rows `rows_K` by ascending id and sort by user, time, file order."""
+def order(rows: Rows, rows_K: np.ndarray, ties: Ties = "file") -> Sequences:
+    """Number users and items of the rows `rows_K` by ascending id and sort by user, time, and file order or hash."""
     user_ids, users_K = _renumber(rows.users.codes_R[rows_K], rows.users.values)
     item_ids, items_K = _renumber(rows.items.codes_R[rows_K], rows.items.values)
     times_K = rows.times_R[rows_K]
-    # lexsort is stable, so rows of one user and second stay in file order.
-    order_K = np.lexsort((times_K, users_K))
+    order_K = sorted_places(users_K, times_K)
+    if ties == "hash":
+        order_K = hash_order(users_K, items_K + 1, times_K)
     titles, genres = describe_items(item_ids, rows.catalogue)
     return Sequences(
         user_ids=user_ids,
@@ -160,6 +170,7 @@ def order(rows: Rows, rows_K: np.ndarray) -> Sequences:
         items_E=items_K[order_K] + np.int32(1),
         times_E=times_K[order_K],
         ratings_E=rows.ratings_R[rows_K][order_K],
+        profiles=rows.profiles,
     )
 
 
@@ -196,10 +207,12 @@ def write_prepared(
             )
             counts_V = np.bincount(sequences.items_E, minlength=len(sequences.item_ids) + 1)[1:]
             lengths_U = np.diff(sequences.offsets_U1)
+            profiles, profile_values = profiles_table(sequences.user_ids, sequences.profiles)
             tables = folder_tables(
                 items_table(sequences.item_ids, sequences.titles, sequences.genres, counts_V),
                 users_table(sequences.user_ids, lengths_U, rows_per_shard),
                 bad,
+                profiles,
             )
             for file_name, table in tables.items():
                 shards.write_table(table, folder / file_name)
@@ -214,6 +227,7 @@ def write_prepared(
                 filters=filters,
                 shards=records,
                 files={file_name: file_record(folder / file_name) for file_name in tables},
+                profile_values=profile_values,
             )
             manifest.save(folder)
             if out.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -13,8 +14,14 @@ AHEAD = 2
 
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_retries=3)
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+def _call(function: list[ray.ObjectRef], item: Any) -> Any:
+    return _fetched(function[0])(item)
+
+
+@lru_cache(maxsize=1)
+def _fetched(function: ray.ObjectRef) -> Callable[[Any], Any]:
+    """Return a function from the object store; a worker unpacks it once, not for every task."""
+    return ray.get(function)
 
 
 def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -27,17 +34,23 @@ def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
         items: what each task gets.
     """
     limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * (1 + AHEAD))
-    shared = ray.put(function)
-    running: deque[ray.ObjectRef] = deque()
+    shared = [ray.put(function)]  # in a list, so that Ray hands over the reference and not the function
+    ordered: deque[ray.ObjectRef] = deque()
+    unfinished: list[ray.ObjectRef] = []
     try:
         for item in items:
-            if len(running) >= limit:
-                yield _result(running.popleft())
-            running.append(_call.remote(shared, item))
-        while running:
-            yield _result(running.popleft())
+            # Any task that ends makes room, so a long one at the head of the order keeps no CPU waiting.
+            while len(unfinished) >= limit:
+                _, unfinished = ray.wait(unfinished, num_returns=1, fetch_local=False)
+            reference = _call.remote(shared, item)
+            ordered.append(reference)
+            unfinished.append(reference)
+            while ordered[0] not in unfinished:
+                yield _result(ordered.popleft())
+        while ordered:
+            yield _result(ordered.popleft())
     finally:
-        for reference in running:
+        for reference in ordered:
             ray.cancel(reference)
 
 

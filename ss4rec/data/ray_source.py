@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import DataContext, ExecutionOptions, ExecutionResources
+from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPoolStrategy
 
 from ss4rec.config import DataConfig
 from ss4rec.data.source import Item, SequenceSource
@@ -31,6 +31,8 @@ class RaySource(SequenceSource):
 
     Args:
         cpu_limit: CPUs that the data tasks of all workers may use together.
+        reserve: whether the tasks ask Ray for these CPUs. Not beside an elastic group: it takes whatever there is, and
+            Ray Data would wait for the rest for ever. The tasks then ask for none and are as few at a time.
         others: as in `SequenceSource`.
     """
 
@@ -44,10 +46,13 @@ class RaySource(SequenceSource):
         rank: int = 0,
         world: int = 1,
         cpu_limit: float = 1.0,
+        reserve: bool = True,
     ) -> None:
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
+        self.task_cpus = min(TASK_CPUS, self.cpus)
+        self.reserve = reserve
         groups = -(-len(self.reader.paths) // data.shuffle_shards)
         self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
 
@@ -63,7 +68,8 @@ class RaySource(SequenceSource):
             lambda block: function(pickle.loads(block["item"][0].as_py())),  # nosec B301
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=min(TASK_CPUS, self.cpus),
+            num_cpus=self.task_cpus if self.reserve else 0,
+            compute=None if self.reserve else TaskPoolStrategy(size=round(self.cpus / self.task_cpus)),
         )
         # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
         batches: Any = iter(

@@ -23,6 +23,8 @@ SHARDS_FOLDER = "shards"
 ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
 BAD_NAME = "quarantine.parquet"
+PROFILES_NAME = "profiles.parquet"
+PROFILES_SCHEMA = pa.schema([("user", pa.int32()), ("codes", pa.list_(pa.int32()))])
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -161,6 +163,20 @@ def read_users(folder: AnyPath) -> pa.Table:
         DataError: naming the file, if it is missing, truncated, or has other columns.
     """
     return _read_indexed(folder / USERS_NAME, users_schema)
+
+
+def read_profile_table(folder: AnyPath) -> pa.Table:
+    """Read `profiles.parquet`; row u is user index u.
+
+    Raises:
+        DataError: naming the file, if it is missing, truncated, or has other columns.
+    """
+    path = folder / PROFILES_NAME
+    table = _read_parquet(path, lambda schema: PROFILES_SCHEMA)
+    codes = table["codes"].combine_chunks()
+    if table["user"].null_count or codes.null_count or codes.flatten().null_count:
+        raise DataError(f"{path}: a column has empty values; {_AGAIN}")
+    return table
 
 
 def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema]) -> pa.Table:

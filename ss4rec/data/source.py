@@ -7,85 +7,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.config import DataConfig
+from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batch import EvalBatch, PackedBatch, collate_eval, collate_train
 from ss4rec.data.manifest import Manifest
-from ss4rec.data.order import EpochOrder, Group
-from ss4rec.data.shards import read_shard, read_users
+from ss4rec.data.order import EpochOrder
+from ss4rec.data.profiles import read_profiles
+from ss4rec.data.reader import ShardReader
+from ss4rec.data.shards import read_users
 from ss4rec.data.storage import AnyPath, to_path
-from ss4rec.data.windows import Split, eval_sequences, num_train_windows, train_windows
+from ss4rec.data.windows import Split, num_train_windows
 from ss4rec.errors import DataError
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards in memory if they take no more than this."""
-EVENT_BYTES = 12
-"""Bytes of one event in a window: item, target and gap."""
+EVENT_BYTES = 20
+"""Bytes of one event in a window: item, target, gap, hour and rating."""
 
 Item = TypeVar("Item")
-
-
-@dataclass
-class ShardReader:
-    """The work of a source: from shard files to the rows of one worker, as Arrow tables.
-
-    Args:
-        paths: the shard files.
-        data: how sequences are cut.
-        order: which windows come when.
-        rank: this worker.
-        world: number of workers.
-        num_items: largest item index.
-        keep: keep every shard's windows in memory once they are made.
-    """
-
-    paths: tuple[AnyPath, ...]
-    data: DataConfig
-    order: EpochOrder
-    rank: int
-    world: int
-    num_items: int
-    keep: bool = False
-    kept: dict[int, pa.Table] = field(default_factory=dict, repr=False)
-
-    def windows(self, shard: int) -> pa.Table:
-        """Return all training windows of a shard."""
-        if shard in self.kept:
-            return self.kept[shard]
-        data = self.data
-        table = train_windows(
-            read_shard(self.paths[shard], self.num_items),
-            max_len=data.max_len,
-            overlap=data.overlap,
-            target_time=data.target_time,
-        )
-        if self.keep:
-            self.kept[shard] = table
-        return table
-
-    def train_rows(self, work: tuple[Group, int]) -> pa.Table:
-        """Return this worker's windows of a group in the order of training, from a step of its epoch on."""
-        group, start_step = work
-        rows = self.order.share(group, self.rank, self.world, start_step)
-        return pa.concat_tables(self.windows(shard) for shard in group.shards).combine_chunks().take(rows)
-
-    def eval_rows(self, work: tuple[int, Split]) -> pa.Table:
-        """Return the evaluation sequences of this worker's users in a shard: those with user % world == rank."""
-        shard, split = work
-        table = read_shard(self.paths[shard], self.num_items)
-        mine = table["user"].to_numpy() % self.world == self.rank
-        return eval_sequences(
-            table.filter(pa.array(mine)),
-            split=split,
-            max_len=self.data.max_len,
-            target_time=self.data.target_time,
-        )
 
 
 class SequenceSource(ABC):
@@ -117,6 +61,7 @@ class SequenceSource(ABC):
         folder = to_path(folder).absolute()
         manifest = Manifest.load(folder)
         paths = tuple(manifest.shard_paths(folder))
+        self.profiles_UF = read_profiles(folder, manifest)
         users = read_users(folder)
         _check_users(folder, users, manifest)
         self.num_users = users.num_rows
@@ -160,7 +105,7 @@ class SequenceSource(ABC):
         try:
             rows = rebatch(tables, (int(sizes[step]) for _, step in steps))
             for (epoch, step), table in zip(steps, rows, strict=True):
-                yield epoch, step, collate_train(table)
+                yield epoch, step, collate_train(table, self.profiles_UF)
         finally:
             tables.close()
 
@@ -172,7 +117,7 @@ class SequenceSource(ABC):
         tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
             for table in rebatch(tables, sizes):
-                yield collate_eval(table)
+                yield collate_eval(table, self.profiles_UF)
         finally:
             tables.close()
 
@@ -201,6 +146,17 @@ class LocalSource(SequenceSource):
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
         yield from map(function, items)
+
+
+def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
+    """Refuse a number of workers, for an elastic run its largest, of which one would be left without a window.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    world = config.resources.max_workers or config.resources.workers
+    train = config.train
+    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world)
 
 
 def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from ss4rec.data.kcore import k_core as k_core_rows
 from ss4rec.data.manifest import Filters, Manifest
 from ss4rec.data.prepare import MIN_EVENTS, Sequences, order, write_prepared
+from ss4rec.data.profiles import read_back
 from ss4rec.data.shards import read_items, read_shard, read_users, write_table
 from ss4rec.data.sources.rows import Catalogue, Ids, Rows
 from ss4rec.data.windows import ragged
@@ -151,6 +152,7 @@ def _rows(data: Path, manifest: Manifest) -> Rows:
         times_R=np.concatenate(lists["timestamps"]),
         ratings_R=np.concatenate(lists["ratings"]),
         catalogue=catalogue,
+        profiles=read_back(data, manifest, users["source_id"].combine_chunks()),
     )
 
 
@@ -179,5 +181,6 @@ def _timeline(rows: Rows, past_R: np.ndarray, past_K: np.ndarray) -> tuple[Seque
         items_E=index_V[everything.items_E - 1],
         times_E=everything.times_E,
         ratings_E=everything.ratings_E,
+        profiles=everything.profiles,
     )
     return timeline, int((rank_V == 0).sum()), int((rank_V <= 1).sum())

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ class World:
     def drift_of(self, signal: str) -> Drift | None:
         """Return the planted change of one kind."""
         return next((drift for drift in self.drift if drift.signal == signal), None)
+
+    @cached_property
+    def cumulative_QV(self) -> Array:
+        """`fashion_QV` as `_stacked_cumulative` lays it out, for draws."""
+        return _stacked_cumulative(self.fashion_QV)
 
     @property
     def quarters(self) -> int:
@@ -274,7 +279,6 @@ def _walk(
     if transitions:
         table_T += 2 * ((times_T >= transitions.from_s) & (rng.random(total) < transitions.size))
     seen_UV = np.zeros((users, len(world.popularity_V)), bool)
-    cumulative_QV = _stacked_cumulative(world.fashion_QV)
     items_T = np.zeros(total, np.int64)
     for step, active in enumerate(active_L):
         at = first_U[:active] + step
@@ -283,7 +287,7 @@ def _walk(
         item, found = _successor(world, items_T[at - 1], table_T[at], choice_T[at], seen_UV)
         lost = rows[~(found & follows_T[at])]
         while len(lost):
-            item[lost] = _popular(cumulative_QV, quarter_T[at[lost]], rng)
+            item[lost] = _popular(world.cumulative_QV, quarter_T[at[lost]], rng)
             lost = lost[seen_UV[lost, item[lost]]]
         seen_UV[rows, item] = True
         items_T[at] = item

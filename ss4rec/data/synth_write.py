@@ -58,13 +58,13 @@ def ratings_text(part: Chunk, world: World, first_user: int) -> bytes:
         "rating": stars.take(pa.array((part.ratings_T * 2).astype(np.int64))),
         "timestamp": pa.array(part.times_T),
     }
-    return csv_text(pa.table(columns))
+    return csv_text(pa.table(columns), "none")
 
 
-def csv_text(table: pa.Table) -> bytes:
-    """Return the rows of a table as CSV, quoted where needed."""
+def csv_text(table: pa.Table, quoting: Literal["needed", "none"] = "needed") -> bytes:
+    """Return the rows of a table as CSV; with `needed` Arrow quotes every string."""
     sink = pa.BufferOutputStream()
-    pa_csv.write_csv(table, sink, pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
+    pa_csv.write_csv(table, sink, pa_csv.WriteOptions(include_header=False, quoting_style=quoting))
     return sink.getvalue().to_pybytes()
 
 

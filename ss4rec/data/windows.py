@@ -16,6 +16,7 @@ from ss4rec.errors import ConfigError, DataError
 
 Split = Literal["valid", "test"]
 IntArray = npt.NDArray[np.int64]
+HOUR_S = 3600
 
 
 def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
@@ -63,7 +64,8 @@ def train_windows(
     as context have target 0.
 
     Returns:
-        One row a window: `user` int32, `items`, `targets` list<int32>, `gaps` list<float32> (seconds).
+        One row a window: `user` int32, `items`, `targets` list<int32>, `gaps` list<float32> (seconds), `hours`
+        list<int32> (unix hour of the next event if `target_time`, else of the event), `ratings` list<float32>.
     """
     items_E, offsets_U1 = ragged(shard["items"])
     counts_U = np.diff(offsets_U1)
@@ -81,7 +83,7 @@ def train_windows(
         "user": shard["user"].to_numpy()[row_W],
         "items": list_array(items_E[token_T], window_offsets_W1),
         "targets": list_array(targets_T, window_offsets_W1),
-        "gaps": list_array(_gaps(shard, token_T, target_time), window_offsets_W1),
+        **_beside(shard, token_T, window_offsets_W1, target_time),
     }
     return pa.table(columns)
 
@@ -90,8 +92,9 @@ def eval_sequences(shard: pa.Table, *, split: Split, max_len: int, target_time: 
     """Return one row a user: the end of the history before the held-out event of `split`, and that event.
 
     Returns:
-        `user` int32, `items` list<int32> and `gaps` list<float32> (last `max_len` events), `target` int32,
-        `target_time` and `last_time` int64 (unix seconds), `seen` list<int32> (every item before the target).
+        `user` int32, `items` list<int32>, `gaps` list<float32>, `hours` list<int32> and `ratings` list<float32> (last
+        `max_len` events, as in `train_windows`), `target` int32, `target_time` and `last_time` int64 (unix seconds),
+        `seen` list<int32> (every item before the target).
 
     Raises:
         DataError: if a user has fewer than 3 events.
@@ -113,13 +116,27 @@ def eval_sequences(shard: pa.Table, *, split: Split, max_len: int, target_time: 
     columns = {
         "user": shard["user"],
         "items": list_array(items_E[token_T], sequence_offsets_U1),
-        "gaps": list_array(_gaps(shard, token_T, target_time), sequence_offsets_U1),
+        **_beside(shard, token_T, sequence_offsets_U1, target_time),
         "target": items_E[target_U],
         "target_time": times_E[target_U],
         "last_time": times_E[target_U - 1],
         "seen": list_array(items_E[seen_X], seen_offsets_U1),
     }
     return pa.table(columns)
+
+
+def _beside(
+    shard: pa.Table, token_T: IntArray, offsets_S1: IntArray, target_time: bool
+) -> dict[str, pa.ListArray]:
+    """Return what is known of each token beside its item; of the next event at most its time, never its rating."""
+    times_E, _ = ragged(shard["timestamps"])
+    ratings_E, _ = ragged(shard["ratings"])
+    values = {
+        "gaps": _gaps(shard, token_T, target_time),
+        "hours": (times_E[token_T + 1 if target_time else token_T] // HOUR_S).astype(np.int32),
+        "ratings": ratings_E[token_T],
+    }
+    return {name: list_array(values_T, offsets_S1) for name, values_T in values.items()}
 
 
 def _gaps(shard: pa.Table, token_T: IntArray, target_time: bool) -> npt.NDArray[np.float32]:

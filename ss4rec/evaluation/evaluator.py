@@ -142,13 +142,18 @@ def summarise(ranks: pa.Table, ks: Sequence[int], seed: int = 0) -> EvalResult:
 def bootstrap_interval(
     metric: Metric, ranks_U: npt.NDArray[np.float64], k: int, seed: int
 ) -> tuple[float, float]:
-    """Return the 2.5th and 97.5th percentile of the metric over resampled users (Efron's percentile bootstrap).
+    """Return the bootstrap interval of the metric; see `bootstrap_mean`."""
+    return bootstrap_mean(metric.gains(ranks_U, k), seed)
+
+
+def bootstrap_mean(gains_U: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """Return the 2.5th and 97.5th percentile of the mean over resampled users (Efron's percentile bootstrap).
 
     Users with equal gains are exchangeable, so a resample of users is a multinomial draw of how often each
     distinct gain occurs: the same distribution without drawing U users a thousand times.
     """
-    gains_G, counts_G = np.unique(metric.gains(ranks_U, k), return_counts=True)
-    num_users = len(ranks_U)
+    gains_G, counts_G = np.unique(gains_U, return_counts=True)
+    num_users = len(gains_U)
     draws_RG = np.random.default_rng(seed).multinomial(num_users, counts_G / num_users, BOOTSTRAP_SAMPLES)
     low, high = np.percentile(draws_RG @ gains_G / num_users, [2.5, 97.5])
     return float(low), float(high)

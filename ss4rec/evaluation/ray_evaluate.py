@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy
 from ss4rec.config import RunConfig
 from ss4rec.data.batch import EvalBatch, collate_eval
 from ss4rec.data.manifest import Manifest, sha256_of
+from ss4rec.data.profiles import read_profiles
 from ss4rec.data.shards import ITEMS_NAME, read_shard
 from ss4rec.data.windows import Split, eval_sequences
 from ss4rec.errors import DataError, ResourceError
@@ -83,11 +84,19 @@ def evaluate_baselines(
 class _Ranker:
     """One actor: holds scorers and turns the paths of shards into rows of ranks."""
 
-    def __init__(self, make_scorers: MakeScorers, config: RunConfig, split: Split, num_items: int) -> None:
+    def __init__(
+        self,
+        make_scorers: MakeScorers,
+        config: RunConfig,
+        split: Split,
+        num_items: int,
+        profiles_UF: npt.NDArray | None,
+    ) -> None:
         self.scorers = make_scorers()
         self.config = config
         self.split = split
         self.num_items = num_items
+        self.profiles_UF = profiles_UF
 
     def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
@@ -108,7 +117,7 @@ class _Ranker:
         """Yield batches of `evaluation.batch_users` users."""
         size = self.config.evaluation.batch_users
         for first in range(0, sequences.num_rows, size):
-            yield collate_eval(sequences.slice(first, size))
+            yield collate_eval(sequences.slice(first, size), self.profiles_UF)
 
 
 def _evaluate(
@@ -127,7 +136,7 @@ def _evaluate(
     paths = [{"path": str(path.absolute())} for path in manifest.shard_paths(data_dir)]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, split, manifest.items),
+        fn_constructor_args=(make_scorers, config, split, manifest.items, read_profiles(data_dir, manifest)),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ss4rec.data.batch import EvalBatch
+from ss4rec.data.windows import HOUR_S
+from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 
 if TYPE_CHECKING:
-    from ss4rec.model.ss4rec import SS4Rec
+    from ss4rec.model.ss4rec import SequenceModel
 
 
 class Scorer(Protocol):
@@ -31,9 +34,9 @@ class Scorer(Protocol):
 class ModelScorer:
     """SS4Rec as a scorer.
 
-    A model trained with `target_time=True` reads the time until the target as its last gap. Where that time is
-    taken as unknown, `unknown_gap_s` stands in for it. A model trained with `target_time=False` never sees
-    it, so both settings are the same by construction.
+    A model trained with `target_time=True` reads the time until the target as its last gap, and may read its
+    hour. Where that time is taken as unknown, `unknown_gap_s` stands in for it. A model trained with
+    `target_time=False` never sees it, so both settings are the same by construction.
 
     Args:
         model: the model, on the device that it runs on; is switched to evaluation mode.
@@ -41,7 +44,7 @@ class ModelScorer:
         target_time: `config.data.target_time` of the model's run.
     """
 
-    def __init__(self, model: SS4Rec, unknown_gap_s: float, target_time: bool) -> None:
+    def __init__(self, model: SequenceModel, unknown_gap_s: float, target_time: bool) -> None:
         self.model = model.eval()
         self.unknown_gap_s = unknown_gap_s
         self.uses_target_time = target_time
@@ -52,7 +55,10 @@ class ModelScorer:
         """Return the scores, on the model's device."""
         segments = Segments(batch.offsets_S1, self.device)
         gaps_T = batch.gaps_T.to(self.device)
+        context = Context.of(batch, self.device)
         if self.uses_target_time and not target_time_known:
             gaps_T = gaps_T.index_fill(0, segments.last_S, self.unknown_gap_s)
-        hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments)
+            guessed_S = (batch.last_times_S.to(self.device) + round(self.unknown_gap_s)) // HOUR_S
+            context = replace(context, hours_T=context.hours_T.index_copy(0, segments.last_S, guessed_S))
+        hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments, context)
         return self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)

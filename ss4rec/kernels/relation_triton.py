@@ -22,8 +22,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 CHUNK = 8
 """Tokens between stored states; the backward pass holds so many states in registers."""
-CHANNELS = 16
-"""Channels of one program of the scan."""
+CHANNELS = 8
+"""Channels of one program of the scan; 32 / CHANNELS threads share the states of one."""
 CONV_TOKENS = 64
 """Tokens of one program of the convolution."""
 CONV_CHANNELS = 32
@@ -96,42 +96,42 @@ class _SelectiveScan(torch.autograd.Function):
         delta_bias_E: Tensor,
         segments: Segments,
     ) -> Tensor:
-        inputs = [x.contiguous() for x in (u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E)]
+        inputs = [x.contiguous() for x in (u_TE, delta_TE, A_EN.T, B_TN, C_TN, D_E, z_TE, delta_bias_E)]
         num_tokens, channels = u_TE.shape
         num_states = A_EN.shape[1]
         y_TE = torch.empty_like(inputs[0])
         # A sequence of l tokens starting at t has its ceil(l / CHUNK) states from row t // CHUNK + s on.
         rows = num_tokens // CHUNK + segments.num_sequences
-        checkpoints_REN = u_TE.new_empty(rows, channels, num_states, dtype=torch.float32)
+        checkpoints_RNE = u_TE.new_empty(rows, num_states, channels, dtype=torch.float32)
         _scan_forward_kernel[_scan_grid(channels, segments)](
-            *inputs, segments.offsets_S1, y_TE, checkpoints_REN, channels, **_scan_tile(num_states)
+            *inputs, segments.offsets_S1, y_TE, checkpoints_RNE, channels, **_scan_tile(num_states)
         )
-        ctx.save_for_backward(*inputs, checkpoints_REN)
+        ctx.save_for_backward(*inputs, checkpoints_RNE)
         ctx.segments = segments
         return y_TE
 
     @staticmethod
     def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, checkpoints_REN = ctx.saved_tensors
-        u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
-        (num_tokens, channels), num_states = u_TE.shape, A_EN.shape[1]
+        *inputs, checkpoints_RNE = ctx.saved_tensors
+        u_TE, delta_TE, A_NE, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
+        (num_tokens, channels), num_states = u_TE.shape, A_NE.shape[0]
         num_sequences = ctx.segments.num_sequences
         grid = _scan_grid(channels, ctx.segments)
         grad_u_TE, grad_delta_TE, grad_z_TE = (torch.empty_like(x) for x in (u_TE, delta_TE, z_TE))
         partial_B_GTN = B_TN.new_empty(grid[1], num_tokens, num_states)
         partial_C_GTN = C_TN.new_empty(grid[1], num_tokens, num_states)
-        partial_A_SEN = A_EN.new_empty(num_sequences, channels, num_states, dtype=torch.float32)
-        partial_S2E = A_EN.new_empty(num_sequences, 2, channels, dtype=torch.float32)
+        partial_A_SNE = A_NE.new_empty(num_sequences, num_states, channels, dtype=torch.float32)
+        partial_S2E = A_NE.new_empty(num_sequences, 2, channels, dtype=torch.float32)
         _scan_backward_kernel[grid](
-            *inputs, ctx.segments.offsets_S1, checkpoints_REN, grad_TE.contiguous(),
-            grad_u_TE, grad_delta_TE, grad_z_TE, partial_B_GTN, partial_C_GTN, partial_A_SEN, partial_S2E,
+            *inputs, ctx.segments.offsets_S1, checkpoints_RNE, grad_TE.contiguous(),
+            grad_u_TE, grad_delta_TE, grad_z_TE, partial_B_GTN, partial_C_GTN, partial_A_SNE, partial_S2E,
             num_tokens, channels, **_scan_tile(num_states),
         )  # fmt: skip
         sums_2E = partial_S2E.sum(0)
         return (
             grad_u_TE,
             grad_delta_TE,
-            partial_A_SEN.sum(0).to(A_EN.dtype),
+            partial_A_SNE.sum(0).T.to(A_NE.dtype),
             partial_B_GTN.sum(0),
             partial_C_GTN.sum(0),
             sums_2E[0].to(D_E.dtype),
@@ -154,9 +154,9 @@ def _scan_grid(channels: int, segments: Segments) -> tuple[int, int]:
 
 
 def _scan_tile(num_states: int) -> dict[str, int]:
-    """Return the shape of a program of the scan: 8 states a thread at N = 32."""
+    """Return the shape of a program of the scan: one warp, with 8 states a thread at N = 32."""
     block = triton.next_power_of_2(num_states)
-    return {"N": num_states, "BLOCK_N": block, "BLOCK_E": CHANNELS, "CHUNK": CHUNK, "num_warps": 2}
+    return {"N": num_states, "BLOCK_N": block, "BLOCK_E": CHANNELS, "CHUNK": CHUNK, "num_warps": 1}
 
 
 @triton.jit
@@ -232,6 +232,22 @@ def _conv_backward_kernel(
 
 
 @triton.jit
+def _places(E, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr):
+    """Return state [1, BLOCK_N] and channel [BLOCK_E, 1] of the elements of a tile, and its places in `[N, E]`.
+
+    The compiler gives a load the layout in which neighbours in memory are neighbours in a warp, and moves what it loads
+    through shared memory where layouts meet. States in this order have no neighbours, so every tensor keeps one
+    layout: channels side by side in a warp, states in its threads' registers.
+    """
+    lanes: tl.constexpr = 32 // BLOCK_E
+    each: tl.constexpr = BLOCK_N // lanes if lanes < BLOCK_N else 1
+    i = tl.arange(0, BLOCK_N)[None, :] + tl.zeros([BLOCK_E, BLOCK_N], tl.int32)
+    n = (i % lanes) * each + i // lanes
+    e = tl.max_contiguous(tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E), 1)[:, None]
+    return n, e, n * E + e
+
+
+@triton.jit
 def _scan_forward_kernel(
     u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, offsets_ptr, y_ptr, checkpoint_ptr, E,
     N: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, CHUNK: tl.constexpr,
@@ -239,10 +255,8 @@ def _scan_forward_kernel(
     """Program (s, e): sequence s, channel block e, token by token; the state before each chunk is stored."""
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
-    n = tl.arange(0, BLOCK_N)
-    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    tile = e[None, :] * N + n[:, None]
-    in_tile = (n < N)[:, None] & (e < E)[None, :]
+    n, e, tile = _places(E, BLOCK_N, BLOCK_E)
+    in_tile = (n < N) & (e < E)
     A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32) * LOG2_E
     D = tl.load(D_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + e, mask=e < E, other=0.0).to(tl.float32)
@@ -253,7 +267,7 @@ def _scan_forward_kernel(
     B_ptr += start * N + n
     C_ptr += start * N + n
     checkpoint_ptr += (start // CHUNK + tl.program_id(0)) * E * N + tile
-    state = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+    state = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
     for chunk in range(0, tl.cdiv(length, CHUNK)):
         tl.store(checkpoint_ptr, state, mask=in_tile)
         checkpoint_ptr += E * N
@@ -275,8 +289,8 @@ def _scan_forward_kernel(
             k = chunk * CHUNK + i
             u, delta, z, B, C = inputs[i]
             dt = softplus(delta + bias)
-            state = exp2(dt[None, :] * A) * state + (dt * u)[None, :] * B[:, None]
-            y = (tl.sum(state * C[:, None], 0) + D * u) * z * sigmoid(z)
+            state = exp2(dt * A) * state + (dt * u) * B
+            y = (tl.sum(state * C, 1)[:, None] + D * u) * z * sigmoid(z)
             tl.store(y_ptr + k * E, y, mask=(e < E) & (k < length))
 
 
@@ -292,10 +306,8 @@ def _scan_backward_kernel(
     """
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
-    n = tl.arange(0, BLOCK_N)
-    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    tile = e[None, :] * N + n[:, None]
-    in_tile = (n < N)[:, None] & (e < E)[None, :]
+    n, e, tile = _places(E, BLOCK_N, BLOCK_E)
+    in_tile = (n < N) & (e < E)
     A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32) * LOG2_E
     D = tl.load(D_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + e, mask=e < E, other=0.0).to(tl.float32)
@@ -304,10 +316,10 @@ def _scan_backward_kernel(
     part = (tl.program_id(1).to(tl.int64) * T) * N + row
     checkpoint_ptr += (start // CHUNK + tl.program_id(0)) * E * N + tile
 
-    grad_state = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
-    sum_A = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
-    sum_D = tl.zeros([BLOCK_E], tl.float32)
-    sum_bias = tl.zeros([BLOCK_E], tl.float32)
+    grad_state = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
+    sum_A = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
+    sum_D = tl.zeros([BLOCK_E, 1], tl.float32)
+    sum_bias = tl.zeros([BLOCK_E, 1], tl.float32)
     chunks = tl.cdiv(length, CHUNK)
     for back in range(0, chunks):
         chunk = chunks - 1 - back
@@ -321,36 +333,40 @@ def _scan_backward_kernel(
             delta = tl.load(delta_ptr + column + k * E, mask=live, other=0.0).to(tl.float32) + bias
             B = tl.load(B_ptr + row + k * N, mask=(n < N) & (k < length), other=0.0).to(tl.float32)
             dt = softplus(delta)
-            state = exp2(dt[None, :] * A) * state + (dt * u)[None, :] * B[:, None]
+            state = exp2(dt * A) * state + (dt * u) * B
             states = states + (state,)
-            steps = steps + ((u, dt, sigmoid(delta), B),)
+            steps = steps + ((u, delta, dt),)
         for i in tl.static_range(CHUNK - 1, -1, -1):
             k = chunk * CHUNK + i
             live = (e < E) & (k < length)
             live_n = (n < N) & (k < length)
-            u, dt, slope, B = steps[i]
-            state = states[i + 1]
+            u, delta, dt = steps[i]
+            # Loaded again: eight tokens' worth of them would push the states out of the registers.
+            B = tl.load(B_ptr + row + k * N, mask=live_n, other=0.0).to(tl.float32)
             C = tl.load(C_ptr + row + k * N, mask=live_n, other=0.0).to(tl.float32)
             z = tl.load(z_ptr + column + k * E, mask=live, other=0.0).to(tl.float32)
             grad = tl.load(grad_ptr + column + k * E, mask=live, other=0.0).to(tl.float32)
 
             gate = sigmoid(z)
-            y = tl.sum(state * C[:, None], 0) + D * u
+            y = tl.sum(states[i + 1] * C, 1)[:, None] + D * u
             tl.store(grad_z_ptr + column + k * E, grad * y * gate * (1.0 + z * (1.0 - gate)), mask=live)
             grad_y = grad * z * gate
             sum_D += grad_y * u
-            tl.store(partial_C_ptr + part + k * N, tl.sum(state * grad_y[None, :], 1), mask=live_n)
+            first = live_n & (e == tl.program_id(1) * BLOCK_E)
+            grad_C = tl.sum(states[i + 1] * grad_y, 0)[None, :]
+            tl.store(partial_C_ptr + part + k * N, tl.broadcast_to(grad_C, [BLOCK_E, BLOCK_N]), mask=first)
 
-            grad_state += grad_y[None, :] * C[:, None]
-            tl.store(partial_B_ptr + part + k * N, tl.sum(grad_state * (dt * u)[None, :], 1), mask=live_n)
-            grad_drive = tl.sum(grad_state * B[:, None], 0)
-            grad_state *= exp2_again(dt[None, :] * A)
+            grad_state += grad_y * C
+            grad_B = tl.sum(grad_state * (dt * u), 0)[None, :]
+            tl.store(partial_B_ptr + part + k * N, tl.broadcast_to(grad_B, [BLOCK_E, BLOCK_N]), mask=first)
+            grad_drive = tl.sum(grad_state * B, 1)[:, None]
+            grad_state *= exp2_again(dt * A)
             grad_exponent = grad_state * states[i]
-            sum_A += grad_exponent * dt[None, :]
-            grad_dt = tl.sum(grad_exponent * A, 0) * LN_2 + grad_drive * u
+            sum_A += grad_exponent * dt
+            grad_dt = tl.sum(grad_exponent * A, 1)[:, None] * LN_2 + grad_drive * u
             tl.store(grad_u_ptr + column + k * E, grad_drive * dt + D * grad_y, mask=live)
             # Beyond the sequence's end every gradient is 0, but dt is not: states and sums stay as they are.
-            grad_delta = grad_dt * slope
+            grad_delta = grad_dt * sigmoid(delta)
             tl.store(grad_delta_ptr + column + k * E, grad_delta, mask=live)
             sum_bias += grad_delta
     tl.store(partial_A_ptr + tl.program_id(0).to(tl.int64) * E * N + tile, sum_A, mask=in_tile)

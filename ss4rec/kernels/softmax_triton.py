@@ -100,7 +100,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         hidden_TD, weight_VD = hidden_TD.to(kind).contiguous(), weight_VD.to(kind).contiguous()
         (rows, dim), num_rows = (rows_R.numel(), hidden_TD.shape[1]), weight_VD.shape[0]
         log_sum_R, loss_R, grad_held_R = hidden_TD.new_empty(3, rows, dtype=torch.float32)
-        tile = _tile(dim, hidden_TD.dtype)
+        tile = _tile(dim, hidden_TD.dtype, walks_items=True)
         held = bits_TW is not None
         _forward_kernel[(triton.cdiv(rows, tile["BLOCK_R"]),)](
             hidden_TD, weight_VD, targets_T, rows_R, mean_D, bits_TW if held else rows_R,
@@ -137,7 +137,7 @@ class _SoftmaxLoss(torch.autograd.Function):
             held_logit,
         ) = ctx.saved_tensors
         (rows, dim), num_rows = (rows_R.numel(), hidden_TD.shape[1]), weight_VD.shape[0]
-        tile = _tile(dim, hidden_TD.dtype)
+        tile = _tile(dim, hidden_TD.dtype, walks_items=False)
         held = bits_TW is not None
         blocks = triton.cdiv(num_rows, tile["BLOCK_V"])
         splits = max(1, min(WEIGHT_PROGRAMS // blocks, triton.cdiv(rows, tile["BLOCK_R"])))
@@ -158,18 +158,25 @@ class _SoftmaxLoss(torch.autograd.Function):
         )
 
 
-def _tile(dim: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the shape of a program: logits and expected rows of `BLOCK_R` tokens stay in registers."""
+def _tile(dim: int, dtype: torch.dtype, walks_items: bool) -> dict[str, Any]:
+    """Return the shape of a program: what it sums up, and one tile of logits, must stay in its registers.
+
+    Measured on an H100 for the forward kernel, which walks over items, and for the items' gradient
+    (benchmarks/NOTES.md).
+    """
     block_d = max(16, triton.next_power_of_2(dim))
-    wide = block_d > 128
-    return {
-        "BLOCK_D": block_d,
-        "BLOCK_R": 64 if wide else 128,
-        "BLOCK_V": 64,
-        "PRECISION": "ieee" if dtype == torch.bfloat16 else "tf32x3",
-        "num_warps": 8 if wide else 4,
-        "num_stages": 2,
-    }
+    if dtype == torch.bfloat16:
+        rows, stages = (128, 3) if block_d <= 64 or (block_d == 128 and not walks_items) else (64, 2)
+        tile = {
+            "BLOCK_R": rows,
+            "BLOCK_V": 64,
+            "PRECISION": "ieee",
+            "num_stages": stages if walks_items else 2,
+        }
+    else:
+        small = 64 if block_d <= 128 else 32
+        tile = {"BLOCK_R": small, "BLOCK_V": 32, "PRECISION": "tf32x3", "num_stages": 1}
+    return tile | {"BLOCK_D": block_d, "num_warps": 4}
 
 
 @triton.jit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,6 +49,7 @@ class SSBlock(nn.Module):
         ]
         self.norms = nn.ModuleList(norms)
         self.dropout = nn.Dropout(config.dropout)
+        self.layer_dropout = config.layer_dropout
         self.pre_norm = config.norm == "pre"
 
     def forward(
@@ -69,5 +71,13 @@ class SSBlock(nn.Module):
         """Add layer number `index` to the residual stream."""
         norm = self.norms[index % len(self.norms)]
         if self.pre_norm:
-            return values_TD + self.dropout(layer(norm(values_TD)))
-        return norm(values_TD + self.dropout(layer(values_TD)))
+            return values_TD + self._drop(layer(norm(values_TD)))
+        return norm(values_TD + self._drop(layer(values_TD)))
+
+    def _drop(self, values_TD: Tensor) -> Tensor:
+        """Drop single values, and whole events' values; what is left grows so that the mean stays."""
+        values_TD = self.dropout(values_TD)
+        if self.layer_dropout and self.training:
+            kept_T1 = torch.rand_like(values_TD[:, :1]) >= self.layer_dropout
+            values_TD = values_TD * kept_T1 / (1.0 - self.layer_dropout)
+        return values_TD

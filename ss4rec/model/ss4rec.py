@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,34 +12,55 @@ from torch import Tensor, nn
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import resolve_relation_backend, resolve_time_backend
 from ss4rec.model.block import SSBlock
+from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
 from ss4rec.model.item_scores import ItemScores, SeenItems
 from ss4rec.model.segments import Segments
 
 
-class SS4Rec(nn.Module):
-    """Item embeddings, SS-blocks, and scores by the product with the same embeddings.
-
-    One pass over a sequence gives the hidden state after every event; a later event never changes an earlier one.
-    Scans choose their implementation by the device of the parameters at the time of the call.
+class SequenceModel(nn.Module, ABC):
+    """What training, ranking and serving need of a model.
 
     Args:
         config: the shape.
-        num_items: items are 1..num_items; row 0 of the embedding is padding, always zero, and never scored.
+        num_items: items are 1..num_items; 0 is padding and never scored.
     """
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         super().__init__()
         self.config = config
         self.num_items = num_items
-        self.embedding = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
-        with torch.no_grad():
-            self.embedding.weight.normal_(std=config.init_std)
-            self.embedding.weight[0] = 0
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.blocks = nn.ModuleList(SSBlock(config) for _ in range(config.blocks))
-        self.repeat_parameter = nn.Parameter(torch.zeros(())) if config.repeats == "learned" else None
-        pre = config.norm == "pre"
-        self.final_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if pre else None
+
+    @property
+    @abstractmethod
+    def members(self) -> Sequence[SS4Rec]:
+        """The single models, each of which is trained for itself."""
+
+    @abstractmethod
+    def encode(
+        self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: Context | None = None
+    ) -> Tensor:
+        """Return the hidden state after every event; its products with `item_matrix` are the logits.
+
+        Args:
+            items_T: item indices, packed.
+            gaps_T: seconds of each event; which gap that is, the data decides (`DataConfig.target_time`).
+            segments: where sequences start.
+            context: what else is known of each event; may be left out if `ModelConfig.inputs` is empty.
+        """
+
+    @abstractmethod
+    def item_matrix(self) -> Tensor:
+        """Return the rows that hidden states are compared with, one for each item and one for padding."""
+
+    @property
+    @abstractmethod
+    def repeat_logit(self) -> Tensor | None:
+        """What is added to the score of an item that the history holds; None if repeats are ignored."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     @property
     def backends(self) -> dict[str, str]:
@@ -45,46 +69,16 @@ class SS4Rec(nn.Module):
         Raises:
             BackendError: if one that the configuration names cannot run there.
         """
-        device = self.embedding.weight.device
         return {
-            "time": resolve_time_backend(self.config.time_backend, device).name,
-            "relation": resolve_relation_backend(self.config.relation_backend, device).name,
+            "time": resolve_time_backend(self.config.time_backend, self.device).name,
+            "relation": resolve_relation_backend(self.config.relation_backend, self.device).name,
         }
 
-    def encode(self, items_T: Tensor, gaps_T: Tensor, segments: Segments) -> Tensor:
-        """Return the hidden state after every event, `[T, D]`; its products with `item_matrix` are the logits.
-
-        Args:
-            items_T: item indices, packed.
-            gaps_T: seconds of each event; which gap that is, the data decides (`DataConfig.target_time`).
-            segments: where sequences start.
-        """
-        device = self.embedding.weight.device
-        time_backend = resolve_time_backend(self.config.time_backend, device)
-        relation_backend = resolve_relation_backend(self.config.relation_backend, device)
-        values_TD = self.embedding_dropout(self.embedding(items_T))
-        for block in self.blocks:
-            values_TD = block(values_TD, gaps_T, segments, time_backend, relation_backend)
-        if self.final_norm is not None:
-            values_TD = self.final_norm(values_TD)
-        if self.config.cosine_temperature:
-            values_TD = F.normalize(values_TD.float(), dim=1) / self.config.cosine_temperature
-        return values_TD
-
-    forward = encode
-
-    def item_matrix(self) -> Tensor:
-        """Return the rows that hidden states are compared with, `[V, D]`: unit vectors if scores are cosines."""
-        weight_VD = self.embedding.weight
-        return F.normalize(weight_VD, dim=1) if self.config.cosine_temperature else weight_VD
-
-    @property
-    def repeat_logit(self) -> Tensor | None:
-        """What is added to the score of an item that the history holds; None if repeats are ignored.
-
-        Ten times its parameter, since one step of Adam moves every parameter by about the learning rate.
-        """
-        return None if self.repeat_parameter is None else 10.0 * self.repeat_parameter
+    def set_item_attributes(self, attributes_VA: Tensor) -> None:
+        """Say which attributes (`ItemAttributes`) each item has; checkpoints keep it."""
+        for member in self.members:
+            if member.attributes is not None:
+                member.attributes.attributes_VA.copy_(attributes_VA)
 
     def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> ItemScores:
         """Return the scores of all items, computed in stretches of items as they are asked for.
@@ -97,3 +91,112 @@ class SS4Rec(nn.Module):
         weight_VD = self.item_matrix()
         seen = SeenItems(seen_X, seen_offsets_B1, len(weight_VD), hidden_BD.device)
         return ItemScores.of_products(hidden_BD, weight_VD, seen, self.repeat_logit)
+
+
+class SS4Rec(SequenceModel):
+    """Item embeddings, SS-blocks, and scores by the product with the same embeddings.
+
+    One pass over a sequence gives the hidden state after every event; a later event never changes an earlier one.
+    Scans choose their implementation by the device of the parameters at the time of the call.
+
+    Args:
+        config: the shape; `members` is not looked at.
+        num_items: items are 1..num_items; row 0 of the embedding is padding, always zero, and never scored.
+    """
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        self.embedding = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
+        with torch.no_grad():
+            self.embedding.weight.normal_(std=config.init_std)
+            self.embedding.weight[0] = 0
+        self.attributes = ItemAttributes(config.dim, num_items) if config.item_attributes else None
+        self.inputs = EventInputs(config) if config.inputs else None
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.blocks = nn.ModuleList(SSBlock(config) for _ in range(config.blocks))
+        self.repeat_parameter = nn.Parameter(torch.zeros(())) if config.repeats == "learned" else None
+        pre = config.norm == "pre"
+        self.final_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if pre else None
+
+    @property
+    def members(self) -> Sequence[SS4Rec]:
+        """This model alone."""
+        return (self,)
+
+    def encode(
+        self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: Context | None = None
+    ) -> Tensor:
+        """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode`."""
+        time_backend = resolve_time_backend(self.config.time_backend, self.device)
+        relation_backend = resolve_relation_backend(self.config.relation_backend, self.device)
+        values_TD = self.embedding(items_T)
+        if self.attributes is not None:
+            values_TD = values_TD + F.embedding(items_T, self.attributes())
+        if self.inputs is not None:
+            values_TD = values_TD + self.inputs(gaps_T, context)
+        values_TD = self.embedding_dropout(values_TD)
+        for block in self.blocks:
+            values_TD = block(values_TD, gaps_T, segments, time_backend, relation_backend)
+        if self.final_norm is not None:
+            values_TD = self.final_norm(values_TD)
+        if self.config.cosine_temperature:
+            values_TD = F.normalize(values_TD.float(), dim=1) / self.config.cosine_temperature
+        return values_TD
+
+    forward = encode
+
+    def item_matrix(self) -> Tensor:
+        """Return `[V, D]`: unit vectors if scores are cosines."""
+        weight_VD = self.embedding.weight
+        if self.attributes is not None:
+            weight_VD = weight_VD + self.attributes()
+        return F.normalize(weight_VD, dim=1) if self.config.cosine_temperature else weight_VD
+
+    @property
+    def repeat_logit(self) -> Tensor | None:
+        """See `SequenceModel.repeat_logit`.
+
+        Ten times its parameter, since one step of Adam moves every parameter by about the learning rate.
+        """
+        return None if self.repeat_parameter is None else 10.0 * self.repeat_parameter
+
+
+class Ensemble(SequenceModel):
+    """`ModelConfig.members` models that share nothing but the batch; the mean of their logits is the logit.
+
+    The mean is taken by one product of wider matrices, so everything that works with hidden states and item rows works
+    with an ensemble too. It is the geometric mean of the members' softmax, up to a factor for each user.
+    """
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        self.parts = nn.ModuleList(SS4Rec(config, num_items) for _ in range(config.members))
+
+    @property
+    def members(self) -> Sequence[SS4Rec]:
+        """The members."""
+        return tuple(self.parts)  # type: ignore[arg-type]  # ModuleList forgets the type
+
+    def encode(
+        self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: Context | None = None
+    ) -> Tensor:
+        """Return the members' hidden states beside one another, `[T, M D]`, each divided by their number."""
+        states = [member.encode(items_T, gaps_T, segments, context) for member in self.members]
+        return torch.cat(states, dim=1) / len(states)
+
+    forward = encode
+
+    def item_matrix(self) -> Tensor:
+        """Return the members' item rows beside one another, `[V, M D]`."""
+        return torch.cat([member.item_matrix() for member in self.members], dim=1)
+
+    @property
+    def repeat_logit(self) -> Tensor | None:
+        """The mean of the members'."""
+        logits = [logit for member in self.members if (logit := member.repeat_logit) is not None]
+        return torch.stack(logits).mean() if logits else None
+
+
+def make_model(config: ModelConfig, num_items: int) -> SequenceModel:
+    """Return a model with fresh weights: `SS4Rec`, or an `Ensemble` if the configuration has several members."""
+    return SS4Rec(config, num_items) if config.members == 1 else Ensemble(config, num_items)

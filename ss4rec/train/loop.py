@@ -25,13 +25,13 @@ from ss4rec import checkpoint
 from ss4rec.config import RunConfig
 from ss4rec.data.source import SequenceSource
 from ss4rec.errors import CheckpointError, NonFiniteError
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.runs import RunFolder, load_tensors, load_weights
 from ss4rec.train.optim import lr_share
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.staging import Stager
 from ss4rec.train.state import LoopState, optimizer_entries
-from ss4rec.train.status import StatusLine, duration, epoch_line, say
+from ss4rec.train.status import StatusLine, duration, epoch_line, log_is_json, say
 from ss4rec.train.step import TrainStep, autocast
 from ss4rec.train.stopping import EarlyStopping
 from ss4rec.train.tracking import Tracker
@@ -70,8 +70,8 @@ class TrainLoop:
     Args:
         config: the run.
         model: the bare model, whose weights are saved.
-        objective: `Objective` over `model`; called with `(items_T, gaps_T, targets_T, segments, rows_R)`, returns the
-            summed loss.
+        objective: `Objective` over `model`; called with `(items_T, gaps_T, targets_T, segments, rows_R, context)`,
+            returns the summed loss.
         source: batches in order.
         workers: this process's place in the group.
         folder: the run folder; only the leading worker writes.
@@ -80,6 +80,7 @@ class TrainLoop:
         identity: facts stored in each checkpoint and compared on resume.
         allowed: called before a checkpoint appears; raises if another process writes this run now.
         notice: returns why this machine is about to go, or an empty string; a checkpoint is written then at once.
+        watch: told of this worker's figures at each status line and of the epoch's at its end.
         graphs: replay steps as CUDA graphs; see `choose_graphs`.
     """
 
@@ -87,7 +88,7 @@ class TrainLoop:
         self,
         *,
         config: RunConfig,
-        model: SS4Rec,
+        model: SequenceModel,
         objective: nn.Module,
         source: SequenceSource,
         workers: Workers,
@@ -97,11 +98,12 @@ class TrainLoop:
         identity: dict[str, str] | None = None,
         allowed: Callable[[], None] = lambda: None,
         notice: Callable[[], str] = lambda: "",
+        watch: Callable[[dict[str, Any]], None] = lambda figures: None,
         graphs: bool = False,
     ) -> None:
         self.config, self.model, self.objective, self.source = config, model, objective, source
         self.workers, self.folder, self.validate, self.report = workers, folder, validate, report
-        self.identity, self.allowed, self.notice = identity or {}, allowed, notice
+        self.identity, self.allowed, self.notice, self.watch = identity or {}, allowed, notice, watch
         self.noticed = ""
         self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
         self.parameters = list(model.parameters())
@@ -214,7 +216,7 @@ class TrainLoop:
         self.step, self.global_step = batch.step + 1, self.global_step + 1
         if self.workers.device.type == "cpu" or self.global_step % _LOOK_EVERY == 0:
             self._check_finite()
-        if self.workers.leads and self.status.due:
+        if self.status.due:
             self._show_status(float(self.take_step.loss), float(self.take_step.norm), lr)
 
     def _lr(self) -> float:
@@ -258,6 +260,7 @@ class TrainLoop:
             device=self.workers.device,
         )
         self.prefetcher.waited_s = 0.0
+        self.watch(figures)
         if self.tracker:
             self.tracker.log("status", self.global_step, epoch=self.epoch + 1, **figures)
 
@@ -287,6 +290,7 @@ class TrainLoop:
             "elapsed_s": round(self.elapsed_s, 3),
             "ended": self.ended,
         }
+        self.watch(metrics)
         if self.workers.leads:
             self._say(epoch_line(metrics, self.config.train.epochs, is_best))
             if self.tracker:
@@ -415,8 +419,8 @@ class TrainLoop:
         self.elapsed_before_s = state.elapsed_s
 
     def _say(self, line: str) -> None:
-        if self.workers.leads:
-            say(line)
+        if self.workers.leads or log_is_json():  # there each line names its worker
+            say(line, step=self.global_step)
 
 
 def seed_step(seed: int, global_step: int, rank: int) -> None:

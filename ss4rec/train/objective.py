@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from ss4rec.config import LossConfig
 from ss4rec.errors import ConfigError
 from ss4rec.kernels import resolve_loss_backend
+from ss4rec.model.inputs import Context
 from ss4rec.model.losses import Repeats, bpr, cross_entropy
 from ss4rec.model.sampled import NegativeSampler, sampled_softmax
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel, SS4Rec
 
 
 class Objective(nn.Module):
     """Sum of the training loss over the targets of a packed batch."""
 
-    def __init__(self, model: SS4Rec, config: LossConfig, popularity_V: Tensor | None = None) -> None:
+    def __init__(self, model: SequenceModel, config: LossConfig, popularity_V: Tensor | None = None) -> None:
         """Join `model` and its loss.
 
         Args:
@@ -54,7 +55,7 @@ class Objective(nn.Module):
         """
         if self.config.kind != "cross_entropy":
             return "torch"
-        return resolve_loss_backend(self.config.backend, self.model.embedding.weight.device)
+        return resolve_loss_backend(self.config.backend, self.model.device)
 
     def forward(
         self,
@@ -63,19 +64,35 @@ class Objective(nn.Module):
         targets_T: Tensor,
         segments: Segments,
         rows_R: Tensor | None = None,
+        context: Context | None = None,
     ) -> Tensor:
-        """Return the summed loss as a float32 scalar; targets of 0 are context and do not count.
+        """Return the summed loss as a float32 scalar, the mean over the model's members, which learn on their own.
 
-        `rows_R` are the tokens that have a target, if the caller knows them (else the device is waited for); with
-        kernels of fixed size -1 stands for none.
+        Targets of 0 are for context and do not count. `rows_R` are the tokens that have a target, if the caller knows
+        them (else the device is waited for); with kernels of fixed size -1 stands for none.
         """
-        logit = self.model.repeat_logit
+        inputs = (items_T, gaps_T, targets_T, segments, rows_R, context)
+        losses = [self._loss(member, *inputs) for member in self.model.members]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _loss(
+        self,
+        model: SS4Rec,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        targets_T: Tensor,
+        segments: Segments,
+        rows_R: Tensor | None,
+        context: Context | None,
+    ) -> Tensor:
+        """Return the summed loss of one member."""
+        logit = model.repeat_logit
         repeats = None if logit is None else Repeats(items_T, segments, logit)
         if self.training:
             items_T = self._swap(items_T, self.config.swap_inputs)
             targets_T = self._swap(targets_T, self.config.swap_targets)
-        hidden_TD = self.model.encode(items_T, gaps_T, segments)
-        weight_VD = self.model.item_matrix()
+        hidden_TD = model.encode(items_T, gaps_T, segments, context)
+        weight_VD = model.item_matrix()
         if self.config.kind == "bpr":
             return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)
         if self.config.kind == "sampled_softmax":

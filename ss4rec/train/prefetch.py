@@ -127,12 +127,5 @@ class Prefetcher:
         """Make the training stream wait for the copy, and tell the allocator that it uses the memory."""
         current = torch.cuda.current_stream()
         current.wait_event(copied)
-        inputs = batch.inputs
-        for tensor in (
-            inputs.items_T,
-            inputs.targets_T,
-            inputs.gaps_T,
-            inputs.rows_R,
-            inputs.segments.offsets_S1,
-        ):
+        for tensor in batch.inputs.tensors():
             tensor.record_stream(current)

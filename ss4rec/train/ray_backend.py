@@ -35,6 +35,7 @@ from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
 from ss4rec.runs import write_json
 from ss4rec.secrets import redact
+from ss4rec.train.gauges import gauges
 from ss4rec.train.session import worker_loop
 from ss4rec.train.status import say
 from ss4rec.train.workers import Workers
@@ -84,13 +85,10 @@ def _fit(
             "run_dir": str(run_dir),
             "data_cpus": placement.data_cpus,
             "attempt": attempt,
+            "elastic": placement.max_workers,
         },
         torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
-        scaling_config=ScalingConfig(
-            num_workers=placement.workers,
-            use_gpu=placement.use_gpu,
-            resources_per_worker=placement.worker_resources,
-        ),
+        scaling_config=_scaling(config, placement),
         run_config=ray.train.RunConfig(
             name=f"attempt-{attempt}",
             storage_path=str(scratch),
@@ -115,6 +113,17 @@ def _fit(
     return outcome
 
 
+def _scaling(config: RunConfig, placement: Placement) -> ScalingConfig:
+    """Return the workers as Ray Train takes them; a range lets it change their number while it trains."""
+    most = placement.max_workers
+    return ScalingConfig(
+        num_workers=(placement.workers, most) if most else placement.workers,
+        use_gpu=placement.use_gpu,
+        resources_per_worker=placement.worker_resources,
+        elastic_resize_monitor_interval_s=config.resources.resize_every_s,
+    )
+
+
 def _sweep(run_dir: Path) -> None:
     """Remove files of failures, and drafts of them that a killed worker left."""
     for pattern in ("failure-*.json", ".failure-*"):
@@ -130,6 +139,8 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
+    if settings["elastic"] and workers.leads:
+        say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
         config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
         return _train(config, data_dir, run_dir, workers, settings["data_cpus"], attempt)
@@ -193,7 +204,7 @@ class FailureLine(UserCallback):
         else:
             most = "any number" if self.max_failures < 0 else str(self.max_failures)
             line += f"retry {self.failures} of {most} from the last checkpoint"
-        say(line)
+        say(line, run=self.failure.parent.name, worker=rank)
 
 
 def _train(
@@ -215,6 +226,7 @@ def _train(
         report=ray.train.report,
         attempt=attempt,
         notice=_preemption,
+        watch=gauges(run_dir.name, workers.rank),
     )
     return loop.run().as_dict()
 
@@ -237,4 +249,5 @@ def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: floa
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data_dir, config.data, **sizes, **place)
-    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus)
+    fixed = not config.resources.elastic
+    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)

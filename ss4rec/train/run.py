@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from ss4rec.config import RunConfig
+from ss4rec.data.intact import DROPPED, intact_folder
 from ss4rec.data.manifest import Manifest
 from ss4rec.ray_cluster import cluster
 from ss4rec.resources import preflight, storage_preflight
 from ss4rec.runs import RESULT_FILE, RunFolder, write_json
+from ss4rec.train.status import log_as, say
 
 
-def train(config: RunConfig, data_dir: Path, run_dir: Path, *, address: str | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    *,
+    address: str | None = None,
+    skip_bad_shards: bool = False,
+) -> dict[str, Any]:
     """Train, evaluate the best epoch on the test items, and return the content of `result.json`.
 
     Args:
@@ -20,23 +29,45 @@ def train(config: RunConfig, data_dir: Path, run_dir: Path, *, address: str | No
         data_dir: absolute path of a prepared folder that all nodes can read.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
         address: Ray cluster, see `ss4rec.ray_cluster.cluster`.
+        skip_bad_shards: train on the shards that are whole, as a prepared folder in `run_dir`, instead of refusing.
 
     Raises:
         SS4RecError: any expected failure, as one sentence.
     """
-    manifest = Manifest.load(data_dir)
-    manifest.verify(data_dir)
+    data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
     folder = RunFolder(run_dir)
     with cluster(address):
+        from ss4rec.data.source import check_most_workers
         from ss4rec.evaluation.report import evaluate_run
         from ss4rec.train.ray_backend import fit
 
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
+        check_most_workers(data_dir, config)
         storage_preflight(str(run_dir.parent))
         folder.start(config, manifest, data_dir)
-        print(placement, *placement.notes, sep="\n", flush=True)
+        log_as(run=run_dir.name, worker="driver")
+        for line in (placement, *placement.notes):
+            say(str(line))
         result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data_dir, run_dir, placement)}
         if config.evaluation.at_end:
             result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
+    if lost := manifest.rows_dropped.get(DROPPED):
+        result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data_dir)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def usable_data(data_dir: Path, run_dir: Path, skip_bad_shards: bool) -> tuple[Path, Manifest]:
+    """Return the prepared folder to train on, every byte of which was checked, and its manifest.
+
+    Raises:
+        DataError: naming the first file that is damaged, unless it is a shard that may be left out.
+    """
+    if skip_bad_shards:
+        data_dir, left_out = intact_folder(data_dir, run_dir / "data")
+        if left_out:
+            print(f"warning: --skip-bad-shards: {left_out}", flush=True)
+        return data_dir, Manifest.load(data_dir)
+    manifest = Manifest.load(data_dir)
+    manifest.verify(data_dir)
+    return data_dir, manifest

@@ -8,21 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from ss4rec.config import RunConfig
+from ss4rec.data.attributes import item_attributes
 from ss4rec.data.manifest import Manifest
+from ss4rec.data.shards import read_items
 from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.data.windows import Split
+from ss4rec.errors import ConfigError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.lease import Writer, hold
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel, make_model
 from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
-from ss4rec.train.status import say
+from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
 from ss4rec.train.validation import Validation
 from ss4rec.train.workers import Workers
@@ -38,6 +42,7 @@ def worker_loop(
     report: Callable[[dict[str, Any]], None] | None = None,
     attempt: str | None = None,
     notice: Callable[[], str] = lambda: "",
+    watch: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> TrainLoop:
     """Build model and loop for this worker; `run()` or `epochs()` of the result trains.
 
@@ -49,16 +54,25 @@ def worker_loop(
         source: this worker's batches.
         report: see `TrainLoop`.
         attempt: what `ss4rec.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
-        notice: see `TrainLoop`.
+        notice, watch: see `TrainLoop`.
 
     Raises:
         LeaseError: if another attempt holds the run folder.
     """
+    log_as(run=run_dir.name, worker=workers.rank)
     allowed = Writer(run_dir, attempt).check if attempt and workers.leads else lambda: None
     set_up_torch(config, workers.device)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = SS4Rec(config.model, manifest.items).to(workers.device)
+    model = make_model(config.model, manifest.items)
+    if config.model.item_attributes:
+        model.set_item_attributes(_attributes(manifest, data_dir))
+    if "profile" in config.model.inputs and manifest.profile_values is None:
+        raise ConfigError(
+            f"model.inputs has profile and {manifest.name} says nothing about users (no profiles.parquet); leave it "
+            "out or prepare data that do"
+        )
+    model.to(workers.device)
     objective = Objective(model, config.loss, _popularity(config, manifest, data_dir)).to(workers.device)
     graphs = choose_graphs(config, objective, workers.device)
     if config.train.compile:
@@ -90,6 +104,7 @@ def worker_loop(
         identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
         allowed=allowed,
         notice=notice,
+        watch=watch,
         graphs=graphs,
     )
 
@@ -122,12 +137,32 @@ def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.
 def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
     """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
+    return summarise(rank_alone(model, config, run_dir, data_dir, split), config.evaluation.ks)
+
+
+def rank_alone(
+    model: SequenceModel, config: RunConfig, run_dir: Path, data_dir: Path, split: Split = "test"
+) -> pa.Table:
+    """Return the ranks of every user's held-out item by weights of a run, a table as from `rank_users`."""
     gap_s = RunFolder(run_dir).record().median_gap_s
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     batches = source.eval_batches(split, config.evaluation.batch_users)
-    return summarise(
-        rank_users(ModelScorer(model, gap_s, config.data.target_time), batches), config.evaluation.ks
-    )
+    return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
+
+
+def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
+    """Return the items' attributes.
+
+    Raises:
+        ConfigError: if no item has any.
+    """
+    attributes_VA = item_attributes(read_items(data_dir))
+    if not bool(attributes_VA.any()):
+        raise ConfigError(
+            f"model.item_attributes is true and no item of {manifest.name} has a genre or a year behind its title; set "
+            "it to false or prepare data that have"
+        )
+    return attributes_VA
 
 
 def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
@@ -141,7 +176,8 @@ def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
     """Choose precision and determinism for this process."""
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = config.train.precision == "bf16"
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ss4rec.data.batch import PackedBatch
+from ss4rec.model.inputs import Context
 from ss4rec.model.segments import FixedSegments, Segments
 
-TOKEN_COLUMNS = ("items_T", "targets_T", "gaps_T")
-"""The columns of `PackedBatch` with an entry for every token."""
+TOKEN_COLUMNS = ("items_T", "targets_T", "hours_T", "gaps_T", "ratings_T")
+"""The columns of `PackedBatch` with an entry for every token; those of the profile follow."""
+_FLOATS = ("gaps_T", "ratings_T")
 SHAPES = 32
 """Numbers of tokens and of targets are rounded up to about this share of the most that a batch can have."""
 LEAST_STEP = 256
@@ -29,11 +31,13 @@ class BatchShape:
     tokens: int
     rows: int
     sequences: int
+    columns: int
+    """Words of a token."""
 
     @property
     def words(self) -> int:
         """Number of 32-bit words."""
-        return len(TOKEN_COLUMNS) * self.tokens + self.rows + self.sequences + 1
+        return self.columns * self.tokens + self.rows + self.sequences + 1
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,18 @@ class StepInputs:
     segments: Segments
     rows_R: Tensor
     """Tokens that have a target; -1 fills up."""
+    context: Context
 
     @classmethod
     def of(cls, batch: PackedBatch, segments: Segments) -> StepInputs:
         """Take a batch as it is."""
-        return cls(batch.items_T, batch.gaps_T, batch.targets_T, segments, batch.rows_R)
+        context = Context.of(batch)
+        return cls(batch.items_T, batch.gaps_T, batch.targets_T, segments, batch.rows_R, context)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors."""
+        plain = [self.items_T, self.gaps_T, self.targets_T, self.rows_R, self.segments.offsets_S1]
+        return [*plain, self.context.hours_T, self.context.ratings_T, self.context.profiles_TF]
 
 
 class Stager:
@@ -69,14 +80,22 @@ class Stager:
 
     def shape(self, batch: PackedBatch) -> BatchShape:
         """Return the smallest shape that holds `batch`."""
-        return BatchShape(self._up(batch.num_tokens), self._up(batch.num_targets), self.sequences)
+        columns = len(TOKEN_COLUMNS) + batch.profiles_TF.shape[1]
+        return BatchShape(self._up(batch.num_tokens), self._up(batch.num_targets), self.sequences, columns)
 
     def fill(self, batch: PackedBatch, shape: BatchShape, words_W: Tensor) -> None:
         """Write `batch` into `words_W`, int32 `[shape.words]` on the host."""
         target = self.views(words_W, shape)
-        for name in TOKEN_COLUMNS:
-            column_T = getattr(target, name)
-            column_T[: batch.num_tokens] = getattr(batch, name)
+        columns = (
+            (target.items_T, batch.items_T),
+            (target.targets_T, batch.targets_T),
+            (target.gaps_T, batch.gaps_T),
+            (target.context.hours_T, batch.hours_T),
+            (target.context.ratings_T, batch.ratings_T),
+            (target.context.profiles_TF, batch.profiles_TF),
+        )
+        for column_T, values_T in columns:
+            column_T[: batch.num_tokens] = values_T
             column_T[batch.num_tokens :] = 0
         target.rows_R[: batch.num_targets] = batch.rows_R
         target.rows_R[batch.num_targets :] = -1
@@ -88,15 +107,19 @@ class Stager:
     def views(self, words_W: Tensor, shape: BatchShape) -> StepInputs:
         """Return the parts of `words_W` by name, without a copy."""
         columns, rows_R, offsets_S1 = words_W.split(
-            [len(TOKEN_COLUMNS) * shape.tokens, shape.rows, shape.sequences + 1]
+            [shape.columns * shape.tokens, shape.rows, shape.sequences + 1]
         )
-        named = dict(zip(TOKEN_COLUMNS, columns.view(len(TOKEN_COLUMNS), shape.tokens), strict=True))
+        columns_CT = columns.view(shape.columns, shape.tokens)
+        named = dict(zip(TOKEN_COLUMNS, columns_CT, strict=False))
+        named |= {name: named[name].view(torch.float32) for name in _FLOATS}
+        context = Context(named["hours_T"], named["ratings_T"], columns_CT[len(TOKEN_COLUMNS) :].T)
         return StepInputs(
             items_T=named["items_T"],
             targets_T=named["targets_T"],
-            gaps_T=named["gaps_T"].view(torch.float32),
+            gaps_T=named["gaps_T"],
             segments=FixedSegments(offsets_S1, shape.tokens, self.max_len),
             rows_R=rows_R,
+            context=context,
         )
 
     def _up(self, count: int) -> int:

@@ -1,18 +1,45 @@
-"""The status line: all that one wants to know about a running training, in one line."""
+"""What a training says: the status line, with all that one wants to know, and every other line.
+
+`SS4REC_LOG=json` makes each line a JSON object for log collectors, with time, run, worker and step; in text only the
+leading worker speaks.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+LOG_VARIABLE = "SS4REC_LOG"
+_context: dict[str, Any] = {}
 
-def say(line: str) -> None:
-    """Write a line to stdout at once. Not by `print`: Ray Train replaces it by one that writes every line twice."""
+
+def log_is_json() -> bool:
+    """Whether lines are JSON objects (`SS4REC_LOG=json`)."""
+    return os.environ.get(LOG_VARIABLE) == "json"
+
+
+def log_as(**context: Any) -> None:
+    """Put fields (run, worker) into every JSON line of this process from here on."""
+    _context.update(context)
+
+
+def say(line: str, **fields: Any) -> None:
+    """Write a line to stdout at once; `fields` and those of `log_as` are only in its JSON form.
+
+    Not by `print`: Ray Train replaces it by one that writes every line twice.
+    """
+    if log_is_json():
+        level = "warning" if line.startswith(("warning", "failure")) else "info"
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "level": level, **_context, **fields, "message": line})
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

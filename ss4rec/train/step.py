@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import RunConfig
 from ss4rec.errors import BackendError
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.train.objective import Objective
 from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer
 from ss4rec.train.prefetch import DeviceBatch
@@ -51,14 +51,18 @@ class TrainStep:
     Args:
         config: the run.
         model: the bare model.
-        objective: `Objective` over `model`; called with items, gaps, targets, segments and rows, returns the summed
-            loss.
+        objective: `Objective` over `model`; called with what `StepInputs` has, returns the summed loss.
         workers: this process's place in the group.
         stager: fills batches up to fixed shapes, as CUDA graphs need; None launches every kernel by itself.
     """
 
     def __init__(
-        self, config: RunConfig, model: SS4Rec, objective: nn.Module, workers: Workers, stager: Stager | None
+        self,
+        config: RunConfig,
+        model: SequenceModel,
+        objective: nn.Module,
+        workers: Workers,
+        stager: Stager | None,
     ) -> None:
         self.config, self.objective, self.workers = config, objective, workers
         device = workers.device
@@ -98,7 +102,12 @@ class TrainStep:
         self.gradients.flat.zero_()
         with autocast(self.config.train.precision, self.workers.device):
             loss_sum = self.objective(
-                inputs.items_T, inputs.gaps_T, inputs.targets_T, inputs.segments, inputs.rows_R
+                inputs.items_T,
+                inputs.gaps_T,
+                inputs.targets_T,
+                inputs.segments,
+                inputs.rows_R,
+                inputs.context,
             )
         loss_sum.backward()
         self.gradients.totals[0].copy_(loss_sum.detach())

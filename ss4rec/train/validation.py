@@ -12,8 +12,9 @@ from ss4rec.data.batch import EvalBatch
 from ss4rec.data.source import SequenceSource
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
-from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.train.workers import Workers
 
 _CACHE_EVENTS = 50_000_000
@@ -28,7 +29,9 @@ class Validation:
     Histories are read once and kept between calls while they are small enough.
     """
 
-    def __init__(self, model: SS4Rec, source: SequenceSource, workers: Workers, config: EvalConfig) -> None:
+    def __init__(
+        self, model: SequenceModel, source: SequenceSource, workers: Workers, config: EvalConfig
+    ) -> None:
         self.model, self.source, self.workers, self.config = model, source, workers, config
         self._cache: list[EvalBatch] | None = None
 
@@ -46,7 +49,9 @@ class Validation:
     def _ranks(self, batch: EvalBatch) -> tuple[Tensor, Tensor]:
         device = self.workers.device
         segments = Segments(batch.offsets_S1, device)
-        hidden_TD = self.model.encode(batch.items_T.to(device), batch.gaps_T.to(device), segments)
+        hidden_TD = self.model.encode(
+            batch.items_T.to(device), batch.gaps_T.to(device), segments, Context.of(batch, device)
+        )
         scores = self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)
         return target_ranks(scores, batch.targets_S)
 

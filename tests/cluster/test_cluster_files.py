@@ -56,9 +56,14 @@ MISTAKES = [
     ("skypilot/multinode.yaml", "  fi\n", "", "syntax error"),
     ("local.sh", "esac\n", "", "syntax error"),
     ("local.sh", "set -euo pipefail", "", "pipefail"),
+    ("local.sh", '[ "$tries" -lt 120 ]', '[ "$trys" -lt 120 ]', "SC2154"),
+    ("grafana/ss4rec.json", "ray_ss4rec_loss", "ray_ss4rec_los", "no metric ray_ss4rec_los"),
+    ("grafana/ss4rec.json", "ray_node_gram_used", "ray_node_gram_usd", "no metric ray_node_gram_usd"),
+    ("grafana/ss4rec.json", '"panels"', '"panel"', "KeyError"),
     ("runpod/start.sh", "find_storage() {", "find_storage() ", "syntax error"),
-    ("Dockerfile", "USER ray\n", "", "root"),
-    ("Dockerfile", "WORKDIR /src", "WORKDRI /src", "WORKDRI"),
+    ("Dockerfile", "USER 1000\n", "", "root"),
+    ("Dockerfile", "WORKDIR /src", "WORKDIR src", "DL3000"),
+    ("Dockerfile", "WORKDIR /src", "WORKDRI /src", "unexpected 'W'"),
     ("Dockerfile", "COPY pyproject.toml", "COPY pyproject.tom", "not in the project"),
     ("Dockerfile", "--from=build", "--from=bild", "no such stage"),
 ]
@@ -67,7 +72,7 @@ MISTAKES = [
 def test_every_kind_is_there():
     names = {str(path.relative_to(CLUSTER)) for path in FILES}
     assert {name for name, *_ in MISTAKES} <= names
-    assert len(names) == 14
+    assert len(names) == 15
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

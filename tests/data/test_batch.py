@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -10,6 +11,8 @@ WINDOWS = pa.table(
         "items": pa.array([[1, 2], [3], [4, 5, 6], [7]], pa.list_(pa.int32())),
         "targets": pa.array([[2, 3], [4], [0, 6, 7], [8]], pa.list_(pa.int32())),
         "gaps": pa.array([[0.0, 5.0], [1.0], [2.0, 3.0, 1e9], [7.0]], pa.list_(pa.float32())),
+        "hours": pa.array([[1, 6], [2**30], [3, 4, 5], [8]], pa.list_(pa.int32())),
+        "ratings": pa.array([[1.0, 2.0], [0.5], [3.0, 4.0, 5.0], [1.5]], pa.list_(pa.float32())),
     }
 )
 
@@ -27,6 +30,9 @@ def test_windows_are_packed(rows):
     assert batch.items_T.tolist() == [3, 4, 5, 6, 7]
     assert batch.targets_T.tolist() == [4, 0, 6, 7, 8]
     assert batch.gaps_T.tolist() == [1.0, 2.0, 3.0, 1e9, 7.0]
+    assert batch.hours_T.tolist() == [2**30, 3, 4, 5, 8]
+    assert batch.ratings_T.tolist() == [0.5, 3.0, 4.0, 5.0, 1.5]
+    assert batch.profiles_TF.shape == (5, 0)
     assert batch.offsets_S1.tolist() == [0, 1, 4, 5]
     assert (batch.num_targets, batch.num_sequences, batch.num_tokens) == (4, 3, 5)
     for tensor in (batch.users_S, batch.items_T, batch.targets_T, batch.offsets_S1):
@@ -46,13 +52,18 @@ def test_evaluation_sequences_are_packed():
             "user": pa.array([0, 3, 6], pa.int32()),
             "items": pa.array([[9], [2, 3], [5]], pa.list_(pa.int32())),
             "gaps": pa.array([[9.0], [4.0, 5.0], [6.0]], pa.list_(pa.float32())),
+            "hours": pa.array([[9], [4, 5], [6]], pa.list_(pa.int32())),
+            "ratings": pa.array([[1.0], [2.0, 3.0], [4.0]], pa.list_(pa.float32())),
             "target": pa.array([8, 4, 1], pa.int32()),
             "target_time": pa.array([0, 2**33, 12], pa.int64()),
             "last_time": pa.array([0, 2**33 - 5, 6], pa.int64()),
             "seen": pa.array([[9], [1, 2, 3], [5]], pa.list_(pa.int32())),
         }
     )
-    batch = collate_eval(table.slice(1))
+    batch = collate_eval(table.slice(1), np.arange(14).reshape(7, 2))
+    assert batch.profiles_TF.tolist() == [[6, 7], [6, 7], [12, 13]]
+    assert batch.hours_T.tolist() == [4, 5, 6]
+    assert batch.ratings_T.tolist() == [2.0, 3.0, 4.0]
     assert batch.users_S.tolist() == [3, 6]
     assert batch.items_T.tolist() == [2, 3, 5]
     assert batch.gaps_T.tolist() == [4.0, 5.0, 6.0]

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.data.etl import pieces
-from ss4rec.data.etl.block import sorted_places
 from ss4rec.data.etl.engine import prepare_in_tasks
 from ss4rec.data.etl.gaps import LOW, GapCounts
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.prepare import prepare
 from ss4rec.data.sources import Rules
+from ss4rec.data.sources.order import repeated, sorted_places
 from ss4rec.errors import DataError
 
 IDS = st.one_of(st.integers(8, 12), st.sampled_from(["x", "8", "08", "y,z"]))
@@ -173,6 +173,14 @@ def test_packed_order_is_the_stable_order(rows, spread):
     )
     users = users << 30 if spread else users  # too many bits to pack
     assert np.array_equal(sorted_places(users, times), np.lexsort((times, users)))
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))))
+def test_repeats_are_what_an_earlier_row_said(rows):
+    users, items, times = np.array(rows, np.int64).reshape(-1, 3).T
+    expected = [place for place, row in enumerate(rows) if row in rows[:place]]
+    assert repeated(users, items, times, sorted_places(users, times)).tolist() == expected
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

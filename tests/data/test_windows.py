@@ -25,6 +25,8 @@ def make_shard(lengths, seed=0):
             "user": pa.array(range(7, 7 + len(lengths)), pa.int32()),
             "items": pa.array(items, pa.list_(pa.int32())),
             "timestamps": pa.array(times, pa.list_(pa.int64())),
+            # Of the same number as the item, so that a rating names its event too.
+            "ratings": pa.array([part.astype(np.float32) for part in items], pa.list_(pa.float32())),
         }
     )
 
@@ -44,7 +46,8 @@ def naive_windows(items, times, max_len, overlap, target_time):
             times[k + 1] - times[k] if target_time else (times[k] - times[k - 1] if k else 0) for k in places
         ]
         targets = [items[k + 1] if k >= done else 0 for k in places]
-        windows.append(([items[k] for k in places], targets, gaps))
+        hours = [(times[k + 1] if target_time else times[k]) // 3600 for k in places]
+        windows.append(([items[k] for k in places], targets, gaps, hours))
         done = end
     return windows
 
@@ -56,9 +59,16 @@ def test_windows_are_those_of_the_loop(drawn):
     shard = make_shard(lengths)
     table = train_windows(shard, max_len=max_len, overlap=overlap, target_time=target_time)
     expected = [
-        {"user": row["user"], "items": items, "targets": targets, "gaps": np.float32(gaps).tolist()}
+        {
+            "user": row["user"],
+            "items": items,
+            "targets": targets,
+            "gaps": np.float32(gaps).tolist(),
+            "hours": hours,
+            "ratings": items,
+        }
         for row in shard.to_pylist()
-        for items, targets, gaps in naive_windows(
+        for items, targets, gaps, hours in naive_windows(
             row["items"], row["timestamps"], max_len, overlap, target_time
         )
     ]
@@ -101,6 +111,8 @@ def test_eval_sequences_are_those_of_the_loop(drawn, split):
             "user": row["user"],
             "items": [items[k] for k in places],
             "gaps": np.float32(gaps).tolist(),
+            "hours": [(times[k + 1] if target_time else times[k]) // 3600 for k in places],
+            "ratings": [items[k] for k in places],
             "target": items[held_out],
             "target_time": times[held_out],
             "last_time": times[held_out - 1],

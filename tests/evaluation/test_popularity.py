@@ -20,6 +20,8 @@ def batch_at(target_times, last_times):
         target_times_S=torch.tensor(target_times),
         last_times_S=torch.tensor(last_times),
         num_sequences=len(last_times),
+        seen_X=torch.zeros(0, dtype=torch.int64),
+        seen_offsets_S1=torch.zeros(len(last_times) + 1, dtype=torch.int64),
     )
 
 

@@ -31,15 +31,21 @@ def test_unknown_time_replaces_the_last_gap_of_each_user_and_nothing_else(prepar
     batch, scorer, given = batch_of(prepared, True), scorer_of(True), []
     encode = scorer.model.encode
     monkeypatch.setattr(
-        scorer.model, "encode", lambda i, gaps_T, s: given.append(gaps_T) or encode(i, gaps_T, s)
+        scorer.model,
+        "encode",
+        lambda i, gaps_T, s, context: given.append((gaps_T, context)) or encode(i, gaps_T, s, context),
     )
     for target_time_known in (True, False):
         scorer.scores(batch, target_time_known=target_time_known)
     last_S = batch.offsets_S1[1:] - 1
     expected_T = batch.gaps_T.clone()
     expected_T[last_S] = UNKNOWN_GAP_S
-    assert torch.equal(given[0], batch.gaps_T)
-    assert torch.equal(given[1], expected_T)
+    assert torch.equal(given[0][0], batch.gaps_T)
+    assert torch.equal(given[1][0], expected_T)
+    hours_T = batch.hours_T.clone()
+    assert torch.equal(given[0][1].hours_T, hours_T)
+    hours_T[last_S] = (batch.last_times_S + int(UNKNOWN_GAP_S)) // 3600
+    assert torch.equal(given[1][1].hours_T, hours_T)
     assert torch.equal(batch.gaps_T[last_S], (batch.target_times_S - batch.last_times_S).float())
 
 
@@ -47,7 +53,9 @@ def test_unknown_time_hides_the_target_s_time(prepared):
     batch, scorer = batch_of(prepared, True), scorer_of(True)
     moved_T = batch.gaps_T.clone()
     moved_T[batch.offsets_S1[1:] - 1] += 1e6
-    moved = replace(batch, gaps_T=moved_T, target_times_S=batch.target_times_S + 1_000_000)
+    hours_T = batch.hours_T.clone()
+    hours_T[batch.offsets_S1[1:] - 1] += 300
+    moved = replace(batch, gaps_T=moved_T, hours_T=hours_T, target_times_S=batch.target_times_S + 1_000_000)
     for known in (False, True):
         found, after = (scorer.scores(b, target_time_known=known).matrix() for b in (batch, moved))
         assert torch.equal(found, after) != known

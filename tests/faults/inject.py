@@ -25,17 +25,20 @@ class Fault:
     step: int
 
 
-def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callable:
+def with_faults(work: Callable, faults: Sequence[Fault], flags: Path, order: Path | None = None) -> Callable:
     """Return `work` (Ray Train's function) with faults in its training steps.
+
+    Every worker appends to `order` a JSON line a step: what it trains on, and with which learning rate.
 
     The returned function is pickled by value into workers, so it imports for itself. Each fault happens once:
     a file in `flags` says that it has, and on which node; a file
     `after` when the first step after it was done.
     """
     plan = [(fault.kind, fault.rank, fault.step) for fault in faults]
-    folder = str(flags)
+    folder, log = str(flags), str(order or "")
 
     def run(settings: dict[str, Any]) -> Any:
+        import json
         import os
         import signal
         import threading
@@ -79,6 +82,12 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path) -> Callabl
                 if self.workers.rank == rank and self.global_step == step and not flag.exists():
                     flag.write_text(ray.get_runtime_context().get_node_id())
                     strike(self, kind)
+            if log:
+                row = {"rank": self.workers.rank, "world": self.workers.world, "step": self.global_step}
+                row |= {"epoch": batch.epoch, "step_of_epoch": batch.step, "first_users": batch.first_users}
+                row |= {"num_targets": batch.num_targets, "lr": self._lr()}
+                with Path(log).open("a") as lines:
+                    lines.write(json.dumps(row) + "\n")
             honest(self, batch)
             after = Path(folder) / "after"
             if born_later and not after.exists():

@@ -37,7 +37,14 @@ def small(**changes: Any) -> RunConfig:
 
 
 def train(
-    prepared: Path, run: Path, config: RunConfig, *, rank: int = 0, world: int = 1, **hooks: Any
+    prepared: Path,
+    run: Path,
+    config: RunConfig,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    device: str = "cpu",
+    **hooks: Any,
 ) -> Outcome:
     """Train in this process, as one of `world` workers if a process group is there."""
     RunFolder(run).start(config, Manifest.load(prepared), prepared)
@@ -49,7 +56,7 @@ def train(
         rank=rank,
         world=world,
     )
-    workers = Workers(rank, world, torch.device("cpu"))
+    workers = Workers(rank, world, torch.device(device))
     return worker_loop(config, prepared, run, workers=workers, source=source, **hooks).run()
 
 

@@ -4,7 +4,8 @@
 
 Each round trains a run with one fault, checks what the promise of that fault says, evaluates it, and reports drift.
 After each round it looks at what could leak: memory of this process and of Ray's daemons, file handles, actors,
-placement groups, object store. Prints a row a round and a table at the end.
+placement groups, object store; a thread looks at memory every 5 s, so that a slope has hundreds of points. Prints a
+row a round and a table at the end.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ import gc
 import json
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import time
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,9 +30,11 @@ import numpy as np
 
 import tests.conftest  # noqa: F401  (sets Ray's environment before it is imported)
 
-FAULTS = ("none", "kill", "runtime", "bug", "nan", "skip", "torn", "draft", "stale-lease")
+FAULTS = ("none", "kill", "runtime", "bug", "nan", "skip", "torn", "draft", "stale-lease", "shard")
 WARM_ROUNDS = 1
 """Rounds before memory is counted: imports and pools fill up."""
+SAMPLE_S = 5.0
+"""Seconds between two looks at memory."""
 
 
 @dataclass
@@ -49,6 +56,8 @@ class Round:
     """Resident memory of this process (the driver)."""
     daemons_mib: float
     """Resident memory of Ray's processes that live as long as the cluster: GCS server and raylet."""
+    processes: int
+    """Processes below the raylet: workers and agents, idle ones too."""
     handles: int
     """Open file handles of this process."""
     actors: int
@@ -64,16 +73,47 @@ def rss_mib(pid: int | str) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
-def daemons() -> list[str]:
-    """Return the ids of this process's GCS server and raylet."""
+def children(parent: str) -> list[tuple[str, str]]:
+    """Return id and program name of a process's children."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError, IndexError):
-            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            name = Path((entry / "cmdline").read_bytes().split(b"\0")[0].decode()).name
-            if parent == str(os.getpid()) and name in ("gcs_server", "raylet"):
-                found.append(entry.name)
+            if (entry / "stat").read_text().rpartition(")")[2].split()[1] == parent:
+                program = (entry / "cmdline").read_bytes().split(b"\0")[0].decode()
+                found.append((entry.name, Path(program).name))
     return found
+
+
+def daemons() -> dict[str, str]:
+    """Return the ids of this process's GCS server and raylet, by name."""
+    mine = children(str(os.getpid()))
+    return {name: pid for pid, name in mine if name in ("gcs_server", "raylet")}
+
+
+@contextmanager
+def sampled(began: float) -> Iterator[list[dict[str, float]]]:
+    """Look at memory every `SAMPLE_S` during the block; yields the growing list of what was seen."""
+    samples: list[dict[str, float]] = []
+    over, pids = threading.Event(), daemons().values()
+
+    def look() -> None:
+        while not over.wait(SAMPLE_S):
+            samples.append(
+                {
+                    "minute": (time.monotonic() - began) / 60,
+                    "rss_mib": rss_mib("self"),
+                    "daemons_mib": sum(rss_mib(pid) for pid in pids),
+                    "handles": len(os.listdir("/proc/self/fd")),
+                }
+            )
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
 
 
 def leaks() -> dict[str, Any]:
@@ -87,7 +127,8 @@ def leaks() -> dict[str, Any]:
     groups = ray.util.placement_group_table().values()
     return {
         "rss_mib": rss_mib("self"),
-        "daemons_mib": sum(rss_mib(pid) for pid in daemons()),
+        "daemons_mib": sum(rss_mib(pid) for pid in daemons().values()),
+        "processes": len(children(daemons()["raylet"])),
         "handles": len(os.listdir("/proc/self/fd")),
         "actors": sum(actor["State"] == "ALIVE" for actor in state.actor_table(None).values()),
         "groups": sum(group["state"] != "REMOVED" for group in groups),
@@ -109,7 +150,7 @@ def train_round(
     from ss4rec import checkpoint
     from ss4rec.data.manifest import Manifest
     from ss4rec.data.source import LocalSource
-    from ss4rec.errors import NonFiniteError, SS4RecError
+    from ss4rec.errors import DataError, NonFiniteError, SS4RecError
     from ss4rec.resources import preflight
     from ss4rec.runs import RunFolder
     from ss4rec.train import ray_backend
@@ -127,7 +168,7 @@ def train_round(
     kind = {"skip": "nan"}.get(fault, fault)
     hits = [Fault(kind, rank, step)] if kind in ("kill", "runtime", "bug", "nan") else []
 
-    def fit() -> int:
+    def fit(data: Path = data) -> int:
         placement = preflight(config.resources, ray_data=False)
         return ray_backend.fit(config, data, run, placement)["global_step"]
 
@@ -135,12 +176,14 @@ def train_round(
         ray_backend._work = with_faults(honest, hits, flags)
         if fault in ("bug", "nan"):
             wanted = NonFiniteError if fault == "nan" else SS4RecError
-            with suppress(wanted):
-                fit()
+            if not _refuses(wanted, fit):
                 return False, None
             ray_backend._work = honest
             held = checkpoint.last(folder.checkpoints)[0].global_step == step
             return held and fit() == total, None
+        if fault == "shard":
+            damaged = _truncated_shard(data, run.parent / "damaged", rng)
+            return _refuses(DataError, lambda: fit(damaged)) and fit() == total, None
         steps = fit()
         if fault in ("torn", "draft", "stale-lease"):
             _damage(folder, fault, rng)
@@ -148,6 +191,22 @@ def train_round(
         return steps == total, recovery_s(flags)
     finally:
         ray_backend._work = honest
+
+
+def _refuses(wanted: type[Exception], action: Callable[[], object]) -> bool:
+    """Return whether the action ends with the wanted error."""
+    with suppress(wanted):
+        action()
+        return False
+    return True
+
+
+def _truncated_shard(data: Path, copy: Path, rng: np.random.Generator) -> Path:
+    """Copy a prepared folder and cut one of its shards."""
+    shutil.copytree(data, copy)
+    shard = Path(str(rng.choice(sorted(map(str, copy.glob("shards/*.parquet"))))))
+    os.truncate(shard, int(rng.integers(shard.stat().st_size)))
+    return copy
 
 
 def _damage(folder: Any, fault: str, rng: np.random.Generator) -> None:
@@ -166,16 +225,41 @@ def _damage(folder: Any, fault: str, rng: np.random.Generator) -> None:
         (folder.path / "lease.json").write_text(json.dumps(lease | {"machine": _machine()}))
 
 
-def soak(minutes: float, seed: int) -> list[Round]:
-    """Run rounds until `minutes` have passed; at least one."""
-    import ray
-
+def one_round(
+    base: Path, number: int, fault: str, workers: int, rng: np.random.Generator, began: float
+) -> Round:
+    """Train with a fault, evaluate, report drift, look for leaks; an error is a promise that did not hold."""
     from drift.config import DriftConfig
     from drift.job import run_drift
+    from ss4rec.evaluation.report import evaluate_run
+
+    work = base / f"round-{number}"
+    work.mkdir()
+    drift = DriftConfig(permutations=100, bootstrap=20, min_users=5, workers=1)
+    clock, held, recovery = [time.monotonic()], False, None
+    try:
+        held, recovery = train_round(base / "data", work / "run", fault, workers, rng)
+        clock.append(time.monotonic())
+        evaluate_run(work / "run", base / "data", split="test")
+        clock.append(time.monotonic())
+        run_drift(base / "split", None, work / "drift", drift)
+        clock.append(time.monotonic())
+    except Exception:
+        traceback.print_exc()
+        held = False
+    shutil.rmtree(work)
+    times = np.diff(clock).tolist()
+    minute = (time.monotonic() - began) / 60
+    return Round(number, minute, fault, workers, held, recovery, *times, *[0.0] * (3 - len(times)), **leaks())
+
+
+def soak(minutes: float, seed: int) -> tuple[list[Round], list[dict[str, float]]]:
+    """Run rounds until `minutes` have passed, at least one; returns them and the samples of memory."""
+    import ray
+
     from ss4rec.data.prepare import prepare
     from ss4rec.data.split import split
     from ss4rec.data.synth import synth
-    from ss4rec.evaluation.report import evaluate_run
     from ss4rec.ray_cluster import quiet_ray
 
     rng = np.random.default_rng(seed)
@@ -186,7 +270,6 @@ def soak(minutes: float, seed: int) -> list[Round]:
         synth(base / "csv", users=150, items=120, mean_len=26, seed=seed, fmt="csv")
         manifest = prepare(base / "csv", base / "data", k_core=0)
         split(base / "data", base / "split", (manifest.first_time_s + manifest.last_time_s) // 2)
-        drift = DriftConfig(permutations=100, bootstrap=20, min_users=5, workers=1)
         ray.init(
             num_cpus=4,
             include_dashboard=False,
@@ -197,30 +280,16 @@ def soak(minutes: float, seed: int) -> list[Round]:
         quiet_ray()
         began = time.monotonic()
         try:
-            while not rounds or time.monotonic() - began < 60 * minutes:
-                work = base / f"round-{len(rounds)}"
-                work.mkdir()
-                order = order or [
-                    str(fault) for fault in rng.permutation(FAULTS)
-                ]  # each before one comes again
-                fault, workers = order.pop(), int(rng.integers(1, 3))
-                clock = [time.monotonic()]
-                held, recovery = train_round(base / "data", work / "run", fault, workers, rng)
-                clock.append(time.monotonic())
-                evaluate_run(work / "run", base / "data", split="test")
-                clock.append(time.monotonic())
-                run_drift(base / "split", None, work / "drift", drift)
-                clock.append(time.monotonic())
-                shutil.rmtree(work)
-                minute = (time.monotonic() - began) / 60
-                row = Round(
-                    len(rounds), minute, fault, workers, held, recovery, *np.diff(clock).tolist(), **leaks()
-                )
-                rounds.append(row)
-                print(line(row), flush=True)
+            with sampled(began) as samples:
+                while not rounds or time.monotonic() - began < 60 * minutes:
+                    # Each fault before one comes again.
+                    order = order or [str(fault) for fault in rng.permutation(FAULTS)]
+                    fault, workers = order.pop(), int(rng.integers(1, 3))
+                    rounds.append(one_round(base, len(rounds), fault, workers, rng, began))
+                    print(line(rounds[-1]), flush=True)
         finally:
             ray.shutdown()
-    return rounds
+    return rounds, samples
 
 
 def line(row: Round) -> str:
@@ -229,32 +298,37 @@ def line(row: Round) -> str:
     return "  ".join(f"{c:.1f}" if isinstance(c, float) else "-" if c is None else str(c) for c in cells)
 
 
-def slope_per_minute(rounds: list[Round], name: str) -> float | None:
-    """Return the least-squares slope of a figure over minutes, warm-up left out; None for fewer than 3 rounds."""
-    rows = rounds[WARM_ROUNDS:]
-    if len(rows) < 3:
+def slope_per_minute(samples: list[dict[str, float]], name: str, since: float) -> float | None:
+    """Return the least-squares slope of a figure over minutes, from minute `since`; None for fewer than 10 samples."""
+    rows = [row for row in samples if row["minute"] >= since]
+    if len(rows) < 10:
         return None
-    return float(np.polyfit([row.minute for row in rows], [getattr(row, name) for row in rows], 1)[0])
+    return float(np.polyfit([row["minute"] for row in rows], [row[name] for row in rows], 1)[0])
 
 
-def summary(rounds: list[Round]) -> dict[str, Any]:
-    """Return the table at the end."""
+def summary(rounds: list[Round], samples: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the table at the end; slopes from the end of the warm-up, and from the middle of what follows it."""
     recoveries = [row.recovery_s for row in rounds if row.recovery_s is not None]
-    counted = rounds[WARM_ROUNDS:] or rounds
+    counted = rounds[WARM_ROUNDS - 1 :]
+    warm, end = counted[0].minute, counted[-1].minute
+    slopes = {
+        f"{name}_slope_mib_per_min{part}": slope_per_minute(samples, f"{name}_mib", since)
+        for name in ("rss", "daemons")
+        for part, since in (("", warm), ("_second_half", (warm + end) / 2))
+    }
     grown = {
-        name: getattr(rounds[-1], name) - getattr(counted[0], name)
-        for name in ("handles", "actors", "groups")
+        name: getattr(counted[-1], name) - getattr(counted[0], name)
+        for name in ("processes", "handles", "actors", "groups", "store_mib")
     }
     return {
         "rounds": len(rounds),
-        "minutes": round(rounds[-1].minute, 1),
+        "minutes": round(end, 1),
+        "samples": len(samples),
         "promises_held": sum(row.promise for row in rounds),
         "faults": {fault: sum(row.fault == fault for row in rounds) for fault in FAULTS},
         "recovery_median_s": float(np.median(recoveries)) if recoveries else None,
         "recovery_max_s": max(recoveries, default=None),
-        "rss_slope_mib_per_min": slope_per_minute(rounds, "rss_mib"),
-        "daemons_slope_mib_per_min": slope_per_minute(rounds, "daemons_mib"),
-        "store_mib_last": rounds[-1].store_mib,
+        **slopes,
         **{f"{name}_grown": value for name, value in grown.items()},
     }
 
@@ -267,15 +341,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write rounds and summary as JSON")
     options = parser.parse_args()
     print("  ".join(field.name for field in fields(Round)))
-    rounds = soak(options.minutes, options.seed)
-    table = summary(rounds)
+    rounds, samples = soak(options.minutes, options.seed)
+    table = summary(rounds, samples)
     for name, value in table.items():
-        print(f"{name:28} {value}")
+        print(f"{name:40} {value}")
     if options.out:
-        rows = [asdict(row) for row in rounds]
-        options.out.write_text(
-            json.dumps({"seed": options.seed, "summary": table, "rounds": rows}, indent=1) + "\n"
-        )
+        found = {
+            "seed": options.seed,
+            "summary": table,
+            "rounds": [asdict(row) for row in rounds],
+            "samples": samples,
+        }
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    if table["promises_held"] < len(rounds):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

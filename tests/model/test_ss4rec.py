@@ -154,6 +154,20 @@ def test_each_option_trains_and_changes_the_output(change):
     assert not model.embedding.weight[0].any(), "the padding row must stay zero"
 
 
+def test_histories_of_thousands_of_events_end_as_their_prefixes_did():
+    torch.manual_seed(0)
+    model = build(gap_map="log").double().eval()
+    items, gaps = torch.randint(1, 10, (2000,)), torch.rand(2000, dtype=torch.float64) * 1e6
+    whole = model.encode(items, gaps, Segments.from_lengths([2000]))
+    for length in (500, 1000):
+        prefix = model.encode(items[:length], gaps[:length], Segments.from_lengths([length]))
+        torch.testing.assert_close(whole[:length], prefix)
+    earlier = items.clone()
+    earlier[0] = items[0] % 9 + 1
+    changed = model.encode(earlier, gaps, Segments.from_lengths([2000]))
+    assert not torch.equal(changed[-1], whole[-1]), "the first of 2,000 events is still heard"
+
+
 def test_norms_are_shared_or_not():
     assert len(build().blocks[0].norms) == 1
     assert len(build(shared_norm=False, feed_forward=1.0).blocks[0].norms) == 3

@@ -1,13 +1,15 @@
 """Early stopping, the status line and the prefetcher."""
 
+import json
 import threading
 
 import pytest
 import torch
 
 from ss4rec.data.batch import PackedBatch
+from ss4rec.train import status as status_module
 from ss4rec.train.prefetch import Prefetcher
-from ss4rec.train.status import StatusLine, duration
+from ss4rec.train.status import StatusLine, duration, say
 from ss4rec.train.stopping import EarlyStopping
 
 
@@ -68,6 +70,9 @@ def batches(count, closed):
                     items_T=torch.tensor([1, 2]),
                     targets_T=torch.tensor([2, 3]),
                     gaps_T=torch.zeros(2),
+                    hours_T=torch.zeros(2, dtype=torch.int64),
+                    ratings_T=torch.zeros(2),
+                    profiles_TF=torch.zeros(2, 0, dtype=torch.int64),
                     offsets_S1=torch.tensor([0, 2]),
                     rows_R=torch.tensor([0, 1]),
                 ),
@@ -98,3 +103,18 @@ def test_an_error_in_the_source_reaches_the_training_thread():
 
     with pytest.raises(OSError, match="disk gone"):
         list(Prefetcher(broken(), torch.device("cpu")))
+
+
+def test_json_lines_carry_run_worker_and_step(monkeypatch, capsys):
+    """Seen to fail: with the fields of `log_as` left out."""
+    monkeypatch.setattr(status_module, "_context", {})
+    say("as text")
+    monkeypatch.setenv(status_module.LOG_VARIABLE, "json")
+    status_module.log_as(run="r1", worker=3)
+    say("epoch 1/2", step=17)
+    say("warning: a thing")
+    text, first, second = capsys.readouterr().out.splitlines()
+    assert text == "as text"
+    first, second = json.loads(first), json.loads(second)
+    assert (first["run"], first["worker"], first["step"], first["level"]) == ("r1", 3, 17, "info")
+    assert (first["message"], second["level"]) == ("epoch 1/2", "warning")

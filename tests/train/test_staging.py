@@ -20,6 +20,9 @@ def draw(lengths):
         items_T=torch.randint(1, 9, (tokens,)),
         targets_T=targets,
         gaps_T=torch.rand(tokens),
+        hours_T=torch.randint(0, 10**6, (tokens,)),
+        ratings_T=torch.rand(tokens),
+        profiles_TF=torch.randint(0, 9, (tokens, 3)),
         offsets_S1=torch.tensor([0, *lengths]).cumsum(0),
         rows_R=targets.nonzero().squeeze(1),
     )
@@ -33,8 +36,8 @@ def test_filled_up_batches_hold_the_same_and_nothing_else(lengths):
     words = torch.full((shape.words,), -77, dtype=torch.int32)
     stager.fill(batch, shape, words)
     inputs = stager.views(words, shape)
-    for name in ("items_T", "targets_T", "gaps_T"):
-        values = getattr(inputs, name)
+    for name in ("items_T", "targets_T", "gaps_T", "hours_T", "ratings_T", "profiles_TF"):
+        values = getattr(inputs if hasattr(inputs, name) else inputs.context, name)
         assert torch.equal(values[: batch.num_tokens].to(getattr(batch, name).dtype), getattr(batch, name))
         assert not values[batch.num_tokens :].any()
     assert torch.equal(inputs.rows_R[: batch.num_targets].long(), batch.rows_R)

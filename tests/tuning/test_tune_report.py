@@ -59,7 +59,8 @@ def test_the_page_needs_nothing_from_outside_and_escapes_what_it_shows(swept):
     assert "sweep &lt;1&gt;" in text
     assert "<b>loss</b>" not in text
     best = max((t for t in swept.study.trials if t.state is TrialState.COMPLETE), key=lambda t: t.values[0])
-    assert f"{best.values[0]:.4g} with trial {best.number}" in text
+    assert f"{best.values[0]:.4f} with trial {best.number}" in text
+    assert re.search(r"The baseline debug \(trial 0\) reached 0\.\d{4}\.", text)
 
 
 def test_a_sweep_without_trials_has_a_page(tmp_path, space):

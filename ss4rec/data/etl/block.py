@@ -1,9 +1,9 @@
 """One block of the source as files: whole users, ascending, each with events ordered by (time, file order).
 
-rows     item codes (int32), times (int64), ratings (float32), behind one another without a header
+rows     item codes, times and ratings behind one another, each in as few bytes as hold its values
 users    Arrow table: `user` (id), `count` (rows), ascending by id
 items    Arrow table: `item` (id), `count` (rows); the row is the code
-done     Arrow table of rows put aside, with the counts of the block in its metadata; written last
+done     Arrow table of rows put aside, written last; its metadata has the number of rows and the layout of `rows`
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.data.sources.checks import Parsed, bad_table, repeat_sentence, repeated
+from ss4rec.data.sources.checks import Parsed, bad_table, repeat_sentence
+from ss4rec.data.sources.order import repeated, sorted_places
 from ss4rec.data.sources.rows import plain_ids
 from ss4rec.data.storage import AnyPath, read_range, write_whole
 
-COLUMNS: dict[str, tuple[int, str]] = {"items": (0, "<i4"), "times": (4, "<i8"), "ratings": (12, "<f4")}
-"""Bytes of a row before each column, and its type."""
+BLOCK_FORMAT = 2
+"""Changes when files of blocks do: a job that another version left is not gone on with."""
+
+SPAN_PER_ROW = 4
+"""Item ids that are this close together, for each row, are looked up in a table."""
 
 
 class ScatteredUsersError(Exception):
@@ -48,6 +52,11 @@ class Block:
     rows: int
     """Rows read, with those that were put aside."""
 
+    @property
+    def first_s(self) -> int:
+        """Earliest time; 0 if there is no row."""
+        return int(self.times_E.min()) if len(self.times_E) else 0
+
 
 def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
     """Sort parsed rows by user, time and file order.
@@ -63,7 +72,8 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
     user_ids, users_R = _ranked(parsed.users, together)
     item_ids, items_R = _coded(parsed.items)
     bad, times_R, ratings_R = parsed.bad, parsed.times_R, parsed.ratings_R
-    again = np.zeros(0, np.int64) if repeats else repeated(users_R, items_R, times_R)
+    order_R = sorted_places(users_R, times_R)
+    again = np.zeros(0, np.int64) if repeats else repeated(users_R, items_R, times_R, order_R)
     if len(again):
         sentences = zip(
             parsed.numbers_R[again].tolist(),
@@ -76,10 +86,8 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
             (row, "repeated", repeat_sentence(user, item, time_s)) for row, user, item, time_s in sentences
         ]
         bad = pa.concat_tables([bad, bad_table(aside)]).sort_by("row")
-        users_R, items_R, times_R, ratings_R = (
-            np.delete(values_R, again) for values_R in (users_R, items_R, times_R, ratings_R)
-        )
-    order_R = sorted_places(users_R, times_R)
+        order_R = order_R[np.isin(order_R, again, invert=True)]
+        users_R = np.delete(users_R, again)
     counts_U = np.bincount(users_R, minlength=len(user_ids))
     return Block(
         user_ids=user_ids,
@@ -93,44 +101,18 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
     )
 
 
-def sorted_places(users_R: np.ndarray, times_R: np.ndarray) -> np.ndarray:
-    """Return the order by (user, time, place), as `np.lexsort((times_R, users_R))` does.
-
-    User, time and place are packed into one whole number if 63 bits hold them: NumPy sorts such numbers by vector
-    instructions, several times faster than it sorts places by two keys.
-
-    Args:
-        users_R: codes from 0.
-        times_R: int64 unix seconds.
-    """
-    if not len(users_R):
-        return np.zeros(0, np.int64)
-    first_s = int(times_R.min())
-    time_bits = (int(times_R.max()) - first_s).bit_length()
-    place_bits = len(users_R).bit_length()
-    if int(users_R.max()).bit_length() + time_bits + place_bits > 63:
-        return np.lexsort((times_R, users_R))
-    keys_R = users_R.astype(np.int64)
-    keys_R <<= time_bits
-    keys_R |= times_R - first_s
-    keys_R <<= place_bits
-    keys_R |= np.arange(len(users_R))
-    keys_R.sort()
-    keys_R &= (1 << place_bits) - 1
-    return keys_R
-
-
 def save_block(folder: AnyPath, block: Block) -> None:
     """Write a block into `folder`."""
-    parts = (block.items_E.astype(np.int32), block.times_E, block.ratings_E.astype(np.float32))
-    write_whole(folder / "rows", b"".join(np.ascontiguousarray(part).data for part in parts))
+    rows = RowsFile(folder / "rows", len(block.times_E), block.first_s, *_kinds(block))
+    columns = (block.items_E, block.times_E - rows.first_s, block.ratings_E)
+    parts = (values_E.astype(kind) for values_E, kind in zip(columns, rows.kinds, strict=True))
+    write_whole(rows.path, b"".join(part.data for part in parts))
     users = {"user": block.user_ids, "count": pa.array(np.diff(block.offsets_U1))}
     counts_V = np.bincount(block.items_E, minlength=len(block.item_ids))
     _write_table(folder / "users", pa.table(users))
     _write_table(folder / "items", pa.table({"item": block.item_ids, "count": pa.array(counts_V)}))
-    _write_table(
-        folder / "done", block.bad.replace_schema_metadata({"block": json.dumps({"rows": block.rows})})
-    )
+    about = {"read": block.rows, "first_s": rows.first_s, "kinds": rows.kinds}
+    _write_table(folder / "done", block.bad.replace_schema_metadata({"block": json.dumps(about)}))
 
 
 def is_done(folder: AnyPath) -> bool:
@@ -139,8 +121,47 @@ def is_done(folder: AnyPath) -> bool:
 
 
 @dataclass(frozen=True)
+class RowsFile:
+    """The rows of a finished block, of which any part of a column can be read."""
+
+    path: AnyPath
+    total: int
+    """Rows."""
+    first_s: int
+    """Times are counted from here."""
+    items: str
+    """NumPy's name of the type of the item codes in the file."""
+    times: str
+    """The same of the times."""
+    ratings: str
+    """The same of the ratings."""
+
+    @property
+    def kinds(self) -> tuple[str, str, str]:
+        """Types of the columns in the order of the file."""
+        return self.items, self.times, self.ratings
+
+    def read_items(self, start: int, stop: int) -> np.ndarray:
+        """Return the item codes of rows `start` to `stop`, an unsigned type."""
+        return self._read(0, start, stop)
+
+    def read_times(self, start: int, stop: int) -> np.ndarray:
+        """Return the times of rows `start` to `stop`, int64 unix seconds."""
+        return self._read(1, start, stop).astype(np.int64) + self.first_s
+
+    def read_ratings(self, start: int, stop: int) -> np.ndarray:
+        """Return the ratings of rows `start` to `stop`, float32."""
+        return self._read(2, start, stop).astype(np.float32)
+
+    def _read(self, place: int, start: int, stop: int) -> np.ndarray:
+        sizes = [np.dtype(kind).itemsize for kind in self.kinds]
+        begin = self.total * sum(sizes[:place]) + start * sizes[place]
+        return np.frombuffer(read_range(self.path, begin, sizes[place] * (stop - start)), self.kinds[place])
+
+
+@dataclass(frozen=True)
 class BlockFile:
-    """A finished block: all but its rows."""
+    """A finished block: all but its rows, which stay in their file."""
 
     folder: AnyPath
     users: pa.Table
@@ -149,16 +170,20 @@ class BlockFile:
     """`item`, `count`."""
     bad: pa.Table
     """As in `BAD_SCHEMA`."""
-    rows: int
+    read: int
     """Rows read, with those that were put aside."""
+    rows: RowsFile
+    """Where the rows are."""
 
     @classmethod
     def load(cls, folder: AnyPath) -> BlockFile:
         """Read the tables of a finished block."""
         bad = _read_table(folder / "done")
-        rows = json.loads(bad.schema.metadata[b"block"])["rows"]
+        about = json.loads(bad.schema.metadata[b"block"])
         users, items = _read_table(folder / "users"), _read_table(folder / "items")
-        return cls(folder, users, items, bad.replace_schema_metadata(None), rows)
+        total = int(users["count"].to_numpy().sum())
+        rows = RowsFile(folder / "rows", total, about["first_s"], *about["kinds"])
+        return cls(folder, users, items, bad.replace_schema_metadata(None), about["read"], rows)
 
     @property
     def offsets_U1(self) -> np.ndarray:
@@ -166,13 +191,14 @@ class BlockFile:
         return np.concatenate([[0], self.users["count"].to_numpy().cumsum()])
 
 
-def read_column(folder: AnyPath, column: str, total: int, start: int, stop: int) -> np.ndarray:
-    """Return rows `start` to `stop` of `items`, `times` or `ratings` of a block with `total` rows."""
-    before, kind = COLUMNS[column]
-    size = np.dtype(kind).itemsize
-    return np.frombuffer(
-        read_range(folder / "rows", before * total + size * start, size * (stop - start)), kind
-    )
+def _kinds(block: Block) -> tuple[str, str, str]:
+    """Return the smallest types that hold each column: half precision too, where ratings are whole or half stars."""
+    times_s = int(block.times_E.max(initial=block.first_s)) - block.first_s
+    with np.errstate(over="ignore"):
+        exact = (block.ratings_E.astype("<f2").astype(np.float32) == block.ratings_E).all()
+    most = (int(block.items_E.max(initial=0)), times_s)
+    items, times = (np.min_scalar_type(value).newbyteorder("<").str for value in most)
+    return items, times, "<f2" if exact else "<f4"
 
 
 def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, np.ndarray]:
@@ -200,6 +226,17 @@ def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, np.ndarray]:
 
 def _coded(items: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Return the distinct items and each row's code."""
+    if items.type == pa.int64() and len(items):
+        values_R = items.to_numpy()
+        least = int(values_R.min())
+        span = int(values_R.max()) - least + 1
+        if span <= SPAN_PER_ROW * len(values_R):
+            # A table of all numbers in between is faster than a hash table, where it is not too long.
+            places_R = values_R - least
+            present_V = np.zeros(span, bool)
+            present_V[places_R] = True
+            codes_V = np.cumsum(present_V, dtype=np.int32) - np.int32(1)
+            return pa.array(np.flatnonzero(present_V) + least), codes_V[places_R]
     encoded = items if pa.types.is_dictionary(items.type) else items.dictionary_encode()
     ids = encoded.dictionary
     return ids if ids.type == pa.int64() else plain_ids(ids), encoded.indices.to_numpy()
@@ -228,19 +265,16 @@ def as_strings(folder: AnyPath) -> BlockFile:
         rank_U[order_U] = np.arange(len(order_U), dtype=order_U.dtype)
         total = int(offsets_U1[-1])
         order_E = np.argsort(np.repeat(rank_U, np.diff(offsets_U1)), kind="stable")
-        items_E, times_E, ratings_E = (
-            read_column(folder, name, total, 0, total)[order_E] for name in COLUMNS
-        )
         lengths_U = np.diff(offsets_U1)[order_U]
         ordered = Block(
             user_ids=ids.take(pa.array(order_U)),
             offsets_U1=np.concatenate([[0], lengths_U.cumsum()]),
             item_ids=block.items["item"].combine_chunks(),
-            items_E=items_E,
-            times_E=times_E,
-            ratings_E=ratings_E,
+            items_E=block.rows.read_items(0, total)[order_E],
+            times_E=block.rows.read_times(0, total)[order_E],
+            ratings_E=block.rows.read_ratings(0, total)[order_E],
             bad=block.bad,
-            rows=block.rows,
+            rows=block.read,
         )
         save_block(target, ordered)
     return BlockFile.load(target)

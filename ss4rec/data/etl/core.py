@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.data.etl.block import BlockFile, read_column
+from ss4rec.data.etl.block import BlockFile
 from ss4rec.data.storage import AnyPath
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
@@ -56,7 +56,8 @@ def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray,
         ids = [part.cast(pa.string()) for part in ids]
     distinct = pa.chunked_array(ids).unique()
     distinct = distinct.take(pc.sort_indices(distinct))
-    return distinct, tuple(pc.index_in(part, distinct).to_numpy() for part in ids)
+    places = pc.index_in(pa.chunked_array(ids), distinct).to_numpy()
+    return distinct, tuple(np.split(places, np.cumsum([len(part) for part in ids])[:-1]))
 
 
 def core_of_blocks(
@@ -95,7 +96,7 @@ def count_block(counting: Counting, place: int) -> tuple[np.ndarray, np.ndarray]
     block = BlockFile.load(counting.folders[place])
     offsets_U1 = block.offsets_U1
     total = int(offsets_U1[-1])
-    items_E = read_column(block.folder, "items", total, 0, total)
+    items_E = block.rows.read_items(0, total)
     kept_E = counting.mask_V[counting.codes[place]][items_E]
     before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
     kept_U = before_E1[offsets_U1[1:]] - before_E1[offsets_U1[:-1]]

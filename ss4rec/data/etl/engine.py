@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.etl import scatter
-from ss4rec.data.etl.block import BlockFile, ScatteredUsersError, as_strings, is_done, make_block, save_block
+from ss4rec.data.etl.block import (
+    BLOCK_FORMAT,
+    BlockFile,
+    ScatteredUsersError,
+    as_strings,
+    is_done,
+    make_block,
+    save_block,
+)
 from ss4rec.data.etl.core import Core, Mapper, core_of_blocks, vocabulary
 from ss4rec.data.etl.gaps import GapCounts
 from ss4rec.data.etl.pieces import Piece, looks_sorted, parse_piece, source_pieces
@@ -31,6 +39,7 @@ from ss4rec.data.etl.work import WorkFolder
 from ss4rec.data.folder import describe_items, folder_tables, items_table, make_manifest, users_table
 from ss4rec.data.manifest import MANIFEST_NAME, Filters, Manifest, SourceRecord
 from ss4rec.data.prepare import MIN_EVENTS, none_left
+from ss4rec.data.profiles import profiles_table
 from ss4rec.data.shards import write_table
 from ss4rec.data.sources import Archive, Rules, plan_source
 from ss4rec.data.sources.checks import BAD_SCHEMA, enforce_limit
@@ -38,6 +47,7 @@ from ss4rec.data.sources.rows import shift_rows
 from ss4rec.data.sources.table import ParquetPlan
 from ss4rec.data.sources.text import BLOCK_BYTES, TextPlan
 from ss4rec.data.storage import AnyPath, remove_tree, write_whole
+from ss4rec.data.ties import Ties
 from ss4rec.errors import DataError
 
 PARTITION_BYTES = 16 << 20
@@ -77,6 +87,7 @@ def prepare_in_tasks(
     rows_per_shard: int = 2048,
     overwrite: bool = False,
     rules: Rules | None = None,
+    ties: Ties = "file",
     mapper: Mapper = map,
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[str], None] = lambda message: None,
@@ -100,7 +111,8 @@ def prepare_in_tasks(
     # The usual limit of time is the day of the call; what counts for going on is everything else.
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
     options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes, "rules": fixed}
-    stamp = {"source": archive.stamp(plan.file), "plan": str(plan), **options}
+    options |= {"ties": ties} if ties != "file" else {}
+    stamp = {"format": BLOCK_FORMAT, "source": archive.stamp(plan.file), "plan": str(plan), **options}
     work, again = WorkFolder.enter(out, overwrite, stamp)
     progress(f"{'going on with' if again else 'reading'} {source}")
     partitions = max(1, -(-archive.size(plan.file) // PARTITION_BYTES))
@@ -122,12 +134,16 @@ def prepare_in_tasks(
     kept_ids = item_ids.filter(pa.array(core.mask_V))
     known = describe_items(kept_ids, layout.catalogue(archive, plan.file))
     user_ids, lengths_U, index = _number_users(gathered.blocks, core)
+    profiles, profile_values = profiles_table(user_ids, layout.profiles(archive, plan.file))
     tables = folder_tables(
         items_table(kept_ids, *known, core.counts_V[core.mask_V]),
         users_table(user_ids, lengths_U, rows_per_shard),
         gathered.bad,
+        profiles,
     )
-    (size, sha256), results = _write_shards(job, work, gathered, core, codes, index, rows_per_shard, mapper)
+    (size, sha256), results = _write_shards(
+        job, work, gathered, core, codes, index, rows_per_shard, mapper, ties
+    )
     manifest = _finish(
         work,
         tables,
@@ -137,8 +153,9 @@ def prepare_in_tasks(
         source=SourceRecord(
             name=source.resolve().name, layout=plan.layout, rows=gathered.rows, bytes=size, sha256=sha256
         ),
-        filters=Filters(k_core=k_core),
+        filters=Filters(k_core=k_core, ties="hash" if ties == "hash" else None),
         mapper=mapper,
+        profile_values=profile_values,
     )
     work.publish()
     return manifest
@@ -153,13 +170,15 @@ def _write_shards(
     index: list[np.ndarray],
     rows_per_shard: int,
     mapper: Mapper,
+    ties: Ties,
 ) -> tuple[tuple[int, str], list[ShardResult]]:
     """Write all shards, and return bytes and checksum of the source too: that is one more task, the longest."""
     final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
     gathering = Gathering(
         work.result,
-        tuple(block.folder for block in gathered.blocks),
+        tuple(block.rows for block in gathered.blocks),
         tuple(final_V[codes_of] for codes_of in codes),
+        ties,
     )
     counts = [block.users["count"].to_numpy() for block in gathered.blocks]
     users = sum(int((places >= 0).sum()) for places in index)
@@ -222,7 +241,7 @@ def _make_direct(job: Job, piece: Piece) -> bool:
 
 def _with_numbers(job: Job, blocks: list[BlockFile]) -> Gathered:
     """Number the rows that were put aside as in the whole source."""
-    firsts = np.cumsum([job.plan.first_row, *(block.rows for block in blocks)])
+    firsts = np.cumsum([job.plan.first_row, *(block.read for block in blocks)])
     bad = [shift_rows(block.bad, int(first)) for block, first in zip(blocks, firsts, strict=False)]
     table = pa.concat_tables(bad) if bad else BAD_SCHEMA.empty_table()
     return Gathered(blocks, int(firsts[-1]) - job.plan.first_row, table)
@@ -303,6 +322,7 @@ def _finish(
     source: SourceRecord,
     filters: Filters,
     mapper: Mapper,
+    profile_values: tuple[str, ...] | None,
 ) -> Manifest:
     """Write the tables and the manifest."""
     for file_name, table in tables.items():
@@ -322,6 +342,7 @@ def _finish(
         filters=filters,
         shards=tuple(result.record for result in results),
         files={file_name: record_of(work.result / file_name) for file_name in tables},
+        profile_values=profile_values,
     )
     write_whole(work.result / MANIFEST_NAME, manifest.to_json().encode())
     return manifest

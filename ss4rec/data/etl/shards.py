@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ss4rec.data.etl.block import read_column
+from ss4rec.data.etl.block import RowsFile
 from ss4rec.data.etl.gaps import LOW_BITS, GapCounts
 from ss4rec.data.folder import training_gaps
 from ss4rec.data.manifest import FileRecord, ShardRecord
 from ss4rec.data.shards import read_shard, shard_name, shard_table, write_table
 from ss4rec.data.storage import AnyPath
+from ss4rec.data.ties import Ties, hash_order
 from ss4rec.data.windows import ragged
 
 
@@ -24,8 +25,6 @@ class Slice:
 
     block: int
     """Number of the block."""
-    total: int
-    """Rows of the block."""
     start: int
     """First row."""
     counts_U: np.ndarray
@@ -49,10 +48,12 @@ class Gathering:
 
     out: AnyPath
     """The prepared folder."""
-    folders: tuple[AnyPath, ...]
-    """The blocks."""
+    blocks: tuple[RowsFile, ...]
+    """The rows of the blocks."""
     finals: tuple[np.ndarray, ...]
     """Index of each block's items in the prepared folder; 0: dropped."""
+    ties: Ties = "file"
+    """What decides between events of one user and second."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def plan_shards(
         for first, last in zip(firsts, [*firsts[1:], len(kept_K)], strict=True):
             low, high = int(kept_K[first]), int(kept_K[last - 1]) + 1
             slices[shard_K[first]].append(
-                Slice(block, int(starts_U1[-1]), int(starts_U1[low]), counts_U[low:high], index_U[low:high])
+                Slice(block, int(starts_U1[low]), counts_U[low:high], index_U[low:high])
             )
     return [ShardWork(number, number * rows_per_shard, tuple(found)) for number, found in enumerate(slices)]
 
@@ -127,12 +128,8 @@ def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
     """Read, filter and order the events of a shard's users."""
     items, times, ratings, lengths, index = [], [], [], [], []
     for part in work.slices:
-        folder, stop = gathering.folders[part.block], part.start + int(part.counts_U.sum())
-        items_E, times_E, ratings_E = (
-            read_column(folder, column, part.total, part.start, stop)
-            for column in ("items", "times", "ratings")
-        )
-        final_E = gathering.finals[part.block][items_E]
+        rows, events = gathering.blocks[part.block], (part.start, part.start + int(part.counts_U.sum()))
+        final_E = gathering.finals[part.block][rows.read_items(*events)]
         kept_U = part.index_U >= 0
         kept_E = (final_E > 0) & np.repeat(kept_U, part.counts_U)
         before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
@@ -140,8 +137,8 @@ def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
         lengths.append((before_E1[ends_U] - before_E1[ends_U - part.counts_U])[kept_U])
         index.append(part.index_U[kept_U])
         items.append(final_E[kept_E])
-        times.append(times_E[kept_E])
-        ratings.append(ratings_E[kept_E])
+        times.append(rows.read_times(*events)[kept_E])
+        ratings.append(rows.read_ratings(*events)[kept_E])
     lengths_U, index_U = np.concatenate(lengths), np.concatenate(index)
     items_E, times_E, ratings_E = (np.concatenate(parts) for parts in (items, times, ratings))
     if (np.diff(index_U) < 0).any():
@@ -150,5 +147,9 @@ def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
         begins_U = np.cumsum(lengths_U) - lengths_U
         order_E = np.repeat(starts_U - begins_U, lengths_U) + np.arange(lengths_U.sum())
         items_E, times_E, ratings_E = (values_E[order_E] for values_E in (items_E, times_E, ratings_E))
+    if gathering.ties == "hash":
+        users_E = np.repeat(work.first_user + np.arange(len(lengths_U)), lengths_U)
+        places_E = hash_order(users_E, items_E, times_E)
+        items_E, times_E, ratings_E = (values_E[places_E] for values_E in (items_E, times_E, ratings_E))
     offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
     return shard_table(work.first_user, items_E, times_E, ratings_E, offsets_U1)

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -91,7 +92,7 @@ def read_source(
     catalogue = layout.catalogue(archive, plan.file)
     joined = join_blocks(parts, plan.layout, plan.file, catalogue, plan.first_row, repeats=rules.repeats)
     enforce_limit(joined.bad, rows, rules, plan.where)
-    return joined
+    return replace(joined, profiles=layout.profiles(archive, plan.file))
 
 
 def parse_blocks(archive: Archive, plan: TextPlan | ParquetPlan, rules: Rules) -> Iterator[Parsed]:

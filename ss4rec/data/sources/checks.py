@@ -98,6 +98,10 @@ def check_rows(
     times_R, no_time_R = _seconds(time)
     rating = columns.get("rating")
     ratings_R = np.ones(len(times_R), np.float32) if rating is None else _numbers(rating)
+    users, items = columns["user"], columns["item"]
+    empty = users.null_count or items.null_count or no_time_R.any()
+    if not empty and _within(times_R, rules.earliest_s, rules.latest_s) and _usable(ratings_R, rules):
+        return Parsed(users, items, times_R, ratings_R, numbers_R, unreadable, rows)
     found: list[tuple[np.ndarray, str, Callable[[int], str]]] = [
         (_nulls(columns["user"]), "user_missing", lambda row: "user is None, every row needs one"),
         (_nulls(columns["item"]), "item_missing", lambda row: "item is None, every row needs one"),
@@ -121,9 +125,6 @@ def check_rows(
         ),
     ]
     bad_R = np.logical_or.reduce([mask_R for mask_R, *_ in found])
-    users, items = columns["user"], columns["item"]
-    if not bad_R.any():
-        return Parsed(users, items, times_R, ratings_R, numbers_R, unreadable, rows)
     aside = []
     for row in np.flatnonzero(bad_R).tolist():
         reason, sentence = next((reason, say) for mask_R, reason, say in found if mask_R[row])
@@ -139,25 +140,6 @@ def check_rows(
         bad,
         rows,
     )
-
-
-def repeated(users_R: np.ndarray, items_R: np.ndarray, times_R: np.ndarray) -> np.ndarray:
-    """Return, rising, the rows whose user, item and second were in an earlier row.
-
-    Args:
-        users_R: dense user codes.
-        items_R: dense item codes.
-        times_R: int64 unix seconds.
-    """
-    items = int(items_R.max(initial=0)) + 1
-    pairs_R = users_R.astype(np.int64) * items + items_R
-    sorted_R = np.sort(pairs_R)
-    # Hardly any source has a pair twice, and a sort of values costs a tenth of a sort of places.
-    if not (sorted_R[1:] == sorted_R[:-1]).any():
-        return np.zeros(0, np.int64)
-    order_R = np.lexsort((times_R, pairs_R))
-    same = (pairs_R[order_R[1:]] == pairs_R[order_R[:-1]]) & (times_R[order_R[1:]] == times_R[order_R[:-1]])
-    return np.sort(order_R[1:][same])
 
 
 def repeat_sentence(user: object, item: object, time_s: int) -> str:
@@ -191,6 +173,17 @@ def count_reasons(bad: pa.Table) -> dict[str, int]:
     """Return how many rows were put aside, by reason in alphabetical order."""
     counts = pc.value_counts(bad["reason"]).to_pylist()
     return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda entry: entry["values"])}
+
+
+def _within(values_R: np.ndarray, low: float, high: float) -> bool:
+    """Return whether all values are from `low` to `high`; NaN is not."""
+    return not len(values_R) or bool(values_R.min() >= low and values_R.max() <= high)
+
+
+def _usable(ratings_R: np.ndarray, rules: Rules) -> bool:
+    """Return whether all ratings are finite and on the scale."""
+    most = float(np.finfo(np.float32).max)
+    return _within(ratings_R, max(rules.lowest, -most), min(rules.highest, most))
 
 
 def _nulls(column: pa.Array) -> np.ndarray:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.delimited import header, read_delimited
-from ss4rec.data.sources.rows import Catalogue, plain_ids
+from ss4rec.data.sources.rows import Catalogue, Profiles, plain_ids
 from ss4rec.data.sources.table import ParquetPlan, open_parquet
 from ss4rec.data.sources.text import ID, TextPlan, infer_type, read_head
 from ss4rec.errors import DataError
@@ -30,16 +30,19 @@ GROUPLENS_TYPES = {"user": pa.int64(), "item": pa.int64(), "time": pa.int64(), "
 TIME_TYPES = (pa.int64(), pa.float64(), pa.timestamp("ns"), pa.timestamp("ns", "UTC"))
 """What a CSV's times may be, tried in this order."""
 NO_GENRES = "(no genres listed)"
+AGE_GROUPS = (1, 18, 25, 35, 45, 50, 56)
+"""First year of ML-1M's age groups; 1 is "under 18"."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One layout: the files that give it away, how their ratings lie, and what is known about items."""
+    """One layout: the files that give it away, how their ratings lie, and what is known about items and users."""
 
     name: str
     patterns: tuple[str, ...]
     plan: Callable[[Archive, str], TextPlan | ParquetPlan]
     catalogue: Callable[[Archive, str], Catalogue | None]
+    profiles: Callable[[Archive, str], Profiles | None] = lambda archive, name: None
 
 
 def plan_dat(archive: Archive, name: str) -> TextPlan:
@@ -187,6 +190,34 @@ def _u_item(archive: Archive, ratings: str) -> Catalogue | None:
     return _catalogue(table["item"], table["title"], lists)
 
 
+def _users_dat(archive: Archive, ratings: str) -> Profiles | None:
+    """Read `users.dat` (`::`): gender, age group, occupation, zip code."""
+    return _people(archive, ratings, "users.dat", "::", ["user", "gender", "age", "occupation", "zip"])
+
+
+def _u_user(archive: Archive, ratings: str) -> Profiles | None:
+    """Read `u.user` (`|`): age in years, gender, occupation, zip code."""
+    return _people(archive, ratings, "u.user", "|", ["user", "age", "gender", "occupation", "zip"])
+
+
+def _people(archive: Archive, ratings: str, file: str, delimiter: str, names: list[str]) -> Profiles | None:
+    """Read a file of users; ages become the groups of ML-1M, zip codes their first digit (a region of the US)."""
+    name = archive.neighbour(ratings, file)
+    if name is None:
+        return None
+    types = {"user": pa.int64(), **dict.fromkeys(names[1:], pa.string()), "age": pa.int64()}
+    table = read_delimited(archive, name, delimiter, types, names=names, encoding="latin-1")
+    group = np.searchsorted(AGE_GROUPS, table["age"].fill_null(0).to_numpy(), side="right")
+    region = pc.utf8_slice_codeunits(table["zip"], 0, 1)
+    values = {
+        "gender": table["gender"],
+        "age": pa.array([None, *(str(age) for age in AGE_GROUPS)]).take(pa.array(group)),
+        "occupation": table["occupation"],
+        "zip_region": pc.if_else(pc.utf8_is_digit(region), region, pa.scalar(None, pa.string())),
+    }
+    return Profiles(table["user"].combine_chunks(), pa.table(values))
+
+
 def _recbole_items(archive: Archive, ratings: str) -> Catalogue | None:
     """Read `.item`: the id, a title if there is one, and genres (tokens between spaces)."""
     name = archive.neighbour(ratings, PurePosixPath(ratings).with_suffix(".item").name)
@@ -234,8 +265,8 @@ def _unknown(archive: Archive, ratings: str) -> None:
 
 
 LAYOUTS = (
-    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat),
-    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item),
+    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat, _users_dat),
+    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user),
     Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv),
     Layout("recbole", ("*.inter",), plan_recbole, _recbole_items),
     Layout("table", ("*.csv", "*.parquet"), lambda archive, name: plan_table(archive, name, {}), _unknown),

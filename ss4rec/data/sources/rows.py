@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, bad_table, repeat_sentence, repeated
+from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, bad_table, repeat_sentence
+from ss4rec.data.sources.order import repeated, sorted_places
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
+class Profiles:
+    """What is known about users; may hold users who rated nothing and lack some who did."""
+
+    source_id: pa.Array
+    """int64 or string."""
+    values: pa.Table
+    """A string column for each property, null if unknown."""
+
+
+@dataclass(frozen=True)
 class Rows:
     """The rows of a source in file order."""
 
@@ -51,6 +62,8 @@ class Rows:
     """float32; all 1 if the source has no ratings."""
     catalogue: Catalogue | None
     """Titles and genres, if the source has them."""
+    profiles: Profiles | None = None
+    """What the source says about users."""
     bad: pa.Table = field(default_factory=BAD_SCHEMA.empty_table)
     """Rows that were put aside (`checks.BAD_SCHEMA`)."""
 
@@ -87,8 +100,11 @@ def join_blocks(
     users, items = (_encode([getattr(part, role) for part in parts]) for role in ("users", "items"))
     times_R = np.concatenate([part.times_R for part in parts])
     ratings_R = np.concatenate([part.ratings_R for part in parts])
-    rows = Rows(layout, file, users, items, times_R, ratings_R, catalogue, bad)
-    again = np.zeros(0, np.int64) if repeats else repeated(users.codes_R, items.codes_R, times_R)
+    rows = Rows(layout, file, users, items, times_R, ratings_R, catalogue, bad=bad)
+    if repeats:
+        return rows
+    order_R = sorted_places(users.codes_R, times_R)
+    again = repeated(users.codes_R, items.codes_R, times_R, order_R)
     return _without(rows, again, numbers_R) if len(again) else rows
 
 
@@ -128,13 +144,11 @@ def _without(rows: Rows, again: np.ndarray, numbers_R: np.ndarray) -> Rows:
             numbers_R[again], user_ids, item_ids, rows.times_R[again], strict=True
         )
     ]
-    return Rows(
-        rows.layout,
-        rows.file,
-        Ids(np.delete(rows.users.codes_R, again), rows.users.values),
-        Ids(np.delete(rows.items.codes_R, again), rows.items.values),
-        np.delete(rows.times_R, again),
-        np.delete(rows.ratings_R, again),
-        rows.catalogue,
-        pa.concat_tables([rows.bad, bad_table(aside)]).sort_by("row"),
+    return replace(
+        rows,
+        users=Ids(np.delete(rows.users.codes_R, again), rows.users.values),
+        items=Ids(np.delete(rows.items.codes_R, again), rows.items.values),
+        times_R=np.delete(rows.times_R, again),
+        ratings_R=np.delete(rows.ratings_R, again),
+        bad=pa.concat_tables([rows.bad, bad_table(aside)]).sort_by("row"),
     )

@@ -6,7 +6,6 @@ Both engines of `ss4rec data prepare` parse with `parse_block`, so they agree on
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -18,7 +17,7 @@ import pyarrow.csv as pacsv
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, bad_table, check_rows
 from ss4rec.errors import DataError
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 16 << 20
 """Text that is parsed at a time."""
 MOST_UNREADABLE = 50_000
 """More unreadable lines in one block mean that the file is something else; finding each takes time."""
@@ -152,7 +151,8 @@ def parse_block(data: bytes, plan: TextPlan, rules: Rules) -> Parsed:
         table = table.unify_dictionaries()
     columns = {role: _one(table[column]) for role, column in plan.roles.items()}
     bad = bad_table(unreadable) if unreadable else BAD_SCHEMA.empty_table()
-    return check_rows(columns, rules, np.concatenate(numbers), bad, count)
+    numbers_R = np.concatenate(numbers) if len(numbers) > 1 else numbers[0]
+    return check_rows(columns, rules, numbers_R, bad, count)
 
 
 def infer_type(values: pa.ChunkedArray, types: Iterable[pa.DataType]) -> pa.DataType | None:
@@ -208,7 +208,7 @@ def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType], skip: bool
     options = pacsv.ReadOptions(
         column_names=list(plan.names), use_threads=False, block_size=max(len(data) + 1, 1 << 12)
     )
-    return pacsv.read_csv(io.BytesIO(data), options, parse, convert)
+    return pacsv.read_csv(pa.BufferReader(data), options, parse, convert)
 
 
 def _why(line: bytes, plan: TextPlan) -> tuple[str, str]:

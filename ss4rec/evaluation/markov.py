@@ -1,0 +1,67 @@
+"""Baseline: an item-to-item Markov chain of the first order, counted in the training events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+
+from ss4rec.data.batch import EvalBatch
+from ss4rec.data.shards import read_shard
+from ss4rec.data.storage import AnyPath
+from ss4rec.data.windows import ragged
+from ss4rec.evaluation.popularity import HELD_OUT_EVENTS
+from ss4rec.model.item_scores import ItemScores
+
+PRIOR_COUNT = 20.0
+"""Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
+
+
+class MarkovChain:
+    """Scores each item by the probability that it follows the last one, smoothed towards its popularity.
+
+    P(j | i) = (n_ij + c p_j) / (n_i + c), with n_ij transitions from i to j, p_j the share of j among all events, and c
+    the `prior_count` (Dirichlet prior). It knows neither times nor what came before the last item.
+
+    Args:
+        counts_VV: transitions n_ij; row and column 0 are padding.
+        popularity_V: events of each item.
+        prior_count: c.
+    """
+
+    uses_target_time = False
+
+    def __init__(
+        self, counts_VV: csr_matrix, popularity_V: npt.NDArray[np.int64], prior_count: float = PRIOR_COUNT
+    ) -> None:
+        self.counts_VV = counts_VV
+        self.prior_V = prior_count * popularity_V / max(popularity_V.sum(), 1)
+        self.prior_count = prior_count
+
+    @classmethod
+    def count(
+        cls, shards: Iterable[AnyPath], num_items: int, prior_count: float = PRIOR_COUNT
+    ) -> MarkovChain:
+        """Count the training events of all users (all but each one's last two), one shard in memory at a time."""
+        size = num_items + 1
+        total, popularity_V = csr_matrix((size, size), dtype=np.int64), np.zeros(size, np.int64)
+        for path in shards:
+            items_E, offsets_U1 = ragged(read_shard(path, num_items)["items"])
+            ends_E = np.repeat(offsets_U1[1:], np.diff(offsets_U1)) - HELD_OUT_EVENTS
+            places_E = np.arange(len(items_E))
+            popularity_V += np.bincount(items_E[places_E < ends_E], minlength=size)
+            from_P = places_E[places_E + 1 < ends_E]
+            pairs = (items_E[from_P], items_E[from_P + 1])
+            total = total + csr_matrix((np.ones(len(from_P), np.int64), pairs), shape=(size, size))
+        return cls(total, popularity_V, prior_count)
+
+    def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
+        """Return the probabilities of all items after each user's last one."""
+        last_B = batch.items_T[batch.offsets_S1[1:] - 1].cpu().numpy()
+        counts_BV = self.counts_VV[last_B].toarray()
+        scores_BV = (counts_BV + self.prior_V) / (counts_BV.sum(1, keepdims=True) + self.prior_count)
+        scores_BV[:, 0] = -np.inf
+        return ItemScores.of_matrix(torch.from_numpy(scores_BV), batch.seen_X, batch.seen_offsets_S1)

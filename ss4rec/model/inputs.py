@@ -1,0 +1,166 @@
+"""What a model may know of an event beside its item and gap, and of an item beside its number.
+
+Everything becomes a vector that is added: to the item's embedding where an event enters the model (`EventInputs`), or
+to an item's row wherever that item is input or candidate (`ItemAttributes`). All shapes depend on the number of tokens
+alone, so a training step can be recorded as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ss4rec.config import ModelConfig
+from ss4rec.errors import UsageError
+
+RATING_CODES = 13
+"""Unknown (not finite), and half steps from 0 to 5.5 and above."""
+GAP_CODES = 64
+"""Half octaves: code c stands for gaps g with c <= 2 log2(1 + g/s) < c + 1; the last is 100 years."""
+HOURS, WEEKDAYS = 24, 7
+DATE_KNOTS, KNOT_HOURS, FIRST_KNOT_HOUR = 512, 28 * 24, 219_144
+"""Points in time 28 days apart from 1995-01-01 to 2034, between which date vectors are interpolated."""
+PROFILE_CODES = 256
+"""Largest number of different codes in users' profiles, with 0 for unknown."""
+GENRE_COLUMNS, PERIOD_COLUMNS = 32, 32
+ATTRIBUTE_COLUMNS = GENRE_COLUMNS + PERIOD_COLUMNS
+"""Columns of the items' attributes: the most common genres, and five-year periods of release from 1880."""
+WIDTHS = {
+    "rating": RATING_CODES,
+    "gap": GAP_CODES,
+    "clock": HOURS + WEEKDAYS,
+    "date": DATE_KNOTS,
+    "profile": PROFILE_CODES,
+}
+"""Rows of the table of each input."""
+
+
+class HasContext(Protocol):
+    """A batch of events with what is known beside items and gaps (`PackedBatch`, `EvalBatch`)."""
+
+    @property
+    def hours_T(self) -> Tensor:
+        """Unix hours, whole numbers."""
+        ...
+
+    @property
+    def ratings_T(self) -> Tensor:
+        """Ratings, float32."""
+        ...
+
+    @property
+    def profiles_TF(self) -> Tensor:
+        """Codes of profiles."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known at each event beside its item and gap, on the model's device."""
+
+    hours_T: Tensor
+    """When the next item is asked for, whole unix hours: of the next event, or of the event itself where the data hide
+    that (`DataConfig.target_time`)."""
+    ratings_T: Tensor
+    """The user's rating of the event's own item, float32; never that of the target."""
+    profiles_TF: Tensor
+    """Codes of the user's profile, whole numbers, 0 for unknown."""
+
+    @classmethod
+    def of(cls, batch: HasContext, device: torch.device | str | None = None) -> Context:
+        """Take the fields from a batch."""
+        return cls(*(x.to(device) for x in (batch.hours_T, batch.ratings_T, batch.profiles_TF)))
+
+
+class EventInputs(nn.Module):
+    """Vectors of the inputs that `ModelConfig.inputs` names, summed; zero at the start.
+
+    Codes select rows of one table by a product with a matrix `[T, C]` of mostly zeros, not by look-up: with few codes
+    and many tokens the gradient of a look-up would add thousands of rows to the same few addresses.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.names = config.inputs
+        self.table = nn.Parameter(torch.zeros(sum(WIDTHS[name] for name in self.names), config.dim))
+
+    def forward(self, gaps_T: Tensor, context: Context | None) -> Tensor:
+        """Return `[T, D]`.
+
+        Raises:
+            UsageError: if there is no context, or none of what the model reads.
+        """
+        if context is None:
+            raise UsageError(f"the model reads {', '.join(self.names)} of every event; pass a Context")
+        if "profile" in self.names and context.profiles_TF.shape[1] == 0:
+            raise UsageError(
+                "the model reads users' profiles and these data have none (profiles.parquet); give data that have, or "
+                "train without profile in model.inputs"
+            )
+        device = gaps_T.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.table.dtype
+        codes, weights, first = [], [], 0
+        for name in self.names:
+            for code_TX, weight_TX in _CODES[name](gaps_T, context):
+                codes.append(code_TX + first)
+                weights.append(weight_TX.to(kind).expand_as(code_TX))
+            first += WIDTHS[name]
+        chosen_TC = torch.zeros(gaps_T.shape[0], first, dtype=kind, device=gaps_T.device)
+        chosen_TC.scatter_(1, torch.cat(codes, dim=1), torch.cat(weights, dim=1))
+        return chosen_TC @ self.table
+
+
+class ItemAttributes(nn.Module):
+    """A vector for each genre and period of release, added to the rows of the items that have them; zero at first."""
+
+    attributes_VA: Tensor
+
+    def __init__(self, dim: int, num_items: int) -> None:
+        super().__init__()
+        self.register_buffer("attributes_VA", torch.zeros(num_items + 1, ATTRIBUTE_COLUMNS))
+        self.table = nn.Parameter(torch.zeros(ATTRIBUTE_COLUMNS, dim))
+
+    def forward(self) -> Tensor:
+        """Return `[V, D]`; row 0 is zero."""
+        return self.attributes_VA.to(self.table.dtype) @ self.table
+
+
+Codes = Iterator[tuple[Tensor, Tensor]]
+"""Codes `[T, X]` and their weights, which broadcast to them."""
+
+
+def _rating(gaps_T: Tensor, context: Context) -> Codes:
+    known_T = torch.isfinite(context.ratings_T)
+    half_steps_T = (
+        torch.round(2 * context.ratings_T.nan_to_num(0.0, 0.0, 0.0)).long().clamp(0, RATING_CODES - 2)
+    )
+    yield torch.where(known_T, half_steps_T + 1, 0)[:, None], known_T[:, None]
+
+
+def _gap(gaps_T: Tensor, context: Context) -> Codes:
+    yield (2 * torch.log2(1 + gaps_T)).long().clamp(0, GAP_CODES - 1)[:, None], gaps_T.new_ones(1, 1)
+
+
+def _clock(gaps_T: Tensor, context: Context) -> Codes:
+    hour_T = context.hours_T.long()
+    yield torch.stack([hour_T % HOURS, HOURS + hour_T // HOURS % WEEKDAYS], dim=1), gaps_T.new_ones(1, 1)
+
+
+def _date(gaps_T: Tensor, context: Context) -> Codes:
+    place_T = (context.hours_T - FIRST_KNOT_HOUR).float() / KNOT_HOURS
+    place_T = place_T.clamp(0, DATE_KNOTS - 1.001)
+    knot_T = place_T.long()
+    share_T = place_T - knot_T
+    yield torch.stack([knot_T, knot_T + 1], dim=1), torch.stack([1 - share_T, share_T], dim=1)
+
+
+def _profile(gaps_T: Tensor, context: Context) -> Codes:
+    codes_TF = context.profiles_TF.long()
+    yield codes_TF, codes_TF > 0
+
+
+_CODES = {"rating": _rating, "gap": _gap, "clock": _clock, "date": _date, "profile": _profile}

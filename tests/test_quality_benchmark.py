@@ -1,0 +1,92 @@
+"""The quality benchmark's own arithmetic: rows, means over seeds, headline figures, and what a peer is given."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from benchmarks.quality_curves import draw
+from benchmarks.quality_peers import SESSION_LEN, RecToolsScorer
+from benchmarks.quality_rows import GROUPS, Row
+from benchmarks.quality_table import headlines, markdown, merged, write_curves
+from ss4rec.config import DataConfig
+from ss4rec.data.source import LocalSource
+from ss4rec.evaluation.evaluator import SETTINGS, rank_column, summarise
+
+
+@pytest.mark.parametrize("row", [row for group in GROUPS.values() for row in group], ids=lambda row: row.name)
+def test_each_row_survives_the_command_line_and_has_a_configuration(row):
+    assert Row.parse(row.text) == row
+    if row.preset != "peer":
+        assert row.config(3, 1.0).train.seed == 3
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two seeds of a row whose ranks are known, and a row that failed."""
+    made = []
+    for seed, first in enumerate((1, 2)):
+        ranks = {rank_column(*setting): np.array([first, 3.0, 50.0, 50.0]) for setting in SETTINGS}
+        folder = tmp_path / f"best-{seed}"
+        folder.mkdir()
+        np.savez(folder / "ranks.npz", user=np.arange(4), **ranks)
+        test = summarise(pa.table({"user": np.arange(4), **ranks}), (10,)).model_dump(mode="json")
+        curve = [[1, 2.0, 5.0, 0.1, 0.2, 0.3], [2, 4.0, 4.0, 0.4 + seed / 10, 0.5, 0.6]]
+        run = {
+            "name": "best",
+            "row": "best: paper",
+            "seed": seed,
+            "test": test,
+            "curve": curve,
+            "seconds": 60.0,
+        }
+        run |= {"outcome": {"best_epoch": 2}, "runs_on_card": 1, "passed": {"seconds": 30.0 + 10 * seed}}
+        made.append(run)
+    made.append({"name": "broken", "row": "broken: paper", "seed": 0, "error": "no memory"})
+    return merged(made, tmp_path)
+
+
+def test_means_and_headlines_are_over_seeds_and_a_failure_stays_visible(results, tmp_path):
+    best, broken = results
+    gains = [(1 + 0.5) / 4, (1 / np.log2(3) + 0.5) / 4]
+    ndcg = best["test"]["kept, known, NDCG@10"]
+    assert ndcg["mean"] == pytest.approx(np.mean(gains))
+    assert ndcg["half_range"] == pytest.approx((gains[0] - gains[1]) / 2)
+    assert ndcg["interval"][0] <= ndcg["mean"] <= ndcg["interval"][1]
+    assert best["valid"]["kept NDCG@10"] == pytest.approx({"mean": 0.45, "half_range": 0.05})
+    found = {item["name"]: item["value"] for item in headlines(results, "best", "best")}
+    assert found["quality.seen_excluded.hr10"] == 0.5
+    assert found["quality.no_target_time.ndcg10"] == pytest.approx(np.mean(gains))
+    assert (found["quality.seconds_to_0.2022"], found["quality.total_minutes"]) == (35.0, 1.0)
+    table = markdown(results)
+    assert "| best | 2 | 2 | 1.0 | .4500 ±500 |" in table
+    assert broken["error"] == "no memory"
+    assert "failed: 'no memory'" in table
+    curves = write_curves("quality", results, tmp_path)
+    assert "curve" not in best["runs"][0]
+    draw(curves, tmp_path / "one.svg", [])
+    draw(curves, tmp_path / "two.svg", [])
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_peer_is_given_items_and_times_as_it_was_trained_with_them(prepared):
+    data = DataConfig(max_len=SESSION_LEN, overlap=0)
+    batch = next(LocalSource(prepared, data, batch_size=4, seed=0).eval_batches("valid", 5))
+    scorer = RecToolsScorer(torch.nn.Linear(1, 1), np.array([0, 7, 3, *range(8, 120)]), 119, True, 11.0)
+    for known in (True, False):
+        inputs = scorer._inputs(batch, known)
+        for user in range(5):
+            first, last = batch.offsets_S1[user : user + 2].tolist()
+            length = last - first
+            items = batch.items_T[first:last]
+            index = {item: place for place, item in enumerate(scorer.items_N.tolist())}
+            assert inputs["x"][user, -length:].tolist() == [index.get(item, 0) for item in items.tolist()]
+            assert not inputs["x"][user, :-length].any()
+            moment = batch.target_times_S[user] if known else batch.last_times_S[user] + 11
+            times = [int(moment)]
+            gaps = batch.gaps_T[first:last].clone()
+            gaps[-1] = gaps[-1] if known else 11
+            for gap in reversed(gaps.tolist()):
+                times.insert(0, times[0] - round(gap))
+            assert inputs["unix_ts"][user, -length - 1 :].tolist() == times
+            assert set(inputs["unix_ts"][user, : -length - 1].tolist()) <= {times[0]}
