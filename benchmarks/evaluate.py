@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 
 import click
 import numpy as np
+import pyarrow as pa
 import torch
 
 from benchmarks.record import headline, write_record
-from ss4rec.data.batch import EvalBatch
+from ss4rec.data.batch import EvalBatch, collate_eval
+from ss4rec.data.windows import eval_sequences, list_array
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.evaluation.scorers import ModelScorer
@@ -107,23 +109,23 @@ def timed(device: torch.device, call: Callable[[], Result]) -> tuple[Result, flo
 
 
 def draw_batches(users: int, items: int, length: int, batch_users: int) -> list[EvalBatch]:
-    """Draw histories of 20 to `length` events of random items, with gaps from seconds to days."""
+    """Draw histories of 20 to `length` events of random items with gaps from seconds to days, and a target each."""
     rng = np.random.default_rng(0)
     batches = []
     for first in range(0, users, batch_users):
-        users_S = torch.arange(first, min(first + batch_users, users))
-        lengths_S = rng.integers(min(20, length), length + 1, len(users_S))
-        offsets_S1 = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths_S)]))
-        items_T = torch.from_numpy(rng.integers(1, items + 1, int(offsets_S1[-1])))
-        gaps_T = torch.from_numpy(np.exp(rng.random(len(items_T), np.float32) * 12).astype(np.float32))
-        last_times_S = torch.full((len(users_S),), 1_600_000_000)
-        batches.append(EvalBatch(
-            users_S=users_S, items_T=items_T, gaps_T=gaps_T, offsets_S1=offsets_S1,
-            targets_S=torch.from_numpy(rng.integers(1, items + 1, len(users_S))),
-            target_times_S=last_times_S + 3600, last_times_S=last_times_S,
-            seen_X=items_T, seen_offsets_S1=offsets_S1, hours_T=torch.zeros_like(items_T),
-            ratings_T=torch.zeros_like(gaps_T), profiles_TF=items_T.new_zeros(len(items_T), 0),
-        ))  # fmt: skip
+        users_S = np.arange(first, min(first + batch_users, users), dtype=np.int32)
+        lengths_S = rng.integers(min(20, length), length + 1, len(users_S)) + 1  # and the target
+        offsets_S1 = np.concatenate([[0], np.cumsum(lengths_S)])
+        gaps_E = np.exp(rng.random(offsets_S1[-1]) * 12).astype(np.int64)
+        # Times rise over all users, and so do each user's.
+        columns = {
+            "items": rng.integers(1, items + 1, offsets_S1[-1]).astype(np.int32),
+            "timestamps": 1_000_000_000 + np.cumsum(gaps_E),
+            "ratings": np.full(offsets_S1[-1], 4.0, np.float32),
+        }
+        lists = {name: list_array(values, offsets_S1) for name, values in columns.items()}
+        shard = pa.table({"user": users_S, **lists})
+        batches.append(collate_eval(eval_sequences(shard, split="test", max_len=length, target_time=True)))
     return batches
 
 

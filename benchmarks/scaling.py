@@ -108,7 +108,8 @@ def train_once(
 
     if not smoke and "RAY_ADDRESS" in os.environ:
         raise click.UsageError("RAY_ADDRESS is set; each run needs a cluster of its own on this host")
-    timed = override(resolve_config("paper", ("train.precision=bf16",), workers), ENDLESS)
+    fixed = ("train.precision=bf16", f"resources.workers={workers}")
+    timed = override(resolve_config("paper", fixed), ENDLESS)
     timed = override(timed, {"train.max_minutes": seconds / 60, "resources.gpu": "no" if smoke else "yes"})
     if smoke:
         timed = override(
