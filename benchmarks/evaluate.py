@@ -69,12 +69,11 @@ def main(users: int, items: int, length: int, batch_users: int, out: Path, smoke
     for row in rows:
         print(f"{row['what']:45s} {row['seconds']:8.3f} s", flush=True)
     print(f"peak {peak} GiB; {results[0].settings[0].metrics}")
-    found = [headline(
-        "evaluate.seconds_200k_users", seconds, "s", 10.0,
-        f"{users:,} users x {items:,} items, encoding, exact ranks in four settings, metrics; batches prebuilt on the host",
-    )]  # fmt: skip
+    what = f"{users:,} users x {items:,} items, encoding, exact ranks in four settings, metrics; batches prebuilt on the host"
+    full = users >= 200_000 and items >= 84_432
+    found = [headline("evaluate.seconds_200k_users", seconds, "s", 10.0, what)] if full else []
     rows[0] |= {"memory_gib": peak, "backends": model.backends}
-    print(f"{found[0]['name']} {seconds:.3f} s (goal {found[0]['goal']})")
+    print(f"{seconds:.3f} s for {what}")
     print(write_record("evaluate-smoke" if smoke else "evaluate", rows, found, out))
 
 
