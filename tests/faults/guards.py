@@ -145,7 +145,7 @@ def fails_without(guard: Guard, copy: Path, tests: str = "tests/faults") -> str:
         words,
         "--timeout=120",
     ]
-    patience_s = 900 if "mark.ray" in (copy / "tests/faults" / file).read_text() else 300
+    patience_s = 900 if "mark.ray" in (copy / tests / file).read_text() else 300
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         path.write_text(text.replace(guard.text, guard.without))
