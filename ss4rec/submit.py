@@ -157,6 +157,9 @@ def connect(address: str | None) -> JobSubmissionClient:
 
 def start(client: JobSubmissionClient, command: str, package: Package, env: dict[str, str]) -> str:
     """Upload the package, start the job and return its id."""
+    if env.get("SS4REC_LOG") == "json":
+        # Ray would keep one of several workers' lines that differ in numbers alone; log collectors want them all.
+        env = {"RAY_DEDUP_LOGS": "0"} | env
     runtime_env = {"working_dir": str(package.path), "env_vars": env}
     return client.submit_job(entrypoint=command, runtime_env=runtime_env)
 
