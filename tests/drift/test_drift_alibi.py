@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from benchmarks.drift_controls import layout_plan, still_context
 from drift import alibi
 from drift.alibi import Answer, Sides, run_detector, user_vectors
-from drift.cells import Cell, run_cell
+from drift.cells import Cell, run_cell, sides
 from drift.config import DETECTORS, DriftConfig
 from drift.report import COLOURS
 from drift.report_alibi import alibi_section, why_they_differ
@@ -71,9 +71,10 @@ def test_what_a_detector_gets(moved, monkeypatch):
     run_detector(moved, Cell("reference", 4, "alibi:ks"))
     small, whole = seen
     assert (len(small.ref_ND), len(small.cur_MD)) == (40, 40)
-    profile, cur = moved.profile, 4
-    users = [profile.user_R[profile.window_R == window] for window in (moved.plan.reference[0], cur)]
-    assert len(whole.ref_ND) <= len(np.setdiff1d(users[0], users[1])) < len(users[0])
+    ref, cur = sides(moved, Cell("reference", 4, "alibi:ks"), np.random.default_rng(0))
+    complete_N = (ref.weights_NS > 0).all(axis=1)
+    alone_N = ~np.isin(ref.users_N, cur.users_N)
+    assert len(whole.ref_ND) == (complete_N & alone_N).sum() < complete_N.sum()
     joined = np.concatenate([whole.ref_ND, whole.cur_MD])
     assert joined.dtype == np.float64
     assert np.isfinite(joined).all()
