@@ -19,7 +19,7 @@ from ss4rec.runs import RunFolder
 from tuning.ray_tune import placement_groups_held
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
-TRIALS, EPOCHS = 3, 60  # long enough to be killed three times on a fast machine
+TRIALS, EPOCHS = 3, 240  # a trial must outlast the restart of another one, also on a fast machine
 SPACE = f"""
 from optuna.distributions import FloatDistribution
 from tuning.space import SearchSpace
