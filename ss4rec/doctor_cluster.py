@@ -189,7 +189,8 @@ def _start() -> list[Node]:
     environment = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
     look: Any = ray.remote(Probe)
     nodes = []
-    for entry in ray.nodes():
+    # Ray lists them in any order; the report has them by address, the same way every time.
+    for entry in sorted(ray.nodes(), key=lambda entry: entry["NodeManagerAddress"]):
         if entry["Alive"]:
             pinned = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
             actor = look.options(num_cpus=0, runtime_env=environment, scheduling_strategy=pinned).remote()
