@@ -87,9 +87,8 @@ def table(
     if not chosen or any(folders[row.ties] is None for row in chosen):
         raise click.UsageError("give rows (--row, --group), and --hashed if one of them has ties=hash")
     slots: queue.Queue[str] = queue.Queue()
-    for _ in range(parallel):
-        for card in range(max(1, torch.cuda.device_count())):
-            slots.put(str(card))
+    for card in visible_cards() * parallel:
+        slots.put(card)
 
     def run(job: tuple[Row, int]) -> dict[str, Any]:
         row, seed = job
@@ -109,6 +108,12 @@ def table(
     print(f"curves: {curves}")
     print(write_record(name, results, headlines(results, best, best_no_time), out))
     print(markdown(results))
+
+
+def visible_cards() -> list[str]:
+    """Return the cards that this process may use, as CUDA_VISIBLE_DEVICES names them; one slot where there is none."""
+    named = [card.strip() for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card.strip()]
+    return named or [str(card) for card in range(max(1, torch.cuda.device_count()))]
 
 
 @main.command()

@@ -43,6 +43,8 @@ CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "metrics.jsonl",
     "result.json",
 )
+COMMIT_VARIABLE = "SS4REC_COMMIT"
+"""Names the commit to a copy of the code that has no git folder."""
 _PACKAGES = (
     "ss4rec",
     "torch",
@@ -306,7 +308,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, or None outside of one."""
+    """Return the commit of the checkout that this code runs from; of a copy, what `COMMIT_VARIABLE` says, or None."""
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -316,8 +318,8 @@ def git_commit() -> str | None:
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+        return os.environ.get(COMMIT_VARIABLE)
+    return answer.stdout.strip() if answer.returncode == 0 else os.environ.get(COMMIT_VARIABLE)
 
 
 def _write_text(path: Path, text: str) -> None:

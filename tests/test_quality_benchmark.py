@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks import quality
 from benchmarks.quality_curves import draw
 from benchmarks.quality_peers import SESSION_LEN, RecToolsScorer
 from benchmarks.quality_rows import GROUPS, Row
@@ -90,3 +91,12 @@ def test_a_peer_is_given_items_and_times_as_it_was_trained_with_them(prepared):
                 times.insert(0, times[0] - round(gap))
             assert inputs["unix_ts"][user, -length - 1 :].tolist() == times
             assert set(inputs["unix_ts"][user, : -length - 1].tolist()) <= {times[0]}
+
+
+def test_runs_stay_on_the_cards_they_were_given(monkeypatch):
+    """Seen to fail: with cards counted from 0, which put trainings beside a benchmark on another card."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-7f2a")
+    assert quality.visible_cards() == ["3", "GPU-7f2a"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(quality.torch.cuda, "device_count", lambda: 2)
+    assert quality.visible_cards() == ["0", "1"]

@@ -81,6 +81,10 @@ class SequenceSource(ABC):
     ) -> Generator[pa.Table, None, None]:
         """Yield `function(item)` of each item in order, in blocks of any size."""
 
+    def leave_out_profiles(self) -> None:
+        """Give batches without profiles: for a model that reads none they are columns of every token for nothing."""
+        self.profiles_UF = None
+
     def steps_per_epoch(self, epoch: int) -> int:
         """Return the steps of an epoch; they are the same for all."""
         return self.order.steps_per_epoch

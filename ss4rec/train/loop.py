@@ -256,10 +256,9 @@ class TrainLoop:
             loss=loss,
             grad_norm=norm,
             lr=lr,
-            waited_s=self.prefetcher.waited_s,
+            waited_s=self.prefetcher.waited_s(),
             device=self.workers.device,
         )
-        self.prefetcher.waited_s = 0.0
         self.watch(figures)
         if self.tracker:
             self.tracker.log("status", self.global_step, epoch=self.epoch + 1, **figures)

@@ -67,7 +67,9 @@ def worker_loop(
     model = make_model(config.model, manifest.items)
     if config.model.item_attributes:
         model.set_item_attributes(_attributes(manifest, data_dir))
-    if "profile" in config.model.inputs and manifest.profile_values is None:
+    if "profile" not in config.model.inputs:
+        source.leave_out_profiles()
+    elif manifest.profile_values is None:
         raise ConfigError(
             f"model.inputs has profile and {manifest.name} says nothing about users (no profiles.parquet); leave it "
             "out or prepare data that do"

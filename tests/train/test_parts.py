@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ss4rec.data.batch import PackedBatch
+from ss4rec.train import prefetch as prefetch_module
 from ss4rec.train import status as status_module
-from ss4rec.train.prefetch import Prefetcher
+from ss4rec.train.prefetch import DeviceWaits, HostWaits, Prefetcher
 from ss4rec.train.status import StatusLine, duration, say
 from ss4rec.train.stopping import EarlyStopping
 
@@ -103,6 +104,57 @@ def test_an_error_in_the_source_reaches_the_training_thread():
 
     with pytest.raises(OSError, match="disk gone"):
         list(Prefetcher(broken(), torch.device("cpu")))
+
+
+class FakeDevice:
+    """A GPU of which `now` says how far the host is and `busy_until` when its queue will be empty, in ms."""
+
+    def __init__(self) -> None:
+        self.now = self.busy_until = 0.0
+
+    def event(self) -> "FakeDevice.Event":
+        return self.Event(self, max(self.now, self.busy_until))
+
+    class Event:
+        def __init__(self, device, at):
+            self.device, self.at = device, at
+
+        def query(self):
+            return self.device.now >= self.at
+
+        def synchronize(self):
+            self.device.now = max(self.device.now, self.at)
+
+        def elapsed_time(self, later):
+            return later.at - self.at
+
+
+def test_only_waits_of_an_idle_gpu_count(monkeypatch):
+    """Seen to fail: with the time of the host added up; with pairs that were passed counted twice."""
+    device = FakeDevice()
+    monkeypatch.setattr(prefetch_module, "_timed_event", device.event)
+    waits = DeviceWaits()
+    for busy_until, host_waits in ((100.0, 40.0), (100.0, 50.0), (100.0, 30.0), (300.0, 10.0)):
+        device.busy_until = busy_until
+        with waits:
+            device.now += host_waits
+    assert len(waits._pairs) == 1  # the last is behind a queue of 170 ms, the others were passed
+    assert waits.take_s() == pytest.approx(0.020)  # of the third
+    assert waits.take_s() == 0.0
+    with waits:
+        device.now += 5.0
+    assert waits.take_s() == pytest.approx(0.005)
+
+
+def test_waits_of_the_host_add_up(monkeypatch):
+    now = iter([1.0, 3.0, 10.0, 10.5])
+    monkeypatch.setattr(prefetch_module.time, "perf_counter", lambda: next(now))
+    waits = HostWaits()
+    for _ in range(2):
+        with waits:
+            pass
+    assert waits.take_s() == 2.5
+    assert waits.take_s() == 0.0
 
 
 def test_json_lines_carry_run_worker_and_step(monkeypatch, capsys):
