@@ -118,7 +118,7 @@ def _version_check(name: str, wanted: Requirement | None) -> Check:
 
 def check_machine() -> Iterator[Check]:
     """Report CPUs and memory as Ray counts them (cgroup limits included), and shared memory."""
-    memory = _memory_bytes()
+    memory = memory_bytes()
     yield Check("machine", "CPUs", "ok", f"{_cpus():g}")
     yield Check("machine", "memory", "ok", f"{memory / 2**30:.1f} GiB")
     folder = "/dev/shm"  # nosec B108
@@ -137,7 +137,7 @@ def check_gpu() -> Iterator[Check]:
     """Report GPUs, and a torch that cannot use those that the driver has."""
     import torch
 
-    driver = _nvidia_smi()
+    driver = nvidia_smi()
     if not torch.cuda.is_available():
         if driver:
             found = f"{driver[0]}, but torch {torch.__version__} cannot use it"
@@ -155,7 +155,7 @@ def check_gpu() -> Iterator[Check]:
         yield Check("machine", "GPU driver", "ok", driver[0].rsplit(",", 1)[-1].strip())
 
 
-def _nvidia_smi() -> list[str]:
+def nvidia_smi() -> list[str]:
     """Return `name, driver version` for each GPU that the driver has; empty without the driver's tool."""
     if shutil.which("nvidia-smi") is None:
         return []
@@ -178,7 +178,7 @@ def _nodes(address: str) -> list[Any]:
 def check_ray(address: str | None, cluster: list[Cluster]) -> Iterator[Check]:
     """Ask the cluster's State API for its nodes (that proves the dashboard too) and put them into `cluster`."""
     if address is None:
-        cluster.append(Cluster(({"CPU": _cpus(), "GPU": float(len(_nvidia_smi()))},)))
+        cluster.append(Cluster(({"CPU": _cpus(), "GPU": float(len(nvidia_smi()))},)))
         yield Check("ray", "cluster", "ok", "no address: a local Ray will be started for each command")
         return
     try:
@@ -288,7 +288,8 @@ def _cpus() -> float:
     return get_num_cpus()
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Return the memory of this machine, or of its container, as Ray counts it."""
     from ray._common.utils import get_system_memory
 
     return get_system_memory()

@@ -23,7 +23,7 @@ from ray._common.network_utils import find_free_port
 from ray._private.worker import get_dashboard_url
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ss4rec.doctor import Check, _memory_bytes, _nvidia_smi, check_kernels
+from ss4rec.doctor import Check, check_kernels, memory_bytes, nvidia_smi
 from ss4rec.doctor_rules import (
     NOT_ANSWERED,
     NodeFacts,
@@ -68,10 +68,10 @@ class Probe:
             python=platform.python_version(),
             versions=installed_versions(),
             ray_gpus=resources.get("GPU", 0.0),
-            driver=tuple(_nvidia_smi()),
+            driver=tuple(nvidia_smi()),
             cuda=torch.cuda.device_count(),
             kernels=tuple(check_kernels()),
-            memory_bytes=_memory_bytes(),
+            memory_bytes=memory_bytes(),
             shm_free_bytes=shutil.disk_usage(shm).free if os.path.exists(shm) else None,
             store_bytes=resources.get("object_store_memory", 0.0),
         )

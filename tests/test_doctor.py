@@ -66,7 +66,7 @@ def test_missing_packages(monkeypatch):
 
 
 def test_small_shared_memory_is_a_warning(monkeypatch):
-    monkeypatch.setattr(module, "_memory_bytes", lambda: 1 << 60)
+    monkeypatch.setattr(module, "memory_bytes", lambda: 1 << 60)
     check = by_name(module.check_machine())["/dev/shm"]
     assert check.status == "warn"
     assert "--shm-size" in check.advice
@@ -76,7 +76,7 @@ def test_gpu_that_torch_cannot_use(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(module, "_nvidia_smi", lambda: ["NVIDIA RTX A6000, 580.65"])
+    monkeypatch.setattr(module, "nvidia_smi", lambda: ["NVIDIA RTX A6000, 580.65"])
     (check,) = module.check_gpu()
     assert check.status == "fail"
     assert "A6000" in check.found

@@ -157,9 +157,8 @@ def order(rows: Rows, rows_K: np.ndarray, ties: Ties = "file") -> Sequences:
     user_ids, users_K = _renumber(rows.users.codes_R[rows_K], rows.users.values)
     item_ids, items_K = _renumber(rows.items.codes_R[rows_K], rows.items.values)
     times_K = rows.times_R[rows_K]
-    order_K = sorted_places(users_K, times_K)
-    if ties == "hash":
-        order_K = hash_order(users_K, items_K + 1, times_K)
+    by_hash = ties == "hash"
+    order_K = hash_order(users_K, items_K + 1, times_K) if by_hash else sorted_places(users_K, times_K)
     titles, genres = describe_items(item_ids, rows.catalogue)
     return Sequences(
         user_ids=user_ids,

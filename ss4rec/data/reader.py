@@ -6,7 +6,7 @@ Imports no torch: a worker of Ray that only reads starts two seconds sooner with
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, gettempdir
 
 import pyarrow as pa
 
@@ -15,6 +15,7 @@ from ss4rec.data.order import EpochOrder, Group
 from ss4rec.data.shards import read_shard
 from ss4rec.data.storage import AnyPath
 from ss4rec.data.windows import Split, eval_sequences, train_windows
+from ss4rec.errors import DataError
 
 
 @dataclass
@@ -78,8 +79,17 @@ def mapped(table: pa.Table) -> pa.Table:
     """Return `table` as an Arrow file that is mapped into memory: the system may drop its pages and read them again.
 
     The file has no name any more when this returns, so it is gone with the last reference to the table.
+
+    Raises:
+        DataError: if the folder for temporary files cannot take it.
     """
-    with NamedTemporaryFile(prefix="ss4rec-windows-", suffix=".arrow") as file:
-        with pa.ipc.new_file(file.name, table.schema) as writer:
-            writer.write_table(table)
-        return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+    try:
+        with NamedTemporaryFile(prefix="ss4rec-windows-", suffix=".arrow") as file:
+            with pa.ipc.new_file(file.name, table.schema) as writer:
+                writer.write_table(table)
+            return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+    except OSError as error:
+        raise DataError(
+            f"{gettempdir()} cannot take {table.nbytes / 2**20:.0f} MiB of windows: {error}; make room there or set "
+            "TMPDIR to a folder that has it"
+        ) from None

@@ -66,7 +66,7 @@ def usable_data(data_dir: Path, run_dir: Path, skip_bad_shards: bool) -> tuple[P
     if skip_bad_shards:
         data_dir, left_out = intact_folder(data_dir, run_dir / "data")
         if left_out:
-            print(f"warning: --skip-bad-shards: {left_out}", flush=True)
+            say(f"warning: --skip-bad-shards: {left_out}")
         return data_dir, Manifest.load(data_dir)
     manifest = Manifest.load(data_dir)
     manifest.verify(data_dir)

@@ -11,7 +11,7 @@ from ss4rec.data import reader, source
 from ss4rec.data.manifest import Manifest
 from ss4rec.data.shards import read_shard
 from ss4rec.data.source import LocalSource, rebatch
-from ss4rec.errors import ConfigError
+from ss4rec.errors import ConfigError, DataError
 
 DATA = DataConfig(max_len=12, overlap=4, shuffle_shards=2)
 SIZES = {"batch_size": 16, "seed": 9}
@@ -88,6 +88,15 @@ def test_keeping_windows_changes_nothing_but_the_reads(sharded, monkeypatch):
     monkeypatch.setattr(source, "KEPT_BYTES", 0)
     assert stream(LocalSource(sharded, DATA, **SIZES), 0, 0, 2) == kept
     assert len(reads) == 15
+
+
+def test_a_full_folder_for_temporary_files_is_named(sharded, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reader, "NamedTemporaryFile", full)
+    with pytest.raises(DataError, match=r"cannot take .* MiB of windows: .*No space left.* set TMPDIR"):
+        stream(LocalSource(sharded, DATA, **SIZES), 0, 0, 1)
 
 
 def test_kept_windows_are_mapped_files_and_no_memory(sharded):
