@@ -61,15 +61,28 @@ def test_the_cpu_follows_the_golden_course(tmp_path):
     check(course(tmp_path, "cpu"), SAME)
 
 
-@pytest.mark.gpu
-@pytest.mark.realdata
-@pytest.mark.skipif(
+on_gpu = pytest.mark.skipif(
     not torch.cuda.is_available() or not ARCHIVE.exists(), reason="needs a CUDA device and ML-1M"
 )
+
+
+@pytest.mark.gpu
+@pytest.mark.realdata
+@on_gpu
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("graphs", ["yes", "no"])
 def test_triton_follows_the_golden_course(tmp_path, precision, graphs):
     check(course(tmp_path, "cuda", **{"train.precision": precision, "train.cuda_graphs": graphs}), OTHER)
+
+
+@pytest.mark.gpu
+@pytest.mark.realdata
+@on_gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_mamba_ssm_follows_the_golden_course(tmp_path, precision):
+    pytest.importorskip("mamba_ssm")
+    fields = {"train.precision": precision, "model.relation_backend": "mamba_ssm"}
+    check(course(tmp_path, "cuda", **fields), OTHER)
 
 
 if __name__ == "__main__":
