@@ -32,8 +32,8 @@ from ss4rec.data.shards import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
 from ss4rec.errors import ContractError
 from ss4rec.files import read_json
+from ss4rec.provenance import installed_versions
 from ss4rec.ray_cluster import cluster
-from ss4rec.runs import installed_versions
 
 EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
 PROFILE_NAME, KEY_NAME = "profile.parquet", "profile.json"

@@ -35,7 +35,7 @@ from ss4rec.doctor_rules import (
     shared,
     stranger,
 )
-from ss4rec.runs import installed_versions
+from ss4rec.provenance import installed_versions
 
 ANSWER_S = 120.0
 """How long a node may take for one question; the first one starts a process that imports torch."""

@@ -16,10 +16,8 @@ import math
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from ss4rec import checkpoint
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.errors import CheckpointError, ConfigError, DataError
 from ss4rec.files import flush, parse_json, read_json
+from ss4rec.provenance import git_commit, installed_versions
 
 if TYPE_CHECKING:
     from ss4rec.data.manifest import Manifest
@@ -42,19 +41,6 @@ CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "items.parquet",
     "metrics.jsonl",
     "result.json",
-)
-COMMIT_VARIABLE = "SS4REC_COMMIT"
-"""Names the commit to a copy of the code that has no git folder."""
-_PACKAGES = (
-    "ss4rec",
-    "torch",
-    "ray",
-    "pyarrow",
-    "numpy",
-    "triton",
-    "mamba-ssm",
-    "causal-conv1d",
-    "safetensors",
 )
 
 
@@ -294,32 +280,6 @@ def data_fingerprint(manifest: Manifest) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON, whole or not at all."""
     _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that decide a result; a missing one is left out."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """Return the commit of the checkout that this code runs from; of a copy, what `COMMIT_VARIABLE` says, or None."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return os.environ.get(COMMIT_VARIABLE)
-    return answer.stdout.strip() if answer.returncode == 0 else os.environ.get(COMMIT_VARIABLE)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ss4rec.errors import ResourceError, UsageError
+from ss4rec.provenance import COMMIT_VARIABLE, git_commit
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -160,6 +161,8 @@ def start(client: JobSubmissionClient, command: str, package: Package, env: dict
     if env.get("SS4REC_LOG") == "json":
         # Ray would keep one of several workers' lines that differ in numbers alone; log collectors want them all.
         env = {"RAY_DEDUP_LOGS": "0"} | env
+    if commit := git_commit():
+        env = {COMMIT_VARIABLE: commit} | env  # what is uploaded has no git folder
     runtime_env = {"working_dir": str(package.path), "env_vars": env}
     return client.submit_job(entrypoint=command, runtime_env=runtime_env)
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from ss4rec import submit
+from ss4rec import provenance, submit
 from ss4rec.cli.follow import JobLog
 from ss4rec.cli.submit import submit_command
 from ss4rec.errors import ResourceError, UsageError
@@ -124,12 +124,24 @@ def test_entrypoint_quotes():
 
 def test_log_is_followed_and_exit_code_passed_on(project, monkeypatch):
     client = FakeClient()
+    monkeypatch.setattr(submit, "git_commit", lambda: "c0ffee")
     result = run(client, monkeypatch, [*TRAIN, "--env", "A=b=c", *OPTIONS])
     assert result.return_value == 0
     assert "one\ntwo\n" in result.output
     assert "working directory: 5 files" in result.output
     assert client.submitted["entrypoint"] == "python -m ray_jobs.train --data /d --storage /s"
-    assert client.submitted["runtime_env"]["env_vars"] == {"A": "b=c"}
+    assert client.submitted["runtime_env"]["env_vars"] == {"A": "b=c", "SS4REC_COMMIT": "c0ffee"}
+
+
+def test_a_copy_without_git_takes_its_commit_from_the_job(monkeypatch):
+    def no_git(*args, **options):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(provenance.subprocess, "run", no_git)
+    monkeypatch.delenv(provenance.COMMIT_VARIABLE, raising=False)
+    assert provenance.git_commit() is None
+    monkeypatch.setenv(provenance.COMMIT_VARIABLE, "c0ffee")
+    assert provenance.git_commit() == "c0ffee"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from ss4rec.config import RunConfig, Section, config_changes, override
 from ss4rec.data.manifest import Manifest
 from ss4rec.errors import SS4RecError, UsageError
 from ss4rec.presets import preset
+from ss4rec.provenance import installed_versions
 from ss4rec.ray_cluster import cluster
 from ss4rec.resources import read_cluster, storage_preflight
-from ss4rec.runs import data_fingerprint, installed_versions, write_json
+from ss4rec.runs import data_fingerprint, write_json
 from ss4rec.train.status import say
 from tuning.plan import TrialPlan, plan_trials
 from tuning.report import write_report
