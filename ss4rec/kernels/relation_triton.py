@@ -73,7 +73,7 @@ class _SelectiveScan(torch.autograd.Function):
         rows = num_tokens // CHUNK + segments.num_sequences
         checkpoints_RNE = u_TE.new_empty(rows, num_states, channels, dtype=torch.float32)
         _scan_forward_kernel[_scan_grid(channels, segments)](
-            *inputs, segments.offsets_S1, y_TE, checkpoints_RNE, channels, AHEAD=AHEAD, **_scan_tile(B_TN),
+            *inputs, segments.offsets_S1, y_TE, checkpoints_RNE, channels, AHEAD=AHEAD, **_scan_tile(*inputs[3:5]),
         )  # fmt: skip
         ctx.save_for_backward(*inputs, checkpoints_RNE)
         ctx.segments = segments
@@ -94,7 +94,8 @@ class _SelectiveScan(torch.autograd.Function):
         _scan_backward_kernel[grid](
             *inputs, ctx.segments.offsets_S1, checkpoints_RNE, grad_TE.contiguous(),
             grad_u_TE, grad_delta_TE, grad_z_TE, partial_B_GTN, partial_C_GTN, partial_A_SNE, partial_S2E,
-            num_tokens, channels, **_scan_tile(B_TN), maxnreg=BACKWARD_REGISTERS if num_states <= 32 else None,
+            num_tokens, channels, **_scan_tile(B_TN, C_TN),
+            maxnreg=BACKWARD_REGISTERS if num_states <= 32 else None,
         )  # fmt: skip
         sums_2E = partial_S2E.sum(0)
         return (
@@ -114,11 +115,15 @@ def _scan_grid(channels: int, segments: Segments) -> tuple[int, int]:
     return segments.num_sequences, triton.cdiv(channels, CHANNELS)
 
 
-def _scan_tile(B_TN: Tensor) -> dict[str, int]:
-    """Return the shape of a program of the scan: one warp, with 8 states a thread at N = 32."""
+def _scan_tile(B_TN: Tensor, C_TN: Tensor) -> dict[str, int]:
+    """Return the shape of a program of the scan: one warp, with 8 states a thread at N = 32.
+
+    Loads of four values at once need tokens that begin at multiples of eight bytes; a view may not.
+    """
     num_states, lanes = B_TN.shape[1], 32 // CHANNELS
     each = triton.cdiv(triton.next_power_of_2(num_states), lanes)
-    pack = 4 if B_TN.dtype == torch.bfloat16 and num_states % 4 == 0 and each % 4 == 0 else 1
+    whole = all(x.dtype == torch.bfloat16 and x.storage_offset() % 4 == 0 for x in (B_TN, C_TN))
+    pack = 4 if whole and num_states % 4 == 0 and each % 4 == 0 else 1
     return {
         "N": num_states, "EACH": each, "LANES": lanes, "BLOCK_E": CHANNELS, "PACK": pack, "CHUNK": CHUNK,
         "num_warps": 1,
