@@ -3,7 +3,8 @@
 Discretisation, scaled input and complex recurrence live in registers: nothing of size [T, P] is stored but the
 states that are returned. One program walks through one sequence in blocks of `RUNS * RUN` tokens; each of its `RUNS`
 rows of threads scans `RUN` consecutive tokens alone, the rows' results are joined by one scan of `RUNS` elements,
-and every row adds what came in from its left. All loads of a block are issued before the first use.
+and every row adds what came in from its left. Many sequences fill the card with one row each, which needs no join.
+All loads of a block are issued before the first use.
 """
 # ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
@@ -21,10 +22,18 @@ from ss4rec.model.segments import Segments
 
 RUN_FORWARD = 8
 """Consecutive tokens that one thread scans alone before the threads' results are joined."""
-RUN_BACKWARD = 4
+RUN_BACKWARD = 5
 """As `RUN_FORWARD`; smaller since the backward kernel keeps more values of each token in registers."""
-RUNS = 8
-"""Rows of threads in a program."""
+RUN_FORWARD_ALONE = 8
+"""As `RUN_FORWARD` where a program has one row, which joins nothing."""
+RUN_BACKWARD_ALONE = 3
+"""As `RUN_BACKWARD` where a program has one row; 64 registers a thread let 32 programs share a multiprocessor."""
+MOST_RUNS = 8
+"""Largest number of rows of threads in a program."""
+WARPS_FORWARD = 1600
+"""Rows are added until this many warps run, if there are fewer sequences: with few warps an H100 waits for loads."""
+WARPS_BACKWARD = 1600
+"""As `WARPS_FORWARD`; its warps hold more registers, so that fewer fit."""
 SERIES_RADIUS = tl.constexpr(0.1)
 """Below this |z| five terms of the series are exact to float32, and the closed form loses up to eps/|z|."""
 
@@ -72,7 +81,7 @@ class _TimeScan(torch.autograd.Function):
         parameters = (lambda_re_P, lambda_im_P, log_step_P, weight_P, bias_P)
         _forward_kernel[(segments.num_sequences,)](
             drive_T2P, gaps_T, *parameters, segments.offsets_S1, states_T2P,
-            P=num_states, HAS_MAP=has_map, RUN=RUN_FORWARD, **_tile(num_states),
+            P=num_states, HAS_MAP=has_map, **_tile(num_states, segments, WARPS_FORWARD, RUN_FORWARD, RUN_FORWARD_ALONE),
         )  # fmt: skip
         ctx.save_for_backward(drive_T2P, gaps_T, *parameters, states_T2P)
         ctx.segments, ctx.has_map = segments, has_map
@@ -90,7 +99,7 @@ class _TimeScan(torch.autograd.Function):
             drive_T2P, gaps_T, *parameters, ctx.segments.offsets_S1, states_T2P, grad_T2P.contiguous(),
             grad_drive_T2P, gaps_T if grad_gaps_T is None else grad_gaps_T, partial_SXP,
             P=num_states, HAS_MAP=ctx.has_map, GRAD_GAPS=grad_gaps_T is not None,
-            RUN=RUN_BACKWARD, **_tile(num_states),
+            **_tile(num_states, ctx.segments, WARPS_BACKWARD, RUN_BACKWARD, RUN_BACKWARD_ALONE),
         )  # fmt: skip
         grads = [
             grad_P.to(parameter.dtype)
@@ -100,10 +109,17 @@ class _TimeScan(torch.autograd.Function):
         return grad_drive_T2P, grad_gaps_T, *grads, None
 
 
-def _tile(num_states: int) -> dict[str, int]:
-    """Shape of a program: all states side by side, one element a thread where a warp has enough lanes."""
+def _tile(num_states: int, segments: Segments, warps: int, run: int, run_alone: int) -> dict[str, int]:
+    """Shape of a program: all states side by side, one element a thread where a warp has enough lanes.
+
+    Rows cost a join, and tokens beyond the sequence's end, so there are only as many as it takes to fill a card.
+    """
     block = triton.next_power_of_2(num_states)
-    return {"BLOCK_P": block, "RUNS": RUNS, "num_warps": max(1, RUNS * min(block, 32) // 32)}
+    runs = min(MOST_RUNS, triton.next_power_of_2(triton.cdiv(warps, segments.num_sequences)))
+    return {
+        "BLOCK_P": block, "RUNS": runs, "RUN": run if runs > 1 else run_alone,
+        "num_warps": max(1, runs * min(block, 32) // 32),
+    }  # fmt: skip
 
 
 @triton.jit
@@ -131,8 +147,10 @@ def _compose_with_head(
 def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, run, RUNS: tl.constexpr):
     """Return what each row receives from the rows before it, and what leaves the last row.
 
-    Row r maps an incoming value v to map·v + x; `carry` comes into row 0.
+    Row r maps an incoming value v to map·v + x; `carry` comes into row 0. A single row has it in x already.
     """
+    if RUNS == 1:
+        return carry_re, carry_im, x_re, x_im
     zero = tl.zeros_like(map_re)
     _, _, _, _, head_re, head_im, head_x_re, head_x_im = tl.associative_scan(
         (map_re, map_im, x_re, x_im, zero + 1.0, zero, zero, zero), 0, _compose_with_head
@@ -208,6 +226,7 @@ def _forward_kernel(
     lambda_re, lambda_im, inverse_re, inverse_im, scale, weight, bias = _load_parameters(
         lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
     )
+    zero = tl.zeros([RUNS, BLOCK_P], tl.float32)
     carry_re = tl.zeros([1, BLOCK_P], tl.float32)
     carry_im = tl.zeros([1, BLOCK_P], tl.float32)
     for block in range(0, length, RUN * RUNS):
@@ -223,10 +242,9 @@ def _forward_kernel(
                     tl.load(drive_ptr + at + P, mask=live, other=0.0).to(tl.float32),
                 ),
             )
-        map_re = tl.full([RUNS, BLOCK_P], 1.0, tl.float32)
-        map_im = tl.zeros([RUNS, BLOCK_P], tl.float32)
-        x_re = tl.zeros([RUNS, BLOCK_P], tl.float32)
-        x_im = tl.zeros([RUNS, BLOCK_P], tl.float32)
+        map_re, map_im, x_re, x_im = zero + 1.0, zero, zero, zero
+        if RUNS == 1:
+            x_re, x_im = carry_re, carry_im
         partial = ()
         for r in tl.static_range(RUN):
             gap, drive_re, drive_im = inputs[r]
@@ -246,8 +264,11 @@ def _forward_kernel(
             map_re, map_im, x_re, x_im = partial[r]
             live = (first + r < length) & (state < P)
             at = (first + r) * (2 * P) + state
-            tl.store(states_ptr + at, x_re + map_re * in_re - map_im * in_im, mask=live)
-            tl.store(states_ptr + at + P, x_im + map_re * in_im + map_im * in_re, mask=live)
+            if RUNS > 1:
+                x_re += map_re * in_re - map_im * in_im
+                x_im += map_re * in_im + map_im * in_re
+            tl.store(states_ptr + at, x_re, mask=live)
+            tl.store(states_ptr + at + P, x_im, mask=live)
 
 
 @triton.jit
@@ -301,6 +322,8 @@ def _backward_kernel(
         # What flows to the token before is conj(decay) g; a row maps v to map·v + flow.
         map_re, map_im = zero + 1.0, zero
         flow_re, flow_im = zero, zero
+        if RUNS == 1:
+            flow_re, flow_im = carry_re, carry_im
         partial = ()
         for r in tl.static_range(RUN):
             gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
@@ -317,8 +340,9 @@ def _backward_kernel(
         for r in tl.static_range(RUN):
             gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
             step, grow_re, grow_im, decay_re, decay_im, map_re, map_im, g_re, g_im = partial[r]
-            g_re += map_re * in_re - map_im * in_im
-            g_im += map_re * in_im + map_im * in_re
+            if RUNS > 1:
+                g_re += map_re * in_re - map_im * in_im
+                g_im += map_re * in_im + map_im * in_re
             factor_re = grow_re * inverse_re - grow_im * inverse_im
             factor_im = grow_re * inverse_im + grow_im * inverse_re
             grad_drive_re = factor_re * g_re + factor_im * g_im

@@ -103,6 +103,16 @@ def test_scan_in_bf16():
     check("selective_scan", draw_scan(40, 16, 16, torch.bfloat16), [31, 9])
 
 
+def test_scan_of_a_view_that_begins_between_words():
+    tensors = {name: x.to(DEVICE) for name, x in draw_scan(1, 8, 16, torch.bfloat16).items()}
+    for name in "BC":  # one token's slice of a wider row is contiguous wherever it begins
+        tensors[name] = torch.cat([tensors[name][:, :3], tensors[name]], 1)[:, 3:]
+    segments = Segments.from_lengths([1], DEVICE)
+    views = relation_triton.selective_scan(*tensors.values(), segments)
+    copies = relation_triton.selective_scan(*(x.clone() for x in tensors.values()), segments)
+    assert torch.equal(views, copies)
+
+
 @pytest.mark.gpu
 @on_gpu
 @pytest.mark.parametrize("dtype", list(TOLERANCE))

@@ -93,6 +93,12 @@ def test_matches_naive_over_state_sizes(states):
     check([5, 70], states)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_few_rows_as_with_many_sequences(rows, monkeypatch):
+    monkeypatch.setattr(time_triton, "MOST_RUNS", rows)
+    check([1, 33, 8], 16, gap_map=True)
+
+
 def test_bf16_input_and_output_with_a_float32_state():
     check([70, 9], 16, dtype=torch.bfloat16)
 
