@@ -14,6 +14,7 @@ from cluster import validate
 
 CLUSTER = Path(validate.__file__).parent
 FILES = validate.all_files()
+SCRIPTS = sorted((CLUSTER.parent / "scripts").glob("*.sh"))
 
 VARIABLE = 'env: [{name: RAY_enable_autoscaler_v2, value: "1"}]'
 MISTAKES = [
@@ -105,7 +106,7 @@ def test_every_kind_is_there():
     assert len(names) == 15
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda path: path.name)
 def test_file_is_valid(path):
     assert validate.check_file(path) == []
 
