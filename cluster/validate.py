@@ -30,6 +30,7 @@ KUBERNETES_KINDS = {
     "PersistentVolumeClaim": "core.schema.json",
     "NetworkPolicy": "core.schema.json",
 }
+AUTOSCALER_VARIABLE = "RAY_enable_autoscaler_v2"
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 HADOLINT_IGNORED = ("DL3008", "DL3013", "DL3003")
 """Versions of Debian's packages and of build tools are those of the base image; `cd` within one RUN leaves no layer."""
@@ -97,13 +98,45 @@ def _job_rules(job: dict[str, Any]) -> Iterator[str]:
         "clusterSelector" in spec or spec.get("submissionMode") == "InteractiveMode"
     ):
         yield "spec.backoffLimit works neither with clusterSelector nor with InteractiveMode"
-    if spec.get("backoffLimit") and "--name" not in spec.get("entrypoint", ""):
-        yield "spec.backoffLimit without --name in the entrypoint: a retry would start from nothing"
-    environment = yaml.safe_load(spec.get("runtimeEnvYAML", "{}"))
-    if not isinstance(environment, dict):
-        yield "spec.runtimeEnvYAML is no mapping"
+    yield from _retry_rules(spec)
+    if spec.get("submissionMode") == "SidecarMode":
+        excluded = ("submitterPodTemplate", "submitterConfig", "clusterSelector")
+        yield from (f"spec.{name}: not with SidecarMode" for name in excluded if name in spec)
+        head = spec.get("rayClusterSpec", {}).get("headGroupSpec", {}).get("template", {}).get("spec", {})
+        if head.get("restartPolicy", "Never") != "Never":
+            yield "head: SidecarMode wants restartPolicy Never"
+    yield from _environment_problems(yaml.safe_load(spec.get("runtimeEnvYAML", "{}")))
     if "rayClusterSpec" in spec:
         yield from _cluster_rules(spec["rayClusterSpec"])
+
+
+def _environment_problems(environment: Any) -> Iterator[str]:
+    """Let Ray read a runtime environment; it only warns of keys that it does not know."""
+    from ray.runtime_env import RuntimeEnv
+
+    if not isinstance(environment, dict):
+        yield "spec.runtimeEnvYAML is no mapping"
+        return
+    yield from (
+        f"spec.runtimeEnvYAML: no field {n}" for n in sorted(set(environment) - RuntimeEnv.known_fields)
+    )
+    try:
+        RuntimeEnv(**environment)
+    except (TypeError, ValueError) as error:
+        yield f"spec.runtimeEnvYAML: {error}"
+
+
+def _retry_rules(spec: dict[str, Any]) -> Iterator[str]:
+    """Check that a lost cluster is replaced, and that the job then goes on where its output is."""
+    command = spec.get("entrypoint", "")
+    verb = JOB_COMMAND.search(command)
+    if not spec.get("backoffLimit"):
+        yield "spec.backoffLimit: a lost cluster would be the end of the job"
+    elif verb and verb[1] == "drift":
+        if "fail_on=never" not in command:
+            yield "drift with spec.backoffLimit needs --set fail_on=never: an alert's exit code would be retried"
+    elif "--name" not in command:
+        yield "spec.backoffLimit without --name in the entrypoint: a retry would start from nothing"
 
 
 def _ray_cluster_rules(cluster: dict[str, Any]) -> Iterator[str]:
@@ -127,12 +160,19 @@ def _cluster_rules(spec: dict[str, Any]) -> Iterator[str]:
         yield f"rayVersion {spec.get('rayVersion')}: token authentication needs 2.52 or newer"
     if not token:
         yield "authOptions.mode is not token: anyone who reaches the ports could run code"
+    pods = [("head", head), *((group["groupName"], group) for group in groups)]
+    version_set = "version" in spec.get("autoscalerOptions", {})
+    if version_set and AUTOSCALER_VARIABLE in {name for _, group in pods for name in _variables(group)}:
+        yield f"autoscalerOptions.version and {AUTOSCALER_VARIABLE}: give one of them"
     mounts = {_storage_mount(group) for group in (head, *groups)}
     if len(mounts) != 1 or None in mounts:
         yield f"storage is not one claim mounted at one path in head and workers: {sorted(map(str, mounts))}"
-    for label, group in [("head", head), *((group["groupName"], group) for group in groups)]:
-        yield from _pod_rules(label, group, spec.get("enableInTreeAutoscaling", False))
+    autoscaling = spec.get("enableInTreeAutoscaling", False)
+    for label, group in pods:
+        yield from _pod_rules(label, group, autoscaling)
     for group in groups:
+        if not autoscaling and not {"minReplicas", "maxReplicas"} <= set(group):
+            yield f"{group['groupName']}: without the autoscaler minReplicas and maxReplicas must both be there"
         least, most = group.get("minReplicas", 0), group.get("maxReplicas")
         if most is None or not 0 <= least <= group.get("replicas", 0) <= most:
             yield f"{group['groupName']}: 0 <= minReplicas <= replicas <= maxReplicas does not hold"
@@ -144,8 +184,13 @@ def _pod_rules(label: str, group: dict[str, Any], autoscaling: bool) -> Iterator
     resources = pod["containers"][0].get("resources", {})
     if autoscaling and pod.get("restartPolicy", "Never") != "Never":
         yield f"{label}: autoscaler v2 wants restartPolicy Never"
-    if "resources" in group and {"num-cpus", "num-gpus", "memory"} & set(group.get("rayStartParams", {})):
+    parameters = set(group.get("rayStartParams", {}))
+    if "resources" in group and {"num-cpus", "num-gpus", "memory", "resources"} & parameters:
         yield f"{label}: give resources or rayStartParams, not both"
+    if "labels" in parameters:
+        yield f"{label}: rayStartParams.labels is not allowed; use the group's labels"
+    if not pod["containers"][0]["name"].startswith("ray-"):
+        yield f"{label}: the Ray container must be the first one (named ray-...)"
     if not resources.get("limits") or resources.get("limits") != resources.get("requests"):
         yield f"{label}: requests and limits must be there and equal"
     wants_gpu = "nvidia.com/gpu" in resources.get("limits", {})
@@ -154,6 +199,12 @@ def _pod_rules(label: str, group: dict[str, Any], autoscaling: bool) -> Iterator
         yield f"{label}: asks for GPUs and does not tolerate the nvidia.com/gpu taint"
     if not pod.get("securityContext", {}).get("runAsNonRoot"):
         yield f"{label}: securityContext.runAsNonRoot is not true"
+
+
+def _variables(group: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the environment variables of a group's containers."""
+    for container in group["template"]["spec"]["containers"]:
+        yield from (one["name"] for one in container.get("env", []))
 
 
 def _storage_mount(group: dict[str, Any]) -> tuple[str, str] | None:

@@ -65,8 +65,8 @@ class DriftConfig(Section):
     """Detectors of alibi-detect that are run beside ours (`drift.config.DETECTORS`); `all` for each of them."""
     alibi_users: PositiveInt = 500
     """Users a side that alibi-detect sees."""
-    fail_on: Literal["noted", "drift", "severe"] = "severe"
-    """Least verdict for exit code 10."""
+    fail_on: Literal["noted", "drift", "severe", "never"] = "severe"
+    """Least verdict for exit code 10; `never` where another code than 0 means that the job is tried again."""
     seed: NonNegativeInt = 2020
     """Seed of every sample, permutation and bootstrap, with window and detector mixed in."""
     workers: PositiveInt = 2

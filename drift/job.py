@@ -95,16 +95,28 @@ def run_drift(
             quality = quality_records(context, models, folder, shards, counts, split.vocabulary)
     judge(context, rows)
     report = assemble(context, rows, quality, counts, events)
-    made.save(out / PROFILE_NAME)
-    (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
-    reports.write(report, rows, context.layout, out)
+    write_all(out, key, report, rows, context)
     log_summary(report, config, out)
     return report, exit_code(config, report)
 
 
+def write_all(
+    out: Path, key: dict[str, Any], report: reports.Report, rows: list[Row], context: CellContext
+) -> None:
+    """Write a report's files over those of an earlier one.
+
+    The key says that all files belong together: it goes first and comes last, so `--since-last` never adds to a report
+    whose job was killed here.
+    """
+    (out / KEY_NAME).unlink(missing_ok=True)
+    context.profile.save(out / PROFILE_NAME)
+    reports.write(report, rows, context.layout, out)
+    (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
+
+
 def exit_code(config: DriftConfig, report: reports.Report) -> int:
     """Return 0, 10 at or above `fail_on`, 1 if a cell failed (a report with a hole is no all-clear)."""
-    if SEVERITIES.index(report.verdict) >= SEVERITIES.index(config.fail_on):
+    if config.fail_on != "never" and SEVERITIES.index(report.verdict) >= SEVERITIES.index(config.fail_on):
         return EXIT_ALERT
     return EXIT_INCOMPLETE if any(cell["status"] == "error" for cell in report.cells) else 0
 
@@ -197,14 +209,14 @@ def _profile_key(config: DriftConfig, plan: Plan, labels: tuple[str, ...]) -> di
     }
 
 
-def _earlier(out: Path, key: dict) -> tuple[list[Row], Profile | None]:
+def _earlier(out: Path, key: dict[str, Any]) -> tuple[list[Row], Profile | None]:
     """Read rows and profile of an earlier report.
 
     Raises:
         ContractError: if there is none, or it was made with another cut, reference or configuration.
     """
     if not (out / KEY_NAME).exists():
-        raise ContractError(f"--since-last: {out} holds no earlier profile; run once without it")
+        raise ContractError(f"--since-last: {out} holds no report that was finished; run once without it")
     try:
         before = read_json(out / KEY_NAME)
     except (OSError, ValueError) as error:

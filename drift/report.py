@@ -79,6 +79,7 @@ def write(report: Report, rows: list[Row], layout: tuple[Signal, ...], out: Path
     pq.write_table(
         pa.Table.from_pylist([row.record() for row in rows]), out / "drift.parquet", compression="zstd"
     )
+    (out / "quality.parquet").unlink(missing_ok=True)  # of an earlier report with a model
     if report.quality:
         pq.write_table(pa.Table.from_pylist(report.quality), out / "quality.parquet", compression="zstd")
     (out / "report.html").write_text(page(report, layout), encoding="utf-8")

@@ -14,7 +14,9 @@ from cluster import validate
 
 CLUSTER = Path(validate.__file__).parent
 FILES = validate.all_files()
+SCRIPTS = sorted((CLUSTER.parent / "scripts").glob("*.sh"))
 
+VARIABLE = 'env: [{name: RAY_enable_autoscaler_v2, value: "1"}]'
 MISTAKES = [
     ("kuberay/rayjob-train.yaml", "rayStartParams:", "rayStartParam:", "rayStartParam"),
     ("kuberay/rayjob-train.yaml", "name: ss4rec-train", "name: ss4rec_train", "DNS-1035"),
@@ -27,6 +29,35 @@ MISTAKES = [
     ),
     ("kuberay/rayjob-train.yaml", "--name ml-1m-production", "", "without --name"),
     ("kuberay/rayjob-train.yaml", "backoffLimit: 3", 'backoffLimit: "3"', "backoffLimit"),
+    ("kuberay/rayjob-train.yaml", "backoffLimit: 3", "backoffLimit: 0", "end of the job"),
+    (
+        "kuberay/rayjob-train.yaml",
+        "backoffLimit: 3",
+        "submissionMode: SidecarMode\n  submitterConfig: {}",
+        "Sidecar",
+    ),
+    ("kuberay/rayjob-train.yaml", "name: ray-worker", "name: proxy", "must be the first"),
+    ("kuberay/rayjob-train.yaml", "WANDB_MODE: offline", "WANDB_MODE offline", "runtimeEnvYAML"),
+    ("kuberay/rayjob-train.yaml", "    env_vars:", "    env_var:", "no field env_var"),
+    ("kuberay/rayjob-drift.yaml", "--set fail_on=never", "", "would be retried"),
+    (
+        "kuberay/rayjob-drift.yaml",
+        "rayStartParams: {}",
+        "rayStartParams: {labels: a=b}",
+        "labels is not allowed",
+    ),
+    (
+        "kuberay/rayjob-tune.yaml",
+        "rayStartParams: {}",
+        'rayStartParams: {memory: "1"}\n        resources: {CPU: "8"}',
+        "not both",
+    ),
+    (
+        "kuberay/raycluster.yaml",
+        "image: ss4rec:0.1.0",
+        f"image: ss4rec:0.1.0\n            {VARIABLE}",
+        "give one of them",
+    ),
     ("kuberay/rayjob-tune.yaml", "restartPolicy: Never", "restartPolicy: Always", "restartPolicy"),
     ("kuberay/rayjob-tune.yaml", "ray_jobs.tune", "ray_jobs.tuen", "no such verb: tuen"),
     ("kuberay/rayjob-drift.yaml", "maxReplicas: 2", "maxReplicas: -1", "maxReplicas"),
@@ -75,7 +106,7 @@ def test_every_kind_is_there():
     assert len(names) == 15
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda path: path.name)
 def test_file_is_valid(path):
     assert validate.check_file(path) == []
 
@@ -88,6 +119,18 @@ def test_planted_mistake_is_caught(name, right, wrong, said, tmp_path):
     broken.parent.mkdir(exist_ok=True)
     broken.write_text(text.replace(right, wrong, 1))
     assert said in " ".join(validate.check_file(broken))
+
+
+def test_a_group_of_fixed_size_needs_both_of_its_bounds(tmp_path):
+    cluster = yaml.safe_load((CLUSTER / "kuberay/raycluster.yaml").read_text())
+    cluster["spec"]["enableInTreeAutoscaling"] = False
+    broken = tmp_path / "kuberay/raycluster.yaml"
+    broken.parent.mkdir()
+    broken.write_text(yaml.safe_dump(cluster))
+    assert validate.check_file(broken) == []
+    del cluster["spec"]["workerGroupSpecs"][0]["minReplicas"]
+    broken.write_text(yaml.safe_dump(cluster))
+    assert "must both be there" in " ".join(validate.check_file(broken))
 
 
 def test_exit_code(tmp_path, capsys):

@@ -18,7 +18,7 @@ from drift import report as reports
 from drift.catalogue import ItemCounts, read_catalogue
 from drift.cells import Cell, CellContext, Row, all_cells, run_cell
 from drift.config import DriftConfig
-from drift.job import exit_code, run_drift
+from drift.job import KEY_NAME, _earlier, assemble, exit_code, run_drift, write_all
 from drift.mmd import mmd_test
 from drift.plan import Plan, check_contract
 from drift.popularity import map_noise
@@ -315,7 +315,33 @@ def test_contract_and_exit_codes(cut, tmp_path):
     )  # fmt: skip
     assert exit_code(DriftConfig(), blank) == 0
     assert exit_code(DriftConfig(fail_on="drift"), blank) == 10
+    assert exit_code(DriftConfig(fail_on="never"), blank.model_copy(update={"verdict": "severe"})) == 0
     assert exit_code(DriftConfig(), blank.model_copy(update={"cells": [{"status": "error"}]})) == 1
+
+
+def test_a_report_that_was_killed_while_it_was_written_is_written_anew_and_never_added_to(
+    tmp_path, monkeypatch
+):
+    """As a retry does. Seen to fail: with the key written first, and with the key of the report before left there."""
+    plant = Plant(windows=6, users=60)
+    made, found = simulate(plant, 0), context(plant)
+    rows = judged(found)
+    counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
+    report, key = assemble(found, rows, [], counts, []), {"cut_s": 1}
+    write_all(tmp_path, key, report, rows, found)
+    assert len(_earlier(tmp_path, key)[0]) == len(rows)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "quality.parquet").write_bytes(b"of a report with a model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "page", lambda report, layout: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_all(tmp_path, key, report, rows, found)
+    with pytest.raises(ContractError, match="holds no report that was finished"):
+        _earlier(tmp_path, key)
+    write_all(tmp_path, key, report, rows, found)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert KEY_NAME in files
 
 
 def test_the_run_must_have_been_trained_up_to_this_cut(cut, tmp_path):
