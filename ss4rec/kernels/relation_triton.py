@@ -24,7 +24,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 CHUNK = 4
 """Tokens between stored states; the backward pass holds so many states in registers."""
-AHEAD = 4
+AHEAD = 2
 """Tokens whose inputs the forward pass loads before it uses the first; divides CHUNK."""
 BACKWARD_REGISTERS = 128
 """Registers of a thread in the scan's backward pass up to N = 32: 128 leave 16 warps a multiprocessor, 168 leave 12.
@@ -154,16 +154,18 @@ def _load_states(
 ):  # fmt: skip
     """Load the N values of a token, for every channel alike; PACK = 4 takes four bf16 values as one."""
     if PACK == 1:
-        return tl.load(row_ptr + n, mask=live & (n < N), other=0.0).to(tl.float32)
-    words: tl.constexpr = EACH // PACK
-    word = tl.arange(0, LANES)[None, :, None] * words + tl.arange(0, words)[None, None, :]
-    word = word + tl.zeros([BLOCK_E, LANES, words], tl.int32)
-    if words > 2:
-        word = tl.max_contiguous(word, [1, 1, 1])
-    bits = tl.load(row_ptr.to(tl.pointer_type(tl.int64)) + word, mask=live & (word < N // PACK), other=0)
-    low, high = bits.to(tl.int32), (bits >> 32).to(tl.int32)
-    pairs = tl.join(tl.join(low << 16, high << 16), tl.join(low & -65536, high & -65536))
-    return tl.reshape(pairs, [BLOCK_E, LANES, EACH]).to(tl.float32, bitcast=True)
+        values = tl.load(row_ptr + n, mask=live & (n < N), other=0.0).to(tl.float32)
+    else:  # not after a return: the compiler would read this for PACK = 1, too
+        words: tl.constexpr = EACH // PACK
+        word = tl.arange(0, LANES)[None, :, None] * words + tl.arange(0, words)[None, None, :]
+        word = word + tl.zeros([BLOCK_E, LANES, words], tl.int32)
+        if words > 2:
+            word = tl.max_contiguous(word, [1, 1, 1])
+        bits = tl.load(row_ptr.to(tl.pointer_type(tl.int64)) + word, mask=live & (word < N // PACK), other=0)
+        low, high = bits.to(tl.int32), (bits >> 32).to(tl.int32)
+        pairs = tl.join(tl.join(low << 16, high << 16), tl.join(low & -65536, high & -65536))
+        values = tl.reshape(pairs, [BLOCK_E, LANES, EACH]).to(tl.float32, bitcast=True)
+    return values
 
 
 @triton.jit
