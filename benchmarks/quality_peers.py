@@ -133,9 +133,10 @@ def train_rectools(
 ) -> tuple[RecToolsScorer, dict[str, Any]]:
     """Train SASRec or HSTU until validation stops rising or the time is over; return its best weights as a scorer."""
     from pytorch_lightning import Callback, Trainer, seed_everything
-    from rectools.dataset import Dataset
+    from rectools.dataset import Dataset, IdMap
     from rectools.models import HSTUModel, SASRecModel
 
+    IdMap.from_values = staticmethod(lambda values: IdMap(unique_ids(values)))
     seed_everything(seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     every, patience = int(options.pop("validate_every", 3)), int(options.pop("patience", 8))
@@ -199,6 +200,12 @@ def train_rectools(
     }
     parameters = sum(parameter.numel() for parameter in module.torch_model.parameters())
     return scorer_of(module), {"outcome": outcome, "curve": curve, "parameters": parameters}
+
+
+def unique_ids(values: npt.ArrayLike) -> npt.NDArray:
+    """Return the different ids in the order of their first place; rectools 0.19 has tuples, which pandas 3 refuses."""
+    held = values if isinstance(values, np.ndarray | pd.Series) else np.asarray(values, dtype=object)
+    return np.asarray(pd.unique(held))
 
 
 def _training_frame(data: Path, manifest: Manifest) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import quality
 from benchmarks.quality_curves import draw
-from benchmarks.quality_peers import SESSION_LEN, RecToolsScorer
+from benchmarks.quality_peers import SESSION_LEN, RecToolsScorer, unique_ids
 from benchmarks.quality_rows import GROUPS, Row
 from benchmarks.quality_table import headlines, markdown, merged, write_curves
 from ss4rec.config import DataConfig
@@ -100,3 +100,8 @@ def test_runs_stay_on_the_cards_they_were_given(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(quality.torch.cuda, "device_count", lambda: 2)
     assert quality.visible_cards() == ["0", "1"]
+
+
+@pytest.mark.parametrize("values", [("PAD", "PAD", 3), np.array([7, 5, 7]), [4, 4]])
+def test_ids_may_come_as_tuples(values):
+    assert unique_ids(values).tolist() == list(dict.fromkeys(values))
