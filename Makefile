@@ -2,20 +2,31 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-fast test-kernels check audit bench setup clean
+.PHONY: demo test test-fast test-fast-1 test-fast-2 test-ray test-kernels check audit bench setup clean
 
 demo: setup
 	$(BIN)/ss4rec demo
 
-# Each file with Ray tests gets a process of its own: in one that has left a Ray cluster, Ray Data cancels its
-# actors on the next.
 test: test-fast
-	for file in $$(grep -rl "mark.ray" tests --include='test_*.py'); do \
-		$(BIN)/python -m pytest -q -m ray $$file || exit 1; \
-	done
+	$(MAKE) test-ray
 
-test-fast: setup
-	$(BIN)/python -m pytest -q -m "not ray" --durations=10
+# Two halves of about the same length: `make -j2 test-fast` (or -j3 with test-kernels) runs them at the same time.
+test-fast: test-fast-1 test-fast-2
+
+HALF = tests/faults tests/data
+
+test-fast-1: setup
+	$(BIN)/python -m pytest -q -m "not ray" --durations=5 $(HALF)
+
+test-fast-2: setup
+	$(BIN)/python -m pytest -q -m "not ray" --durations=5 $(HALF:%=--ignore=%) tests
+
+# Each file with Ray tests gets a process of its own: in one that has left a Ray cluster, Ray Data cancels its
+# actors on the next. One after another: most start three or more processes, and two cores have no more to give.
+test-ray: setup
+	for file in $$(grep -rl "mark.ray" tests --include='test_*.py'); do \
+		$(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; \
+	done
 
 # Triton's kernels in its interpreter, on a CPU; the version is that of the GPU image's torch. It stays out of the
 # environment: with it torch.compile would look for a GPU.

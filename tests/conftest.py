@@ -12,6 +12,7 @@ os.environ.update(
         "RAY_ADDRESS": "local",  # never join a cluster that happens to run on this machine
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_num_workers_soft_limit": "8",  # idle workers stay: each new one costs seconds
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # nobody takes over the work of a node that a test ends
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "GLOO_SOCKET_IFNAME": "lo",
         "TP_SOCKET_IFNAME": "lo",

@@ -23,6 +23,7 @@ from ss4rec.train.gauges import GAUGES, PREFIX
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PORT, DASHBOARD = 26579, 28465
+EPOCHS = 24  # some seconds of training, in which all gauges must have been seen
 URL = f"http://127.0.0.1:{DASHBOARD}"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 SPACE = """
@@ -140,8 +141,8 @@ def nodes(tmp_path_factory):
         cluster.stop()
 
 
-def training(data, storage, *options):
-    fixed = ("train.epochs=1", "tracking.wandb=disabled", "data.source=local", "resources.gpu=no")
+def training(data, storage, *options, epochs=1):
+    fixed = (f"train.epochs={epochs}", "tracking.wandb=disabled", "data.source=local", "resources.gpu=no")
     changes = [word for field in fixed for word in ("--set", field)]
     return ["--data", data / "past", "--storage", storage, "--preset", "debug", *changes, *options]
 
@@ -171,39 +172,36 @@ def folders(tmp_path_factory):
 
 
 def test_jobs_on_nodes_that_come(nodes, data, folders):
-    """Three workers do not fit two nodes of one CPU; when a third joins they do. Lines of the job are JSON with run,
-    worker and step.
+    """Three workers do not fit two nodes of one CPU; when a third joins they do. Meanwhile Prometheus finds all gauges.
+    Lines of the job are JSON with run, worker and step.
     """
     storage, private = folders
-    three = training(data, storage, "--workers", "3", "--name", "three")
+    three = training(data, storage, "--workers", "3", "--name", "three", epochs=EPOCHS)
     refused = nodes.submit("train", *three)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert re.search(r"3 worker\(s\) of 1 CPU do not fit: [12] node", refused.stdout)
 
     nodes.join(3, gpus=1, private=private)
     wait_for(lambda: "127.0.0.3" in nodes_listed(nodes))
-    trained = nodes.submit("train", *three, env=["SS4REC_LOG=json"])
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(nodes.submit, "train", *three, env=["SS4REC_LOG=json"])
+        wait_for(lambda: job.done() or not missing_gauges(nodes, "three"))
+        missing = missing_gauges(nodes, "three")
+        trained = job.result()
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert json.loads((storage / "three/record.json").read_text())["workers"] == 3
     assert json.loads((storage / "three/result.json").read_text())["test"]
     lines = [json.loads(text) for text in re.findall(r"\{\"time\".*\}", trained.stdout)]
     assert {line["worker"] for line in lines if line.get("run") == "three"} == {"driver", 0, 1, 2}
     assert any(line["step"] > 0 and "training ended" in line["message"] for line in lines if "step" in line)
-
-
-def test_gauges_tune_drift_storage_and_doctor(nodes, data, folders):
-    """On the nodes and the run of the test above: gauges are scraped, a sweep and a drift report run over HTTP, storage
-    that one node does not share is refused by its name, and doctor finds what is wrong with these nodes.
-    """
-    storage, private = folders
-    long = training(data, storage, "--workers", "1", "--name", "long", "--set", "train.epochs=150")
-    with ThreadPoolExecutor(1) as pool:
-        trained = pool.submit(nodes.submit, "train", *long)
-        wait_for(lambda: trained.done() or not missing_gauges(nodes, "long"))
-        missing = missing_gauges(nodes, "long")
-        assert trained.result().returncode == 0, trained.result().stdout
     assert not missing
 
+
+def test_tune_drift_storage_and_doctor(nodes, data, folders):
+    """On the nodes and the run of the test above: a sweep and a drift report run over HTTP, storage that one node does
+    not share is refused by its name, and doctor finds what is wrong with these nodes.
+    """
+    storage, private = folders
     space = storage / "space.py"
     space.write_text(SPACE)
     options = [
