@@ -44,5 +44,5 @@ def git_commit() -> str | None:
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return os.environ.get(COMMIT_VARIABLE)
-    return answer.stdout.strip() if answer.returncode == 0 else os.environ.get(COMMIT_VARIABLE)
+        return os.environ.get(COMMIT_VARIABLE) or None
+    return answer.stdout.strip() if answer.returncode == 0 else os.environ.get(COMMIT_VARIABLE) or None

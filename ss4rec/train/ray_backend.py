@@ -36,6 +36,7 @@ from ss4rec.resources import Placement
 from ss4rec.runs import write_json
 from ss4rec.secrets import redact
 from ss4rec.train.gauges import gauges
+from ss4rec.train.notice import NoticeFile, forget
 from ss4rec.train.session import worker_loop
 from ss4rec.train.status import say
 from ss4rec.train.workers import Workers
@@ -62,6 +63,7 @@ def fit(
         LeaseError: if another attempt trains in `run_dir`.
     """
     with hold(run_dir, say=say) as attempt:
+        forget(run_dir)
         return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
 
 
@@ -221,6 +223,7 @@ def _train(
         # Ray sets one thread per reserved CPU; data tasks are short, so a worker may use its share of all cores.
         threads = config.resources.threads_per_worker or (os.cpu_count() or 1) // local_workers
         torch.set_num_threads(max(1, threads))
+    from_scheduler = NoticeFile(run_dir)
     loop = worker_loop(
         config,
         data_dir,
@@ -229,7 +232,7 @@ def _train(
         source=_source(config, data_dir, workers, data_cpus),
         report=ray.train.report,
         attempt=attempt,
-        notice=_preemption,
+        notice=lambda: _preemption() or from_scheduler(),
         watch=gauges(run_dir.name, workers.rank),
     )
     return loop.run().as_dict()

@@ -248,7 +248,10 @@ def test_sbatch_runs_one_command_over_all_nodes(machine, tmp_path):
 def test_sbatch_requeues_when_time_is_nearly_up(machine, tmp_path):
     srun = tmp_path / "bin" / "srun"
     srun.write_text("#!/usr/bin/env bash\nkill -USR1 $PPID\nexec sleep 5 >/dev/null 2>&1\n")
-    done, calls = run("slurm/train.sbatch", env=machine | SLURM, cwd=tmp_path)
+    (tmp_path / "runs" / "run1").mkdir(parents=True)
+    here = {"STORAGE": str(tmp_path / "runs"), "CHECKPOINT_S": "0"}
+    done, calls = run("slurm/train.sbatch", env=machine | SLURM | here, cwd=tmp_path)
+    assert (tmp_path / "runs" / "run1" / "notice").read_text() == "Slurm's time is nearly up\n"
     assert "scontrol requeue 77" in calls
     assert done.returncode == 128 + signal.SIGUSR1
 

@@ -12,6 +12,7 @@ import torch
 from ss4rec.errors import NonFiniteError
 from ss4rec.runs import RunFolder
 from ss4rec.train.loop import TrainLoop
+from ss4rec.train.notice import NOTICE_FILE, NoticeFile, forget
 from tests.faults.small import KilledError, equal, last_checkpoint, small, stop_before, train
 from tests.group import run_pair
 
@@ -215,6 +216,27 @@ def test_notice_writes_a_checkpoint_at_once(prepared, tmp_path, monkeypatch, cap
     train(prepared, tmp_path / "run", config)
     train(prepared, tmp_path / "whole", config)
     assert equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_notice_comes_as_a_file(tmp_path):
+    """Row 7: a scheduler that Ray does not know of writes RUN/notice; a look every two seconds, forgotten afterwards.
+
+    Seen to fail: with every call a look; with `forget` left out.
+    """
+    run, now = tmp_path / "run", [0.0]
+    notice = NoticeFile(run, clock=lambda: now[0])
+    assert notice() == ""
+    run.mkdir()
+    (run / NOTICE_FILE).write_text("Slurm's time\nis nearly up\n")
+    assert notice() == ""
+    now[0] = 2.0
+    assert notice() == "Slurm's time is nearly up"
+    now[0] = 4.0
+    (run / NOTICE_FILE).write_bytes(b"")
+    assert str(run / NOTICE_FILE) in notice()
+    forget(run)
+    now[0] = 6.0
+    assert notice() == ""
 
 
 def test_metrics_hold_no_nan(tmp_path):

@@ -57,8 +57,12 @@ def check(found, tolerance):
 @pytest.mark.realdata
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="needs ML-1M; set SS4REC_DATA to the folder of its archive")
 def test_the_cpu_follows_the_golden_course(tmp_path):
-    """Seen to differ by more: the gaps of the event before (.0026), the convolution's taps turned round (.0053)."""
-    check(course(tmp_path, "cpu"), SAME)
+    """Seen to differ by more: the gaps of the event before (.0026), the convolution's taps turned round (.0053).
+
+    Another release of torch is another implementation: 2.11 differs from 2.13 by .0066.
+    """
+    same = json.loads(GOLDEN.read_text())["torch"] == torch.__version__.partition("+")[0]
+    check(course(tmp_path, "cpu"), SAME if same else OTHER)
 
 
 on_gpu = pytest.mark.skipif(
@@ -87,7 +91,11 @@ def test_mamba_ssm_follows_the_golden_course(tmp_path, precision):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        record = {"command": "python -m tests.train.test_golden", "loss": course(Path(scratch), "cpu")}
+        record = {
+            "command": "python -m tests.train.test_golden",
+            "torch": torch.__version__.partition("+")[0],
+            "loss": course(Path(scratch), "cpu"),
+        }
     GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text(json.dumps(record, indent=1) + "\n")
     sys.stdout.write(f"{GOLDEN}: {record['loss']}\n")
