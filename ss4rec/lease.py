@@ -129,7 +129,7 @@ def _wait_for_death(path: Path, expires_s: float, say: Callable[[str], None]) ->
             if _born(holder.pid) != holder.born:
                 return
             raise _refusal(path, holder, f"process {holder.pid} runs")
-        age_s, touched = _age_s(path)
+        age_s, touched = file_age_s(path)
         if age_s > expires_s:
             return
         if first_seen is not None and touched != first_seen:
@@ -151,8 +151,10 @@ def _refusal(path: Path, holder: Holder, sign: str) -> LeaseError:
     )
 
 
-def _age_s(path: Path) -> tuple[float, int]:
-    """Return the seconds since `path` was touched by the file server's own clock, and its time stamp."""
+def file_age_s(path: Path) -> tuple[float, int]:
+    """Return the seconds since `path` was touched by the file server's own clock (infinity if there is none), and its
+    time stamp.
+    """
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     probe.touch()
     try:

@@ -81,6 +81,7 @@ class TrainLoop:
         allowed: called before a checkpoint appears; raises if another process writes this run now.
         notice: returns why this machine is about to go, or an empty string; a checkpoint is written then at once.
         watch: told of this worker's figures at each status line and of the epoch's at its end.
+        first_step: called by the leading worker when the first step after a start or restart is done.
         graphs: replay steps as CUDA graphs; see `choose_graphs`.
     """
 
@@ -99,11 +100,13 @@ class TrainLoop:
         allowed: Callable[[], None] = lambda: None,
         notice: Callable[[], str] = lambda: "",
         watch: Callable[[dict[str, Any]], None] = lambda figures: None,
+        first_step: Callable[[], None] = lambda: None,
         graphs: bool = False,
     ) -> None:
         self.config, self.model, self.objective, self.source = config, model, objective, source
         self.workers, self.folder, self.validate, self.report = workers, folder, validate, report
         self.identity, self.allowed, self.notice, self.watch = identity or {}, allowed, notice, watch
+        self.first_step = first_step
         self.noticed = ""
         self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
         self.parameters = list(model.parameters())
@@ -183,9 +186,12 @@ class TrainLoop:
         self.prefetcher = Prefetcher(batches, self.workers.device, self.stager)
         self.objective.train()
         self._begin_epoch()
+        begun_at = self.global_step
         with closing(self.prefetcher.__iter__()) as prefetched:
             for batch in prefetched:
                 self._train_step(batch)
+                if self.workers.leads and self.global_step == begun_at + 1:
+                    self.first_step()
                 if self.step == self.steps_per_epoch:
                     yield self._end_epoch()
                     if self.ended:

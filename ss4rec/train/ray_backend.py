@@ -7,10 +7,11 @@ continue from the newest intact checkpoint of the run.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,21 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayActorError
+from ray._private.state import state as ray_state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ss4rec import errors
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.ray_source import RaySource
 from ss4rec.data.source import LocalSource, SequenceSource
 from ss4rec.files import read_json
-from ss4rec.lease import hold
+from ss4rec.lease import file_age_s, hold
 from ss4rec.ray_cluster import quiet_ray
 from ss4rec.resources import Placement
 from ss4rec.runs import write_json
@@ -78,29 +82,34 @@ def _fit(
     """Fit as the one attempt that holds the run folder."""
     _sweep(run_dir)  # of attempts whose driver was killed
     scratch, failure = run_dir / ".ray", run_dir / f"failure-{attempt}.json"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "data_dir": str(data_dir),
-            "run_dir": str(run_dir),
-            "data_cpus": placement.data_cpus,
-            "attempt": attempt,
-            "elastic": placement.max_workers,
-        },
-        torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
-        scaling_config=_scaling(config, placement),
-        run_config=ray.train.RunConfig(
-            name=f"attempt-{attempt}",
-            storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=config.resources.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[FailureLine(config.resources.max_failures, failure), *callbacks],
-        ),
-    )
+    most = config.resources.max_failures
+
+    def controller() -> Any:
+        shutil.rmtree(scratch, ignore_errors=True)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "data_dir": str(data_dir),
+                "run_dir": str(run_dir),
+                "data_cpus": placement.data_cpus,
+                "attempt": attempt,
+                "elastic": placement.max_workers,
+            },
+            torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
+            scaling_config=_scaling(config, placement),
+            run_config=ray.train.RunConfig(
+                name=f"attempt-{attempt}",
+                storage_path=str(scratch),
+                failure_config=FailureConfig(max_failures=most),
+                logging_config=LoggingConfig(log_level="WARNING"),
+                callbacks=[FailureLine(most, failure), *callbacks],
+            ),
+        )
+        return trainer.fit().return_value
+
     try:
-        outcome = trainer.fit().return_value
+        outcome = retry_controller(controller, most, failure)
     except ray.train.ControllerError as error:
         raise errors.SS4RecError(
             f"Ray could not run the training: {error}. The same command continues from the last checkpoint"
@@ -131,8 +140,8 @@ def _scaling(config: RunConfig, placement: Placement) -> ScalingConfig:
 
 
 def _sweep(run_dir: Path) -> None:
-    """Remove files of failures, and drafts of them that a killed worker left."""
-    for pattern in ("failure-*.json", ".failure-*"):
+    """Remove files of failures, drafts of them that a killed worker left, and marks of their time."""
+    for pattern in ("failure-*.json", ".failure-*", ".failed-*"):
         for left in run_dir.glob(pattern):
             left.unlink(missing_ok=True)
 
@@ -183,6 +192,91 @@ def _raise_failure(path: Path) -> None:
     raise kind(failure["message"])
 
 
+def retry_controller(fit_once: Callable[[], Any], most: int, failure: Path) -> Any:
+    """Run `fit_once` until Ray Train's controller ends by itself.
+
+    Ray Train retries workers; its controller is an actor like any other, whose process can be killed for memory or
+    fail to start on a crowded machine, and nobody retries that. Each controller counts its workers' failures anew.
+
+    Args:
+        fit_once: starts a controller and returns what the leading worker returned.
+        most: deaths of the controller that are retried; -1: all.
+        failure: file that a worker writes when a restart would only repeat its error.
+
+    Raises:
+        SS4RecError: if it died more often.
+    """
+    deaths = 0
+    while True:
+        try:
+            return fit_once()
+        except ActorDiedError as error:
+            deaths += 1
+            line, again = "not retried, it cannot be made", False
+            if not error.actor_init_failed:
+                line, again = decide(deaths, most, failure)
+            what = redact(" ".join(str(error).split()))[:200]
+            say(f"failure {deaths}: Ray Train's controller died: {what}; {line}", run=failure.parent.name)
+            if failure.exists():  # it says more than the controller's death
+                return None
+            if again:
+                remove_groups_of(error.actor_id)
+            else:
+                raise errors.SS4RecError(
+                    f"Ray could not run the training, its controller died: {what}. The same command continues from "
+                    "the last checkpoint"
+                ) from error
+
+
+def remove_groups_of(actor_id: str | None) -> None:
+    """Remove the placement groups that a dead actor has made: with them go its workers, if one still lives.
+
+    Ray keeps them until the driver ends, and a new group of workers would wait for their CPUs for ever. Ray Train's own
+    cleaner asks the dashboard who is dead, which is not everywhere.
+    """
+    for raw in ray_state._connect_and_get_accessor().get_placement_group_table():
+        row = PlacementGroupTableData.FromString(raw)
+        if row.creator_actor_id.hex() == actor_id and row.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
+
+
+def decide(failures: int, most: int, failure: Path) -> tuple[str, bool]:
+    """Return in words what follows from a failure, and whether that is a retry; a file marks since when it recovers.
+
+    Args:
+        failures: how many there were.
+        most: how many are retried; -1: all.
+        failure: file that a worker writes when a restart would only repeat its error.
+    """
+    if failure.exists():
+        return "not retried, a restart would repeat it", False
+    if 0 <= most < failures:
+        return f"not retried, resources.max_failures is {most}", False
+    mark = _mark(failure)
+    if not mark.exists():  # or the group failed again before its first step: recovery goes on
+        mark.touch()
+    return f"retry {failures} of {'any number' if most < 0 else most} from the last checkpoint", True
+
+
+def _mark(failure: Path) -> Path:
+    """Return the file whose time stamp says since when an attempt recovers."""
+    return failure.with_name(f".failed-{failure.stem.removeprefix('failure-')}")
+
+
+def say_recovered(failure: Path) -> None:
+    """Say how long recovery took, if this group was started after a failure; called after its first step.
+
+    From the moment in which the failure was noticed, by the file server's clock: workers may be on another machine.
+    """
+    seconds, _ = file_age_s(_mark(failure))
+    if math.isfinite(seconds):
+        say(
+            f"recovered: first step {seconds:.1f} s after the failure was noticed",
+            recovery_s=round(seconds, 3),
+        )
+        _mark(failure).unlink(missing_ok=True)
+
+
 class FailureLine(UserCallback):
     """Says in one line what failed and what is done about it; runs in Ray Train's controller.
 
@@ -202,15 +296,12 @@ class FailureLine(UserCallback):
             worker_exceptions.items(), key=lambda item: (not isinstance(item[1], RayActorError), item[0])
         )
         what = redact(" ".join(str(error).split()))[:200]
-        line = f"failure {self.failures}: worker {rank} failed: {what}; "
-        if self.failure.exists():
-            line += "not retried, a restart would repeat it"
-        elif 0 <= self.max_failures < self.failures:
-            line += f"not retried, resources.max_failures is {self.max_failures}"
-        else:
-            most = "any number" if self.max_failures < 0 else str(self.max_failures)
-            line += f"retry {self.failures} of {most} from the last checkpoint"
-        say(line, run=self.failure.parent.name, worker=rank)
+        line, _ = decide(self.failures, self.max_failures, self.failure)
+        say(
+            f"failure {self.failures}: worker {rank} failed: {what}; {line}",
+            run=self.failure.parent.name,
+            worker=rank,
+        )
 
 
 def _train(
@@ -234,6 +325,7 @@ def _train(
         attempt=attempt,
         notice=lambda: _preemption() or from_scheduler(),
         watch=gauges(run_dir.name, workers.rank),
+        first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
     )
     return loop.run().as_dict()
 

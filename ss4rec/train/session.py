@@ -43,6 +43,7 @@ def worker_loop(
     attempt: str | None = None,
     notice: Callable[[], str] = lambda: "",
     watch: Callable[[dict[str, Any]], None] = lambda figures: None,
+    first_step: Callable[[], None] = lambda: None,
 ) -> TrainLoop:
     """Build model and loop for this worker; `run()` or `epochs()` of the result trains.
 
@@ -54,7 +55,7 @@ def worker_loop(
         source: this worker's batches.
         report: see `TrainLoop`.
         attempt: what `ss4rec.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
-        notice, watch: see `TrainLoop`.
+        notice, watch, first_step: see `TrainLoop`.
 
     Raises:
         LeaseError: if another attempt holds the run folder.
@@ -107,6 +108,7 @@ def worker_loop(
         allowed=allowed,
         notice=notice,
         watch=watch,
+        first_step=first_step,
         graphs=graphs,
     )
 

@@ -8,6 +8,7 @@ import time
 import pytest
 import ray
 import torch
+from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError
 
@@ -83,7 +84,9 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     record_property("recovery_s", recovery_s(tmp_path / "flags"))
     assert equal(tmp_path / "run", whole)
     assert_nothing_left(tmp_path / "run")
-    lines = [line for line in _told(capfd, "failure 2") if "failure " in line or "continuing" in line]
+    told = _told(capfd, "failure 2", "training ended")
+    assert sum("recovered: first step " in line for line in told) == 2
+    lines = [line for line in told if "failure " in line or "continuing" in line]
     # Which of the two is reported first, the death or the peer's lost connection, is a race.
     assert "failure 1: worker " in " ".join(lines)
     assert "retry 1 of 3 from the last checkpoint" in " ".join(lines)
@@ -92,10 +95,10 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     assert sum("at epoch 2, step 4" in line for line in lines) == 1
 
 
-def _told(capfd, last, within_s=60.0):
-    """Return what was printed, once `last` is there: Ray forwards workers' lines a moment later."""
+def _told(capfd, *words, within_s=60.0):
+    """Return what was printed, once `words` are there: Ray forwards workers' lines a moment later."""
     text, deadline = "", time.monotonic() + within_s
-    while last not in text and time.monotonic() < deadline:
+    while any(word not in text for word in words) and time.monotonic() < deadline:
         text += capfd.readouterr().out
         time.sleep(0.1)  # lines come from another process; nothing to wait on
     return text.splitlines()
@@ -111,6 +114,36 @@ def test_users_error_fails_at_once(nodes, prepared, tmp_path, monkeypatch, capfd
     assert last_checkpoint(tmp_path / "run").global_step == 3
     assert_nothing_left(tmp_path / "run")
     assert any("not retried, a restart would repeat it" in line for line in _told(capfd, "not retried"))
+
+
+def test_killed_controller_is_retried(nodes, prepared, tmp_path, monkeypatch, whole, capfd):
+    """Row 4: SIGKILL of Ray Train's controller, which Ray does not start again: its workers end, its resources come
+    back, a new one goes on with the same bits, and the time that took is printed.
+
+    Seen to fail: without `remove_groups_of` the new workers wait for the CPUs of the dead ones.
+    """
+    killed = []
+
+    def kill():
+        while not (tmp_path / "flags/gate-0-7").exists():
+            time.sleep(0.1)  # a file of another process
+        actors = [actor for actor in state.actor_table(None).values() if actor["State"] == "ALIVE"]
+        (pid,) = [actor["Pid"] for actor in actors if actor["ActorClassName"] == "TrainController"]
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    fit(prepared, tmp_path / "run", monkeypatch, [Fault("gate", 0, 7)], **{"resources.workers": 2})
+    assert killed
+    assert equal(tmp_path / "run", whole)
+    assert_nothing_left(tmp_path / "run")
+    lines = _told(capfd, "training ended")
+    (failure,) = [line for line in lines if line.startswith("failure ")]
+    assert failure.startswith("failure 1: Ray Train's controller died: ")
+    assert failure.endswith("; retry 1 of 3 from the last checkpoint")
+    assert sum("recovered: first step " in line for line in lines) == 1
+    assert sum("at epoch 2, step 2" in line for line in lines) == 1
 
 
 def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, capfd):
