@@ -7,8 +7,10 @@ that a user sees is the size that counts. Ray is imported late, for a quick `--h
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shlex
+import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ss4rec.errors import ResourceError, UsageError
 from ss4rec.provenance import COMMIT_VARIABLE, git_commit
+from ss4rec.secrets import HOOK, NAME, SENT, is_secret
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -157,14 +160,21 @@ def connect(address: str | None) -> JobSubmissionClient:
 
 
 def start(client: JobSubmissionClient, command: str, package: Package, env: dict[str, str]) -> str:
-    """Upload the package, start the job and return its id."""
+    """Upload the package, start the job and return its id; secrets do not travel as Ray's variables."""
     if env.get("SS4REC_LOG") == "json":
         # Ray would keep one of several workers' lines that differ in numbers alone; log collectors want them all.
         env = {"RAY_DEDUP_LOGS": "0"} | env
     if commit := git_commit():
         env = {COMMIT_VARIABLE: commit} | env  # what is uploaded has no git folder
-    runtime_env = {"working_dir": str(package.path), "env_vars": env}
-    return client.submit_job(entrypoint=command, runtime_env=runtime_env)
+    sent = {name: value for name, value in env.items() if is_secret(name)}
+    shown = {name: value for name, value in env.items() if name not in sent}
+    runtime_env = {"working_dir": str(package.path), "env_vars": shown}
+    metadata = {}
+    if sent:
+        runtime_env["worker_process_setup_hook"] = HOOK
+        metadata = {SENT: json.dumps(sent), NAME: uuid.uuid4().hex}
+        shown[NAME] = metadata[NAME]
+    return client.submit_job(entrypoint=command, runtime_env=runtime_env, metadata=metadata)
 
 
 def follow(client: JobSubmissionClient, job_id: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ss4rec.errors import SS4RecError
-from ss4rec.secrets import redact
+from ss4rec.secrets import adopt_in_driver, redact
 
 VERBS = {
     "demo": (
@@ -88,6 +88,7 @@ main_group.add_command(
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> None:
     """Run a command and exit: an expected error becomes one sentence on stderr and its exit code."""
+    adopt_in_driver()
     try:
         result = command.main(args=None if args is None else list(args), standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)

@@ -105,6 +105,8 @@ GUARDS = (
     Guard(f"{S}::blotted", "ss4rec/cli/__init__.py", 'redact(f"error: {error}")', 'f"error: {error}"'),
     Guard(f"{S}::leaves_the_rest", "ss4rec/secrets.py", "_LEAST = 6", "_LEAST = 0"),
     Guard(f"{S}::process_list", "ss4rec/cli/submit.py", "if equals and is_secret(name):", "if False:"),
+    Guard("test_secrets_job.py::stay_out", "ss4rec/submit.py", "for name, value in env.items() if is_secret(name)}", "for name, value in env.items() if False}"),
+    Guard("test_secrets_job.py::stay_out", "ss4rec/submit.py", '        runtime_env["worker_process_setup_hook"] = HOOK\n', ""),
     Guard(f"{S}::does_not_answer", "ss4rec/train/tracking.py", "except wandb.errors.Error as error:", "except KeyError as error:"),
     Guard(f"{S}::goes_away", "ss4rec/train/tracking.py", "except Exception as error:  # its", "except KeyError as error:  # its"),
     Guard(f"{S}::no_wandb", "ss4rec/train/tracking.py", "        raise UsageError(\n            f\"wandb is", "        return None\n        raise UsageError(\n            f\"wandb is"),
