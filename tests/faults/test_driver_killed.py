@@ -65,8 +65,8 @@ def test_same_command_continues_after_the_driver_was_killed(prepared, tmp_path):
     """Row 6: SIGKILL of the driver in the middle of an epoch; its Ray goes with it. The same command again ends
     with the bits of a run that nothing stopped, without waiting for the dead one's lease.
 
-    Would fail with the comparison of process and start time left out of `_wait_for_death`, where the second command is
-    refused; not run without it (tests/faults/test_checkpoints.py shows that guard).
+    Seen to fail: with the comparison of process and start time left out of `_wait_for_death` the second command is
+    refused.
     """
     run, flags = tmp_path / "run", tmp_path / "flags"
     flags.mkdir()
@@ -102,7 +102,7 @@ def test_same_command_continues_on_a_new_cluster_after_the_head_was_killed(prepa
     themselves and leave no writer behind; the same command on a new cluster ends with the bits of a run that nothing
     stopped.
 
-    Would fail without `_resume`; not run without it (`python -m tests.faults.guards the_head`).
+    Seen to fail: without `_resume` it does not continue at step 7.
     """
     run, flags = tmp_path / "run", tmp_path / "flags"
     flags.mkdir()

@@ -102,8 +102,8 @@ def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
     order), with the same batch and schedule, and weights end within rounding of that run. Workers take every CPU and
     Ray Data still feeds them.
 
-    Would fail, not run without them: `max_workers` in `_scaling` (nobody stands at the first gate), the division by the
-    targets of all workers (`python -m tests.faults.guards two_workers`).
+    Seen to fail: without `max_workers` in `_scaling` nobody stands at the first gate until the time limit; without the
+    division by the targets of all workers.
     """
     from ss4rec.train import ray_backend
 

@@ -77,7 +77,8 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
     the bits of one that nothing stopped; each failure is one line with its place in the budget.
 
-    Seen to fail: without `_resume` no line says that it continues at step 4. Would fail with `max_failures=0`.
+    Seen to fail: without `_resume` no line says that it continues at step 4. With
+    `max_failures=0` the run ends with the first.
     """
     faults = [Fault("kill", 1, 4), Fault("runtime", 0, 9)]
     fit(prepared, tmp_path / "run", monkeypatch, faults, **{"resources.workers": 2})
@@ -150,7 +151,7 @@ def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, cap
     """Rows 5, 7: Ray says that it takes a node back: a checkpoint is written at once. The node goes, its
     worker starts on another, and the run ends with the same bits.
 
-    Would fail with `notice=_preemption` left out of `_train`, with no checkpoint to continue from; not run without it.
+    Seen to fail: with `_save_is_due` false at a notice there is no checkpoint of step 6.
     """
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
