@@ -77,8 +77,8 @@ def test_a_jobs_secrets_stay_out_of_logs_and_of_the_process_list(tmp_path, monke
     Seen to fail: with the key among Ray's variables it is in the workers' command lines and in `runtime_env_agent.log`;
     without the hook the tasks do not have it.
     """
-    (tmp_path / "project/ray_jobs").mkdir(parents=True)
-    (tmp_path / "project/ray_jobs/train.py").write_text(JOB)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/look.py").write_text(JOB)
     # A folder of its own, to look at afterwards; short, for sockets lie there.
     folder = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
     request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
@@ -94,7 +94,7 @@ def test_a_jobs_secrets_stay_out_of_logs_and_of_the_process_list(tmp_path, monke
         client = submit.connect(None)
         variables = {"WANDB_API_KEY": KEY, "WORD": "w", "CLUSTER": cluster.address}
         with submit.packed(tmp_path / "project") as package:
-            command = f"{sys.executable} -m ray_jobs.train"
+            command = f"{sys.executable} look.py"
             job = accepted(lambda: submit.start(client, command, package, variables))
         told = "".join(submit.follow(client, job))
         assert submit.exit_code(client, job) == 0, told
