@@ -1,7 +1,8 @@
 """Trains rows of an ablation on any number of cards and ranks the test items: `python -m benchmarks.quality --help`.
 
 Each row is a preset with overrides (`benchmarks/quality_rows.py`), trained with each seed in a process of its own,
-`--parallel` at a time on each card. The epoch is chosen on validation; test items are ranked once, after training.
+`--parallel` at a time on each card. The epoch is chosen on validation; test items are ranked once, after training. The
+same command again takes what `--runs` holds of a row and seed as it is, and trains the rest.
 
 CPU smoke test:  python -m benchmarks.quality table --data data/synthetic --group smoke --minutes 1 --seeds 1
 """
@@ -32,6 +33,7 @@ from ss4rec import checkpoint
 from ss4rec.config import RunConfig
 from ss4rec.evaluation.evaluator import rank_column, summarise
 from ss4rec.evaluation.metrics import ndcg
+from ss4rec.provenance import git_commit
 from ss4rec.runs import RunFolder, load_model, load_weights, write_json
 from ss4rec.train.loop import TrainLoop
 from ss4rec.train.session import loop_alone, rank_alone
@@ -92,13 +94,15 @@ def table(
 
     def run(job: tuple[Row, int]) -> dict[str, Any]:
         row, seed = job
+        if found := _kept(row, seed, runs):
+            return found
         card = slots.get()
         try:
-            found = _spawn(row, seed, folders[row.ties], minutes, runs, card, ranks_test)
+            found = _spawn(row, seed, folders[row.ties], minutes, runs, card, parallel, ranks_test)
         finally:
             slots.put(card)
         print(f"{row.name}, seed {seed}: {found.get('seconds', found.get('error'))}", flush=True)
-        return found | {"runs_on_card": parallel}
+        return found
 
     # Slow rows first would end sooner, but the order of a table is its own.
     jobs = [(row, seed) for row in chosen for seed in range(seeds if row.preset != "peer" else 1)]
@@ -124,8 +128,16 @@ def visible_cards() -> list[str]:
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True)
 @click.option("--test/--no-test", "ranks_test", default=True)
 @click.option("--began", type=float, help="Unix time of the cold start; by default now.")
+@click.option("--runs-on-card", default=1, show_default=True, help="How many share the card, for the record.")
 def one(
-    text: str, data: Path, seed: int, minutes: float, runs: Path, ranks_test: bool, began: float | None
+    text: str,
+    data: Path,
+    seed: int,
+    minutes: float,
+    runs: Path,
+    ranks_test: bool,
+    began: float | None,
+    runs_on_card: int,
 ) -> None:
     """Train and evaluate one row with one seed; its record is written into the run folder."""
     began = began or time.time()
@@ -137,7 +149,8 @@ def one(
         fields = run_peer(row, data, run, seed, minutes, ranks_test)
     else:
         fields = _train(row.config(seed, minutes), data, run, began, ranks_test)
-    fields |= {"name": row.name, "row": row.text, "seed": seed, "seconds": round(time.time() - began, 1)}
+    fields |= {"name": row.name, "row": row.text, "seed": seed, "runs_on_card": runs_on_card}
+    fields |= {"seconds": round(time.time() - began, 1), "commit": git_commit()}
     write_json(run / "quality.json", fields)
 
 
@@ -216,14 +229,31 @@ def save_ranks(run: Path, ranks: pa.Table) -> None:
     np.savez(run / "ranks.npz", **{name: ranks[name].to_numpy() for name in ranks.column_names})
 
 
+def _kept(row: Row, seed: int, runs: Path) -> dict[str, Any] | None:
+    """Return what an earlier command found for this row and seed, if it came to an end."""
+    path = runs / f"{row.name}-{seed}" / "quality.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("row") == row.text else None
+
+
 def _spawn(
-    row: Row, seed: int, data: Path | None, minutes: float, runs: Path, card: str, ranks_test: bool
+    row: Row,
+    seed: int,
+    data: Path | None,
+    minutes: float,
+    runs: Path,
+    card: str,
+    runs_on_card: int,
+    ranks_test: bool,
 ) -> dict[str, Any]:
     """Run `one` in a process of its own on one card, return what it wrote."""
     began = time.time()
     log = runs / f"{row.name}-{seed}.log"
+    # A training that was cut off would be continued, and its seconds would not be those of a cold start.
+    shutil.rmtree(runs / f"{row.name}-{seed}", ignore_errors=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     options = {"data": data, "seed": seed, "minutes": minutes, "runs": runs, "began": began}
+    options |= {"runs-on-card": runs_on_card}
     command = [sys.executable, "-m", "benchmarks.quality", "one", row.text]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command.append("--test" if ranks_test else "--no-test")

@@ -70,6 +70,15 @@ def test_means_and_headlines_are_over_seeds_and_a_failure_stays_visible(results,
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
+def test_a_table_keeps_what_it_measured_of_the_same_row_and_seed(tmp_path):
+    (tmp_path / "best-1").mkdir()
+    (tmp_path / "best-1" / "quality.json").write_text('{"row": "best: ml_1m_best", "seconds": 3.0}')
+    row = Row("best", "ml_1m_best")
+    assert quality._kept(row, 1, tmp_path) == {"row": "best: ml_1m_best", "seconds": 3.0}
+    assert quality._kept(row, 0, tmp_path) is None
+    assert quality._kept(Row("best", "ml_1m_best", ("optim.lr=1e-3",)), 1, tmp_path) is None
+
+
 def test_a_peer_is_given_items_and_times_as_it_was_trained_with_them(prepared):
     data = DataConfig(max_len=SESSION_LEN, overlap=0)
     batch = next(LocalSource(prepared, data, batch_size=4, seed=0).eval_batches("valid", 5))

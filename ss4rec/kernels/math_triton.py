@@ -67,40 +67,35 @@ def softplus(x):
 
 
 @triton.jit
-def complex_expm1(re, im):
-    """Return e^z - 1 (real, imaginary) and e^z (real, imaginary) for re <= 0.
+def complex_expm1(bits, turns):
+    """Return e^z - 1 (real, imaginary) and e^z (real, imaginary) of z = bits ln 2 + 2 pi i turns, for bits <= 0.
 
-    Re(e^z - 1) = expm1(re) - 2 e^re sin²(im / 2) subtracts nothing from one, so small z keep their accuracy.
-    The angle im / 2 is reduced by multiples of pi: a common sign of sine and cosine cancels in all products.
+    Re(e^z - 1) = expm1(Re z) - 2 |e^z| sin²(Im z / 2) subtracts nothing from one, so small z keep their accuracy.
+    Whole turns of Im z / 2 are half turns of Im z: the common sign of sine and cosine cancels in both products.
+    Coefficients are minimax fits (relative error below 6e-9) of sqrt(2) sin(pi r) / r and sqrt(2) cos(pi r) in r² up to
+    |r| = 1/2, and of (2^x - 1) / x in -.36 < x < 0; `scripts/fit_expm1.py` prints them.
     """
-    half = 0.5 * im
-    turns = tl.floor(half * 0.3183098861837907 + 0.5)
-    angle = tl.fma(turns, -3.1415927410125732, half)
-    angle = tl.fma(turns, 8.742277657347586e-8, angle)
-    # Angles beyond float32's reach reduce to nonsense; keep the series finite (such states have decayed).
-    angle = tl.minimum(tl.maximum(angle, -1.6), 1.6)
-    q = angle * angle
-    sine = tl.fma(q, -2.505210838544172e-8, 2.7557319223985893e-6)
-    sine = tl.fma(q, sine, -1.984126984126984e-4)
-    sine = tl.fma(q, sine, 8.333333333333333e-3)
-    sine = tl.fma(q, sine, -0.16666666666666666)
-    sine = tl.fma(q * angle, sine, angle)
-    cosine = tl.fma(q, 2.08767569878681e-9, -2.755731922398589e-7)
-    cosine = tl.fma(q, cosine, 2.48015873015873e-5)
-    cosine = tl.fma(q, cosine, -1.388888888888889e-3)
-    cosine = tl.fma(q, cosine, 4.1666666666666664e-2)
-    cosine = tl.fma(q, cosine, -0.5)
-    cosine = tl.fma(q, cosine, 1.0)
+    # No angle is too large: from 2^23 turns on a float32 has no fraction, and r is 0.
+    r = turns - tl.floor(turns + 0.5)
+    q = r * r
+    sine = tl.fma(q, 0.10968695109047272, -0.8460421287083575)
+    sine = tl.fma(q, sine, 3.6063431919707516)
+    sine = tl.fma(q, sine, -7.308245122648986)
+    sine = tl.fma(q, sine, 4.442882914548896) * r
+    cosine = tl.fma(q, -0.03450216748463153, 0.3322518821736101)
+    cosine = tl.fma(q, cosine, -1.8882749991817018)
+    cosine = tl.fma(q, cosine, 5.739881545941289)
+    cosine = tl.fma(q, cosine, -6.9788641100960715)
+    cosine = tl.fma(q, cosine, 1.4142135620628893)
 
-    magnitude = exp(re)
-    series = tl.fma(re, 1.388888888888889e-3, 8.333333333333333e-3)
-    series = tl.fma(re, series, 4.1666666666666664e-2)
-    series = tl.fma(re, series, 0.16666666666666666)
-    series = tl.fma(re, series, 0.5)
-    series = tl.fma(re, series, 1.0) * re
-    shrink = tl.where(re > -0.25, series, magnitude - 1.0)
+    magnitude = exp2(bits)
+    series = tl.fma(bits, 0.001201655736708576, 0.00957710680712667)
+    series = tl.fma(bits, series, 0.0554988295783986)
+    series = tl.fma(bits, series, 0.24022626736883637)
+    series = tl.fma(bits, series, 0.6931471788053684) * bits
+    shrink = tl.where(bits > -0.36, series, magnitude - 1.0)
 
-    twice = 2.0 * sine * magnitude
-    minus_one_re = shrink - twice * sine
-    minus_one_im = twice * cosine
-    return minus_one_re, minus_one_im, minus_one_re + 1.0, minus_one_im
+    scaled = magnitude * sine
+    grow_re = tl.fma(-scaled, sine, shrink)
+    grow_im = scaled * cosine
+    return grow_re, grow_im, grow_re + 1.0, grow_im

@@ -34,6 +34,8 @@ WARPS_FORWARD = 1600
 """Rows are added until this many warps run, if there are fewer sequences: with few warps an H100 waits for loads."""
 WARPS_BACKWARD = 1600
 """As `WARPS_FORWARD`; its warps hold more registers, so that fewer fit."""
+LOG2_E = tl.constexpr(1.4426950408889634)
+TURNS_A_RADIAN = tl.constexpr(0.15915494309189535)
 SERIES_RADIUS = tl.constexpr(0.1)
 """Below this |z| five terms of the series are exact to float32, and the closed form loses up to eps/|z|."""
 
@@ -79,10 +81,17 @@ class _TimeScan(torch.autograd.Function):
         bias_P = gap_bias_P if gap_bias_P is not None else log_step_P
         states_T2P = torch.empty_like(drive_T2P)
         parameters = (lambda_re_P, lambda_im_P, log_step_P, weight_P, bias_P)
-        _forward_kernel[(segments.num_sequences,)](
-            drive_T2P, gaps_T, *parameters, segments.offsets_S1, states_T2P,
-            P=num_states, HAS_MAP=has_map, **_tile(num_states, segments, WARPS_FORWARD, RUN_FORWARD, RUN_FORWARD_ALONE),
-        )  # fmt: skip
+        tile = forward_tile(num_states, segments.num_sequences)
+        _forward_kernel[(segments.num_sequences, triton.cdiv(num_states, tile["BLOCK_P"]))](
+            drive_T2P,
+            gaps_T,
+            *parameters,
+            segments.offsets_S1,
+            states_T2P,
+            P=num_states,
+            HAS_MAP=has_map,
+            **tile,
+        )
         ctx.save_for_backward(drive_T2P, gaps_T, *parameters, states_T2P)
         ctx.segments, ctx.has_map = segments, has_map
         return states_T2P
@@ -91,33 +100,44 @@ class _TimeScan(torch.autograd.Function):
     def backward(ctx: Any, grad_T2P: Tensor) -> tuple[Tensor | None, ...]:
         drive_T2P, gaps_T, *parameters, states_T2P = ctx.saved_tensors
         num_states, num_sequences = parameters[0].numel(), ctx.segments.num_sequences
+        tile = backward_tile(num_states, num_sequences)
+        blocks = triton.cdiv(num_states, tile["BLOCK_P"])
         grad_drive_T2P = torch.empty_like(drive_T2P)
-        grad_gaps_T = torch.empty_like(gaps_T) if ctx.needs_input_grad[1] else None
-        sums = 5 if ctx.has_map else 3
+        needs_gaps, sums = ctx.needs_input_grad[1], 5 if ctx.has_map else 3
+        grad_gaps_KT = gaps_T.new_empty(blocks, len(gaps_T)) if needs_gaps else gaps_T
         partial_SXP = torch.empty(num_sequences, sums, num_states, device=gaps_T.device, dtype=torch.float32)
-        _backward_kernel[(num_sequences,)](
+        _backward_kernel[(num_sequences, blocks)](
             drive_T2P, gaps_T, *parameters, ctx.segments.offsets_S1, states_T2P, grad_T2P.contiguous(),
-            grad_drive_T2P, gaps_T if grad_gaps_T is None else grad_gaps_T, partial_SXP,
-            P=num_states, HAS_MAP=ctx.has_map, GRAD_GAPS=grad_gaps_T is not None,
-            **_tile(num_states, ctx.segments, WARPS_BACKWARD, RUN_BACKWARD, RUN_BACKWARD_ALONE),
+            grad_drive_T2P, grad_gaps_KT, partial_SXP, len(gaps_T),
+            P=num_states, HAS_MAP=ctx.has_map, GRAD_GAPS=needs_gaps, **tile,
         )  # fmt: skip
         grads = [
             grad_P.to(parameter.dtype)
             for grad_P, parameter in zip(partial_SXP.sum(0), parameters, strict=False)
         ]
         grads += [None] * (5 - len(grads))
-        return grad_drive_T2P, grad_gaps_T, *grads, None
+        return grad_drive_T2P, grad_gaps_KT.sum(0) if needs_gaps else None, *grads, None
 
 
-def _tile(num_states: int, segments: Segments, warps: int, run: int, run_alone: int) -> dict[str, int]:
+def forward_tile(num_states: int, num_sequences: int) -> dict[str, Any]:
+    """Return the shape of the forward kernel's programs."""
+    return _tile(num_states, num_sequences, WARPS_FORWARD, RUN_FORWARD, RUN_FORWARD_ALONE)
+
+
+def backward_tile(num_states: int, num_sequences: int) -> dict[str, Any]:
+    """Return the shape of the backward kernel's programs."""
+    return _tile(num_states, num_sequences, WARPS_BACKWARD, RUN_BACKWARD, RUN_BACKWARD_ALONE)
+
+
+def _tile(num_states: int, num_sequences: int, warps: int, run: int, run_alone: int) -> dict[str, Any]:
     """Shape of a program: all states side by side, one element a thread where a warp has enough lanes.
 
     Rows cost a join, and tokens beyond the sequence's end, so there are only as many as it takes to fill a card.
     """
     block = triton.next_power_of_2(num_states)
-    runs = min(MOST_RUNS, triton.next_power_of_2(triton.cdiv(warps, segments.num_sequences)))
+    runs = min(MOST_RUNS, triton.next_power_of_2(triton.cdiv(warps, num_sequences)))
     return {
-        "BLOCK_P": block, "RUNS": runs, "RUN": run if runs > 1 else run_alone,
+        "BLOCK_P": block, "RUNS": runs, "RUN": run if runs > 1 else run_alone, "AHEAD": False,
         "num_warps": max(1, runs * min(block, 32) // 32),
     }  # fmt: skip
 
@@ -211,9 +231,28 @@ def _coefficient_slope(
 
 
 @triton.jit
+def _load_forward(gaps_ptr, drive_ptr, first, length, state, P: tl.constexpr, RUN: tl.constexpr):
+    """Load gap and drive of the tokens first : first + RUN; those past the end are 0, and so map nothing."""
+    inputs = ()
+    for r in tl.static_range(RUN):
+        in_time = first + r < length
+        live = in_time & (state < P)
+        at = (first + r) * (2 * P) + state
+        inputs = inputs + (
+            (
+                tl.load(gaps_ptr + first + r, mask=in_time, other=0.0),
+                tl.load(drive_ptr + at, mask=live, other=0.0),
+                tl.load(drive_ptr + at + P, mask=live, other=0.0),
+            ),
+        )
+    return inputs
+
+
+@triton.jit
 def _forward_kernel(
     drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
     P: tl.constexpr, HAS_MAP: tl.constexpr, BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Scan one sequence: program s writes the states of the tokens offsets[s] : offsets[s + 1]."""
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
@@ -221,7 +260,7 @@ def _forward_kernel(
     gaps_ptr += start
     drive_ptr += start * (2 * P)
     states_ptr += start * (2 * P)
-    state = tl.arange(0, BLOCK_P)[None, :]
+    state = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)[None, :]
     run = tl.arange(0, RUNS)[:, None]
     lambda_re, lambda_im, inverse_re, inverse_im, scale, weight, bias = _load_parameters(
         lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
@@ -229,27 +268,25 @@ def _forward_kernel(
     zero = tl.zeros([RUNS, BLOCK_P], tl.float32)
     carry_re = tl.zeros([1, BLOCK_P], tl.float32)
     carry_im = tl.zeros([1, BLOCK_P], tl.float32)
+    bits, turns = lambda_re * LOG2_E, lambda_im * TURNS_A_RADIAN
+    if AHEAD:
+        inputs = _load_forward(gaps_ptr, drive_ptr, run * RUN, length, state, P, RUN)
     for block in range(0, length, RUN * RUNS):
         first = block + run * RUN
-        inputs = ()
-        for r in tl.static_range(RUN):
-            live = (first + r < length) & (state < P)
-            at = (first + r) * (2 * P) + state
-            inputs = inputs + (
-                (
-                    tl.load(gaps_ptr + first + r, mask=first + r < length, other=0.0).to(tl.float32),
-                    tl.load(drive_ptr + at, mask=live, other=0.0).to(tl.float32),
-                    tl.load(drive_ptr + at + P, mask=live, other=0.0).to(tl.float32),
-                ),
-            )
+        if AHEAD:
+            now = inputs
+            inputs = _load_forward(gaps_ptr, drive_ptr, first + RUN * RUNS, length, state, P, RUN)
+        else:
+            now = _load_forward(gaps_ptr, drive_ptr, first, length, state, P, RUN)
         map_re, map_im, x_re, x_im = zero + 1.0, zero, zero, zero
         if RUNS == 1:
             x_re, x_im = carry_re, carry_im
         partial = ()
         for r in tl.static_range(RUN):
-            gap, drive_re, drive_im = inputs[r]
-            step = _step(gap, scale, weight, bias, HAS_MAP)
-            grow_re, grow_im, decay_re, decay_im = complex_expm1(lambda_re * step, lambda_im * step)
+            gap, drive_re, drive_im = now[r]
+            drive_re, drive_im = drive_re.to(tl.float32), drive_im.to(tl.float32)
+            step = _step(gap.to(tl.float32), scale, weight, bias, HAS_MAP)
+            grow_re, grow_im, decay_re, decay_im = complex_expm1(bits * step, turns * step)
             factor_re = grow_re * inverse_re - grow_im * inverse_im
             factor_im = grow_re * inverse_im + grow_im * inverse_re
             map_re, map_im, x_re, x_im = _compose(
@@ -272,11 +309,36 @@ def _forward_kernel(
 
 
 @triton.jit
+def _load_backward(
+    gaps_ptr, grad_ptr, drive_ptr, states_ptr, last, state, P: tl.constexpr, RUN: tl.constexpr
+):
+    """Load gap, gradient, drive and the state before it of the tokens last, last - 1 .. last - RUN + 1; 0 before 0."""
+    inputs = ()
+    for r in tl.static_range(RUN):
+        in_time = last - r >= 0
+        live = in_time & (state < P)
+        has_previous = (last - r >= 1) & (state < P)
+        at = (last - r) * (2 * P) + state
+        inputs = inputs + (
+            (
+                tl.load(gaps_ptr + last - r, mask=in_time, other=0.0),
+                tl.load(grad_ptr + at, mask=live, other=0.0),
+                tl.load(grad_ptr + at + P, mask=live, other=0.0),
+                tl.load(drive_ptr + at, mask=live, other=0.0),
+                tl.load(drive_ptr + at + P, mask=live, other=0.0),
+                tl.load(states_ptr + at - 2 * P, mask=has_previous, other=0.0),
+                tl.load(states_ptr + at - P, mask=has_previous, other=0.0),
+            ),
+        )
+    return inputs
+
+
+@triton.jit
 def _backward_kernel(
     drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
-    grad_ptr, grad_drive_ptr, grad_gaps_ptr, partial_ptr,
+    grad_ptr, grad_drive_ptr, grad_gaps_ptr, partial_ptr, T,
     P: tl.constexpr, HAS_MAP: tl.constexpr, GRAD_GAPS: tl.constexpr,
-    BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
+    BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Run the adjoint g_k = grad_k + conj(decay_(k+1)) g_(k+1) from the sequence's end; row 0 holds the last tokens.
 
@@ -287,12 +349,12 @@ def _backward_kernel(
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
     gaps_ptr += start
-    grad_gaps_ptr += start
+    grad_gaps_ptr += start + tl.program_id(1).to(tl.int64) * T
     drive_ptr += start * (2 * P)
     states_ptr += start * (2 * P)
     grad_ptr += start * (2 * P)
     grad_drive_ptr += start * (2 * P)
-    state = tl.arange(0, BLOCK_P)[None, :]
+    state = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)[None, :]
     run = tl.arange(0, RUNS)[:, None]
     lambda_re, lambda_im, inverse_re, inverse_im, scale, weight, bias = _load_parameters(
         lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP
@@ -301,24 +363,20 @@ def _backward_kernel(
     carry_re = tl.zeros([1, BLOCK_P], tl.float32)
     carry_im = tl.zeros([1, BLOCK_P], tl.float32)
     sum_lambda_re, sum_lambda_im, sum_log_step, sum_weight, sum_bias = zero, zero, zero, zero, zero
+    bits, turns = lambda_re * LOG2_E, lambda_im * TURNS_A_RADIAN
+    if AHEAD:
+        inputs = _load_backward(
+            gaps_ptr, grad_ptr, drive_ptr, states_ptr, length - 1 - run * RUN, state, P, RUN
+        )
     for back in range(0, length, RUN * RUNS):
         last = length - 1 - back - run * RUN
-        inputs = ()
-        for r in tl.static_range(RUN):
-            live = (last - r >= 0) & (state < P)
-            at = (last - r) * (2 * P) + state
-            has_previous = (last - r >= 1) & (state < P)
-            inputs = inputs + (
-                (
-                    tl.load(gaps_ptr + last - r, mask=last - r >= 0, other=0.0).to(tl.float32),
-                    tl.load(grad_ptr + at, mask=live, other=0.0).to(tl.float32),
-                    tl.load(grad_ptr + at + P, mask=live, other=0.0).to(tl.float32),
-                    tl.load(drive_ptr + at, mask=live, other=0.0).to(tl.float32),
-                    tl.load(drive_ptr + at + P, mask=live, other=0.0).to(tl.float32),
-                    tl.load(states_ptr + at - 2 * P, mask=has_previous, other=0.0).to(tl.float32),
-                    tl.load(states_ptr + at - P, mask=has_previous, other=0.0).to(tl.float32),
-                ),
+        if AHEAD:
+            now = inputs
+            inputs = _load_backward(
+                gaps_ptr, grad_ptr, drive_ptr, states_ptr, last - RUN * RUNS, state, P, RUN
             )
+        else:
+            now = _load_backward(gaps_ptr, grad_ptr, drive_ptr, states_ptr, last, state, P, RUN)
         # What flows to the token before is conj(decay) g; a row maps v to map·v + flow.
         map_re, map_im = zero + 1.0, zero
         flow_re, flow_im = zero, zero
@@ -326,10 +384,10 @@ def _backward_kernel(
             flow_re, flow_im = carry_re, carry_im
         partial = ()
         for r in tl.static_range(RUN):
-            gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
-            step = _step(gap, scale, weight, bias, HAS_MAP)
-            grow_re, grow_im, decay_re, decay_im = complex_expm1(lambda_re * step, lambda_im * step)
-            g_re, g_im = grad_re + flow_re, grad_im + flow_im
+            gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = now[r]
+            step = _step(gap.to(tl.float32), scale, weight, bias, HAS_MAP)
+            grow_re, grow_im, decay_re, decay_im = complex_expm1(bits * step, turns * step)
+            g_re, g_im = grad_re.to(tl.float32) + flow_re, grad_im.to(tl.float32) + flow_im
             partial = partial + ((step, grow_re, grow_im, decay_re, decay_im, map_re, map_im, g_re, g_im),)
             flow_re = decay_re * g_re + decay_im * g_im
             flow_im = decay_re * g_im - decay_im * g_re
@@ -338,7 +396,9 @@ def _backward_kernel(
             map_re, map_im, flow_re, flow_im, carry_re, carry_im, run, RUNS
         )
         for r in tl.static_range(RUN):
-            gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = inputs[r]
+            gap, grad_re, grad_im, drive_re, drive_im, previous_re, previous_im = now[r]
+            drive_re, drive_im = drive_re.to(tl.float32), drive_im.to(tl.float32)
+            previous_re, previous_im = previous_re.to(tl.float32), previous_im.to(tl.float32)
             step, grow_re, grow_im, decay_re, decay_im, map_re, map_im, g_re, g_im = partial[r]
             if RUNS > 1:
                 g_re += map_re * in_re - map_im * in_im
@@ -368,16 +428,16 @@ def _backward_kernel(
             if HAS_MAP or GRAD_GAPS:
                 slope = grad_step * scale
                 if HAS_MAP:
-                    log_gap = tl.log(1.0 + gap)
+                    log_gap = tl.log(1.0 + gap.to(tl.float32))
                     slope *= sigmoid(weight * log_gap + bias)
                     sum_weight += slope * log_gap
                     sum_bias += slope
-                    slope *= weight / (1.0 + gap)
+                    slope *= weight / (1.0 + gap.to(tl.float32))
                 if GRAD_GAPS:
                     grad_gap = tl.sum(tl.where(state < P, slope, 0.0), 1)[:, None]
                     tl.store(grad_gaps_ptr + last - r, grad_gap, mask=last - r >= 0)
     partial_ptr += tl.program_id(0).to(tl.int64) * ((5 if HAS_MAP else 3) * P)
-    column = tl.arange(0, BLOCK_P)
+    column = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     live = column < P
     tl.store(partial_ptr + column, tl.sum(sum_lambda_re, 0), mask=live)
     tl.store(partial_ptr + P + column, tl.sum(sum_lambda_im, 0), mask=live)
