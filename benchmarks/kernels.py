@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,28 @@ import click
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from benchmarks.kernel_cases import (
+    DEVICE,
+    Case,
+    Draw,
+    conv_cases,
+    residual_norm_cases,
+    selective_scan_cases,
+    swiglu_cases,
+    time_scan_cases,
+)
 from benchmarks.record import headline, write_record
-from benchmarks.timing import Calls, side_stream, time_calls
-from ss4rec.kernels import relation_triton, time_triton
+from benchmarks.timing import side_stream, time_calls
 from ss4rec.kernels.math_triton import exp2
-from ss4rec.model.segments import Segments
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CHANNELS, STATES, TIME_STATES = 128, 32, 32
 SCAN_SHAPES = ((1024, 200), (100, 2000), (64, 200))
 """(sequences, length) of the relation-aware path: 200,000 tokens at both lengths, and the default batch size."""
 TIME_SHAPES = ((4096, 200), (400, 2000), (1024, 200))
 FULL_CARD_TOKENS = 200_000
 """Rows with at least so many tokens count for the headline figures."""
-ROTATE_BYTES = 200e6
 AGREEMENT = 2e-2
 """Largest relative difference to a peer, whose bf16 rounding differs."""
-TIME_OPS = {"forward": 60, "forward+backward": 175}
-"""float32 instructions a token and state of the time-aware scan, counted in its source (an FMA is one)."""
-SCAN_OPS = {"forward": 5, "forward+backward": 21}
-"""The same for the selective scan, exponentials aside."""
 
 
 @triton.jit
@@ -66,40 +66,6 @@ def _fma_kernel(out_ptr, ROUNDS: tl.constexpr):  # noqa: ANN001 - a Triton point
     tl.store(out_ptr + at, a + b)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a call must do at least."""
-
-    moved: float
-    """Bytes."""
-    exps: float
-    """Exponentials."""
-    ops: float
-    """Other float32 instructions."""
-
-    def floor_ms(self, rates: dict[str, float]) -> float:
-        """Return the largest of the three times."""
-        return 1e3 * max(
-            self.moved / rates["bytes_per_s"], self.exps / rates["exps_per_s"], self.ops / rates["ops_per_s"]
-        )
-
-
-@dataclass
-class Case:
-    """One row: a kernel of ours at one size and its peers."""
-
-    kernel: str
-    sequences: int
-    length: int
-    dtype: torch.dtype
-    work: Work
-    ours: Calls
-    peers: dict[str, Callable[[], Calls]] = field(default_factory=dict)
-    """By name; the first is the one that ratios are taken to. Built when it is its turn."""
-    compare: Callable[[], dict[str, float]] | None = None
-    """Relative difference to the first peer of the output and every gradient."""
-
-
 def ceilings() -> dict[str, float]:
     """Measure bytes per second of a device copy (read and written), exponentials and multiply-adds per second."""
     big, programs, rounds = (2**28, 2**11, 1024) if DEVICE.type == "cuda" else (2**20, 2, 8)
@@ -113,194 +79,6 @@ def ceilings() -> dict[str, float]:
     return {
         "bytes_per_s": 2 * source.nbytes / copy_s, "exps_per_s": done / exp_s, "ops_per_s": 2 * done / fma_s
     }  # fmt: skip
-
-
-class Draw:
-    """Random input on the device, from a generator of its own (a failed graph capture breaks the default one)."""
-
-    def __init__(self) -> None:
-        self.generator = torch.Generator(DEVICE).manual_seed(0)
-
-    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal values."""
-        return torch.randn(*shape, generator=self.generator, device=DEVICE).to(dtype)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Values from 0 to 1."""
-        return torch.rand(*shape, generator=self.generator, device=DEVICE)
-
-
-def both_ways(
-    function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor
-) -> Callable[[], tuple[Tensor, ...]]:
-    """Return a call of `function` forward and backward that gives the output and all gradients."""
-    leaves = [x for x in inputs if x.requires_grad]
-
-    def call() -> tuple[Tensor, ...]:
-        output = function(*inputs)
-        return output.detach(), *torch.autograd.grad(output, leaves, grad)
-
-    return call
-
-
-def compare(names: str, ours: Callable[[], tuple[Tensor, ...]], peer: Callable[[], tuple[Tensor, ...]]) -> dict[str, float]:  # fmt: skip
-    """Return relative differences by name; memory that is handed out is full of NaN."""
-    blocks = [torch.full((2**n,), float("nan"), device=DEVICE) for n in range(8, 27 if DEVICE.type == "cuda" else 12)]  # fmt: skip
-    del blocks
-    return {
-        name: float((mine.double() - theirs.double()).norm() / theirs.double().norm())
-        for name, mine, theirs in zip(names.split(), ours(), peer(), strict=True)
-    }
-
-
-def sets_for(bytes_each: float) -> int:
-    """Return how many input sets make a rotation larger than the L2 cache."""
-    return max(2, int(ROTATE_BYTES / bytes_each)) if DEVICE.type == "cuda" else 1
-
-
-def selective_scan_cases(sequences: int, length: int, draw: Draw) -> list[Case]:
-    """Forward, and forward with backward, against mamba-ssm's CUDA kernel in its own layout `[S, E, L]`."""
-    tokens, half = sequences * length, torch.bfloat16
-    segments = Segments.from_lengths([length] * sequences, DEVICE)
-
-    def inputs() -> list[Tensor]:
-        rates_EN = -torch.arange(1.0, STATES + 1, device=DEVICE).repeat(CHANNELS, 1)
-        values = [
-            draw.normal(tokens, CHANNELS, dtype=half), draw.normal(tokens, CHANNELS, dtype=half) - 2, rates_EN,
-            draw.normal(tokens, STATES, dtype=half), draw.normal(tokens, STATES, dtype=half), draw.normal(CHANNELS),
-            draw.normal(tokens, CHANNELS, dtype=half), draw.normal(CHANNELS),
-        ]  # fmt: skip
-        return [x.requires_grad_() for x in values]
-
-    def wide(x: Tensor) -> Tensor:
-        """Bring packed tokens into mamba-ssm's layout."""
-        if x.shape[0] == tokens:
-            x = x.detach().unflatten(0, (sequences, length)).transpose(1, 2).contiguous()
-        return x.detach().requires_grad_()
-
-    def narrow(x: Tensor) -> Tensor:
-        return x.transpose(1, 2).flatten(0, 1) if x.dim() == 3 else x
-
-    def mamba_scan(*args: Tensor) -> Tensor:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-        return selective_scan_fn(*args, delta_softplus=True)
-
-    def ours(*args: Tensor) -> Tensor:
-        return relation_triton.selective_scan(*args, segments)
-
-    sets = [inputs() for _ in range(sets_for(tokens * CHANNELS * 8))]
-    grad = draw.normal(tokens, CHANNELS, dtype=half)
-
-    def peer_call(values: list[Tensor]) -> Callable[[], tuple[Tensor, ...]]:
-        return both_ways(mamba_scan, [wide(x) for x in values], wide(grad).detach())
-
-    channels_bytes, states_bytes, exps = (
-        tokens * CHANNELS * 2,
-        tokens * STATES * 2,
-        tokens * CHANNELS * STATES,
-    )
-    # Forward: u, delta, z, y and B, C. Backward: u, delta, z, dy, du, ddelta, dz and B, C, dB, dC.
-    forward = Work(4 * channels_bytes + 2 * states_bytes, exps, SCAN_OPS["forward"] * exps)
-    both = Work(11 * channels_bytes + 6 * states_bytes, 2 * exps, SCAN_OPS["forward+backward"] * exps)
-    return [
-        Case("selective_scan forward", sequences, length, half, forward,
-             [lambda values=values: ours(*values) for values in sets],
-             {"mamba-ssm": lambda: [lambda values=values: mamba_scan(*values)
-                                    for values in ([wide(x) for x in one] for one in sets)]}),
-        Case("selective_scan forward+backward", sequences, length, half, both,
-             [both_ways(ours, values, grad) for values in sets],
-             {"mamba-ssm": lambda: [peer_call(values) for values in sets]},
-             lambda: compare("y u delta A B C D z bias", both_ways(ours, sets[0], grad),
-                             lambda: tuple(narrow(x) for x in peer_call(sets[0])()))),
-    ]  # fmt: skip
-
-
-def conv_cases(sequences: int, length: int, draw: Draw) -> list[Case]:
-    """Forward and backward of the convolution with SiLU against causal-conv1d (channels last, its fast layout)."""
-    tokens, half = sequences * length, torch.bfloat16
-    segments = Segments.from_lengths([length] * sequences, DEVICE)
-
-    def peer(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        from causal_conv1d import causal_conv1d_fn
-
-        rows = values.unflatten(0, (sequences, length)).transpose(1, 2)
-        return causal_conv1d_fn(rows, weight, bias, activation="silu").transpose(1, 2).flatten(0, 1)
-
-    def ours(*args: Tensor) -> Tensor:
-        return relation_triton.causal_conv(*args, segments)
-
-    def inputs() -> list[Tensor]:
-        values = draw.normal(tokens, CHANNELS, dtype=half), draw.normal(CHANNELS, 4), draw.normal(CHANNELS)
-        return [x.requires_grad_() for x in values]
-
-    sets = [inputs() for _ in range(sets_for(tokens * CHANNELS * 8))]
-    grad = draw.normal(tokens, CHANNELS, dtype=half)
-    taps = 4 * tokens * CHANNELS
-    work = Work(5 * tokens * CHANNELS * 2, 2 * tokens * CHANNELS, 4 * taps)
-    return [
-        Case("causal_conv forward+backward", sequences, length, half, work,
-             [both_ways(ours, values, grad) for values in sets],
-             {"causal-conv1d": lambda: [both_ways(peer, values, grad) for values in sets]},
-             lambda: compare("y x w b", both_ways(ours, sets[0], grad), both_ways(peer, sets[0], grad)))
-    ]  # fmt: skip
-
-
-def time_scan_cases(sequences: int, length: int, dtype: torch.dtype, draw: Draw) -> list[Case]:
-    """Against accelerated-scan's complex scan: the scan alone, and with torch's discretisation around it."""
-    tokens = sequences * length
-    segments = Segments.from_lengths([length] * sequences, DEVICE)
-
-    def scan(gates: Tensor, pairs: Tensor) -> Tensor:
-        from accelerated_scan.complex import scan as complex_scan
-
-        return complex_scan(gates, pairs)
-
-    def peer(drive: Tensor, gaps: Tensor, re: Tensor, im: Tensor, log_step: Tensor) -> Tensor:
-        rates_P = torch.complex(re, im)
-        decay_TP = torch.exp(rates_P * (gaps[:, None] * torch.exp(log_step)))
-        drive_TP = (decay_TP - 1) / rates_P * torch.complex(*drive.float().chunk(2, 1))
-        rows = (
-            x.unflatten(0, (sequences, length)).transpose(1, 2).contiguous() for x in (decay_TP, drive_TP)
-        )
-        states_TP = scan(*rows).transpose(1, 2).flatten(0, 1)
-        return torch.cat([states_TP.real, states_TP.imag], 1).to(dtype)
-
-    def ours(*args: Tensor) -> Tensor:
-        return time_triton.time_scan(*args, segments)
-
-    def inputs() -> list[Tensor]:
-        values = [
-            draw.normal(tokens, 2 * TIME_STATES, dtype=dtype), 100 * draw.uniform(tokens),
-            -0.5 - draw.uniform(TIME_STATES), 10 * draw.normal(TIME_STATES), 4.6 * draw.uniform(TIME_STATES) - 6.9,
-        ]  # fmt: skip
-        return [values[0].requires_grad_(), values[1], *(x.requires_grad_() for x in values[2:])]
-
-    def scan_alone(backward: bool) -> Calls:
-        shape = (sequences, TIME_STATES, length)
-        pair = [torch.polar(draw.uniform(*shape), draw.normal(*shape)).requires_grad_() for _ in range(2)]
-        if not backward:
-            return [lambda: scan(*pair)]
-        return [both_ways(scan, pair, torch.complex(draw.normal(*shape), draw.normal(*shape)))]
-
-    sets = [inputs() for _ in range(sets_for(tokens * TIME_STATES * 4 * dtype.itemsize))]
-    grad = draw.normal(tokens, 2 * TIME_STATES, dtype=dtype)
-    one, states = tokens * 2 * TIME_STATES * dtype.itemsize, tokens * TIME_STATES
-    # Forward: drive, gaps, states. Backward: drive, gaps, states, gradient of states, gradient of drive.
-    forward = Work(2 * one + 4 * tokens, states, TIME_OPS["forward"] * states)
-    both = Work(6 * one + 8 * tokens, 2 * states, TIME_OPS["forward+backward"] * states)
-    return [
-        Case("time_scan forward", sequences, length, dtype, forward,
-             [lambda values=values: ours(*values) for values in sets],
-             {"torch + accelerated-scan": lambda: [lambda values=values: peer(*values) for values in sets[:2]],
-              "accelerated-scan alone": lambda: scan_alone(backward=False)}),
-        Case("time_scan forward+backward", sequences, length, dtype, both,
-             [both_ways(ours, values, grad) for values in sets],
-             {"torch + accelerated-scan": lambda: [both_ways(peer, values, grad) for values in sets[:2]],
-              "accelerated-scan alone": lambda: scan_alone(backward=True)},
-             lambda: compare("states drive re im log_step", both_ways(ours, sets[0], grad),
-                             both_ways(peer, sets[0], grad))),
-    ]  # fmt: skip
 
 
 def measure(case: Case, rates: dict[str, float]) -> dict[str, Any]:
@@ -412,6 +190,8 @@ def main(out: Path, smoke: bool) -> None:
             *(lambda s=s, d=d: time_scan_cases(*s, d, draw) for s in time_shapes for d in (torch.bfloat16, torch.float32)),
             *(lambda s=s: selective_scan_cases(*s, draw) for s in scan_shapes),
             *(lambda s=s: conv_cases(*s, draw) for s in scan_shapes),
+            *(lambda s=s, make=make: make(*s, draw) for make in (residual_norm_cases, swiglu_cases)
+              for s in (scan_shapes[0], scan_shapes[-1])),
         ]  # fmt: skip
         for make in makers:
             for case in make():

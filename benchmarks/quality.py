@@ -28,7 +28,7 @@ import torch
 from benchmarks.quality_rows import Row
 from benchmarks.quality_rows import rows as rows_of
 from benchmarks.quality_table import headlines, markdown, merged, write_curves
-from benchmarks.record import write_record
+from benchmarks.record import device_name, write_record
 from ss4rec import checkpoint
 from ss4rec.config import RunConfig
 from ss4rec.evaluation.evaluator import rank_column, summarise
@@ -104,13 +104,15 @@ def table(
         print(f"{row.name}, seed {seed}: {found.get('seconds', found.get('error'))}", flush=True)
         return found
 
-    # Slow rows first would end sooner, but the order of a table is its own.
-    jobs = [(row, seed) for row in chosen for seed in range(seeds if row.preset != "peer" else 1)]
+    # Seed by seed: what is cut off has every row, if not every seed.
+    jobs = [(row, seed) for seed in range(seeds) for row in chosen if row.preset != "peer" or seed == 0]
     with ThreadPoolExecutor(slots.qsize()) as pool:
         results = merged(list(pool.map(run, jobs)), runs)
     curves = write_curves(name, results, out)
     print(f"curves: {curves}")
-    print(write_record(name, results, headlines(results, best, best_no_time), out))
+    devices = sorted({run["device"] for row in results for run in row["runs"] if "device" in run})
+    found = headlines(results, best, best_no_time)
+    print(write_record(name, results, found, out, ", ".join(devices) or None))
     print(markdown(results))
 
 
@@ -150,7 +152,7 @@ def one(
     else:
         fields = _train(row.config(seed, minutes), data, run, began, ranks_test)
     fields |= {"name": row.name, "row": row.text, "seed": seed, "runs_on_card": runs_on_card}
-    fields |= {"seconds": round(time.time() - began, 1), "commit": git_commit()}
+    fields |= {"seconds": round(time.time() - began, 1), "commit": git_commit(), "device": device_name()}
     write_json(run / "quality.json", fields)
 
 
@@ -226,7 +228,8 @@ def _events_per_s(folder: RunFolder) -> float:
 def save_ranks(run: Path, ranks: pa.Table) -> None:
     """Keep every user's ranks for intervals over seeds."""
     ranks = ranks.sort_by("user")
-    np.savez(run / "ranks.npz", **{name: ranks[name].to_numpy() for name in ranks.column_names})
+    columns = {name: ranks[name].to_numpy() for name in ranks.column_names}
+    np.savez_compressed(run / "ranks.npz", **columns)
 
 
 def _kept(row: Row, seed: int, runs: Path) -> dict[str, Any] | None:

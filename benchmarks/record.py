@@ -30,19 +30,26 @@ def _without_machine(argument: str) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
+def device_name() -> str:
+    """Return the GPU's name, or the processor's where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
+
+
 def write_record(
-    name: str, rows: Sequence[Mapping[str, Any]], headlines: Sequence[Mapping[str, Any]], folder: Path
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    headlines: Sequence[Mapping[str, Any]],
+    folder: Path,
+    device: str | None = None,
 ) -> Path:
-    """Write `folder/NAME-YYYYMMDD.json` and return its path."""
+    """Write `folder/NAME-YYYYMMDD.json` and return its path; `device` is where it was measured, by default here."""
     now = datetime.now(UTC)
     record = {
         "name": name,
         "date": now.isoformat(timespec="seconds"),
         "commit": git_commit(),
         "command": shlex.join(["python", *(_without_machine(argument) for argument in sys.argv)]),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or "CPU",
+        "device": device or device_name(),
         "versions": installed_versions() | {"python": platform.python_version()},
         "rows": list(rows),
         "headline": list(headlines),

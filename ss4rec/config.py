@@ -113,6 +113,8 @@ class ModelConfig(Section):
     """Implementation of the time-aware scan; the run record names what `auto` chose."""
     relation_backend: Literal["auto", "reference", "mamba_ssm", "triton"] = "auto"
     """Implementation of the relation-aware scan and convolution."""
+    layer_backend: Literal["auto", "reference", "triton"] = "auto"
+    """Implementation of dropout, residual sum and layer norm (of `norm=post`) and of the feed-forward layer's gate."""
 
     @field_validator("inputs")
     @classmethod

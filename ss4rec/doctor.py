@@ -229,17 +229,21 @@ def check_room(workers: int, cluster: list[Cluster]) -> Iterator[Check]:
 
 
 def check_kernels() -> Iterator[Check]:
-    """Run each scan on a tiny input, forward and backward, and compare it with the reference."""
+    """Run each implementation on a tiny input, forward and backward, and compare it with the reference."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = _tiny_model("reference", "reference", device)
+    wanted = _tiny_model({}, device)
     yield Check("kernels", "reference", "ok", f"runs on {device}")
-    for part, name in (("time", "triton"), ("relation", "triton"), ("relation", "mamba_ssm")):
+    for part, name in (
+        ("time", "triton"),
+        ("relation", "triton"),
+        ("relation", "mamba_ssm"),
+        ("layer", "triton"),
+    ):
         label = f"{part}: {name}"
-        time, relation = (name, "reference") if part == "time" else ("reference", name)
         try:
-            off = (_tiny_model(time, relation, device) - wanted).abs().max().item()
+            off = (_tiny_model({part: name}, device) - wanted).abs().max().item()
         except BackendError as error:
             status: Status = "warn" if device == "cuda" else "ok"
             yield Check("kernels", label, status, f"not used: {error}" if status == "warn" else "needs CUDA")
@@ -251,8 +255,11 @@ def check_kernels() -> Iterator[Check]:
             )
 
 
-def _tiny_model(time: str, relation: str, device: str) -> Tensor:
-    """Return outputs and gradients of a tiny model with seeded weights, as one vector."""
+def _tiny_model(chosen: dict[str, str], device: str) -> Tensor:
+    """Return outputs and gradients of a tiny model with seeded weights, as one vector.
+
+    Parts that `chosen` does not name run on the reference.
+    """
     import torch
 
     from ss4rec.model.segments import Segments
@@ -260,8 +267,9 @@ def _tiny_model(time: str, relation: str, device: str) -> Tensor:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        shape = {"dim": 16, "time_states": 4, "relation_states": 4, "dropout": 0.0}
-        config = ModelConfig.model_validate(shape | {"time_backend": time, "relation_backend": relation})
+        shape = {"dim": 16, "time_states": 4, "relation_states": 4, "dropout": 0.0, "feed_forward": 2.0}
+        parts = {f"{part}_backend": chosen.get(part, "reference") for part in ("time", "relation", "layer")}
+        config = ModelConfig.model_validate(shape | parts)
         model = SS4Rec(config, num_items=8).to(device)
     segments = Segments.from_lengths([5, 2, 1], device)
     items_T = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8], device=device)

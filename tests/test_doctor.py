@@ -105,16 +105,17 @@ def test_unreachable_cluster_is_a_finding_and_skips_what_depends_on_it():
 def test_kernel_that_differs_from_the_reference_fails(monkeypatch):
     real = module._tiny_model
 
-    def wrong_time(time, relation, device):
-        if relation == "mamba_ssm":
+    def wrong_time(chosen, device):
+        if "mamba_ssm" in chosen.values():
             raise BackendError("no CUDA")
-        return real("reference", "reference", device) + (0.5 if time == "triton" else 0.0)
+        return real({}, device) + (0.5 if chosen.get("time") == "triton" else 0.0)
 
     monkeypatch.setattr(module, "_tiny_model", wrong_time)
     checks = by_name(module.check_kernels())
     assert checks["time: triton"].status == "fail"
     assert checks["relation: triton"].status == "ok"
     assert checks["relation: mamba_ssm"].status == "ok"
+    assert checks["layer: triton"].status == "ok"
 
 
 def test_a_check_that_raises_keeps_the_lines_before_it():

@@ -1,4 +1,4 @@
-"""Choice of the scans' implementations.
+"""Choice of the implementations of the scans, of what surrounds layers, and of the loss.
 
 `auto` takes the fastest that is there and names it; what is asked for by name is taken or refused, never replaced.
 """
@@ -35,6 +35,15 @@ class RelationBackend:
     selective_scan: Callable[..., Tensor]
 
 
+@dataclass(frozen=True)
+class LayerBackend:
+    """An implementation of what surrounds a layer's own work; signatures as in `ss4rec.kernels.layer_torch`."""
+
+    name: str
+    residual_norm: Callable[..., Tensor]
+    swiglu: Callable[..., Tensor]
+
+
 def resolve_time_backend(name: str, device: torch.device | str) -> TimeBackend:
     """Return the time-aware scan called `name` (`auto`, `reference`, `triton`) for tensors on `device`.
 
@@ -46,6 +55,19 @@ def resolve_time_backend(name: str, device: torch.device | str) -> TimeBackend:
         name = "triton" if kind == "cuda" and _missing("triton") is None else "reference"
     module = _load(name, kind, {"reference": "time_torch", "triton": "time_triton"})
     return TimeBackend(name, module.time_scan)
+
+
+def resolve_layer_backend(name: str, device: torch.device | str) -> LayerBackend:
+    """Return what surrounds layers, called `name` (`auto`, `reference`, `triton`), for tensors on `device`.
+
+    Raises:
+        BackendError: if it was asked for by name and cannot run here, with what to install.
+    """
+    kind = torch.device(device).type
+    if name == "auto":
+        name = "triton" if kind == "cuda" and _missing("triton") is None else "reference"
+    module = _load(name, kind, {"reference": "layer_torch", "triton": "layer_triton"})
+    return LayerBackend(name, module.residual_norm, module.swiglu)
 
 
 def resolve_loss_backend(name: str, device: torch.device | str) -> str:

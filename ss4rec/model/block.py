@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
-from ss4rec.kernels import RelationBackend, TimeBackend
+from ss4rec.kernels import LayerBackend, RelationBackend, TimeBackend
+from ss4rec.kernels.layer_torch import drop
 from ss4rec.model.relation_ssm import RelationSSM
 from ss4rec.model.segments import Segments
 from ss4rec.model.time_ssm import TimeSSM
@@ -25,10 +24,9 @@ class FeedForward(nn.Module):
         nn.init.normal_(self.gate_up.weight, std=init_std)
         nn.init.normal_(self.down.weight, std=init_std)
 
-    def forward(self, values_TD: Tensor) -> Tensor:
+    def forward(self, values_TD: Tensor, backend: LayerBackend) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]`."""
-        gate_TF, up_TF = self.gate_up(values_TD).chunk(2, dim=1)
-        return self.down(F.silu(gate_TF) * up_TF)
+        return self.down(backend.swiglu(self.gate_up(values_TD)))
 
 
 class SSBlock(nn.Module):
@@ -48,8 +46,7 @@ class SSBlock(nn.Module):
             nn.LayerNorm(config.dim, eps=config.norm_eps) for _ in range(1 if config.shared_norm else layers)
         ]
         self.norms = nn.ModuleList(norms)
-        self.dropout = nn.Dropout(config.dropout)
-        self.layer_dropout = config.layer_dropout
+        self.dropouts = (config.dropout, config.layer_dropout)
         self.pre_norm = config.norm == "pre"
 
     def forward(
@@ -59,25 +56,25 @@ class SSBlock(nn.Module):
         segments: Segments,
         time_backend: TimeBackend,
         relation_backend: RelationBackend,
+        layer_backend: LayerBackend,
     ) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]` and gaps in seconds."""
-        values_TD = self._layer(0, values_TD, lambda x: self.time(x, gaps_T, segments, time_backend))
-        values_TD = self._layer(1, values_TD, lambda x: self.relation(x, segments, relation_backend))
-        if self.feed_forward is not None:
-            values_TD = self._layer(2, values_TD, self.feed_forward)
+        layers: list[Callable[[Tensor], Tensor]] = [
+            lambda x: self.time(x, gaps_T, segments, time_backend),
+            lambda x: self.relation(x, segments, relation_backend),
+        ]
+        if (feed_forward := self.feed_forward) is not None:
+            layers.append(lambda x: feed_forward(x, layer_backend))
+        for index, layer in enumerate(layers):
+            values_TD = self._add(index, values_TD, layer, layer_backend)
         return values_TD
 
-    def _layer(self, index: int, values_TD: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+    def _add(
+        self, index: int, values_TD: Tensor, layer: Callable[[Tensor], Tensor], backend: LayerBackend
+    ) -> Tensor:
         """Add layer number `index` to the residual stream."""
         norm = self.norms[index % len(self.norms)]
+        dropouts = self.dropouts if self.training else (0.0, 0.0)
         if self.pre_norm:
-            return values_TD + self._drop(layer(norm(values_TD)))
-        return norm(values_TD + self._drop(layer(values_TD)))
-
-    def _drop(self, values_TD: Tensor) -> Tensor:
-        """Drop single values, and whole events' values; what is left grows so that the mean stays."""
-        values_TD = self.dropout(values_TD)
-        if self.layer_dropout and self.training:
-            kept_T1 = torch.rand_like(values_TD[:, :1]) >= self.layer_dropout
-            values_TD = values_TD * kept_T1 / (1.0 - self.layer_dropout)
-        return values_TD
+            return values_TD + drop(layer(norm(values_TD)), *dropouts)
+        return backend.residual_norm(values_TD, layer(values_TD), norm.weight, norm.bias, norm.eps, *dropouts)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
-from ss4rec.kernels import resolve_relation_backend, resolve_time_backend
+from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
 from ss4rec.model.block import SSBlock
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
 from ss4rec.model.item_scores import ItemScores, SeenItems
@@ -72,6 +72,7 @@ class SequenceModel(nn.Module, ABC):
         return {
             "time": resolve_time_backend(self.config.time_backend, self.device).name,
             "relation": resolve_relation_backend(self.config.relation_backend, self.device).name,
+            "layer": resolve_layer_backend(self.config.layer_backend, self.device).name,
         }
 
     def set_item_attributes(self, attributes_VA: Tensor) -> None:
@@ -127,8 +128,11 @@ class SS4Rec(SequenceModel):
         self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: Context | None = None
     ) -> Tensor:
         """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode`."""
-        time_backend = resolve_time_backend(self.config.time_backend, self.device)
-        relation_backend = resolve_relation_backend(self.config.relation_backend, self.device)
+        backends = (
+            resolve_time_backend(self.config.time_backend, self.device),
+            resolve_relation_backend(self.config.relation_backend, self.device),
+            resolve_layer_backend(self.config.layer_backend, self.device),
+        )
         values_TD = self.embedding(items_T)
         if self.attributes is not None:
             values_TD = values_TD + F.embedding(items_T, self.attributes())
@@ -136,7 +140,7 @@ class SS4Rec(SequenceModel):
             values_TD = values_TD + self.inputs(gaps_T, context)
         values_TD = self.embedding_dropout(values_TD)
         for block in self.blocks:
-            values_TD = block(values_TD, gaps_T, segments, time_backend, relation_backend)
+            values_TD = block(values_TD, gaps_T, segments, *backends)
         if self.final_norm is not None:
             values_TD = self.final_norm(values_TD)
         if self.config.cosine_temperature:

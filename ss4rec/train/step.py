@@ -194,7 +194,10 @@ def _obstacle(config: RunConfig, objective: Objective, device: torch.device) -> 
     """Return what keeps steps from being captured, in words, or an empty string."""
     if device.type != "cuda":
         return f"the model is on {device.type!r}, which has no CUDA graphs"
-    parts = objective.model.backends | {"loss": objective.backend}
+    # The layers' own kernels take batches of any size, torch's too.
+    parts = {name: objective.model.backends[name] for name in ("time", "relation")} | {
+        "loss": objective.backend
+    }
     fixed = {"triton", "torch"} if config.loss.kind == "sampled_softmax" else {"triton"}
     if other := {part: name for part, name in parts.items() if name not in fixed}:
         return f"only Triton's kernels take batches of fixed size, and this run has {other}"

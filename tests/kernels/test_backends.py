@@ -8,7 +8,7 @@ import torch
 import ss4rec.kernels as kernels
 from ss4rec.config import ModelConfig
 from ss4rec.errors import BackendError
-from ss4rec.kernels import resolve_relation_backend, resolve_time_backend
+from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SS4Rec
 
@@ -16,9 +16,10 @@ from ss4rec.model.ss4rec import SS4Rec
 def test_auto_on_the_cpu_is_the_reference():
     assert resolve_time_backend("auto", "cpu").name == "reference"
     assert resolve_relation_backend("auto", "cpu").name == "reference"
+    assert resolve_layer_backend("auto", "cpu").name == "reference"
 
 
-@pytest.mark.parametrize("resolve", [resolve_time_backend, resolve_relation_backend])
+@pytest.mark.parametrize("resolve", [resolve_time_backend, resolve_relation_backend, resolve_layer_backend])
 def test_an_unknown_name_lists_the_known_ones(resolve):
     with pytest.raises(BackendError, match=r"'cuda' is unknown.*reference.*triton"):
         resolve("cuda", "cpu")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ss4rec.config import LossConfig, ModelConfig
+from ss4rec.kernels.layer_torch import drop
 from ss4rec.model.inputs import ATTRIBUTE_COLUMNS
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import Ensemble, SS4Rec, make_model
@@ -19,7 +20,7 @@ SEEN = (torch.tensor([3, 5, 7, 1, 2]), torch.tensor([0, 3, 5]))
 
 def make(**changes):
     torch.manual_seed(0)
-    return make_model(ModelConfig(**SMALL, **changes), num_items=12).double().eval()
+    return make_model(ModelConfig(**(SMALL | changes)), num_items=12).double().eval()
 
 
 def scores(model):
@@ -71,13 +72,15 @@ def test_attributes_are_added_to_rows_as_input_and_as_candidate():
     torch.testing.assert_close(scores(plain), scores(model))
 
 
-def test_events_skip_layers_in_training_only_and_the_mean_stays():
-    model = make(layer_dropout=0.5)
-    block = model.blocks[0]
-    values = torch.ones(4000, 8, dtype=torch.float64)
-    assert torch.equal(block._drop(values), values)
-    block.train()
-    dropped = block._drop(values)
+def test_events_skip_layers_and_the_mean_stays():
+    dropped = drop(torch.ones(4000, 8, dtype=torch.float64), 0.0, 0.5)
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
     assert (dropped == dropped[:, :1]).all()  # a whole event at a time
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_nothing_is_dropped_outside_training():
+    model = make(dropout=0.5, layer_dropout=0.5)
+    assert torch.equal(scores(model), scores(model))
+    model.train()
+    assert not torch.equal(scores(model), scores(model))
