@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.record import headline
 from ss4rec.evaluation.evaluator import EvalResult, Seen, TargetTime, bootstrap_mean, rank_column
@@ -34,11 +35,21 @@ SETTINGS: tuple[tuple[Seen, TargetTime], ...] = (
 
 
 def merged(results: Sequence[Result], runs: Path) -> list[Result]:
-    """Return one entry a row: means, half ranges and intervals over its seeds, and what each seed gave."""
+    """Return one entry a row: means, half ranges and intervals over its seeds, and what each seed gave.
+
+    `difference` is that of NDCG@10 (seen excluded, time known) to the first tested row, with a 95 % bootstrap interval
+    over users who are the same on both sides.
+    """
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result["name"], []).append(result)
-    return [_merge(group, runs) for group in groups.values()]
+    entries = [_merge(group, runs) for group in groups.values()]
+    tested = [entry for entry in entries if "test" in entry]
+    gains_XU = [_gains(_folders(entry["runs"], runs), "excluded", "known", ndcg) for entry in tested]
+    for entry, gains_U in zip(tested[1:], gains_XU[1:], strict=True):
+        gained_U = gains_U - gains_XU[0]
+        entry["difference"] = {"mean": float(gained_U.mean()), "interval": bootstrap_mean(gained_U, seed=0)}
+    return entries
 
 
 def _merge(group: list[Result], runs: Path) -> Result:
@@ -60,7 +71,7 @@ def _merge(group: list[Result], runs: Path) -> Result:
             f"{seen}, {known}, {metric.name}@10": _spread(
                 [test.setting(seen, known).metrics[f"{metric.name}@10"] for test in tests]
             )
-            | {"interval": _interval([runs / f"{r['name']}-{r['seed']}" for r in done], seen, known, metric)}
+            | {"interval": bootstrap_mean(_gains(_folders(done, runs), seen, known, metric), seed=0)}
             for seen, known in SETTINGS
             for metric in METRICS
         }
@@ -71,10 +82,15 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "half_range": (max(values) - min(values)) / 2}
 
 
-def _interval(folders: list[Path], seen: Seen, known: TargetTime, metric: Metric) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval over users of the mean over seeds."""
-    gains = [metric.gains(np.load(folder / "ranks.npz")[rank_column(seen, known)], 10) for folder in folders]
-    return bootstrap_mean(np.mean(gains, axis=0), seed=0)
+def _folders(group: Sequence[Result], runs: Path) -> list[Path]:
+    """Return the run folders of those that did not fail."""
+    return [runs / f"{result['name']}-{result['seed']}" for result in group if "error" not in result]
+
+
+def _gains(folders: list[Path], seen: Seen, known: TargetTime, metric: Metric) -> npt.NDArray[np.float64]:
+    """Return every user's mean gain over seeds, `[U]`."""
+    column = rank_column(seen, known)
+    return np.mean([metric.gains(np.load(folder / "ranks.npz")[column], 10) for folder in folders], axis=0)
 
 
 def headlines(entries: Sequence[Result], best: str | None, best_no_time: str | None) -> list[dict[str, Any]]:
@@ -113,7 +129,10 @@ def _pair(
 def markdown(entries: Sequence[Result]) -> str:
     """Return the table as Markdown: means, half ranges over seeds; validation where the test was not looked at."""
     tested = any("test" in entry for entry in entries)
-    pairs = [f"{seen}, {known}: HR / NDCG" for seen, known in SETTINGS] + ["95 % NDCG (excluded, known)"]
+    pairs = [f"{seen}, {known}: HR / NDCG" for seen, known in SETTINGS] + [
+        "95 % NDCG (excluded, known)",
+        "to the first row",
+    ]
     head = ["row", "seeds", "epochs", "minutes", "valid kept", "valid excluded", *(pairs if tested else [])]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for entry in entries:
@@ -133,6 +152,9 @@ def markdown(entries: Sequence[Result]) -> str:
                 cells.append(" / ".join(_cell(part) for part in two))
             low, high = entry["test"]["excluded, known, NDCG@10"]["interval"]
             cells.append(f"{_short(low)} to {_short(high)}")
+            if difference := entry.get("difference"):
+                low, high = difference["interval"]
+                cells.append(f"{difference['mean']:+.4f} ({low:+.4f} to {high:+.4f})")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -156,7 +178,7 @@ def write_curves(name: str, entries: Sequence[Result], folder: Path) -> Path:
     }
     for entry in entries:
         for run in entry["runs"]:
-            if "outcome" in run:
+            if "fingerprint" in run:
                 run.pop("config", None)  # the row says it in one line; a peer's stays
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-curves-{datetime.now(UTC):%Y%m%d}.json"

@@ -41,6 +41,7 @@ def results(tmp_path):
             "curve": curve,
             "seconds": 60.0,
         }
+        run |= {"config": {"dim": 8}} | ({"fingerprint": "f"} if seed else {})  # the first is like a peer
         run |= {"outcome": {"best_epoch": 2}, "runs_on_card": 1, "passed": {"seconds": 30.0 + 10 * seed}}
         made.append(run)
     made.append({"name": "broken", "row": "broken: paper", "seed": 0, "error": "no memory"})
@@ -65,9 +66,30 @@ def test_means_and_headlines_are_over_seeds_and_a_failure_stays_visible(results,
     assert "failed: 'no memory'" in table
     curves = write_curves("quality", results, tmp_path)
     assert "curve" not in best["runs"][0]
+    assert ["config" in run for run in best["runs"]] == [True, False]
     draw(curves, tmp_path / "one.svg", [])
     draw(curves, tmp_path / "two.svg", [])
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_the_difference_to_the_first_row_is_between_the_same_users(tmp_path):
+    generator = np.random.default_rng(0)
+    hard_U = generator.integers(1, 40, 400).astype(float)
+    made = []
+    for name, ranks_U in (("first", hard_U), ("better", np.maximum(1, hard_U - 1))):
+        ranks = {rank_column(*setting): ranks_U for setting in SETTINGS}
+        (tmp_path / f"{name}-0").mkdir()
+        np.savez(tmp_path / f"{name}-0" / "ranks.npz", user=np.arange(400), **ranks)
+        test = summarise(pa.table({"user": np.arange(400), **ranks}), (10,)).model_dump(mode="json")
+        made.append({"name": name, "row": name, "seed": 0, "test": test, "seconds": 1.0})
+    first, better = merged(made, tmp_path)
+    assert "difference" not in first
+    means = [row["test"]["excluded, known, NDCG@10"]["mean"] for row in (first, better)]
+    assert better["difference"]["mean"] == pytest.approx(means[1] - means[0])
+    low, high = better["difference"]["interval"]
+    assert 0 < low < means[1] - means[0] < high
+    whole = better["test"]["excluded, known, NDCG@10"]["interval"]
+    assert high - low < (whole[1] - whole[0]) / 2  # users differ from one another more than rows do
 
 
 def test_a_table_keeps_what_it_measured_of_the_same_row_and_seed(tmp_path):
