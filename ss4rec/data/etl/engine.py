@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -108,11 +109,8 @@ def prepare_in_tasks(
     """
     archive, rules = Archive(source), rules or Rules()
     plan, layout = plan_source(archive, columns)
-    # The usual limit of time is the day of the call; what counts for going on is everything else.
-    fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
-    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes, "rules": fixed}
-    options |= {"ties": ties} if ties != "file" else {}
-    stamp = {"format": BLOCK_FORMAT, "source": archive.stamp(plan.file), "plan": str(plan), **options}
+    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
+    stamp = _stamp(archive, plan, rules, ties, options)
     work, again = WorkFolder.enter(out, overwrite, stamp)
     progress(f"{'going on with' if again else 'reading'} {source}")
     partitions = max(1, -(-archive.size(plan.file) // PARTITION_BYTES))
@@ -159,6 +157,16 @@ def prepare_in_tasks(
     )
     work.publish()
     return manifest
+
+
+def _stamp(
+    archive: Archive, plan: TextPlan | ParquetPlan, rules: Rules, ties: Ties, options: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return what must be the same for a job to go on where another one stood."""
+    # The usual limit of time is the day of the call; what counts for going on is everything else.
+    fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
+    stamp = {"format": BLOCK_FORMAT, "source": archive.stamp(plan.file), "plan": str(plan), **options}
+    return stamp | {"rules": fixed} | ({"ties": ties} if ties != "file" else {})
 
 
 def _write_shards(
