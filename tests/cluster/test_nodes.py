@@ -76,6 +76,8 @@ class Nodes:
         ray += [
             f"--dashboard-agent-listen-port={DASHBOARD + 100 + number}",
             "--object-store-memory=100000000",
+            # In one folder the agent of a node would delete uploads that it no longer needs under another's job.
+            f"--temp-dir={self.ray_folder / str(number)}",
         ]
         if private is not None:
             script = 'mount -t tmpfs none "$0" && exec "$@"'
