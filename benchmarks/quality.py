@@ -96,7 +96,7 @@ def table(
 
     def run(job: tuple[Row, int]) -> dict[str, Any]:
         row, seed = job
-        if found := _kept(row, seed, runs):
+        if found := _kept(row, seed, folders[row.ties], runs, ranks_test):
             return found
         card = slots.get()
         try:
@@ -109,7 +109,7 @@ def table(
     # Slow rows first would end sooner, but the order of a table is its own.
     jobs = [(row, seed) for row in chosen for seed in range(seeds if row.preset != "peer" else 1)]
     if gather:
-        jobs = [(row, seed) for row, seed in jobs if _kept(row, seed, runs)]
+        jobs = [(row, seed) for row, seed in jobs if _kept(row, seed, folders[row.ties], runs, ranks_test)]
     with ThreadPoolExecutor(slots.qsize()) as pool:
         results = merged(list(pool.map(run, jobs)), runs)
     curves = write_curves(name, results, out)
@@ -155,7 +155,8 @@ def one(
         fields = run_peer(row, data, run, seed, minutes, ranks_test)
     else:
         fields = _train(row.config(seed, minutes), data, run, began, ranks_test)
-    fields |= {"name": row.name, "row": row.text, "seed": seed, "runs_on_card": runs_on_card}
+    fields |= {"name": row.name, "row": row.text, "seed": seed, "data": data.name}
+    fields |= {"runs_on_card": runs_on_card}
     fields |= {"seconds": round(time.time() - began, 1), "commit": git_commit(), "device": device_name()}
     write_json(run / "quality.json", fields)
 
@@ -236,11 +237,17 @@ def save_ranks(run: Path, ranks: pa.Table) -> None:
     np.savez_compressed(run / "ranks.npz", **columns)
 
 
-def _kept(row: Row, seed: int, runs: Path) -> dict[str, Any] | None:
-    """Return what an earlier command found for this row and seed, if it came to an end."""
+def _kept(row: Row, seed: int, data: Path | None, runs: Path, ranks_test: bool) -> dict[str, Any] | None:
+    """Return what an earlier command found for this row, seed and data, if it came to an end.
+
+    One that looked at test items is no answer to one that must not, nor the other way round.
+    """
     path = runs / f"{row.name}-{seed}" / "quality.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found if found.get("row") == row.text else None
+    if not found or data is None:
+        return None
+    same = (found["row"], found["data"], "test" in found) == (row.text, data.name, ranks_test)
+    return found if same else None
 
 
 def _spawn(

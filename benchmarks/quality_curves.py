@@ -39,7 +39,7 @@ def draw(source: Path, out: Path, names: list[str]) -> None:
         axis.set_xlabel(label)
         axis.grid(color="#eee")
     axes[0].set_ylabel("validation NDCG@10, seen items kept")
-    axes[1].legend(fontsize=8, loc="lower right")
+    figure.legend(*axes[1].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     figure.savefig(out, metadata={"Date": None})
 
 

@@ -1,5 +1,8 @@
 """The quality benchmark's own arithmetic: rows, means over seeds, headline figures, and what a peer is given."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -93,12 +96,15 @@ def test_the_difference_to_the_first_row_is_between_the_same_users(tmp_path):
 
 
 def test_a_table_keeps_what_it_measured_of_the_same_row_and_seed(tmp_path):
+    found = {"row": "best: ml_1m_best", "seconds": 3.0, "data": "ml-1m", "test": {}}
     (tmp_path / "best-1").mkdir()
-    (tmp_path / "best-1" / "quality.json").write_text('{"row": "best: ml_1m_best", "seconds": 3.0}')
-    row = Row("best", "ml_1m_best")
-    assert quality._kept(row, 1, tmp_path) == {"row": "best: ml_1m_best", "seconds": 3.0}
-    assert quality._kept(row, 0, tmp_path) is None
-    assert quality._kept(Row("best", "ml_1m_best", ("optim.lr=1e-3",)), 1, tmp_path) is None
+    (tmp_path / "best-1" / "quality.json").write_text(json.dumps(found))
+    row, data = Row("best", "ml_1m_best"), Path("folder/ml-1m")
+    assert quality._kept(row, 1, data, tmp_path, True) == found
+    assert quality._kept(row, 0, data, tmp_path, True) is None
+    assert quality._kept(Row("best", "ml_1m_best", ("optim.lr=1e-3",)), 1, data, tmp_path, True) is None
+    assert quality._kept(row, 1, Path("ml-100k"), tmp_path, True) is None
+    assert quality._kept(row, 1, data, tmp_path, False) is None  # it has looked at test items
 
 
 def test_a_peer_is_given_items_and_times_as_it_was_trained_with_them(prepared):

@@ -52,7 +52,7 @@ def resolve_time_backend(name: str, device: torch.device | str) -> TimeBackend:
     """
     kind = torch.device(device).type
     if name == "auto":
-        name = "triton" if kind == "cuda" and _missing("triton") is None else "reference"
+        name = _triton_or_reference(kind)
     module = _load(name, kind, {"reference": "time_torch", "triton": "time_triton"})
     return TimeBackend(name, module.time_scan)
 
@@ -65,7 +65,7 @@ def resolve_layer_backend(name: str, device: torch.device | str) -> LayerBackend
     """
     kind = torch.device(device).type
     if name == "auto":
-        name = "triton" if kind == "cuda" and _missing("triton") is None else "reference"
+        name = _triton_or_reference(kind)
     module = _load(name, kind, {"reference": "layer_torch", "triton": "layer_triton"})
     return LayerBackend(name, module.residual_norm, module.swiglu)
 
@@ -78,7 +78,7 @@ def resolve_loss_backend(name: str, device: torch.device | str) -> str:
     """
     kind = torch.device(device).type
     if name == "auto":
-        return "triton" if kind == "cuda" and _missing("triton") is None else "reference"
+        return _triton_or_reference(kind)
     if name != "reference":
         _load(name, kind, {"triton": "softmax_triton"})
     return name
@@ -97,6 +97,11 @@ def resolve_relation_backend(name: str, device: torch.device | str) -> RelationB
     files = {"reference": "relation_torch", "mamba_ssm": "relation_mamba", "triton": "relation_triton"}
     module = _load(name, kind, files)
     return RelationBackend(name, module.causal_conv, module.selective_scan)
+
+
+def _triton_or_reference(kind: str) -> str:
+    """Return what `auto` takes where only these two exist."""
+    return "triton" if kind == "cuda" and _missing("triton") is None else "reference"
 
 
 @cache

@@ -132,7 +132,6 @@ def _load_forward(gaps_ptr, drive_ptr, first, length, state, P: tl.constexpr, RU
 def forward_kernel(
     drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
     P: tl.constexpr, HAS_MAP: tl.constexpr, BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
-    AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Scan one sequence: program s writes the states of the tokens offsets[s] : offsets[s + 1]."""
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
@@ -149,15 +148,11 @@ def forward_kernel(
     carry_re = tl.zeros([1, BLOCK_P], tl.float32)
     carry_im = tl.zeros([1, BLOCK_P], tl.float32)
     bits, turns = lambda_re * LOG2_E, lambda_im * TURNS_A_RADIAN
-    if AHEAD:
-        inputs = _load_forward(gaps_ptr, drive_ptr, run * RUN, length, state, P, RUN)
+    inputs = _load_forward(gaps_ptr, drive_ptr, run * RUN, length, state, P, RUN)
     for block in range(0, length, RUN * RUNS):
         first = block + run * RUN
-        if AHEAD:
-            now = inputs
-            inputs = _load_forward(gaps_ptr, drive_ptr, first + RUN * RUNS, length, state, P, RUN)
-        else:
-            now = _load_forward(gaps_ptr, drive_ptr, first, length, state, P, RUN)
+        now = inputs  # the next block's are on their way while this one is computed
+        inputs = _load_forward(gaps_ptr, drive_ptr, first + RUN * RUNS, length, state, P, RUN)
         map_re, map_im, x_re, x_im = zero + 1.0, zero, zero, zero
         if RUNS == 1:
             x_re, x_im = carry_re, carry_im
@@ -232,7 +227,7 @@ def backward_kernel(
     drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
     grad_ptr, grad_drive_ptr, grad_gaps_ptr, partial_ptr, T,
     P: tl.constexpr, HAS_MAP: tl.constexpr, GRAD_GAPS: tl.constexpr,
-    BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr, AHEAD: tl.constexpr,
+    BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
 ):  # fmt: skip
     """Run the adjoint g_k = grad_k + conj(decay_(k+1)) g_(k+1) from the sequence's end; row 0 holds the last tokens.
 
@@ -258,19 +253,9 @@ def backward_kernel(
     carry_im = tl.zeros([1, BLOCK_P], tl.float32)
     sum_lambda_re, sum_lambda_im, sum_log_step, sum_weight, sum_bias = zero, zero, zero, zero, zero
     bits, turns = lambda_re * LOG2_E, lambda_im * TURNS_A_RADIAN
-    if AHEAD:
-        inputs = _load_backward(
-            gaps_ptr, grad_ptr, drive_ptr, states_ptr, length - 1 - run * RUN, state, P, RUN
-        )
     for back in range(0, length, RUN * RUNS):
         last = length - 1 - back - run * RUN
-        if AHEAD:
-            now = inputs
-            inputs = _load_backward(
-                gaps_ptr, grad_ptr, drive_ptr, states_ptr, last - RUN * RUNS, state, P, RUN
-            )
-        else:
-            now = _load_backward(gaps_ptr, grad_ptr, drive_ptr, states_ptr, last, state, P, RUN)
+        inputs = _load_backward(gaps_ptr, grad_ptr, drive_ptr, states_ptr, last, state, P, RUN)
         # What flows to the token before is conj(decay) g; a row maps v to map·v + flow.
         map_re, map_im = zero + 1.0, zero
         flow_re, flow_im = zero, zero
@@ -278,7 +263,7 @@ def backward_kernel(
             flow_re, flow_im = carry_re, carry_im
         partial = ()
         for r in tl.static_range(RUN):
-            gap, grad, _, _ = now[r]
+            gap, grad, _, _ = inputs[r]
             step = _step(gap.to(tl.float32), scale, weight, bias, HAS_MAP)
             grow_re, grow_im, decay_re, decay_im = complex_expm1(bits * step, turns * step)
             g_re, g_im = grad[0].to(tl.float32) + flow_re, grad[1].to(tl.float32) + flow_im
@@ -290,7 +275,7 @@ def backward_kernel(
             map_re, map_im, flow_re, flow_im, carry_re, carry_im, run, RUNS
         )
         for r in tl.static_range(RUN):
-            gap, _, drive, previous = now[r]
+            gap, _, drive, previous = inputs[r]
             step, grow_re, grow_im, decay_re, decay_im, map_re, map_im, g_re, g_im = partial[r]
             if RUNS > 1:
                 g_re += map_re * in_re - map_im * in_im

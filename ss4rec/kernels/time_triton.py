@@ -4,7 +4,7 @@ Discretisation, scaled input and complex recurrence live in registers: nothing o
 states that are returned. One program walks through 32 states of one sequence in blocks of `RUNS * RUN` tokens; each of
 its `RUNS` rows of threads scans `RUN` consecutive tokens alone, the rows' results are joined by one scan of `RUNS`
 elements, and every row adds what came in from its left. Many sequences fill the card with one row each, which needs
-no join. All loads of a block are issued before the first use, with `AHEAD` while the block before it is computed.
+no join. All loads of a block are issued before the first use, forward while the block before it is computed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ RUN_BACKWARD_ALONE = 3
 """As `RUN_BACKWARD` where a program has one row; 64 registers a thread let 32 programs share a multiprocessor."""
 MOST_RUNS = 8
 """Largest number of rows of threads in a program."""
-WARPS_FORWARD = 1600
+WARPS = 1600
 """Rows are added until this many warps run, if there are fewer sequences: with few warps an H100 waits for loads."""
-WARPS_BACKWARD = 1600
-"""As `WARPS_FORWARD`; its warps hold more registers, so that fewer fit."""
 
 
 def time_scan(
@@ -111,18 +109,18 @@ class _TimeScan(torch.autograd.Function):
         return grad_drive_T2P, grad_gaps_KT.sum(0) if needs_gaps else None, *grads, None
 
 
-def forward_tile(num_states: int, num_sequences: int) -> dict[str, Any]:
+def forward_tile(num_states: int, num_sequences: int) -> dict[str, int]:
     """Return the shape of the forward kernel's programs."""
-    return _tile(num_states, num_sequences, WARPS_FORWARD) | {"RUN": RUN_FORWARD, "AHEAD": True}
+    return _tile(num_states, num_sequences) | {"RUN": RUN_FORWARD}
 
 
-def backward_tile(num_states: int, num_sequences: int) -> dict[str, Any]:
+def backward_tile(num_states: int, num_sequences: int) -> dict[str, int]:
     """Return the shape of the backward kernel's programs."""
-    tile = _tile(num_states, num_sequences, WARPS_BACKWARD)
-    return tile | {"RUN": RUN_BACKWARD if tile["RUNS"] > 1 else RUN_BACKWARD_ALONE, "AHEAD": False}
+    tile = _tile(num_states, num_sequences)
+    return tile | {"RUN": RUN_BACKWARD if tile["RUNS"] > 1 else RUN_BACKWARD_ALONE}
 
 
-def _tile(num_states: int, num_sequences: int, warps: int) -> dict[str, Any]:
+def _tile(num_states: int, num_sequences: int) -> dict[str, int]:
     """Shape of a program: up to 32 states side by side, one a thread, and rows until a card has enough warps.
 
     Rows cost a join, and tokens beyond the sequence's end, so there are only as many as it takes. With two states a
@@ -130,5 +128,5 @@ def _tile(num_states: int, num_sequences: int, warps: int) -> dict[str, Any]:
     """
     block = min(32, triton.next_power_of_2(num_states))
     programs = num_sequences * triton.cdiv(num_states, block)
-    runs = min(MOST_RUNS, triton.next_power_of_2(triton.cdiv(warps, programs)))
+    runs = min(MOST_RUNS, triton.next_power_of_2(triton.cdiv(WARPS, programs)))
     return {"BLOCK_P": block, "RUNS": runs, "num_warps": max(1, runs * block // 32)}

@@ -72,8 +72,15 @@ class SequenceModel(nn.Module, ABC):
         return {
             "time": resolve_time_backend(self.config.time_backend, self.device).name,
             "relation": resolve_relation_backend(self.config.relation_backend, self.device).name,
-            "layer": resolve_layer_backend(self.config.layer_backend, self.device).name,
+            "layer": self._layer_backend_name(),
         }
+
+    def _layer_backend_name(self) -> str:
+        """Name what surrounds layers; norms before layers are torch's own, whatever the gate runs on."""
+        name = resolve_layer_backend(self.config.layer_backend, self.device).name
+        if self.config.norm == "pre" and name != "reference":
+            return f"{name} (norms: reference)" if self.config.feed_forward else "reference"
+        return name
 
     def set_item_attributes(self, attributes_VA: Tensor) -> None:
         """Say which attributes (`ItemAttributes`) each item has; checkpoints keep it."""

@@ -8,7 +8,7 @@ import torch
 import ss4rec.kernels as kernels
 from ss4rec.config import ModelConfig
 from ss4rec.errors import BackendError
-from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
+from ss4rec.kernels import layer_torch, resolve_layer_backend, resolve_relation_backend, resolve_time_backend
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SS4Rec
 
@@ -34,6 +34,20 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch):
         resolve_time_backend("triton", "cuda")
     assert resolve_relation_backend("auto", "cuda").name == "reference"
     kernels._missing.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ({}, "triton"),
+        ({"norm": "pre"}, "reference"),
+        ({"norm": "pre", "feed_forward": 2.0}, "triton (norms: reference)"),
+    ],
+)
+def test_the_record_names_what_really_surrounds_layers(monkeypatch, shape, expected):
+    triton = kernels.LayerBackend("triton", layer_torch.residual_norm, layer_torch.swiglu)
+    monkeypatch.setattr("ss4rec.model.ss4rec.resolve_layer_backend", lambda name, device: triton)
+    assert SS4Rec(ModelConfig(dim=8, **shape), num_items=5).backends["layer"] == expected
 
 
 def test_a_gpu_backend_is_refused_on_the_cpu_also_inside_the_model(monkeypatch):
