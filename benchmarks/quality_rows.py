@@ -151,6 +151,8 @@ def _ablation() -> list[Row]:
         "without-clock-date": ('model.inputs=["rating","gap"]',),
         "without-gap": ('model.inputs=["rating","clock","date"]',),
         "2-blocks": ("model.blocks=2",),
+        "warmup-500": ("optim.warmup_steps=500",),
+        "without-attributes-warmup-500": ("model.item_attributes=false", "optim.warmup_steps=500"),
     }
     short = ("train.epochs=16", "train.validate_every=4")
     return [Row(name, "ml_1m_best", (*short, *change)) for name, change in changes.items()]
