@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ss4rec.kernels.launch import launch
 from ss4rec.kernels.math_triton import sigmoid
 from ss4rec.model.segments import Segments
 
@@ -41,7 +42,7 @@ class _CausalConv(torch.autograd.Function):
         values_TE, weight_EK = values_TE.contiguous(), weight_EK.contiguous()
         result_TE = torch.empty_like(values_TE)
         channels, taps = weight_EK.shape
-        _conv_forward_kernel[_conv_grid(channels, segments, CONV_TOKENS_FORWARD)](
+        launch(_conv_forward_kernel, _conv_grid(channels, segments, CONV_TOKENS_FORWARD),
             values_TE, weight_EK, bias_E, segments.offsets_S1, result_TE, channels,
             TOKENS=CONV_TOKENS_FORWARD, AHEAD=CONV_AHEAD_FORWARD, **_conv_tile(taps),
         )  # fmt: skip
@@ -56,7 +57,7 @@ class _CausalConv(torch.autograd.Function):
         grid = _conv_grid(channels, ctx.segments, CONV_TOKENS_BACKWARD)
         grad_values_TE = torch.empty_like(values_TE)
         partial_GKE = values_TE.new_empty(grid[0] * grid[1], taps + 1, channels, dtype=torch.float32)
-        _conv_backward_kernel[grid](
+        launch(_conv_backward_kernel, grid,
             values_TE, weight_EK, bias_E, ctx.segments.offsets_S1, grad_TE.contiguous(), grad_values_TE, partial_GKE,
             channels, TOKENS=CONV_TOKENS_BACKWARD, AHEAD=CONV_AHEAD_BACKWARD, **_conv_tile(taps),
         )  # fmt: skip

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ss4rec.kernels.launch import launch
 from ss4rec.kernels.math_triton import sigmoid
 
 ELEMENTS = 1024
@@ -67,8 +68,15 @@ class _ResidualNorm(torch.autograd.Function):
         # Kernels that drop nothing never read the seed.
         inputs = (values_TD, branch_TD, weight_D, weight_D if seed is None else seed)
         ctx.options, ctx.drops = (len(values_TD), eps, dropout, layer_dropout), seed is not None
-        _norm_forward_kernel[(triton.cdiv(len(values_TD), tile["BLOCK_T"]),)](
-            *inputs, bias_D, result_TD, *ctx.options, DROPS=ctx.drops, **tile
+        launch(
+            _norm_forward_kernel,
+            (triton.cdiv(len(values_TD), tile["BLOCK_T"]),),
+            *inputs,
+            bias_D,
+            result_TD,
+            *ctx.options,
+            DROPS=ctx.drops,
+            **tile,
         )
         ctx.save_for_backward(*inputs)
         return result_TD
@@ -80,7 +88,7 @@ class _ResidualNorm(torch.autograd.Function):
         programs = min(PROGRAMS, triton.cdiv(len(values_TD), tile["BLOCK_T"]))
         grad_values_TD, grad_branch_TD = torch.empty_like(values_TD), torch.empty_like(branch_TD)
         partial_X2D = torch.empty(programs, 2, weight_D.numel(), device=grad_TD.device, dtype=torch.float32)
-        _norm_backward_kernel[(programs,)](
+        launch(_norm_backward_kernel, (programs,),
             *ctx.saved_tensors, grad_TD.contiguous(), grad_values_TD, grad_branch_TD, partial_X2D,
             *ctx.options, DROPS=ctx.drops, **tile,
         )  # fmt: skip
@@ -95,8 +103,13 @@ class _SwiGLU(torch.autograd.Function):
         tokens, width = gate_up_T2F.shape
         result_TF = gate_up_T2F.new_empty(tokens, width // 2)
         tile = _tile(width // 2)
-        _swiglu_forward_kernel[(triton.cdiv(tokens, tile["BLOCK_T"]),)](
-            gate_up_T2F, result_TF, tokens, **tile
+        launch(
+            _swiglu_forward_kernel,
+            (triton.cdiv(tokens, tile["BLOCK_T"]),),
+            gate_up_T2F,
+            result_TF,
+            tokens,
+            **tile,
         )
         ctx.save_for_backward(gate_up_T2F)
         return result_TF
@@ -107,8 +120,14 @@ class _SwiGLU(torch.autograd.Function):
         tokens, width = gate_up_T2F.shape
         grad_T2F = torch.empty_like(gate_up_T2F)
         tile = _tile(width // 2)
-        _swiglu_backward_kernel[(triton.cdiv(tokens, tile["BLOCK_T"]),)](
-            gate_up_T2F, grad_TF.contiguous(), grad_T2F, tokens, **tile
+        launch(
+            _swiglu_backward_kernel,
+            (triton.cdiv(tokens, tile["BLOCK_T"]),),
+            gate_up_T2F,
+            grad_TF.contiguous(),
+            grad_T2F,
+            tokens,
+            **tile,
         )
         return grad_T2F
 

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ss4rec.kernels.conv_triton import causal_conv
+from ss4rec.kernels.launch import launch
 from ss4rec.kernels.math_triton import exp2, exp2_again, sigmoid, softplus
 from ss4rec.model.segments import Segments
 
@@ -72,7 +73,7 @@ class _SelectiveScan(torch.autograd.Function):
         # A sequence of l tokens starting at t has its ceil(l / CHUNK) states from row t // CHUNK + s on.
         rows = num_tokens // CHUNK + segments.num_sequences
         checkpoints_RNE = u_TE.new_empty(rows, num_states, channels, dtype=torch.float32)
-        _scan_forward_kernel[_scan_grid(channels, segments)](
+        launch(_scan_forward_kernel, _scan_grid(channels, segments),
             *inputs, segments.offsets_S1, y_TE, checkpoints_RNE, channels, AHEAD=AHEAD, **_scan_tile(*inputs[3:5]),
         )  # fmt: skip
         ctx.save_for_backward(*inputs, checkpoints_RNE)
@@ -91,7 +92,7 @@ class _SelectiveScan(torch.autograd.Function):
         partial_C_GTN = C_TN.new_empty(grid[1], num_tokens, num_states)
         partial_A_SNE = A_NE.new_empty(num_sequences, num_states, channels, dtype=torch.float32)
         partial_S2E = A_NE.new_empty(num_sequences, 2, channels, dtype=torch.float32)
-        _scan_backward_kernel[grid](
+        launch(_scan_backward_kernel, grid,
             *inputs, ctx.segments.offsets_S1, checkpoints_RNE, grad_TE.contiguous(),
             grad_u_TE, grad_delta_TE, grad_z_TE, partial_B_GTN, partial_C_GTN, partial_A_SNE, partial_S2E,
             num_tokens, channels, **_scan_tile(B_TN, C_TN),

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ss4rec.kernels.launch import launch
 from ss4rec.kernels.math_triton import INTERPRETED, exp2
 from ss4rec.model.segments import Segments
 
@@ -40,7 +41,7 @@ def held_bits(items_T: Tensor, num_rows: int, segments: Segments) -> Tensor:
     words = triton.cdiv(num_rows, 32)
     bits_TW = torch.empty(items_T.numel(), words, dtype=torch.int32, device=items_T.device)
     grid = (segments.num_sequences, triton.cdiv(words, HELD_WORDS))
-    _held_kernel[grid](items_T, segments.offsets_S1, bits_TW, words, BLOCK_W=HELD_WORDS, num_warps=1)
+    launch(_held_kernel, grid, items_T, segments.offsets_S1, bits_TW, words, BLOCK_W=HELD_WORDS, num_warps=1)
     return bits_TW
 
 
@@ -102,7 +103,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         log_sum_R, loss_R, grad_held_R = hidden_TD.new_empty(3, rows, dtype=torch.float32)
         tile = _tile(dim, hidden_TD.dtype, walks_items=True)
         held = bits_TW is not None
-        _forward_kernel[(triton.cdiv(rows, tile["BLOCK_R"]),)](
+        launch(_forward_kernel, (triton.cdiv(rows, tile["BLOCK_R"]),),
             hidden_TD, weight_VD, targets_T, rows_R, mean_D, bits_TW if held else rows_R,
             held_logit if held else mean_D, grad_hidden_TD, log_sum_R, loss_R, grad_held_R,
             rows, num_rows, triton.cdiv(num_rows, 32), smoothing,
@@ -142,7 +143,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         blocks = triton.cdiv(num_rows, tile["BLOCK_V"])
         splits = max(1, min(WEIGHT_PROGRAMS // blocks, triton.cdiv(rows, tile["BLOCK_R"])))
         partial_SVD = hidden_TD.new_empty(splits, num_rows, dim, dtype=torch.float32)
-        _weight_kernel[(blocks, splits)](
+        launch(_weight_kernel, (blocks, splits),
             hidden_TD, weight_VD, targets_T, rows_R, bits_TW if held else rows_R,
             held_logit if held else log_sum_R, log_sum_R, partial_SVD,
             rows, num_rows, triton.cdiv(num_rows, 32), ctx.smoothing, splits,

@@ -189,6 +189,8 @@ class TrainLoop:
         begun_at = self.global_step
         with closing(self.prefetcher.__iter__()) as prefetched:
             for batch in prefetched:
+                if self.global_step == begun_at:
+                    self._compile_kernels(batch)
                 self._train_step(batch)
                 if self.workers.leads and self.global_step == begun_at + 1:
                     self.first_step()
@@ -199,6 +201,13 @@ class TrainLoop:
                     self._begin_epoch()
                 elif self.workers.leads and self._save_is_due():
                     self._save(score=None)
+
+    def _compile_kernels(self, batch: DeviceBatch) -> None:
+        began = time.monotonic()
+        if kernels := self.take_step.compile_kernels(batch):
+            self._say(
+                f"{kernels} kernels compiled, or read from Triton's cache, in {duration(time.monotonic() - began)}"
+            )
 
     def _begin_epoch(self) -> None:
         """Start the clock of an epoch (of what is left of it, after a restart)."""

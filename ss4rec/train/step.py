@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import RunConfig
 from ss4rec.errors import BackendError
+from ss4rec.kernels.launch import compile_together
 from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.train.objective import Objective
 from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer
@@ -96,6 +97,15 @@ class TrainStep:
         else:
             self._graphs.replay("update", self._update)
         return own_loss
+
+    def compile_kernels(self, batch: DeviceBatch) -> int:
+        """Compile side by side what a step of `batch` launches, and return how many kernels that are.
+
+        Gradients and the state of random numbers are garbage afterwards; seed before the next step.
+        """
+        if self.workers.device.type != "cuda" or self.config.train.compile:
+            return 0
+        return compile_together(lambda: self._compute(batch.inputs))
 
     def _compute(self, inputs: StepInputs) -> None:
         """Fill `gradients` with this worker's sums."""
