@@ -40,7 +40,12 @@ WINDOWS_PER_WORKER = 256
     help="Workers read shards themselves, or Ray Data streams them.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Override a field.")
-@click.option("--seconds", default=20.0, show_default=True, help="Training time of each run.")
+@click.option(
+    "--seconds",
+    default=20.0,
+    show_default=True,
+    help="Training time of each run, with the compilation of kernels.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 @click.option("--smoke", is_flag=True, help="CPU workers, tiny data; the record is called scaling-smoke.")
 @click.option("--run", type=click.Path(path_type=Path), hidden=True, help="Be the process of one run.")
@@ -97,7 +102,10 @@ def run_process(workers: int, run: Path, common: list[str]) -> dict[str, Any]:
     if code:
         return row | {"error": log.read_text()[-800:]}
     placement = json.loads((run / "result.json").read_text()).get("training", {})
-    return row | steady_figures(run) | {"epochs": placement.get("epochs"), "ended": placement.get("ended")}
+    figures = steady_figures(run)
+    if not figures["status_lines"]:
+        return row | {"error": "training ended before its second status line; give more --seconds"}
+    return row | figures | {"epochs": placement.get("epochs"), "ended": placement.get("ended")}
 
 
 def train_once(
