@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 
+import click
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
@@ -43,9 +43,13 @@ def draw(source: Path, out: Path, names: list[str]) -> None:
     figure.savefig(out, metadata={"Date": None})
 
 
-def main() -> None:
-    """Read arguments."""
-    draw(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+@click.command(help=__doc__)
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("rows", nargs=-1)
+def main(source: Path, out: Path, rows: tuple[str, ...]) -> None:
+    """Draw the rows, by default all."""
+    draw(source, out, list(rows))
 
 
 if __name__ == "__main__":
