@@ -85,7 +85,7 @@ CANDIDATE = (*BASE, INPUTS, ATTRIBUTES, "optim.lr=2e-3")
 
 
 def _explore() -> list[Row]:
-    """Return single trainings that looked for what helps, judged by validation alone; the sweep and the ablation took over."""
+    """Return single trainings that looked for what helps, judged by validation alone."""
     base, all_inputs = BASE, (*BASE, INPUTS, ATTRIBUTES)
     changes: dict[str, tuple[str, ...]] = {
         "base": base,

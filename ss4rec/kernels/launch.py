@@ -1,7 +1,7 @@
 """Launches Triton kernels, and compiles beforehand, side by side, all that a piece of work is going to launch.
 
 Triton compiles a kernel where it is first launched, one after another: the kernels of one training step take 18 s of
-one core on a fresh machine. Compilation is C++ that releases Python's lock, so threads need the time of the longest.
+one core on a fresh machine. Most of it is C++ that releases Python's lock, so threads do it side by side.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
     _noted.setdefault(key, partial(kernel.warmup, *args, grid=grid, **options))
 
 
-def compile_together(work: Callable[[], object], threads: int | None = None) -> int:
+def compile_together(work: Callable[[], object]) -> int:
     """Run `work` without launching any of our kernels, then compile those that it would have launched.
 
     What `work` computes is garbage: the results of kernels are left as they were allocated. It may draw random numbers.
 
     Args:
         work: launches kernels by `launch`, also in backward passes.
-        threads: compile at a time; by default as many as there are cores for this process.
 
     Returns:
         How many different kernels there were.
@@ -67,7 +66,7 @@ def compile_together(work: Callable[[], object], threads: int | None = None) -> 
     if not jobs:
         return 0
     device = torch.cuda.current_device() if torch.cuda.is_available() else None
-    threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(partial(_compile, device=device), jobs))
     return len(jobs)
