@@ -39,11 +39,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
-	$(BIN)/python scripts/audit.py
+	$(BIN)/python tools/audit.py
 
 # Known vulnerabilities of the locked packages; asks PyPI about each of them.
 audit: setup
-	$(BIN)/python scripts/audit.py --advisories
+	$(BIN)/python tools/audit.py --advisories
 
 bench: setup
 	$(BIN)/python benchmarks/cpu_scan.py
@@ -51,8 +51,8 @@ bench: setup
 
 setup: $(VENV)/.ss4rec-installed
 
-$(VENV)/.ss4rec-installed: pyproject.toml constraints.txt scripts/install.sh
-	SS4REC_VENV=$(VENV) bash scripts/install.sh
+$(VENV)/.ss4rec-installed: pyproject.toml constraints.txt tools/install.sh
+	SS4REC_VENV=$(VENV) bash tools/install.sh
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

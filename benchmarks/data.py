@@ -35,15 +35,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from benchmarks.memory import PeakMemory, tree_bytes
 from benchmarks.record import headline, write_record
 from ss4rec.config import DataConfig
-from ss4rec.data.etl.engine import prepare_in_tasks
-from ss4rec.data.etl.pieces import Piece
-from ss4rec.data.prepare import prepare
-from ss4rec.data.ray_etl import ray_map
-from ss4rec.data.ray_source import RaySource
-from ss4rec.data.recbole import export_recbole
-from ss4rec.data.source import LocalSource
-from ss4rec.data.synth import synth
-from ss4rec.data.synth_profile import LIKE
+from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.export_recbole import export_recbole
+from ss4rec.data.prepare.chunks import Piece
+from ss4rec.data.prepare.engine import prepare_in_tasks
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.ray_map import ray_map
+from ss4rec.data.synth.generate import synth
+from ss4rec.data.synth.settings import LIKE
 
 GIB = 1 << 30
 ROWS: list[dict[str, Any]] = []

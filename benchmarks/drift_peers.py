@@ -26,7 +26,7 @@ from drift.cells import Cell
 from drift.config import DriftConfig
 from drift.simulate import Plant, Simulated, simulate
 from drift.windows import window_of
-from ss4rec.data.windows import ragged
+from ss4rec.data.batches.windows import ragged
 
 DETECTORS = ("ks", "cvm", "tabular", "chi2", "mmd", "lsdd", "classifier")
 KS_ROWS, EVIDENTLY = "alibi ks, all rows", "evidently's default rule, all rows"

@@ -16,13 +16,13 @@ from drift.config import DriftConfig
 from drift.plan import make_plan
 from drift.profile import Profile, Profiler
 from drift.verdict import date_changes, judge
-from ss4rec.data.item_months import read_item_months
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
-from ss4rec.data.shards import read_items, read_shard
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared.item_months import read_item_months
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items, read_shard
 from ss4rec.data.split import TIMELINE, split
-from ss4rec.data.synth import synth
-from ss4rec.data.synth_profile import SMALL, Drift
+from ss4rec.data.synth.generate import synth
+from ss4rec.data.synth.settings import SMALL, Drift
 
 CUT, STEP, END = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2018, 2019, 2021))
 """First quarter after the cut is 2018Q1; what is planted begins with 2019Q1; the last quarter is 2020Q4."""

@@ -19,8 +19,8 @@ import pyarrow as pa
 import torch
 
 from benchmarks.record import headline, write_record
-from ss4rec.data.batch import EvalBatch, collate_eval
-from ss4rec.data.windows import eval_sequences, list_array
+from ss4rec.data.batches.batch import EvalBatch, collate_eval
+from ss4rec.data.batches.windows import eval_sequences, list_array
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.evaluation.scorers import ModelScorer

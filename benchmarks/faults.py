@@ -26,10 +26,10 @@ import ray
 import torch
 
 from benchmarks.record import headline, write_record
-from ss4rec import checkpoint
-from ss4rec.data.synth import synth
+from ss4rec.data.synth.generate import synth
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
+from ss4rec.runs import checkpoint
 from ss4rec.train.optim import make_optimizer
 from tests.faults import soak
 

@@ -22,11 +22,11 @@ import ray
 
 from benchmarks.record import headline, write_record
 from ss4rec.config import DataConfig
-from ss4rec.data import source as source_module
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.ray_source import RaySource
-from ss4rec.data.source import LocalSource
-from ss4rec.data.synth import synth
+from ss4rec.data.batches import source as source_module
+from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.synth.generate import synth
 
 SIZES = {"batch_size": 64, "seed": 0}
 WARM_EPOCHS, RAY_EPOCHS, LOCAL_EPOCHS = 15, 40, 5

@@ -21,11 +21,11 @@ from torch import Tensor
 from benchmarks.quality_rows import Row
 from ss4rec.cli.options import assigned
 from ss4rec.config import DataConfig
-from ss4rec.data.batch import EvalBatch
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_shard
-from ss4rec.data.source import LocalSource
-from ss4rec.data.windows import Split, ragged
+from ss4rec.data.batches.batch import EvalBatch
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.batches.windows import Split, ragged
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_column, rank_users, summarise
 from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.metrics import hit_rate, ndcg

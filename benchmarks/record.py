@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ss4rec.provenance import git_commit, installed_versions
+from ss4rec.runs.provenance import git_commit, installed_versions
 
 
 def headline(name: str, value: float, unit: str, goal: float | None, peer: str = "") -> dict[str, Any]:

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import torch
 
 from ss4rec.config import RunConfig, override
-from ss4rec.data.prepare import prepare
-from ss4rec.runs import METRICS_FILE
-from ss4rec.train.session import loop_alone
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.runs.folder import METRICS_FILE
+from ss4rec.train.worker import loop_alone
 
 ENDLESS = {
     "train.epochs": 2000,

@@ -20,11 +20,11 @@ from typing import Any
 import optuna
 from record import headline, write_record
 
-from ss4rec.data.synth import synth
-from ss4rec.ray_cluster import cluster
-from tuning.job import STUDY_FILE, SweepConfig, run_sweep
+from ss4rec.cluster.connect import cluster
+from ss4rec.data.synth.generate import synth
 from tuning.space import load_space
 from tuning.study import FACTS, Pruning
+from tuning.sweep import STUDY_FILE, SweepConfig, run_sweep
 
 ROOT = Path(__file__).parent.parent
 

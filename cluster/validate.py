@@ -351,7 +351,7 @@ def known_metrics() -> frozenset[str]:
 
 def _unknown_verbs(text: str) -> list[str]:
     """Name commands of jobs that do not exist."""
-    from ss4rec.submit import VERBS
+    from ss4rec.cluster.submit import VERBS
 
     return [f"no such verb: {verb}" for verb in JOB_COMMAND.findall(text) if verb not in VERBS]
 

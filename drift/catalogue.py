@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from drift.distances import Array
 from drift.signals import TOP_ITEMS
 from drift.windows import Window, window_of
-from ss4rec.data.item_months import month_start_s
-from ss4rec.data.windows import ragged
+from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.item_months import month_start_s
 
 NEVER_S = np.iinfo(np.int64).max
 
@@ -45,7 +45,7 @@ class ItemCounts:
 
     @classmethod
     def of_months(cls, table: pa.Table, windows: list[Window]) -> ItemCounts:
-        """Add up the months of `ss4rec.data.item_months`; `windows` are whole months and leave no gaps."""
+        """Add up the months of `ss4rec.data.prepared.item_months`; `windows` are whole months and leave no gaps."""
         (months_X, offsets_V1), (events_X, _) = ragged(table["months"]), ragged(table["events"])
         width = table.num_rows + 1
         item_X = np.repeat(np.arange(1, width), np.diff(offsets_V1))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drift.distances import Array
-from ss4rec.data.windows import ragged
+from ss4rec.data.batches.windows import ragged
 
 
 def count_pairs(shard: pa.Table, vocabulary: int, cut_s: int) -> csr_matrix:

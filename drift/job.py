@@ -26,14 +26,14 @@ from drift.signals import signals
 from drift.summary import log_summary
 from drift.verdict import date_changes, headline, judge, worst
 from drift.windows import windows_a_year
-from ss4rec.data.item_months import read_item_months
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_items, read_users
+from ss4rec.cluster.connect import cluster
+from ss4rec.data.prepared.item_months import read_item_months
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
 from ss4rec.errors import ContractError
-from ss4rec.files import read_json
-from ss4rec.provenance import installed_versions
-from ss4rec.ray_cluster import cluster
+from ss4rec.io.untrusted import read_json
+from ss4rec.runs.provenance import installed_versions
 
 EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
 PROFILE_NAME, KEY_NAME = "profile.parquet", "profile.json"
@@ -60,7 +60,7 @@ def run_drift(
         retrained: runs on later cuts of the same data: a line beside the frozen model's quality.
         events: drawn in the report.
         since_last: add new windows to the profile and the rows in `out`.
-        address: Ray cluster, as `ss4rec.ray_cluster.cluster`.
+        address: Ray cluster, as `ss4rec.cluster.connect.cluster`.
 
     Raises:
         ContractError: if data, cut, run or an earlier profile do not belong together.

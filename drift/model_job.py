@@ -16,12 +16,12 @@ from drift.cells import CellContext
 from drift.quality import Baselines, QualityTask, summarise
 from drift.ray_drift import count_follow, rank_windows
 from drift.windows import windows_a_year
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.profiles import read_profiles
-from ss4rec.data.shards import read_items
-from ss4rec.data.storage import AnyPath
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items
+from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import ContractError
-from ss4rec.runs import RunFolder
+from ss4rec.io.paths import AnyPath
+from ss4rec.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from drift.signals import (
 )
 from drift.stats import Blocks
 from drift.windows import Window, window_of, windows_a_year
-from ss4rec.data.windows import ragged
+from ss4rec.data.batches.windows import ragged
 
 DAY_S = 86_400
 EPOCH_YEAR = 1970

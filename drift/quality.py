@@ -23,8 +23,8 @@ from drift.mmd import mmd_test
 from drift.stats import bootstrap_mean, drop_test, holm
 from drift.windows import Window, window_of
 from ss4rec.config import DataConfig
-from ss4rec.data.batch import EvalBatch, collate_eval
-from ss4rec.data.windows import eval_sequences, ragged
+from ss4rec.data.batches.batch import EvalBatch, collate_eval
+from ss4rec.data.batches.windows import eval_sequences, ragged
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.inputs import Context
@@ -98,7 +98,7 @@ class QualityTask:
     remap_V: NDArray[np.int32] | None = None
     """The model's index of each item of the timeline, vocabulary + 1 for those it does not know; None: the same."""
     profiles_UF: NDArray[np.int32] | None = None
-    """Codes of the timeline's users (`ss4rec.data.profiles`), if the data has them."""
+    """Codes of the timeline's users (`ss4rec.data.prepared.user_profiles`), if the data has them."""
 
 
 def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:

@@ -15,9 +15,9 @@ from drift.cells import Cell, CellContext, Row, run_cell
 from drift.follow import count_pairs
 from drift.profile import Profile, Profiler
 from drift.quality import QualityTask, rank, targets
-from ss4rec.data.shards import read_shard
-from ss4rec.data.storage import AnyPath
-from ss4rec.runs import load_model
+from ss4rec.data.prepared.tables import read_shard
+from ss4rec.io.paths import AnyPath
+from ss4rec.runs.folder import load_model
 
 
 def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:

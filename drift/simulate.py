@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from drift.windows import Window, calendar
-from ss4rec.data.windows import list_array
+from ss4rec.data.batches.windows import list_array
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 

@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import torch
 
 from ss4rec.config import DataConfig
-from ss4rec.data.profiles import profile_codes
-from ss4rec.data.windows import HOUR_S
+from ss4rec.data.batches.windows import HOUR_S
+from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel
-from ss4rec.runs import ITEMS_FILE, RunFolder, load_model
+from ss4rec.runs.folder import ITEMS_FILE, RunFolder, load_model
 
 BATCH_HISTORIES = 256
 ItemId = int | str

@@ -26,7 +26,7 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Path:
     """A prepared folder of about 150 synthetic users."""
-    from ss4rec.data.synth import synth
+    from ss4rec.data.synth.generate import synth
 
     out = tmp_path_factory.mktemp("data") / "small"
     synth(out, users=150, items=120, mean_len=26, seed=1)

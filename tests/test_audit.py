@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-AUDIT = runpy.run_path(str(Path(__file__).parents[1] / "scripts/audit.py"))
+AUDIT = runpy.run_path(str(Path(__file__).parents[1] / "tools/audit.py"))
 
 
 def test_differences_from_the_lock():

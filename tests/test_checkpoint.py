@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from ss4rec import checkpoint
 from ss4rec.errors import CheckpointError
+from ss4rec.runs import checkpoint
 
 
 def write(folder, step, score=None):

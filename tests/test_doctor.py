@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 from ray._raylet import AuthenticationTokenLoader
 
-from ss4rec import doctor as module
 from ss4rec.cli.doctor import doctor_command
+from ss4rec.cluster.placement import Cluster
+from ss4rec.doctor import machine as module
 from ss4rec.errors import BackendError
-from ss4rec.resources import Cluster
 
 
 @pytest.fixture(autouse=True)

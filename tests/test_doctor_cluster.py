@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ss4rec import doctor_rules as rules
-from ss4rec.doctor import Check
-from ss4rec.doctor_rules import NOT_ANSWERED, NodeFacts
+from ss4rec.doctor import rules
+from ss4rec.doctor.machine import Check
+from ss4rec.doctor.rules import NOT_ANSWERED, NodeFacts
 
 GIB = 2**30
 A = NodeFacts(

@@ -14,7 +14,7 @@ from benchmarks.quality_peers import SESSION_LEN, RecToolsScorer, unique_ids
 from benchmarks.quality_rows import GROUPS, Row
 from benchmarks.quality_table import headlines, markdown, merged, write_curves
 from ss4rec.config import DataConfig
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
 from ss4rec.evaluation.evaluator import SETTINGS, rank_column, summarise
 
 

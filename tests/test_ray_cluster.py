@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from ss4rec.cluster.connect import cluster
 from ss4rec.errors import ResourceError
-from ss4rec.ray_cluster import cluster
 
 
 @pytest.fixture

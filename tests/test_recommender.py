@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ss4rec.config import DataConfig, ModelConfig
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_items, read_shard
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items, read_shard
 from ss4rec.errors import UsageError
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec import resources as module
+from ss4rec.cluster import placement as module
+from ss4rec.cluster.placement import Cluster, check_storage, nearest_existing, place, preflight
 from ss4rec.config import ResourceConfig
 from ss4rec.errors import ResourceError
-from ss4rec.resources import Cluster, check_storage, nearest_existing, place, preflight
 
 
 def test_leaves_cpus_for_ray_data():

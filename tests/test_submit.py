@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from ss4rec import provenance, submit
 from ss4rec.cli.follow import JobLog
 from ss4rec.cli.submit import submit_command
+from ss4rec.cluster import submit
 from ss4rec.errors import ResourceError, UsageError
+from ss4rec.runs import provenance
 
 TRAIN = ["train", "--address", "http://127.0.0.1:9"]
 OPTIONS = ["--", "--data", "/d", "--storage", "/s"]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ss4rec.cluster.placement import Cluster, place
 from ss4rec.config import ResourceConfig
 from ss4rec.errors import ResourceError
-from ss4rec.resources import Cluster, place
 
 
 @dataclass(frozen=True)

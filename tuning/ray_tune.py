@@ -17,9 +17,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ss4rec.cluster.secrets import redact
 from ss4rec.errors import ResourceError, SS4RecError
-from ss4rec.runs import RunFolder
-from ss4rec.secrets import redact
+from ss4rec.runs.folder import RunFolder
 from tuning.plan import TrialPlan
 from tuning.study import Asked, Sweep
 from tuning.trial import OneWorkerTrial, epoch_scores, many_workers_trial

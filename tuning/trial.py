@@ -22,13 +22,13 @@ from ray import tune
 from ray.train import UserCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from ss4rec.cluster.placement import preflight
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data.manifest import Manifest
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import BUGS, SS4RecError
-from ss4rec.resources import preflight
-from ss4rec.runs import RunFolder
+from ss4rec.runs.folder import RunFolder
 from ss4rec.train.loop import SCORE, Outcome
-from ss4rec.train.session import loop_alone
+from ss4rec.train.worker import loop_alone
 
 LOG_FILE = "log.txt"
 
@@ -82,7 +82,7 @@ def many_workers_trial(settings: dict[str, Any]) -> None:
 
 def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str, Any]:
     """Train on several workers and return the trial's last result."""
-    from ss4rec.train.ray_backend import fit
+    from ss4rec.train.ray_train import fit
 
     config, data_dir, run_dir = _unpack(settings)
     try:

@@ -59,7 +59,7 @@ prepare_token() {
   fi
 }
 
-command -v ray >/dev/null || die "no ray on PATH; use the image of cluster/Dockerfile or scripts/install.sh"
+command -v ray >/dev/null || die "no ray on PATH; use the image of cluster/Dockerfile or tools/install.sh"
 find_role "$@"
 find_storage
 prepare_token

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from ss4rec.cluster.secrets import adopt_in_driver, redact
 from ss4rec.errors import SS4RecError
-from ss4rec.secrets import adopt_in_driver, redact
 
 VERBS = {
     "demo": (

@@ -21,7 +21,7 @@ def compare_command(first: str, second: str, as_json: bool) -> None:
     from rich.table import Table
 
     from ss4rec.data.compare import compare
-    from ss4rec.data.storage import to_path
+    from ss4rec.io.paths import to_path
 
     found = compare(to_path(first), to_path(second))
     if as_json:

@@ -26,7 +26,7 @@ def demo_command(
     """
     config = resolve_config(preset_name, assignments, workers)
     if not data.exists():
-        from ss4rec.data.synth import synth
+        from ss4rec.data.synth.generate import synth
 
         click.echo(f"generating ratings in {data}")
         synth(data)

@@ -12,7 +12,7 @@ import click
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
-    from ss4rec.doctor import Check
+    from ss4rec.doctor.machine import Check
 
 MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
@@ -37,7 +37,7 @@ def doctor_command(as_json: bool, storage: str, workers: int, cluster: bool, add
     if cluster:
         checks = _look_at_nodes(address or None, storage)
     else:
-        from ss4rec.doctor import diagnose
+        from ss4rec.doctor.machine import diagnose
 
         checks = diagnose(storage=storage, workers=workers, address=address or None)
     if as_json:
@@ -49,12 +49,12 @@ def doctor_command(as_json: bool, storage: str, workers: int, cluster: bool, add
 
 def _look_at_nodes(address: str | None, storage: str) -> list[Check]:
     """Connect to Ray and run the checks of every node."""
-    from ss4rec import ray_cluster
-    from ss4rec.doctor_cluster import diagnose_cluster
+    from ss4rec.cluster import connect
+    from ss4rec.doctor.nodes import diagnose_cluster
 
     if not storage.startswith("/"):
         raise UsageError(f"--storage {storage}: nodes have different working folders; give an absolute path")
-    with ray_cluster.cluster(address):
+    with connect.cluster(address):
         return diagnose_cluster(storage)
 
 
@@ -64,8 +64,8 @@ def _as_job(address: str, as_json: bool, storage: str) -> int:
     A stranger who is let in is a failure, whatever the job finds.
     """
     from ss4rec.cli.submit import submit_command
-    from ss4rec.doctor_cluster import Probe
-    from ss4rec.doctor_rules import stranger
+    from ss4rec.doctor.nodes import Probe
+    from ss4rec.doctor.rules import stranger
 
     check = stranger(address, {"this machine": Probe().status_without_token(address)}, "this machine")
     _show([check])

@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from ss4rec.errors import ConfigError, UsageError
-from ss4rec.files import parse_json
+from ss4rec.io.untrusted import parse_json
 
 
 @click.command("drift")

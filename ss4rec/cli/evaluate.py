@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ss4rec.cli.options import data_folder
-from ss4rec.data.windows import Split
+from ss4rec.data.batches.windows import Split
 
 
 @click.command("evaluate")
@@ -32,11 +32,11 @@ def evaluate_command(
 
     HR, NDCG and MRR at 5, 10 and 20 in four settings: seen items kept or excluded, the target's time known or not.
     """
-    from ss4rec.runs import RunFolder
+    from ss4rec.runs.folder import RunFolder
 
     run_path, folder = RunFolder.open(run_dir.resolve()).path, data_folder(data)
+    from ss4rec.cluster.connect import cluster
     from ss4rec.evaluation.report import evaluate_run
-    from ss4rec.ray_cluster import cluster
 
     with cluster(address):
         results = evaluate_run(run_path, folder, split=split, workers=workers, use_gpu=gpu)

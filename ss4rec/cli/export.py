@@ -23,8 +23,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export_command(data: str, out: Path, fmt: str, name: str | None, as_json: bool) -> None:
     """Write a prepared folder as RecBole's .inter, .item and .user; `data prepare` reads them back."""
-    from ss4rec.data.recbole import export_recbole
-    from ss4rec.data.storage import to_path
+    from ss4rec.data.export_recbole import export_recbole
+    from ss4rec.io.paths import to_path
 
     lines = export_recbole(to_path(data), out, name)
     if as_json:

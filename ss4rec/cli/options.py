@@ -10,7 +10,7 @@ import click
 
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
-from ss4rec.files import parse_json, read_json
+from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.presets import preset
 
 Workers = tuple[int, int | None]
@@ -110,7 +110,7 @@ def data_folder(path: Path) -> Path:
     Raises:
         DataError: if it is missing, of another version, or a shard has the wrong size.
     """
-    from ss4rec.data.manifest import Manifest
+    from ss4rec.data.prepared.manifest import Manifest
 
     if not path.exists() and path.name == str(path) and (Path("data") / path).is_dir():
         path = Path("data") / path

@@ -13,9 +13,9 @@ from ss4rec.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ss4rec.data.manifest import Manifest
+    from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.data.sources import Rules
-    from ss4rec.data.storage import AnyPath
+    from ss4rec.io.paths import AnyPath
 
 
 def parse_columns(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
@@ -114,7 +114,7 @@ def prepare_command(
     from rich.console import Console
 
     from ss4rec.data.sources import resolve_source
-    from ss4rec.data.storage import RemotePath, to_path
+    from ss4rec.io.paths import RemotePath, to_path
 
     source_path, folder = resolve_source(source), to_path(out)
     remote = isinstance(source_path, RemotePath) or isinstance(folder, RemotePath)
@@ -146,15 +146,15 @@ def prepare_command(
 def _prepare(engine: str, address: str | None, source: AnyPath, out: AnyPath, **options: Any) -> Manifest:
     """Run the engine that was asked for."""
     if engine == "memory":
-        from ss4rec.data.prepare import prepare
+        from ss4rec.data.prepare.memory import prepare
 
         return prepare(Path(source), Path(out), **options)  # type: ignore[arg-type]  # remote ones were refused
-    from ss4rec.data.etl.engine import prepare_in_tasks
+    from ss4rec.data.prepare.engine import prepare_in_tasks
 
     if engine == "tasks":
         return prepare_in_tasks(source, out, **options)
-    from ss4rec.data.ray_etl import ray_map
-    from ss4rec.ray_cluster import cluster
+    from ss4rec.cluster.connect import cluster
+    from ss4rec.data.prepare.ray_map import ray_map
 
     # Tasks open these paths wherever they run.
     with cluster(address, dashboard=False):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ss4rec import submit
+from ss4rec.cluster import submit
+from ss4rec.cluster.secrets import is_secret
 from ss4rec.errors import UsageError
-from ss4rec.secrets import is_secret
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from ss4rec.data.synth import synth
-from ss4rec.data.synth_profile import LIKE, parse_drift
-from ss4rec.data.synth_write import Format
+from ss4rec.data.synth.generate import synth
+from ss4rec.data.synth.settings import LIKE, parse_drift
+from ss4rec.data.synth.write import Format
 
 
 @click.command("synth")

@@ -69,8 +69,8 @@ def tune_command(
     STORAGE/NAME holds the Optuna study, a run folder a trial, report.html, and best.json, which
     `ss4rec train --preset @STORAGE/NAME/best.json` trains.
     """
-    from tuning.job import SweepConfig, run_sweep
     from tuning.space import load_space
+    from tuning.sweep import SweepConfig, run_sweep
 
     folder, space = data_folder(data), load_space(space_file)
     searched = sorted(set(assigned(assignments)) & set(space.parameters))

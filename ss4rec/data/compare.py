@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_items, read_shard
-from ss4rec.data.storage import AnyPath
-from ss4rec.data.windows import ragged
+from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items, read_shard
 from ss4rec.errors import DataError
+from ss4rec.io.paths import AnyPath
 
 _PRIMES = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 

@@ -21,16 +21,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
-from ss4rec.data.item_months import ITEM_MONTHS_NAME, item_months
-from ss4rec.data.kcore import k_core as k_core_rows
-from ss4rec.data.manifest import Filters, Manifest
-from ss4rec.data.prepare import MIN_EVENTS, Sequences, order, write_prepared
-from ss4rec.data.profiles import read_back
-from ss4rec.data.shards import read_items, read_shard, read_users, write_table
+from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepare.k_core_rows import k_core as k_core_rows
+from ss4rec.data.prepare.memory import MIN_EVENTS, Sequences, order, write_prepared
+from ss4rec.data.prepared.item_months import ITEM_MONTHS_NAME, item_months
+from ss4rec.data.prepared.manifest import Filters, Manifest
+from ss4rec.data.prepared.tables import read_items, read_shard, read_users, write_table
+from ss4rec.data.prepared.user_profiles import read_back
 from ss4rec.data.sources.rows import Catalogue, Ids, Rows
-from ss4rec.data.windows import ragged
 from ss4rec.errors import DataError, UsageError
-from ss4rec.files import read_json
+from ss4rec.io.untrusted import read_json
 
 PAST, TIMELINE, RECORD_NAME, PAST_EVENTS_NAME = "past", "timeline", "split.json", "past_events.parquet"
 DAY_S = 86_400

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
-from ss4rec.data.batch import EvalBatch
+from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.errors import DataError
 from ss4rec.evaluation.metrics import METRICS, Metric, hit_rate, ndcg
 from ss4rec.evaluation.ranks import target_ranks

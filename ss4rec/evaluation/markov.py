@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
-from ss4rec.data.batch import EvalBatch
-from ss4rec.data.shards import read_shard
-from ss4rec.data.storage import AnyPath
-from ss4rec.data.windows import ragged
+from ss4rec.data.batches.batch import EvalBatch
+from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.popularity import HELD_OUT_EVENTS
+from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores
 
 PRIOR_COUNT = 20.0

@@ -15,16 +15,16 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
-from ss4rec.data.batch import EvalBatch, collate_eval
-from ss4rec.data.manifest import Manifest, sha256_of
-from ss4rec.data.profiles import read_profiles
-from ss4rec.data.shards import ITEMS_NAME, read_shard
-from ss4rec.data.windows import Split, eval_sequences
+from ss4rec.data.batches.batch import EvalBatch, collate_eval
+from ss4rec.data.batches.windows import Split, eval_sequences
+from ss4rec.data.prepared.manifest import Manifest, sha256_of
+from ss4rec.data.prepared.tables import ITEMS_NAME, read_shard
+from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import DataError, ResourceError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_each_user_once, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
-from ss4rec.runs import ITEMS_FILE, RunFolder, load_model
+from ss4rec.runs.folder import ITEMS_FILE, RunFolder, load_model
 
 MakeScorers = Callable[[], dict[str, Scorer]]
 

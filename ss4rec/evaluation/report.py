@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ss4rec.data.windows import Split
+from ss4rec.data.batches.windows import Split
 from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
-from ss4rec.runs import RunFolder
+from ss4rec.runs.folder import RunFolder
 
 
 def evaluate_run(

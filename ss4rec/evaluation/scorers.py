@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from ss4rec.data.batch import EvalBatch
-from ss4rec.data.windows import HOUR_S
+from ss4rec.data.batches.batch import EvalBatch
+from ss4rec.data.batches.windows import HOUR_S
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments

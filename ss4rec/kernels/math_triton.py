@@ -73,7 +73,7 @@ def complex_expm1(bits, turns):
     Re(e^z - 1) = expm1(Re z) - 2 |e^z| sin²(Im z / 2) subtracts nothing from one, so small z keep their accuracy.
     Whole turns of Im z / 2 are half turns of Im z: the common sign of sine and cosine cancels in both products.
     Coefficients are minimax fits (relative error below 6e-9) of sqrt(2) sin(pi r) / r and sqrt(2) cos(pi r) in r² up to
-    |r| = 1/2, and of (2^x - 1) / x in -.36 < x < 0; `scripts/fit_expm1.py` prints them.
+    |r| = 1/2, and of (2^x - 1) / x in -.36 < x < 0; `tools/fit_expm1.py` prints them.
     """
     # No angle is too large: from 2^23 turns on a float32 has no fraction, and r is 0.
     r = turns - tl.floor(turns + 0.5)

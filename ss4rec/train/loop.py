@@ -2,7 +2,7 @@
 
 Three rules keep it exact:
 
-- the order of batches is f(seed, epoch, step), see `ss4rec.data.order`;
+- the order of batches is f(seed, epoch, step), see `ss4rec.data.batches.epoch_order`;
 - random numbers of a step are f(seed, step, rank), so no random state needs saving and a resumed run draws the same;
 - the loss of a step is the mean over the targets of all workers, whatever each worker got.
 """
@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ss4rec import checkpoint
 from ss4rec.config import RunConfig
-from ss4rec.data.source import SequenceSource
+from ss4rec.data.batches.source import SequenceSource
 from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.model.ss4rec import SequenceModel
-from ss4rec.runs import RunFolder, load_tensors, load_weights
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder, load_tensors, load_weights
+from ss4rec.train.fixed_shapes import Stager
+from ss4rec.train.group import Workers
 from ss4rec.train.optim import lr_share
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
-from ss4rec.train.staging import Stager
-from ss4rec.train.state import LoopState, optimizer_entries
+from ss4rec.train.resume import LoopState, optimizer_entries
 from ss4rec.train.status import StatusLine, duration, epoch_line, log_is_json, say
 from ss4rec.train.step import TrainStep, autocast
 from ss4rec.train.stopping import EarlyStopping
 from ss4rec.train.tracking import Tracker
 from ss4rec.train.watchdog import Watchdog
-from ss4rec.train.workers import Workers
 
 SCORE = "ndcg@10"
 """The validation metric that picks the best epoch."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ss4rec.data.batch import PackedBatch
+from ss4rec.data.batches.batch import PackedBatch
 from ss4rec.model.segments import Segments
-from ss4rec.train.staging import BatchShape, Stager, StepInputs
+from ss4rec.train.fixed_shapes import BatchShape, Stager, StepInputs
 
 _END = object()
 _NAMED_USERS = 5

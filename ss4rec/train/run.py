@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ss4rec.cluster.connect import cluster
+from ss4rec.cluster.placement import preflight, storage_preflight
 from ss4rec.config import RunConfig
-from ss4rec.data.intact import DROPPED, intact_folder
-from ss4rec.data.manifest import Manifest
-from ss4rec.ray_cluster import cluster
-from ss4rec.resources import preflight, storage_preflight
-from ss4rec.runs import RESULT_FILE, RunFolder, write_json
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.salvage import DROPPED, intact_folder
+from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
 from ss4rec.train.status import log_as, say
 
 
@@ -28,7 +28,7 @@ def train(
         config: the resolved configuration.
         data_dir: absolute path of a prepared folder that all nodes can read.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
-        address: Ray cluster, see `ss4rec.ray_cluster.cluster`.
+        address: Ray cluster, see `ss4rec.cluster.connect.cluster`.
         skip_bad_shards: train on the shards that are whole, as a prepared folder in `run_dir`, instead of refusing.
 
     Raises:
@@ -37,9 +37,9 @@ def train(
     data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
     folder = RunFolder(run_dir)
     with cluster(address):
-        from ss4rec.data.source import check_most_workers
+        from ss4rec.data.batches.source import check_most_workers
         from ss4rec.evaluation.report import evaluate_run
-        from ss4rec.train.ray_backend import fit
+        from ss4rec.train.ray_train import fit
 
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         check_most_workers(data_dir, config)

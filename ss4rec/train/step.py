@@ -18,11 +18,11 @@ from ss4rec.config import RunConfig
 from ss4rec.errors import BackendError
 from ss4rec.kernels.launch import compile_together
 from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.train.fixed_shapes import BatchShape, Stager, StepInputs
+from ss4rec.train.group import Workers
 from ss4rec.train.objective import Objective
 from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer
 from ss4rec.train.prefetch import DeviceBatch
-from ss4rec.train.staging import BatchShape, Stager, StepInputs
-from ss4rec.train.workers import Workers
 
 _ALIGN = 4
 """Elements: every gradient begins at 16 bytes, which vectorised kernels want."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, TrackingConfig
 from ss4rec.errors import UsageError
-from ss4rec.runs import RunFolder
-from ss4rec.secrets import redact
+from ss4rec.runs.folder import RunFolder
 from ss4rec.train.status import say
 
 ANSWER_S = 20.0

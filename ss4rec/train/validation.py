@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ss4rec.config import EvalConfig
-from ss4rec.data.batch import EvalBatch
-from ss4rec.data.source import SequenceSource
+from ss4rec.data.batches.batch import EvalBatch
+from ss4rec.data.batches.source import SequenceSource
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel
-from ss4rec.train.workers import Workers
+from ss4rec.train.group import Workers
 
 _CACHE_EVENTS = 50_000_000
 """Histories of up to this many events stay in memory between validations (about 20 bytes an event)."""

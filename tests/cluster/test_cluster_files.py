@@ -14,7 +14,7 @@ from cluster import validate
 
 CLUSTER = Path(validate.__file__).parent
 FILES = validate.all_files()
-SCRIPTS = sorted((CLUSTER.parent / "scripts").glob("*.sh"))
+SCRIPTS = sorted((CLUSTER.parent / "tools").glob("*.sh"))
 
 VARIABLE = 'env: [{name: RAY_enable_autoscaler_v2, value: "1"}]'
 MISTAKES = [

@@ -68,7 +68,7 @@ def test_the_tests_that_it_names_exist():
 
 
 def test_files_that_it_names_exist():
-    named = set(re.findall(r"(?<!/)\b((?:cluster|scripts)/[\w/.-]+\.(?:sh|yaml|sbatch|json|py))\b", PAGE))
+    named = set(re.findall(r"(?<!/)\b((?:cluster|tools)/[\w/.-]+\.(?:sh|yaml|sbatch|json|py))\b", PAGE))
     assert len(named) > 10
     assert not [name for name in named if not (ROOT / name).is_file()]
 

@@ -4,9 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 from ss4rec.cli.train import train_command
+from ss4rec.cluster.placement import Cluster as Nodes
+from ss4rec.cluster.placement import place
 from ss4rec.errors import ConfigError, ResourceError
-from ss4rec.resources import Cluster as Nodes
-from ss4rec.resources import place
 from tests.faults.small import small
 from tuning.plan import plan_trials
 

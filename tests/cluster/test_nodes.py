@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ss4rec.data.prepare import prepare
+from ss4rec.data.prepare.memory import prepare
 from ss4rec.data.split import parse_cut, split
-from ss4rec.data.synth import synth
+from ss4rec.data.synth.generate import synth
 from ss4rec.train.gauges import GAUGES, PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ss4rec.data.manifest import Filters, SourceRecord
-from ss4rec.data.prepare import Sequences, write_prepared
+from ss4rec.data.prepare.memory import Sequences, write_prepared
+from ss4rec.data.prepared.manifest import Filters, SourceRecord
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ss4rec.data.batch import collate_eval, collate_train
+from ss4rec.data.batches.batch import collate_eval, collate_train
 
 WINDOWS = pa.table(
     {

@@ -6,7 +6,7 @@ import pytest
 
 from ss4rec.cli import run
 from ss4rec.cli.prepare import prepare_command
-from ss4rec.data.manifest import Manifest
+from ss4rec.data.prepared.manifest import Manifest
 
 
 def call(*args):

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.etl import pieces
-from ss4rec.data.etl.engine import prepare_in_tasks
-from ss4rec.data.etl.gaps import LOW, GapCounts
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
+from ss4rec.data.prepare import chunks
+from ss4rec.data.prepare.engine import prepare_in_tasks
+from ss4rec.data.prepare.gap_median import LOW, GapCounts
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.sources import Rules
-from ss4rec.data.sources.order import repeated, sorted_places
+from ss4rec.data.sources.event_order import repeated, sorted_places
 from ss4rec.errors import DataError
 
 IDS = st.one_of(st.integers(8, 12), st.sampled_from(["x", "8", "08", "y,z"]))
@@ -28,7 +28,7 @@ IDS = st.one_of(st.integers(8, 12), st.sampled_from(["x", "8", "08", "y,z"]))
 def small_partitions():
     """Several partitions also of small sources."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ss4rec.data.etl.engine.PARTITION_BYTES", 200)
+        patch.setattr("ss4rec.data.prepare.engine.PARTITION_BYTES", 200)
         yield
 
 
@@ -243,7 +243,7 @@ def test_a_stopped_job_goes_on_and_ends_with_the_same_bytes(tmp_path, ratings, s
     prepare_in_tasks(ratings, tmp_path / "out", rows_per_shard=7, block_bytes=2000, mapper=counting)
     assert content(tmp_path / "out") == content(tmp_path / "memory")
     assert Manifest.load(tmp_path / "out") == expected
-    assert not any(isinstance(item, pieces.Piece) for item in ran)  # no piece was read again
+    assert not any(isinstance(item, chunks.Piece) for item in ran)  # no piece was read again
 
 
 def test_another_source_does_not_go_on_with_the_old_blocks(tmp_path, ratings):

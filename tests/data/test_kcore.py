@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.kcore import k_core
+from ss4rec.data.prepare.k_core_rows import k_core
 
 
 def naive(pairs, min_user, min_item):

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ss4rec.data import shards
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared import tables
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
 
 
@@ -80,21 +80,21 @@ def test_truncated_and_missing_shards(folder):
         with pytest.raises(DataError, match=r"part-00000.*expected [\d,]+ bytes, found 100"):
             check(folder)
     with pytest.raises(DataError, match=r"part-00000.*truncated or damaged.*prepare"):
-        shards.read_shard(path)
+        tables.read_shard(path)
     path.unlink()
     with pytest.raises(DataError, match=r"part-00000.*is missing"):
         manifest.quick_check(folder)
     with pytest.raises(DataError, match=r"part-00000.*is missing"):
-        shards.read_shard(path)
+        tables.read_shard(path)
 
 
 def test_other_columns_are_refused(folder):
     path = folder / "items.parquet"
-    shards.write_table(pa.table({"item": pa.array([1], pa.int32())}), path)
+    tables.write_table(pa.table({"item": pa.array([1], pa.int32())}), path)
     with pytest.raises(
         DataError, match=r"items.parquet has columns item: int32, expected item: int32, source_id"
     ):
-        shards.read_items(folder)
+        tables.read_items(folder)
 
 
 def test_shards_round_trip(tmp_path):
@@ -104,9 +104,9 @@ def test_shards_round_trip(tmp_path):
         "times_E": np.arange(9) * 10**9,
         "ratings_E": np.linspace(0.5, 5, 9, dtype=np.float32),
     }
-    records = shards.write_shards(tmp_path, **columns, offsets_U1=offsets, rows_per_shard=2)
+    records = tables.write_shards(tmp_path, **columns, offsets_U1=offsets, rows_per_shard=2)
     assert [(record.rows, record.events) for record in records] == [(2, 4), (1, 5)]
-    rows = pa.concat_tables([shards.read_shard(tmp_path / record.name) for record in records]).to_pylist()
+    rows = pa.concat_tables([tables.read_shard(tmp_path / record.name) for record in records]).to_pylist()
     assert [row["user"] for row in rows] == [0, 1, 2]
     for user, row in enumerate(rows):
         part = slice(offsets[user], offsets[user + 1])

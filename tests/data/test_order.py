@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.order import EpochOrder
+from ss4rec.data.batches.epoch_order import EpochOrder
 from ss4rec.errors import ConfigError
 
 checked = settings(derandomize=True, deadline=None, max_examples=60)

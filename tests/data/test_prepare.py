@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data import shards
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared import tables
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
 
 REAL = Path(os.environ.get("SS4REC_DATA", "../shared/data"))
@@ -39,9 +39,9 @@ def read_back(folder):
     """The same as `naive_sequences`, from a prepared folder."""
     manifest = Manifest.load(folder)
     manifest.verify(folder)
-    users = shards.read_users(folder)["source_id"].to_pylist()
-    items = shards.read_items(folder)["source_id"].to_pylist()
-    rows = pa.concat_tables([shards.read_shard(path) for path in manifest.shard_paths(folder)]).to_pylist()
+    users = tables.read_users(folder)["source_id"].to_pylist()
+    items = tables.read_items(folder)["source_id"].to_pylist()
+    rows = pa.concat_tables([tables.read_shard(path) for path in manifest.shard_paths(folder)]).to_pylist()
     assert [row["user"] for row in rows] == list(range(len(users)))
     return {
         users[row["user"]]: [
@@ -101,12 +101,12 @@ def check_statistics(manifest, sequences):
 
 def check_tables(folder, kept, rows_per_shard):
     items = [row[1] for row in kept]
-    table = shards.read_items(folder).to_pylist()
+    table = tables.read_items(folder).to_pylist()
     assert [row["source_id"] for row in table] == sorted(set(items))
     assert [row["item"] for row in table] == list(range(1, len(table) + 1))
     assert [row["count"] for row in table] == [items.count(row["source_id"]) for row in table]
     users = [row[0] for row in kept]
-    for row in shards.read_users(folder).to_pylist():
+    for row in tables.read_users(folder).to_pylist():
         assert row["count"] == users.count(row["source_id"])
         assert row["shard"] == row["user"] // rows_per_shard
 
@@ -116,7 +116,7 @@ def test_items_stay_frequent_enough_when_short_users_go(tmp_path):
     rows = [(1, item, 3.0, 0) for item in (5, 5, 6, 6, 9)] + [(2, item, 3.0, 0) for item in (9, 5)]
     manifest = prepare(write_rows(tmp_path / "p.csv", rows), tmp_path / "out", k_core=2)
     assert manifest.rows_dropped == {"k_core": 0, "short_users": 3}
-    assert shards.read_items(tmp_path / "out")["source_id"].to_pylist() == [5, 6]
+    assert tables.read_items(tmp_path / "out")["source_id"].to_pylist() == [5, 6]
 
 
 ROWS = [(user, item, 3.0, user * item) for user in range(6) for item in range(6)]
@@ -140,7 +140,7 @@ def test_titles_and_genres_follow_their_items(tmp_path):
     )
     (tmp_path / "x.item").write_text("item_id:token\tgenre:token_seq\nextra\tWar\n4\tDrama Comedy\n1\t\n")
     prepare(tmp_path / "x.inter", tmp_path / "out")
-    table = shards.read_items(tmp_path / "out")
+    table = tables.read_items(tmp_path / "out")
     assert table["genres"].to_pylist() == [None, None, None, None, ["Drama", "Comedy"], None]
     assert table["title"].null_count == 6
 
@@ -177,7 +177,7 @@ def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old_folder(tmp_pat
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards, "write_table", full)
+    monkeypatch.setattr(tables, "write_table", full)
     with pytest.raises(DataError, match="No space left"):
         prepare(source, tmp_path / "out", overwrite=True)
     Manifest.load(tmp_path / "out").verify(tmp_path / "out")
@@ -209,4 +209,4 @@ def test_real_archives(tmp_path, name, rows, users, items, interactions):
     manifest.verify(tmp_path / "out")
     found = (manifest.source.rows, manifest.users, manifest.items, manifest.interactions)
     assert found == (rows, users, items, interactions)
-    assert shards.read_items(tmp_path / "out")["title"].null_count == 0
+    assert tables.read_items(tmp_path / "out")["title"].null_count == 0

@@ -8,17 +8,17 @@ import torch
 
 import ss4rec
 from ss4rec.config import override
-from ss4rec.data.attributes import GENRE_COLUMNS, item_attributes
-from ss4rec.data.etl.engine import prepare_in_tasks
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
-from ss4rec.data.profiles import profile_codes, read_profiles
-from ss4rec.data.shards import read_items, read_shard
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepare.engine import prepare_in_tasks
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared.item_attributes import GENRE_COLUMNS, item_attributes
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items, read_shard
+from ss4rec.data.prepared.user_profiles import profile_codes, read_profiles
 from ss4rec.data.split import split
 from ss4rec.errors import ConfigError, UsageError
 from ss4rec.presets import debug
-from ss4rec.train.session import evaluate_alone, train_alone
+from ss4rec.train.worker import evaluate_alone, train_alone
 
 USERS = ("1::F::1::10::48067", "2::M::56::16::70072-1", "3::M::25::15::X5511")
 MOVIES = (

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import ray
 
-from ss4rec.data.etl.engine import prepare_in_tasks
-from ss4rec.data.prepare import prepare
-from ss4rec.data.ray_etl import ray_map
+from ss4rec.data.prepare.engine import prepare_in_tasks
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.ray_map import ray_map
 from ss4rec.errors import DataError
 
 pytestmark = pytest.mark.ray
@@ -49,7 +49,7 @@ def test_same_bytes_after_a_kill(tmp_path, ratings):
     prepare(ratings, tmp_path / "memory", rows_per_shard=37)
     # The same job in a process of its own, slowed down, killed once some blocks stand.
     code = (
-        "import sys, time; from pathlib import Path; from ss4rec.data.etl.engine import prepare_in_tasks\n"
+        "import sys, time; from pathlib import Path; from ss4rec.data.prepare.engine import prepare_in_tasks\n"
         "def slow(function, items):\n"
         "    for item in items:\n"
         "        time.sleep(0.05); yield function(item)\n"

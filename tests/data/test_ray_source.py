@@ -7,8 +7,8 @@ import ray
 import torch
 
 from ss4rec.config import DataConfig
-from ss4rec.data.ray_source import RaySource
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.source import LocalSource
 
 pytestmark = pytest.mark.ray
 

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from ss4rec.cli.export import export_command
-from ss4rec.data import shards
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
-from ss4rec.data.recbole import export_recbole
+from ss4rec.data.export_recbole import export_recbole
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared import tables
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
 
 REAL = Path(os.environ.get("SS4REC_DATA", "../shared/data"))
@@ -24,9 +24,9 @@ def assert_back_again(prepared, tmp_path):
     export_recbole(prepared, tmp_path / "rb")
     prepare(tmp_path / "rb", tmp_path / "back", k_core=0)
     names = [record.name for record in Manifest.load(prepared).shards]
-    for name in [*names, shards.USERS_NAME]:
+    for name in [*names, tables.USERS_NAME]:
         assert (prepared / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
-    before, after = shards.read_items(prepared), shards.read_items(tmp_path / "back")
+    before, after = tables.read_items(prepared), tables.read_items(tmp_path / "back")
     for column in ("source_id", "title", "count"):
         assert before[column].equals(after[column]), column
     genres = [[genre.replace(" ", "_") for genre in row or []] for row in before["genres"].to_pylist()]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ss4rec.config import DataConfig
-from ss4rec.data import reader, source
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_shard
-from ss4rec.data.source import LocalSource, rebatch
+from ss4rec.data.batches import reader, source
+from ss4rec.data.batches.source import LocalSource, rebatch
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import ConfigError, DataError
 
 DATA = DataConfig(max_len=12, overlap=4, shuffle_shards=2)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.cli.split import split_command
-from ss4rec.data.item_months import item_months, month_of, month_start_s, read_item_months
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
-from ss4rec.data.shards import read_items, read_shard, read_users
+from ss4rec.data.batches.windows import train_windows
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared.item_months import item_months, month_of, month_start_s, read_item_months
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_items, read_shard, read_users
 from ss4rec.data.split import SplitRecord, parse_cut, split
-from ss4rec.data.windows import train_windows
 from ss4rec.errors import DataError, UsageError
 
 EVENT = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(0, 40))

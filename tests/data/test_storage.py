@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from ss4rec.cli.prepare import prepare_command
 from ss4rec.config import DataConfig
-from ss4rec.data.etl.engine import prepare_in_tasks
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
-from ss4rec.data.source import LocalSource
-from ss4rec.data.storage import RemotePath, read_range, to_path, write_whole
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepare.engine import prepare_in_tasks
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
+from ss4rec.io.paths import RemotePath, read_range, to_path, write_whole
 
 
 @pytest.fixture(scope="module")

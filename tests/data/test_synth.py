@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from ss4rec.cli.synth import synth_command
-from ss4rec.data import synth as module
-from ss4rec.data.synth import chunks, law_quality, make_world, next_item_law, synth
+from ss4rec.data.synth import generate as module
+from ss4rec.data.synth.generate import chunks, law_quality, make_world, next_item_law, synth
 from ss4rec.errors import UsageError
 
 ITEMS, USERS = 500, 2000
@@ -199,8 +199,8 @@ def test_a_folder_with_content_is_refused_and_kept(tmp_path: Path):
 
 
 def test_shards_are_a_prepared_folder_in_rated_order(tmp_path: Path):
-    manifest_module = pytest.importorskip("ss4rec.data.prepare") and pytest.importorskip(
-        "ss4rec.data.manifest"
+    manifest_module = pytest.importorskip("ss4rec.data.prepare.memory") and pytest.importorskip(
+        "ss4rec.data.prepared.manifest"
     )
     import pyarrow.parquet as pq
 

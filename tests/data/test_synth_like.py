@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from ss4rec.cli.synth import synth_command
-from ss4rec.data import synth as module
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.synth import QUARTER_S, law_quality, make_chunk, make_world, synth
-from ss4rec.data.synth_profile import LIKE, ML_32M, SMALL, Drift, parse_drift
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.synth import generate as module
+from ss4rec.data.synth.generate import QUARTER_S, law_quality, make_chunk, make_world, synth
+from ss4rec.data.synth.settings import LIKE, ML_32M, SMALL, Drift, parse_drift
 from ss4rec.errors import UsageError
 
 FROM_S = SMALL.first_time_s + 3 * 365 * 86_400
@@ -155,7 +155,7 @@ def test_processes_and_tasks_change_no_byte(tmp_path, monkeypatch):
     synth(tmp_path / "two", **sizes, fmt="csv", processes=2)
     for name in ("ratings.csv", "movies.csv", "truth.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    monkeypatch.setattr("ss4rec.data.synth_write.MANY_RATINGS", 1)
+    monkeypatch.setattr("ss4rec.data.synth.write.MANY_RATINGS", 1)
     synth(tmp_path / "tasks", users=50, items=120, mean_len=25)
     monkeypatch.undo()
     synth(tmp_path / "memory", users=50, items=120, mean_len=25)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.windows import eval_sequences, num_train_windows, ragged, train_windows
+from ss4rec.data.batches.windows import eval_sequences, num_train_windows, ragged, train_windows
 from ss4rec.errors import ConfigError, DataError
 
 checked = settings(derandomize=True, deadline=None, max_examples=60)

@@ -25,14 +25,14 @@ from drift.popularity import map_noise
 from drift.profile import Profiler
 from drift.simulate import Plant, simulate
 from drift.verdict import date_changes, headline, judge, severity, worst
-from ss4rec import checkpoint
 from ss4rec.config import RunConfig, override
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.split import SplitRecord, split
 from ss4rec.errors import ContractError
 from ss4rec.model.ss4rec import SS4Rec
-from ss4rec.runs import RunFolder, RunRecord, data_fingerprint, write_json
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder, RunRecord, data_fingerprint, write_json
 
 CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabled")
 

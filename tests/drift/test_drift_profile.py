@@ -13,7 +13,7 @@ from drift.distances import named_slices, slices
 from drift.profile import Profile, Profiler
 from drift.simulate import Plant, simulate
 from drift.windows import calendar, full_windows, window_of
-from ss4rec.data.item_months import item_months
+from ss4rec.data.prepared.item_months import item_months
 
 PLANT = Plant(windows=6, users=25, items=60, returning=0.5)
 

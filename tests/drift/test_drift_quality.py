@@ -25,8 +25,8 @@ from drift.quality import (
 )
 from drift.windows import calendar
 from ss4rec.config import DataConfig, ModelConfig
-from ss4rec.data.batch import collate_eval
-from ss4rec.data.windows import eval_sequences
+from ss4rec.data.batches.batch import collate_eval
+from ss4rec.data.batches.windows import eval_sequences
 from ss4rec.model.ss4rec import SS4Rec
 
 SIDE = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30)

@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 
 from ss4rec.config import DataConfig
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
 from ss4rec.evaluation.evaluator import (
     SETTINGS,

@@ -6,9 +6,9 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ss4rec.config import DataConfig
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_shard
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.popularity import MostPopular, TrainingEvents

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.shards import read_shard
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 
 ITEMS = 5

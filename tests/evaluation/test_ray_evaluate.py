@@ -5,18 +5,18 @@ import ray
 import torch
 
 import ss4rec
-from ss4rec import checkpoint
 from ss4rec.config import RunConfig, override
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.source import LocalSource
-from ss4rec.data.synth import synth
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.synth.generate import synth
 from ss4rec.errors import DataError, ResourceError
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec
-from ss4rec.runs import RECORD_FILE, RunFolder, RunRecord, load_model, write_json
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RECORD_FILE, RunFolder, RunRecord, load_model, write_json
 
 pytestmark = pytest.mark.ray
 STATE = {"epoch": 1, "step": 0, "global_step": 1, "score": 0.5}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ss4rec.config import DataConfig, ModelConfig
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ss4rec.data.synth import synth
+from ss4rec.data.synth.generate import synth
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pyarrow.parquet as pq
 
-from ss4rec.data import shards
-from ss4rec.data.manifest import Manifest
+from ss4rec.data.prepared import tables
+from ss4rec.data.prepared.manifest import Manifest
 
 
 def shard_of(folder):
@@ -22,7 +22,7 @@ def rewrite_manifest(folder, change):
 def replace_table(folder, name, table):
     """Put another table in a file's place, as a stranger would: size and checksum of the manifest fit."""
     pq.write_table(table, folder / name)
-    found = {"bytes": (folder / name).stat().st_size, "sha256": shards.file_record(folder / name).sha256}
+    found = {"bytes": (folder / name).stat().st_size, "sha256": tables.file_record(folder / name).sha256}
 
     def change(raw):
         records = raw["files"].values() if name in raw["files"] else raw["shards"]

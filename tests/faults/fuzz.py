@@ -21,11 +21,11 @@ from typing import Any
 
 TESTS = ("configuration", "assignments", "json_files", "metrics_lines", "checkpoints", "sources", "parquet")
 INSTRUMENTED = [
-    "ss4rec.checkpoint",
+    "ss4rec.runs.checkpoint",
     "ss4rec.config",
     "ss4rec.data",
-    "ss4rec.files",
-    "ss4rec.runs",
+    "ss4rec.io.untrusted",
+    "ss4rec.runs.folder",
     "drift.config",
 ]
 
@@ -46,7 +46,7 @@ def target(name: str, base: Path) -> Callable[[bytes], object]:
     from hypothesis import given
     from hypothesis import strategies as st
 
-    from ss4rec.data.synth import synth
+    from ss4rec.data.synth.generate import synth
     from tests.faults import test_fuzz
     from tests.faults.small import small, train
 
@@ -80,11 +80,11 @@ def fuzz_one(name: str, minutes: float) -> None:
 
     with atheris.instrument_imports(include=INSTRUMENTED):
         import drift.config  # noqa: F401
-        import ss4rec.checkpoint
-        import ss4rec.data.source
+        import ss4rec.data.batches.source
         import ss4rec.data.sources
         import ss4rec.data.split
-        import ss4rec.runs  # noqa: F401
+        import ss4rec.runs.checkpoint
+        import ss4rec.runs.folder  # noqa: F401
     base = Path(tempfile.mkdtemp(prefix="ss4rec-fuzz-"))
     # Draws take hundreds of bytes and inputs that are too short end early: begin with long random ones.
     (base / "corpus").mkdir()

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from ss4rec import checkpoint
 from ss4rec.config import RunConfig, override
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.presets import preset
-from ss4rec.runs import RunFolder
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder
+from ss4rec.train.group import Workers
 from ss4rec.train.loop import Outcome, TrainLoop
-from ss4rec.train.session import worker_loop
-from ss4rec.train.workers import Workers
+from ss4rec.train.worker import worker_loop
 
 
 class KilledError(BaseException):

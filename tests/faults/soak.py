@@ -147,13 +147,13 @@ def train_round(
     data: Path, run: Path, fault: str, workers: int, rng: np.random.Generator
 ) -> tuple[bool, float | None]:
     """Train a run with a fault; returns whether the promise held, and the recovery time."""
-    from ss4rec import checkpoint
-    from ss4rec.data.manifest import Manifest
-    from ss4rec.data.source import LocalSource
+    from ss4rec.cluster.placement import preflight
+    from ss4rec.data.batches.source import LocalSource
+    from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.errors import DataError, NonFiniteError, SS4RecError
-    from ss4rec.resources import preflight
-    from ss4rec.runs import RunFolder
-    from ss4rec.train import ray_backend
+    from ss4rec.runs import checkpoint
+    from ss4rec.runs.folder import RunFolder
+    from ss4rec.train import ray_train
     from tests.faults.inject import Fault, with_faults
     from tests.faults.small import small
 
@@ -163,22 +163,22 @@ def train_round(
     total = config.train.epochs * source.steps_per_epoch(0)
     flags.mkdir()
     folder.start(config, Manifest.load(data), data)
-    honest = ray_backend._work
+    honest = ray_train._work
     step, rank = int(rng.integers(2, total - 1)), int(rng.integers(workers))
     kind = {"skip": "nan"}.get(fault, fault)
     hits = [Fault(kind, rank, step)] if kind in ("kill", "runtime", "bug", "nan") else []
 
     def fit(data: Path = data) -> int:
         placement = preflight(config.resources, ray_data=False)
-        return ray_backend.fit(config, data, run, placement)["global_step"]
+        return ray_train.fit(config, data, run, placement)["global_step"]
 
     try:
-        ray_backend._work = with_faults(honest, hits, flags)
+        ray_train._work = with_faults(honest, hits, flags)
         if fault in ("bug", "nan"):
             wanted = NonFiniteError if fault == "nan" else SS4RecError
             if not _refuses(wanted, fit):
                 return False, None
-            ray_backend._work = honest
+            ray_train._work = honest
             held = checkpoint.last(folder.checkpoints)[0].global_step == step
             return held and fit() == total, None
         if fault == "shard":
@@ -190,7 +190,7 @@ def train_round(
             steps = fit()
         return steps == total, recovery_s(flags)
     finally:
-        ray_backend._work = honest
+        ray_train._work = honest
 
 
 def _refuses(wanted: type[Exception], action: Callable[[], object]) -> bool:
@@ -220,7 +220,7 @@ def _damage(folder: Any, fault: str, rng: np.random.Generator) -> None:
         newest.rename(newest.with_name(f".writing-{newest.name}"))
     else:
         lease = {"attempt": "dead", "machine": "", "pid": 2**22 + 1, "born": 1, "writer": ""}
-        from ss4rec.lease import _machine
+        from ss4rec.runs.lease import _machine
 
         (folder.path / "lease.json").write_text(json.dumps(lease | {"machine": _machine()}))
 
@@ -257,10 +257,10 @@ def soak(minutes: float, seed: int) -> tuple[list[Round], list[dict[str, float]]
     """Run rounds until `minutes` have passed, at least one; returns them and the samples of memory."""
     import ray
 
-    from ss4rec.data.prepare import prepare
+    from ss4rec.cluster.connect import quiet_ray
+    from ss4rec.data.prepare.memory import prepare
     from ss4rec.data.split import split
-    from ss4rec.data.synth import synth
-    from ss4rec.ray_cluster import quiet_ray
+    from ss4rec.data.synth.generate import synth
 
     rng = np.random.default_rng(seed)
     rounds: list[Round] = []

@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ss4rec import checkpoint, resources, runs
-from ss4rec.errors import CheckpointError, LeaseError, ResourceError
-from ss4rec.lease import LEASE_FILE, Writer, hold
-from ss4rec.runs import load_model
-from ss4rec.train import session
+from ss4rec.cluster import placement
+from ss4rec.errors import CheckpointError, DataError, LeaseError, ResourceError
+from ss4rec.runs import checkpoint, folder
+from ss4rec.runs.folder import load_model
+from ss4rec.runs.lease import LEASE_FILE, Writer, hold
+from ss4rec.train import worker
 from tests.faults.small import KilledError, equal, last_checkpoint, small, train
 
 
@@ -155,7 +156,7 @@ def test_other_versions_are_named(prepared, run, capsys, monkeypatch):
 
     Seen to fail: with `_say_versions` left out.
     """
-    monkeypatch.setattr(runs, "installed_versions", lambda: {"torch": "9.9", "ray": "9.9"})
+    monkeypatch.setattr(folder, "installed_versions", lambda: {"torch": "9.9", "ray": "9.9"})
     train(prepared, run, several())
     assert "begun with other versions" in capsys.readouterr().out
 
@@ -164,11 +165,11 @@ def test_other_versions_are_named(prepared, run, capsys, monkeypatch):
 def test_storage_that_cannot_be_written(tmp_path, path):
     """Row 12: refused before anything starts, with the path (on every node: tests/test_resources.py).
 
-    Seen to fail: with the except in `resources._marker` left out.
+    Seen to fail: with the except in `placement._marker` left out.
     """
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match=r"cannot be written.*--storage"):
-        resources.check_storage(str(tmp_path / path))
+        placement.check_storage(str(tmp_path / path))
 
 
 def test_disk_too_small_for_the_run_and_for_a_save(prepared, tmp_path, monkeypatch):
@@ -181,7 +182,7 @@ def test_disk_too_small_for_the_run_and_for_a_save(prepared, tmp_path, monkeypat
     full = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(ResourceError, match="MiB free"):
-        resources.check_storage(str(tmp_path))
+        placement.check_storage(str(tmp_path))
     with pytest.raises(CheckpointError, match=r"free some space and start the same command again"):
         checkpoint.save(
             before.parent, model={"x": torch.zeros(999)}, training={}, state={"global_step": 9, "score": None}
@@ -222,15 +223,15 @@ def test_second_writer_is_refused(prepared, run, monkeypatch):
     """
     device = torch.device("cpu")
     with hold(run), pytest.raises(LeaseError, match=r"is being written by attempt \w+ on .*two writers"):
-        session.train_alone(several(), prepared, run, device)
-    session.train_alone(several(), prepared, run, device)
+        worker.train_alone(several(), prepared, run, device)
+    worker.train_alone(several(), prepared, run, device)
     assert not (run / LEASE_FILE).exists()
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ss4rec.lease import hold
+from ss4rec.runs.lease import hold
 with hold(Path(sys.argv[1])) as attempt:
     print(attempt, flush=True)
     sys.stdin.read()
@@ -352,7 +353,7 @@ def test_absurd_shapes_take_no_memory(run, change):
     """
     record = json.loads((run / "record.json").read_text()) | change
     (run / "record.json").write_text(json.dumps(record))
-    with pytest.raises(runs.DataError if record["num_items"] in (-1, "many") else CheckpointError):
+    with pytest.raises(DataError if record["num_items"] in (-1, "many") else CheckpointError):
         load_model(run)
 
 

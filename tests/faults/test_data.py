@@ -7,16 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ss4rec.cluster.placement import preflight
 from ss4rec.config import ResourceConfig
-from ss4rec.data import shards
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.prepare import prepare
-from ss4rec.data.shards import read_users
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepared import tables
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_users
 from ss4rec.data.sources import Rules
-from ss4rec.data.synth import synth
+from ss4rec.data.synth.generate import synth
 from ss4rec.errors import ConfigError, DataError, ResourceError
-from ss4rec.resources import preflight
 from ss4rec.train import run as train_run
 from ss4rec.train.run import usable_data
 from tests.faults.folders import shard_of
@@ -52,7 +52,7 @@ def test_damaged_shards_are_left_out_when_asked(tmp_path, capsys):
     synth(tmp_path / "csv", users=60, items=100, mean_len=26, seed=3, fmt="csv")
     prepare(tmp_path / "csv", whole, k_core=0, rows_per_shard=16)
     before = Manifest.load(whole)
-    tables = {path.name: shards.read_shard(path) for path in before.shard_paths(whole)}
+    tables = {path.name: tables.read_shard(path) for path in before.shard_paths(whole)}
     names = read_users(whole)["source_id"].to_pylist()
     missing, cut, first, _ = before.shard_paths(whole)
     missing.unlink()
@@ -67,7 +67,7 @@ def test_damaged_shards_are_left_out_when_asked(tmp_path, capsys):
     left = [
         row
         for path in manifest.shard_paths(data)
-        for row in shards.read_shard(path, manifest.items).to_pylist()
+        for row in tables.read_shard(path, manifest.items).to_pylist()
     ]
     expected = [row for name in sorted(tables)[2:] for row in tables[name].to_pylist()]
     assert [row["user"] for row in left] == list(range(28))
@@ -167,8 +167,8 @@ def test_rows_out_of_order_are_sorted(tmp_path):
     rows = [(1, 7, 300), (1, 8, 100), (1, 9, 200), (1, 6, 100)]
     source.write_text("userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},3,{t}\n" for u, i, t in rows))
     prepare(source, tmp_path / "out", k_core=0)
-    row = shards.read_shard(shard_of(tmp_path / "out")).to_pylist()[0]
-    ids = shards.read_items(tmp_path / "out")["source_id"].to_pylist()
+    row = tables.read_shard(shard_of(tmp_path / "out")).to_pylist()[0]
+    ids = tables.read_items(tmp_path / "out")["source_id"].to_pylist()
     assert [ids[item - 1] for item in row["items"]] == [8, 6, 9, 7]
 
 

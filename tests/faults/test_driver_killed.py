@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from ss4rec.lease import LEASE_FILE
+from ss4rec.runs.lease import LEASE_FILE
 from tests.faults.small import equal, last_checkpoint, small, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
@@ -20,11 +20,12 @@ DRIVER = """
 import sys
 from pathlib import Path
 import tests.conftest
-from ss4rec.train import ray_backend, run
+from ss4rec.train import run
+from ss4rec.train import ray_train
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import small
 data, run_dir, flags = map(Path, sys.argv[1:4])
-ray_backend._work = with_faults(ray_backend._work, [Fault("gate", 0, 7)], flags)
+ray_train._work = with_faults(ray_train._work, [Fault("gate", 0, 7)], flags)
 config = small(**{"evaluation.at_end": False})
 print(run.train(config, data, run_dir, address=sys.argv[4])["training"])
 """

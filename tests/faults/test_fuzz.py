@@ -19,15 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drift.config import DriftConfig
-from ss4rec import checkpoint, runs
 from ss4rec.cli.drift import _config as drift_config
 from ss4rec.cli.options import data_folder, resolve_config
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data import shards
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared import tables
 from ss4rec.data.sources import Archive, read_source
 from ss4rec.data.split import SplitRecord
 from ss4rec.errors import SS4RecError
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder, load_model
 from tests.faults.small import last_checkpoint, small, train
 
 EXAMPLES = int(os.environ.get("SS4REC_FUZZ_EXAMPLES", "60"))
@@ -163,8 +164,8 @@ def test_json_files(data, prepared, run, tmp_path_factory):
         lambda: data_folder(folder),
         lambda: LocalSource(folder, small().data, batch_size=8, seed=0),
         lambda: SplitRecord.load(folder),
-        lambda: runs.RunFolder(folder).config(),
-        lambda: runs.RunFolder(folder).record(),
+        lambda: RunFolder(folder).config(),
+        lambda: RunFolder(folder).record(),
         lambda: resolve_config(str(folder / "config.json"), []),
     ):
         refused_or_fine(action)
@@ -175,7 +176,7 @@ def test_json_files(data, prepared, run, tmp_path_factory):
 @given(data=st.data())
 def test_metrics_lines(data, tmp_path_factory):
     """Any bytes in metrics.jsonl."""
-    folder = runs.RunFolder(tmp_path_factory.mktemp("metrics"))
+    folder = RunFolder(tmp_path_factory.mktemp("metrics"))
     lines = data.draw(st.lists(VALUES | st.just({"global_step": 3, "kind": "epoch"}), max_size=4))
     raw = "\n".join(json.dumps(line) for line in lines).encode("utf-8", "surrogatepass")
     (folder.path / "metrics.jsonl").write_bytes(edited(raw, data.draw(EDITS)))
@@ -205,7 +206,7 @@ def test_checkpoints(data, prepared, run, tmp_path_factory):
     if data.draw(st.booleans()):
         names = ("model.safetensors", "training.safetensors", "state.json")
         (path / "checksums.json").write_text(json.dumps({n: checkpoint._sha256(path / n) for n in names}))
-    refused_or_fine(lambda: runs.load_model(folder))
+    refused_or_fine(lambda: load_model(folder))
     refused_or_fine(lambda: train(prepared, folder, small(**{"train.epochs": 1})))
     shutil.rmtree(folder.parent)
 
@@ -272,7 +273,7 @@ def test_parquet(data, prepared, tmp_path_factory):
     for action in (
         lambda: list(LocalSource(folder, small().data, batch_size=8, seed=0).train_batches(0, 0, 1)),
         lambda: list(LocalSource(folder, small().data, batch_size=8, seed=0).eval_batches("test", 8)),
-        lambda: shards.read_items(folder),
+        lambda: tables.read_items(folder),
         lambda: read_source(Archive(folder / "source")),
     ):
         refused_or_fine(action)

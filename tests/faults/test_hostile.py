@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ss4rec.cli.options import data_folder, resolve_config
-from ss4rec.data import shards
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared import tables
 from ss4rec.data.sources import Archive, read_source
 from ss4rec.errors import ConfigError, DataError
 from tests.faults.folders import replace_table, rewrite_manifest, shard_of
@@ -202,7 +202,7 @@ def test_json_of_a_gigabyte(folder):
 
 def events(folder, **columns):
     """Return the first shard's table with other columns."""
-    table = shards.read_shard(shard_of(folder))
+    table = tables.read_shard(shard_of(folder))
     for name, values in columns.items():
         place = table.column_names.index(name)
         table = table.set_column(
@@ -229,7 +229,7 @@ def test_shard_with_absurd_values(folder, column):
     Seen to fail: with `_check_events` left out of `read_shard`.
     """
     ((name, make),) = column.items()
-    original = shards.read_shard(shard_of(folder))[name].to_pylist()
+    original = tables.read_shard(shard_of(folder))[name].to_pylist()
     table = events(folder, **{name: make(original)})
     replace_table(folder, f"shards/{shard_of(folder).name}", table)
     data_folder(folder)
@@ -242,7 +242,7 @@ def test_users_table_that_asks_for_memory(folder):
 
     Seen to fail: with `_check_users` left out of `SequenceSource`.
     """
-    users = shards.read_users(folder)
+    users = tables.read_users(folder)
     huge = pa.array(np.full(users.num_rows, 2**31 - 1), pa.int32())
     table = users.set_column(users.column_names.index("shard"), users.schema.field("shard"), huge)
     replace_table(folder, "users.parquet", table)
@@ -256,13 +256,13 @@ def test_parquet_bomb(folder):
     """
     path = shard_of(folder)
     row = {"user": 0, "items": [1] * 10**6, "timestamps": [0] * 10**6, "ratings": [1.0] * 10**6}
-    table = pa.Table.from_pylist([row], schema=shards.SHARD_SCHEMA)
-    with pq.ParquetWriter(path, shards.SHARD_SCHEMA, compression="zstd") as writer:
+    table = pa.Table.from_pylist([row], schema=tables.SHARD_SCHEMA)
+    with pq.ParquetWriter(path, tables.SHARD_SCHEMA, compression="zstd") as writer:
         for _ in range(100):
             writer.write_table(table)
     assert path.stat().st_size < 1 << 20
     del table, row
-    assert "unpacks from" in bounded(lambda: shards.read_shard(path))
+    assert "unpacks from" in bounded(lambda: tables.read_shard(path))
     source = path.parent / "r.parquet"
     columns = {name: pa.array([1] * 10**6) for name in ("user", "item", "time")}
     with pq.ParquetWriter(source, pa.table(columns).schema, compression="zstd") as writer:
@@ -290,12 +290,12 @@ def test_pickled_objects_of_ray_data_stay_closed(folder, tmp_path, monkeypatch):
 
     monkeypatch.setenv("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "1")
     flag = tmp_path / "executed"
-    table = shards.read_shard(shard_of(folder))
+    table = tables.read_shard(shard_of(folder))
     blobs = pa.array([pickle.dumps(Bomb(flag))] * table.num_rows, pa.large_binary())
     evil = table.append_column("extra", pa.ExtensionArray.from_storage(ArrowPythonObjectType(), blobs))
     replace_table(folder, f"shards/{shard_of(folder).name}", evil)
     data_folder(folder)
-    assert "has columns" in bounded(lambda: shards.read_shard(shard_of(folder)))
+    assert "has columns" in bounded(lambda: tables.read_shard(shard_of(folder)))
     assert not flag.exists()
     pickle.loads(pickle.dumps(Bomb(flag)))
     assert flag.exists(), "the bomb is a real one"
@@ -308,8 +308,8 @@ def test_torch_pickle_in_place_of_a_checkpoint(tmp_path):
     """
     import torch
 
-    from ss4rec import checkpoint
     from ss4rec.errors import CheckpointError
+    from ss4rec.runs import checkpoint
 
     flag = tmp_path / "executed"
     path = checkpoint.save(
@@ -347,5 +347,5 @@ def test_no_pickle_and_no_unsafe_load_in_the_code():
         if f" {word}" in (text := path.read_text()) or f"({word}" in text
     }
     # Work items that this process itself has just pickled for Ray's tasks.
-    assert found <= {"ss4rec/data/ray_source.py:pickle.load"}, found
+    assert found <= {"ss4rec/data/batches/ray_source.py:pickle.load"}, found
     assert os.environ.get("RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR", "0") != "1"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ss4rec.errors import NonFiniteError
-from ss4rec.runs import RunFolder
+from ss4rec.runs.folder import RunFolder
 from ss4rec.train.loop import TrainLoop
 from ss4rec.train.notice import NOTICE_FILE, NoticeFile, forget
 from tests.faults.small import KilledError, equal, last_checkpoint, small, stop_before, train

@@ -13,10 +13,10 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
     get_or_create_autoscaling_coordinator,
 )
 
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.source import LocalSource
-from ss4rec.resources import preflight
-from ss4rec.runs import RunFolder
+from ss4rec.cluster.placement import preflight
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.runs.folder import RunFolder
 from ss4rec.train.optim import lr_share
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import last_checkpoint, small, train
@@ -105,7 +105,7 @@ def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
     Seen to fail: without `max_workers` in `_scaling` nobody stands at the first gate until the time limit; without the
     division by the targets of all workers.
     """
-    from ss4rec.train import ray_backend
+    from ss4rec.train import ray_train
 
     for name, value in {"WORKER_GROUP_START_TIMEOUT_S": "15", "HEALTH_CHECK_INTERVAL_S": "0.5"}.items():
         monkeypatch.setenv(f"RAY_TRAIN_{name}", value)
@@ -115,7 +115,7 @@ def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
     train(prepared, tmp_path / "whole", small(**TRAINING))
     RunFolder(run).start(config, Manifest.load(prepared), prepared)
     faults = [Fault("gate", 1, 4), Fault("gate", 0, 8)]
-    monkeypatch.setattr(ray_backend, "_work", with_faults(ray_backend._work, faults, flags, log))
+    monkeypatch.setattr(ray_train, "_work", with_faults(ray_train._work, faults, flags, log))
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": LOST_IN_3_S},
@@ -126,7 +126,7 @@ def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
         cluster.wait_for_nodes()
         placement = preflight(config.resources)
         outcome = {}
-        fitting = Fitting.start(lambda: outcome.update(ray_backend.fit(config, prepared, run, placement)))
+        fitting = Fitting.start(lambda: outcome.update(ray_train.fit(config, prepared, run, placement)))
         fitting.wait_for(flags / "gate-1-4")
         assert RunFolder(run).record().workers == 2
         cluster.remove_node(leaving, allow_graceful=False)

@@ -12,10 +12,10 @@ from ray._private.state import state
 from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError
 
-from ss4rec.data.manifest import Manifest
+from ss4rec.cluster.placement import preflight
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import SS4RecError
-from ss4rec.resources import preflight
-from ss4rec.runs import RunFolder
+from ss4rec.runs.folder import RunFolder
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
 from tests.faults.soak import recovery_s
@@ -51,15 +51,15 @@ def whole(prepared, tmp_path_factory):
 
 def fit(prepared, run, monkeypatch, faults, **changes):
     """Run Ray Train with faults in its workers; returns the seconds it took."""
-    from ss4rec.train import ray_backend
+    from ss4rec.train import ray_train
 
     config = small(**changes)
     flags = run.parent / "flags"
     flags.mkdir()
     RunFolder(run).start(config, Manifest.load(prepared), prepared)
-    monkeypatch.setattr(ray_backend, "_work", with_faults(ray_backend._work, faults, flags))
+    monkeypatch.setattr(ray_train, "_work", with_faults(ray_train._work, faults, flags))
     began = time.monotonic()
-    ray_backend.fit(config, prepared, run, preflight(config.resources, ray_data=False))
+    ray_train.fit(config, prepared, run, preflight(config.resources, ray_data=False))
     return time.monotonic() - began
 
 
@@ -222,7 +222,7 @@ def test_the_decision_is_one_line(tmp_path, capsys, most, left, words):
 
     Seen to fail: with the order of exceptions as they come, the peer's lost connection is named as the cause.
     """
-    from ss4rec.train.ray_backend import FailureLine
+    from ss4rec.train.ray_train import FailureLine
 
     failure = tmp_path / "failure-x.json"
     if left:

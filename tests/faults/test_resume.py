@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ss4rec.data.source import LocalSource
-from ss4rec.runs import RunFolder
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.runs.folder import RunFolder
 from tests.faults.small import KilledError, equal, last_checkpoint, small, stop_before, train
 from tests.group import run_pair
 

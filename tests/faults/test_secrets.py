@@ -9,9 +9,9 @@ import wandb
 
 from ss4rec.cli import run as run_command
 from ss4rec.cli.submit import _variables
+from ss4rec.cluster.secrets import redact
 from ss4rec.errors import DataError, UsageError
-from ss4rec.runs import RunFolder
-from ss4rec.secrets import redact
+from ss4rec.runs.folder import RunFolder
 from ss4rec.train import tracking
 from tests.faults.small import small, train
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from ss4rec import submit
+from ss4rec.cluster import submit
 
 KEY = "5ecre7" * 6 + "abcd"
 JOB = """

@@ -12,7 +12,7 @@ from ss4rec.kernels.launch import compile_together, launch
 from ss4rec.presets import preset
 from ss4rec.train.loop import seed_step
 from ss4rec.train.prefetch import Prefetcher
-from ss4rec.train.session import loop_alone
+from ss4rec.train.worker import loop_alone
 
 
 class Kernel:

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from ss4rec.config import override
-from ss4rec.data.prepare import prepare
+from ss4rec.data.prepare.memory import prepare
 from ss4rec.presets import preset
 from ss4rec.train.loop import seed_step
 from ss4rec.train.prefetch import Prefetcher
-from ss4rec.train.session import loop_alone
+from ss4rec.train.worker import loop_alone
 
 GOLDEN = Path(__file__).parent / "golden" / "paper-ml-1m-200-steps.json"
 ARCHIVE = Path(os.environ.get("SS4REC_DATA", Path(__file__).parents[3] / "shared" / "data")) / "ml-1m.zip"

@@ -5,18 +5,18 @@ import json
 import pytest
 import torch
 
-from ss4rec import checkpoint
 from ss4rec.config import RunConfig, override
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
-from ss4rec.runs import RunFolder
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder
+from ss4rec.train.group import Workers
 from ss4rec.train.loop import TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.validation import Validation
-from ss4rec.train.workers import Workers
 
 ALONE = Workers(0, 1, torch.device("cpu"))
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from ss4rec.config import override
-from ss4rec.data.manifest import Manifest, file_record
-from ss4rec.data.shards import read_shard
-from ss4rec.data.source import LocalSource
-from ss4rec.data.windows import list_array, ragged
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.batches.windows import list_array, ragged
+from ss4rec.data.prepared.manifest import Manifest, file_record
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.presets import debug
-from ss4rec.runs import RunFolder, load_model
-from ss4rec.train.session import evaluate_alone, train_alone
+from ss4rec.runs.folder import RunFolder, load_model
+from ss4rec.train.worker import evaluate_alone, train_alone
 
 
 def rewritten(folder, out, change):

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from ss4rec.data.batch import PackedBatch
+from ss4rec.data.batches.batch import PackedBatch
 from ss4rec.train import prefetch as prefetch_module
 from ss4rec.train import status as status_module
 from ss4rec.train.prefetch import DeviceWaits, HostWaits, Prefetcher

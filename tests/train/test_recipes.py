@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from ss4rec.config import override
-from ss4rec.data.synth import synth
+from ss4rec.data.synth.generate import synth
 from ss4rec.presets import preset
-from ss4rec.runs import RunFolder
-from ss4rec.train.session import evaluate_alone, train_alone
+from ss4rec.runs.folder import RunFolder
+from ss4rec.train.worker import evaluate_alone, train_alone
 
 
 @pytest.mark.parametrize("name", ["ml_1m_best", "ml_20m_best"])

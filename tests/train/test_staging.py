@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from ss4rec.config import override
-from ss4rec.data.batch import PackedBatch
-from ss4rec.data.manifest import Manifest
+from ss4rec.data.batches.batch import PackedBatch
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.presets import preset
-from ss4rec.runs import RunFolder
-from ss4rec.train.session import loop_alone
-from ss4rec.train.staging import Stager
+from ss4rec.runs.folder import RunFolder
+from ss4rec.train.fixed_shapes import Stager
+from ss4rec.train.worker import loop_alone
 
 
 def draw(lengths):

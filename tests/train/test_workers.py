@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from ss4rec import checkpoint
 from ss4rec.config import override
-from ss4rec.data.manifest import Manifest
-from ss4rec.data.source import LocalSource
+from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
-from ss4rec.runs import RunFolder, load_model
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder, load_model
+from ss4rec.train.group import Workers
 from ss4rec.train.loop import seed_step
-from ss4rec.train.session import worker_loop
 from ss4rec.train.validation import Validation
-from ss4rec.train.workers import Workers
+from ss4rec.train.worker import worker_loop
 from tests.group import run_pair
 
 

@@ -3,7 +3,7 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from ss4rec.data.synth import synth
+from ss4rec.data.synth.generate import synth
 from tuning.space import SearchSpace, When
 
 

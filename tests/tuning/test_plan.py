@@ -2,9 +2,9 @@
 
 import pytest
 
+from ss4rec.cluster.placement import Cluster
 from ss4rec.config import ResourceConfig
 from ss4rec.errors import ResourceError
-from ss4rec.resources import Cluster
 from tuning.plan import plan_trials
 
 TWO_CARDS = Cluster(({"CPU": 16, "GPU": 2},))

@@ -15,7 +15,7 @@ import ray
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from ss4rec.runs import RunFolder
+from ss4rec.runs.folder import RunFolder
 from tuning.ray_tune import placement_groups_held
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]

@@ -18,12 +18,12 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from ss4rec.cli.train import train_command
 from ss4rec.errors import ResourceError, SS4RecError
-from ss4rec.runs import RunFolder
+from ss4rec.runs.folder import RunFolder
 from tests.tuning.test_sweep_killed import epochs_in, log, wait_for
-from tuning.job import SweepConfig, run_sweep
 from tuning.ray_tune import placement_groups_held
 from tuning.space import SearchSpace
 from tuning.study import REASON
+from tuning.sweep import SweepConfig, run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
 FIXED = {"train.epochs": 3, "tracking.wandb": "disabled", "train.patience": 0}

@@ -16,8 +16,8 @@ from ss4rec.data.sources.layouts import LAYOUTS, ROLES, Layout, plan_table
 from ss4rec.data.sources.rows import Rows, join_blocks
 from ss4rec.data.sources.table import ParquetPlan, open_parquet, parse_groups
 from ss4rec.data.sources.text import TextPlan, line_blocks, parse_block
-from ss4rec.data.storage import AnyPath, RemotePath, to_path
 from ss4rec.errors import DataError
+from ss4rec.io.paths import AnyPath, RemotePath, to_path
 
 __all__ = ["Archive", "Rows", "Rules", "parse_blocks", "plan_source", "read_source", "resolve_source"]
 

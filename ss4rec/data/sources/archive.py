@@ -12,10 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ss4rec.data.manifest import sha256_of
-from ss4rec.data.storage import AnyPath
+from ss4rec.data.prepared.manifest import sha256_of
 from ss4rec.errors import DataError
-from ss4rec.files import refuse_bomb
+from ss4rec.io.paths import AnyPath
+from ss4rec.io.untrusted import refuse_bomb
 
 
 class Archive:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, bad_table, repeat_sentence
-from ss4rec.data.sources.order import repeated, sorted_places
+from ss4rec.data.sources.event_order import repeated, sorted_places
 
 
 @dataclass(frozen=True)

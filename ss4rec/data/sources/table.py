@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.errors import DataError
-from ss4rec.files import refuse_bomb, unpacked_bytes
+from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What training sees: windows of histories, their order, and packed batches."""

@@ -1,0 +1,176 @@
+"""Packed batches: the tokens of many sequences behind one another, with offsets and without padding.
+
+`PackedBatch` is what a training step takes, `EvalBatch` what full ranking takes; both are made from Arrow tables
+as `ss4rec.data.batches.windows` returns them, straight from the offsets and values buffers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ss4rec.data.batches.windows import ragged
+
+BatchType = TypeVar("BatchType", "PackedBatch", "EvalBatch")
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Training windows of one step (one worker's share)."""
+
+    users_S: Tensor
+    """User of each window, int64."""
+    items_T: Tensor
+    """Input items, int64, 1..I."""
+    targets_T: Tensor
+    """Next items, int64; 0 where the token is context only."""
+    gaps_T: Tensor
+    """Gaps in seconds, float32."""
+    hours_T: Tensor
+    """Unix hour in which each token's next item is asked for (`windows.train_windows`), int64."""
+    ratings_T: Tensor
+    """Rating of each input event, float32."""
+    profiles_TF: Tensor
+    """Codes of the user's profile at each token (`profiles.read_profiles`), int64; 0 is unknown, F may be 0."""
+    offsets_S1: Tensor
+    """Where sequences begin and end, int64, always on the host."""
+    rows_R: Tensor
+    """Tokens whose target is not 0, int64: known on the host, so that no step has to wait for the device."""
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of windows S."""
+        return self.offsets_S1.numel() - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens T."""
+        return self.items_T.numel()
+
+    @property
+    def num_targets(self) -> int:
+        """Number of targets R."""
+        return self.rows_R.numel()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
+        """Return the batch with all tensors but the offsets on `device`."""
+        return _to(self, device, non_blocking)
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """Histories of some users and the one item that each is ranked for."""
+
+    users_S: Tensor
+    """User of each sequence, int64."""
+    items_T: Tensor
+    """Last items of the history, int64, 1..I."""
+    gaps_T: Tensor
+    """Gaps in seconds, float32."""
+    hours_T: Tensor
+    """As in `PackedBatch`."""
+    ratings_T: Tensor
+    """As in `PackedBatch`."""
+    profiles_TF: Tensor
+    """As in `PackedBatch`."""
+    offsets_S1: Tensor
+    """Where sequences begin and end, int64, always on the host."""
+    targets_S: Tensor
+    """Held-out item, int64."""
+    target_times_S: Tensor
+    """Time of the held-out event, int64 unix seconds."""
+    last_times_S: Tensor
+    """Time of the last event of the history, int64 unix seconds."""
+    seen_X: Tensor
+    """Items of the whole history (not cut), user after user, int64."""
+    seen_offsets_S1: Tensor
+    """Where each user's `seen_X` begins and ends, int64, always on the host."""
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of users S."""
+        return self.offsets_S1.numel() - 1
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EvalBatch:
+        """Return the batch with all tensors but the two offsets on `device`."""
+        return _to(self, device, non_blocking)
+
+
+def collate_train(windows: pa.Table, profiles_UF: npt.NDArray | None = None) -> PackedBatch:
+    """Pack rows of `windows.train_windows` (chunked or sliced as they may be) in their order.
+
+    Args:
+        windows: the rows.
+        profiles_UF: profile codes of all users, if the data has them.
+    """
+    items_T, offsets_S1 = ragged(windows["items"])
+    targets_T, _ = ragged(windows["targets"])
+    gaps_T, _ = ragged(windows["gaps"])
+    return PackedBatch(
+        users_S=_int64(windows["user"].to_numpy()),
+        items_T=_int64(items_T),
+        targets_T=_int64(targets_T),
+        gaps_T=torch.tensor(gaps_T),
+        **_beside(windows, offsets_S1, profiles_UF),
+        offsets_S1=_int64(offsets_S1),
+        rows_R=torch.from_numpy(np.flatnonzero(targets_T)),
+    )
+
+
+def collate_eval(sequences: pa.Table, profiles_UF: npt.NDArray | None = None) -> EvalBatch:
+    """Pack rows of `windows.eval_sequences` (chunked or sliced as they may be) in their order; see `collate_train`."""
+    items_T, offsets_S1 = ragged(sequences["items"])
+    gaps_T, _ = ragged(sequences["gaps"])
+    seen_X, seen_offsets_S1 = ragged(sequences["seen"])
+    return EvalBatch(
+        users_S=_int64(sequences["user"].to_numpy()),
+        items_T=_int64(items_T),
+        gaps_T=torch.tensor(gaps_T),
+        **_beside(sequences, offsets_S1, profiles_UF),
+        offsets_S1=_int64(offsets_S1),
+        targets_S=_int64(sequences["target"].to_numpy()),
+        target_times_S=_int64(sequences["target_time"].to_numpy()),
+        last_times_S=_int64(sequences["last_time"].to_numpy()),
+        seen_X=_int64(seen_X),
+        seen_offsets_S1=_int64(seen_offsets_S1),
+    )
+
+
+def _beside(rows: pa.Table, offsets_S1: npt.NDArray, profiles_UF: npt.NDArray | None) -> dict[str, Tensor]:
+    """Pack what is known of each token beside item and gap."""
+    if profiles_UF is None:
+        profiles_TF = np.zeros((int(offsets_S1[-1]), 0))
+    else:
+        profiles_TF = np.repeat(profiles_UF[rows["user"].to_numpy()], np.diff(offsets_S1), axis=0)
+    return {
+        "hours_T": _int64(ragged(rows["hours"])[0]),
+        "ratings_T": torch.tensor(ragged(rows["ratings"])[0]),
+        "profiles_TF": _int64(profiles_TF),
+    }
+
+
+def _int64(values: npt.NDArray) -> Tensor:
+    """Copy into an int64 tensor; a view of an Arrow buffer would be read-only and of another type."""
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _tensors(batch: PackedBatch | EvalBatch) -> dict[str, Tensor]:
+    """Return the tensor fields by name."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _to(batch: BatchType, device: torch.device | str, non_blocking: bool) -> BatchType:
+    """Return `batch` with every tensor that is not an offset on `device`."""
+    moved: dict[str, Any] = {
+        name: tensor.to(device, non_blocking=non_blocking)
+        for name, tensor in _tensors(batch).items()
+        if not name.endswith("offsets_S1")
+    }
+    return replace(batch, **moved)

@@ -1,0 +1,91 @@
+"""The same batches as `LocalSource` through Ray Data: shards are read and cut in tasks anywhere on the cluster.
+
+One pipeline spans all remaining epochs, so nothing starts anew between them. Its rows are work items, one task each;
+the order of training is part of the items, and Ray only has to keep it (`preserve_order`). Each worker runs a pipeline
+of its own.
+"""
+
+from __future__ import annotations
+
+import pickle  # nosec B403
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPoolStrategy
+
+from ss4rec.config import DataConfig
+from ss4rec.data.batches.source import Item, SequenceSource
+from ss4rec.io.paths import AnyPath
+
+TASK_CPUS = 0.5
+"""CPUs that one task asks for; less if a worker's share of the CPUs is less."""
+LOOK_AHEAD_BYTES = 64 << 20
+"""Object store that a pipeline may fill, or three of its tables if they take more; beside `data.prefetch_batches`."""
+
+
+class RaySource(SequenceSource):
+    """Reads shards in Ray Data tasks.
+
+    Args:
+        cpu_limit: CPUs that the data tasks of all workers may use together.
+        reserve: whether the tasks ask Ray for these CPUs. Not beside an elastic group: it takes whatever there is, and
+            Ray Data would wait for the rest for ever. The tasks then ask for none and are as few at a time.
+        others: as in `SequenceSource`.
+    """
+
+    def __init__(
+        self,
+        folder: str | AnyPath,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        cpu_limit: float = 1.0,
+        reserve: bool = True,
+    ) -> None:
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.prefetch = data.prefetch_batches
+        self.cpus = cpu_limit / world
+        self.task_cpus = min(TASK_CPUS, self.cpus)
+        self.reserve = reserve
+        groups = -(-len(self.reader.paths) // data.shuffle_shards)
+        self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
+
+    def _map(
+        self, function: Callable[[Item], pa.Table], items: list[Item]
+    ) -> Generator[pa.Table, None, None]:
+        # Bytes, since Ray would store a tuple of dataclasses as objects of an extension type.
+        items_dataset = ray.data.from_items(
+            [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
+        )
+        self._configure(items_dataset.context)
+        dataset = items_dataset.map_batches(
+            lambda block: function(pickle.loads(block["item"][0].as_py())),  # nosec B301
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=self.task_cpus if self.reserve else 0,
+            compute=None if self.reserve else TaskPoolStrategy(size=round(self.cpus / self.task_cpus)),
+        )
+        # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
+        batches: Any = iter(
+            dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=self.prefetch)
+        )
+        with closing(batches):
+            yield from batches
+
+    def _configure(self, context: DataContext) -> None:
+        """Make a pipeline quiet, in order, and bounded in CPUs and look-ahead."""
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        # One block a task: a task that waits for its next block to be fetched would keep its CPU, and a worker that
+        # waits for another in a collective operation could then starve that other one for ever.
+        context.target_max_block_size = None
+        context.execution_options = ExecutionOptions(
+            preserve_order=True,
+            resource_limits=ExecutionResources(cpu=self.cpus, object_store_memory=self.look_ahead_bytes),
+        )

@@ -1,0 +1,95 @@
+"""From shard files to the rows of one worker: what every source does, wherever it runs.
+
+Imports no torch: a worker of Ray that only reads starts two seconds sooner without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from tempfile import NamedTemporaryFile, gettempdir
+
+import pyarrow as pa
+
+from ss4rec.config import DataConfig
+from ss4rec.data.batches.epoch_order import EpochOrder, Group
+from ss4rec.data.batches.windows import Split, eval_sequences, train_windows
+from ss4rec.data.prepared.tables import read_shard
+from ss4rec.errors import DataError
+from ss4rec.io.paths import AnyPath
+
+
+@dataclass
+class ShardReader:
+    """The work of a source: from shard files to the rows of one worker, as Arrow tables.
+
+    Args:
+        paths: the shard files.
+        data: how sequences are cut.
+        order: which windows come when.
+        rank: this worker.
+        world: number of workers.
+        num_items: largest item index.
+        keep: keep every shard's windows once they are made, in a file of its own that is mapped into memory.
+    """
+
+    paths: tuple[AnyPath, ...]
+    data: DataConfig
+    order: EpochOrder
+    rank: int
+    world: int
+    num_items: int
+    keep: bool = False
+    kept: dict[int, pa.Table] = field(default_factory=dict, repr=False)
+
+    def windows(self, shard: int) -> pa.Table:
+        """Return all training windows of a shard."""
+        if shard in self.kept:
+            return self.kept[shard]
+        data = self.data
+        table = train_windows(
+            read_shard(self.paths[shard], self.num_items),
+            max_len=data.max_len,
+            overlap=data.overlap,
+            target_time=data.target_time,
+        )
+        if self.keep:
+            table = self.kept[shard] = mapped(table)
+        return table
+
+    def train_rows(self, work: tuple[Group, int]) -> pa.Table:
+        """Return this worker's windows of a group in the order of training, from a step of its epoch on."""
+        group, start_step = work
+        rows = self.order.share(group, self.rank, self.world, start_step)
+        return pa.concat_tables(self.windows(shard) for shard in group.shards).combine_chunks().take(rows)
+
+    def eval_rows(self, work: tuple[int, Split]) -> pa.Table:
+        """Return the evaluation sequences of this worker's users in a shard: those with user % world == rank."""
+        shard, split = work
+        table = read_shard(self.paths[shard], self.num_items)
+        mine = table["user"].to_numpy() % self.world == self.rank
+        return eval_sequences(
+            table.filter(pa.array(mine)),
+            split=split,
+            max_len=self.data.max_len,
+            target_time=self.data.target_time,
+        )
+
+
+def mapped(table: pa.Table) -> pa.Table:
+    """Return `table` as an Arrow file that is mapped into memory: the system may drop its pages and read them again.
+
+    The file has no name any more when this returns, so it is gone with the last reference to the table.
+
+    Raises:
+        DataError: if the folder for temporary files cannot take it.
+    """
+    try:
+        with NamedTemporaryFile(prefix="ss4rec-windows-", suffix=".arrow") as file:
+            with pa.ipc.new_file(file.name, table.schema) as writer:
+                writer.write_table(table)
+            return pa.ipc.open_file(pa.memory_map(file.name)).read_all()
+    except OSError as error:
+        raise DataError(
+            f"{gettempdir()} cannot take {table.nbytes / 2**20:.0f} MiB of windows: {error}; make room there or set "
+            "TMPDIR to a folder that has it"
+        ) from None

@@ -1,0 +1,197 @@
+"""Where batches come from: one interface, and the source that reads shards in the worker's own process.
+
+Every source does the same pure work (`ShardReader`) and differs only in where it runs, so all give the same batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ss4rec.config import DataConfig, RunConfig
+from ss4rec.data.batches.batch import EvalBatch, PackedBatch, collate_eval, collate_train
+from ss4rec.data.batches.epoch_order import EpochOrder
+from ss4rec.data.batches.reader import ShardReader
+from ss4rec.data.batches.windows import Split, num_train_windows
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.tables import read_users
+from ss4rec.data.prepared.user_profiles import read_profiles
+from ss4rec.errors import DataError
+from ss4rec.io.paths import AnyPath, to_path
+
+KEPT_BYTES = 1 << 30
+"""`LocalSource` keeps the windows of all shards, in mapped Arrow files, if they take no more than this."""
+EVENT_BYTES = 20
+"""Bytes of one event in a window: item, target, gap, hour and rating."""
+
+Item = TypeVar("Item")
+
+
+class SequenceSource(ABC):
+    """One worker's batches. Close a generator (`contextlib.closing`) that is left before its end.
+
+    Args:
+        folder: prepared folder; on a cluster, a path that every node sees or an address such as `s3://bucket/data`.
+        data: how sequences are cut and shuffled.
+        batch_size: windows a step over all workers.
+        seed: seed of the order.
+        rank: this worker.
+        world: number of workers.
+
+    Raises:
+        ConfigError: if a step would leave a worker without a window.
+        DataError: if the prepared folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | AnyPath,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        folder = to_path(folder).absolute()
+        manifest = Manifest.load(folder)
+        paths = tuple(manifest.shard_paths(folder))
+        self.profiles_UF = read_profiles(folder, manifest)
+        users = read_users(folder)
+        _check_users(folder, users, manifest)
+        self.num_users = users.num_rows
+        windows_U = num_train_windows(users["count"].to_numpy(), data.max_len, data.overlap)
+        repeats = data.max_len / (data.max_len - data.overlap)
+        self.epoch_bytes = int(pc.sum(users["count"]).as_py() * EVENT_BYTES * repeats)
+        """Most bytes that the windows of all shards take."""
+        windows = np.bincount(users["shard"].to_numpy(), weights=windows_U, minlength=len(paths))
+        order = EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
+        order.check_world(world)
+        self.order = order
+        self.reader = ShardReader(paths, data, order, rank, world, manifest.items)
+
+    @abstractmethod
+    def _map(
+        self, function: Callable[[Item], pa.Table], items: list[Item]
+    ) -> Generator[pa.Table, None, None]:
+        """Yield `function(item)` of each item in order, in blocks of any size."""
+
+    def leave_out_profiles(self) -> None:
+        """Give batches without profiles: for a model that reads none they are columns of every token for nothing."""
+        self.profiles_UF = None
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        """Return the steps of an epoch; they are the same for all."""
+        return self.order.steps_per_epoch
+
+    def train_batches(
+        self, start_epoch: int, start_step: int, end_epoch: int
+    ) -> Generator[tuple[int, int, PackedBatch], None, None]:
+        """Yield (epoch, step, batch) from one step on to the end of epoch `end_epoch - 1`.
+
+        Groups of shards that lie wholly before the first step are not read.
+        """
+        reader = self.reader
+        groups = self.order.remaining(start_epoch, start_step, end_epoch)
+        work = [(group, start_step if group.epoch == start_epoch else 0) for group in groups]
+        steps = [
+            (epoch, step)
+            for epoch in range(start_epoch, end_epoch)
+            for step in range(start_step if epoch == start_epoch else 0, self.order.steps_per_epoch)
+        ]
+        sizes = self.order.share_sizes(reader.rank, reader.world)
+        tables = self._map(reader.train_rows, work)
+        try:
+            rows = rebatch(tables, (int(sizes[step]) for _, step in steps))
+            for (epoch, step), table in zip(steps, rows, strict=True):
+                yield epoch, step, collate_train(table, self.profiles_UF)
+        finally:
+            tables.close()
+
+    def eval_batches(self, split: Split, batch_users: int) -> Generator[EvalBatch, None, None]:
+        """Yield this worker's users once each; over all workers every user comes exactly once."""
+        reader = self.reader
+        mine = len(range(reader.rank, self.num_users, reader.world))
+        sizes = [batch_users] * (mine // batch_users) + [mine % batch_users] * (mine % batch_users > 0)
+        tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
+        try:
+            for table in rebatch(tables, sizes):
+                yield collate_eval(table, self.profiles_UF)
+        finally:
+            tables.close()
+
+
+class LocalSource(SequenceSource):
+    """Reads shards in this process.
+
+    Holds the windows of one group of shards (`data.shuffle_shards`) at a time; from the first epoch on the windows of
+    all shards are read from Arrow files that are mapped into memory, if they take less than `KEPT_BYTES`.
+    """
+
+    def __init__(
+        self,
+        folder: str | AnyPath,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.reader.keep = self.epoch_bytes <= KEPT_BYTES
+
+    def _map(
+        self, function: Callable[[Item], pa.Table], items: list[Item]
+    ) -> Generator[pa.Table, None, None]:
+        yield from map(function, items)
+
+
+def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
+    """Refuse a number of workers, for an elastic run its largest, of which one would be left without a window.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    world = config.resources.max_workers or config.resources.workers
+    train = config.train
+    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world)
+
+
+def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:
+    """Refuse a table of users that contradicts the manifest: sizes of arrays are taken from it.
+
+    Raises:
+        DataError: naming the first contradiction.
+    """
+    shard_U, count_U = users["shard"].to_numpy(), users["count"].to_numpy().astype(np.int64)
+    rows = np.array([shard.rows for shard in manifest.shards])
+    if users.num_rows != manifest.users or not np.array_equal(shard_U, np.repeat(np.arange(len(rows)), rows)):
+        problem = f"{users.num_rows:,} users in {len(rows)} shards"
+    elif count_U.min() < 1 or count_U.sum() != manifest.interactions:
+        problem = f"{count_U.sum():,} events, of one user {count_U.min():,}"
+    else:
+        return
+    raise DataError(
+        f"{folder}: users.parquet has {problem}, which is not what manifest.json says; copy the folder again or run "
+        "`ss4rec data prepare` again"
+    )
+
+
+def rebatch(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:
+    """Cut a stream of tables of any size into tables of the given sizes, which must add up to at most the stream."""
+    stream, parts, have = iter(tables), [], 0
+    for size in sizes:
+        while have < size:
+            table = next(stream)
+            parts.append(table)
+            have += table.num_rows
+        merged = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
+        yield merged.slice(0, size)
+        have -= size
+        parts = [merged.slice(size)] if have else []

@@ -1,0 +1,280 @@
+"""One block of the source as files: whole users, ascending, each with events ordered by (time, file order).
+
+rows     item codes, times and ratings behind one another, each in as few bytes as hold its values
+users    Arrow table: `user` (id), `count` (rows), ascending by id
+items    Arrow table: `item` (id), `count` (rows); the row is the code
+done     Arrow table of rows put aside, written last; its metadata has the number of rows and the layout of `rows`
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ss4rec.data.sources.checks import Parsed, bad_table, repeat_sentence
+from ss4rec.data.sources.event_order import repeated, sorted_places
+from ss4rec.data.sources.rows import plain_ids
+from ss4rec.io.paths import AnyPath, read_range, write_whole
+
+BLOCK_FORMAT = 2
+"""Changes when files of blocks do: a job that another version left is not gone on with."""
+
+SPAN_PER_ROW = 4
+"""Item ids that are this close together, for each row, are looked up in a table."""
+
+
+class ScatteredUsersError(Exception):
+    """The rows of a user do not lie together; the source must be partitioned first."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of whole users, in the order of the shards."""
+
+    user_ids: pa.Array
+    """int64 or string, ascending."""
+    offsets_U1: np.ndarray
+    """int64 first row of each user, and at the end the number of rows."""
+    item_ids: pa.Array
+    """int64 or string; the place is the code."""
+    items_E: np.ndarray
+    """int32 codes."""
+    times_E: np.ndarray
+    """int64 unix seconds."""
+    ratings_E: np.ndarray
+    """float32."""
+    bad: pa.Table
+    """Rows that were put aside; `row` counts from the block's first."""
+    rows: int
+    """Rows read, with those that were put aside."""
+
+    @property
+    def first_s(self) -> int:
+        """Earliest time; 0 if there is no row."""
+        return int(self.times_E.min()) if len(self.times_E) else 0
+
+
+def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
+    """Sort parsed rows by user, time and file order.
+
+    Args:
+        parsed: rows in file order.
+        repeats: whether the same user, item and second may come twice; else the first in file order stays.
+        together: whether each user's rows must lie together.
+
+    Raises:
+        ScatteredUsersError: if they should and do not.
+    """
+    user_ids, users_R = _ranked(parsed.users, together)
+    item_ids, items_R = _coded(parsed.items)
+    bad, times_R, ratings_R = parsed.bad, parsed.times_R, parsed.ratings_R
+    order_R = sorted_places(users_R, times_R)
+    again = np.zeros(0, np.int64) if repeats else repeated(users_R, items_R, times_R, order_R)
+    if len(again):
+        sentences = zip(
+            parsed.numbers_R[again].tolist(),
+            user_ids.take(pa.array(users_R[again])).to_pylist(),
+            item_ids.take(pa.array(items_R[again])).to_pylist(),
+            times_R[again].tolist(),
+            strict=True,
+        )
+        aside = [
+            (row, "repeated", repeat_sentence(user, item, time_s)) for row, user, item, time_s in sentences
+        ]
+        bad = pa.concat_tables([bad, bad_table(aside)]).sort_by("row")
+        order_R = order_R[np.isin(order_R, again, invert=True)]
+        users_R = np.delete(users_R, again)
+    counts_U = np.bincount(users_R, minlength=len(user_ids))
+    return Block(
+        user_ids=user_ids,
+        offsets_U1=np.concatenate([[0], counts_U.cumsum()]),
+        item_ids=item_ids,
+        items_E=items_R[order_R],
+        times_E=times_R[order_R],
+        ratings_E=ratings_R[order_R],
+        bad=bad,
+        rows=parsed.rows,
+    )
+
+
+def save_block(folder: AnyPath, block: Block) -> None:
+    """Write a block into `folder`."""
+    rows = RowsFile(folder / "rows", len(block.times_E), block.first_s, *_kinds(block))
+    columns = (block.items_E, block.times_E - rows.first_s, block.ratings_E)
+    parts = (values_E.astype(kind) for values_E, kind in zip(columns, rows.kinds, strict=True))
+    write_whole(rows.path, b"".join(part.data for part in parts))
+    users = {"user": block.user_ids, "count": pa.array(np.diff(block.offsets_U1))}
+    counts_V = np.bincount(block.items_E, minlength=len(block.item_ids))
+    _write_table(folder / "users", pa.table(users))
+    _write_table(folder / "items", pa.table({"item": block.item_ids, "count": pa.array(counts_V)}))
+    about = {"read": block.rows, "first_s": rows.first_s, "kinds": rows.kinds}
+    _write_table(folder / "done", block.bad.replace_schema_metadata({"block": json.dumps(about)}))
+
+
+def is_done(folder: AnyPath) -> bool:
+    """Return whether the block in `folder` is complete."""
+    return (folder / "done").is_file()
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """The rows of a finished block, of which any part of a column can be read."""
+
+    path: AnyPath
+    total: int
+    """Rows."""
+    first_s: int
+    """Times are counted from here."""
+    items: str
+    """NumPy's name of the type of the item codes in the file."""
+    times: str
+    """The same of the times."""
+    ratings: str
+    """The same of the ratings."""
+
+    @property
+    def kinds(self) -> tuple[str, str, str]:
+        """Types of the columns in the order of the file."""
+        return self.items, self.times, self.ratings
+
+    def read_items(self, start: int, stop: int) -> np.ndarray:
+        """Return the item codes of rows `start` to `stop`, an unsigned type."""
+        return self._read(0, start, stop)
+
+    def read_times(self, start: int, stop: int) -> np.ndarray:
+        """Return the times of rows `start` to `stop`, int64 unix seconds."""
+        return self._read(1, start, stop).astype(np.int64) + self.first_s
+
+    def read_ratings(self, start: int, stop: int) -> np.ndarray:
+        """Return the ratings of rows `start` to `stop`, float32."""
+        return self._read(2, start, stop).astype(np.float32)
+
+    def _read(self, place: int, start: int, stop: int) -> np.ndarray:
+        sizes = [np.dtype(kind).itemsize for kind in self.kinds]
+        begin = self.total * sum(sizes[:place]) + start * sizes[place]
+        return np.frombuffer(read_range(self.path, begin, sizes[place] * (stop - start)), self.kinds[place])
+
+
+@dataclass(frozen=True)
+class BlockFile:
+    """A finished block: all but its rows, which stay in their file."""
+
+    folder: AnyPath
+    users: pa.Table
+    """`user`, `count`, ascending."""
+    items: pa.Table
+    """`item`, `count`."""
+    bad: pa.Table
+    """As in `BAD_SCHEMA`."""
+    read: int
+    """Rows read, with those that were put aside."""
+    rows: RowsFile
+    """Where the rows are."""
+
+    @classmethod
+    def load(cls, folder: AnyPath) -> BlockFile:
+        """Read the tables of a finished block."""
+        bad = _read_table(folder / "done")
+        about = json.loads(bad.schema.metadata[b"block"])
+        users, items = _read_table(folder / "users"), _read_table(folder / "items")
+        total = int(users["count"].to_numpy().sum())
+        rows = RowsFile(folder / "rows", total, about["first_s"], *about["kinds"])
+        return cls(folder, users, items, bad.replace_schema_metadata(None), about["read"], rows)
+
+    @property
+    def offsets_U1(self) -> np.ndarray:
+        """First row of each user, and at the end the number of rows."""
+        return np.concatenate([[0], self.users["count"].to_numpy().cumsum()])
+
+
+def _kinds(block: Block) -> tuple[str, str, str]:
+    """Return the smallest types that hold each column: half precision too, where ratings are whole or half stars."""
+    times_s = int(block.times_E.max(initial=block.first_s)) - block.first_s
+    with np.errstate(over="ignore"):
+        exact = (block.ratings_E.astype("<f2").astype(np.float32) == block.ratings_E).all()
+    most = (int(block.items_E.max(initial=0)), times_s)
+    items, times = (np.min_scalar_type(value).newbyteorder("<").str for value in most)
+    return items, times, "<f2" if exact else "<f4"
+
+
+def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, np.ndarray]:
+    """Return the distinct users, ascending, and each row's rank among them."""
+    if pa.types.is_dictionary(users.type):
+        ids, codes_R = plain_ids(users.dictionary), users.indices.to_numpy()
+        used = np.unique(codes_R)
+        if len(used) < len(ids):
+            ids, codes_R = ids.take(pa.array(used)), np.searchsorted(used, codes_R)
+    else:
+        values_R = users.to_numpy()
+        starts = np.flatnonzero(np.concatenate([[len(values_R) > 0], values_R[1:] != values_R[:-1]]))
+        distinct, inverse = np.unique(values_R[starts], return_inverse=True)
+        runs = np.diff(np.concatenate([starts, [len(values_R)]]))
+        if together and len(distinct) < len(starts):
+            raise ScatteredUsersError
+        return pa.array(distinct), np.repeat(inverse, runs)
+    if together and (np.diff(codes_R) != 0).sum() + (len(codes_R) > 0) > len(ids):
+        raise ScatteredUsersError
+    ascending_U = pc.sort_indices(ids).to_numpy()
+    rank_U = np.empty(len(ids), np.int64)
+    rank_U[ascending_U] = np.arange(len(ids))
+    return ids.take(pa.array(ascending_U)), rank_U[codes_R]
+
+
+def _coded(items: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return the distinct items and each row's code."""
+    if items.type == pa.int64() and len(items):
+        values_R = items.to_numpy()
+        least = int(values_R.min())
+        span = int(values_R.max()) - least + 1
+        if span <= SPAN_PER_ROW * len(values_R):
+            # A table of all numbers in between is faster than a hash table, where it is not too long.
+            places_R = values_R - least
+            present_V = np.zeros(span, bool)
+            present_V[places_R] = True
+            codes_V = np.cumsum(present_V, dtype=np.int32) - np.int32(1)
+            return pa.array(np.flatnonzero(present_V) + least), codes_V[places_R]
+    encoded = items if pa.types.is_dictionary(items.type) else items.dictionary_encode()
+    ids = encoded.dictionary
+    return ids if ids.type == pa.int64() else plain_ids(ids), encoded.indices.to_numpy()
+
+
+def _write_table(path: AnyPath, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    write_whole(path, sink.getvalue())
+
+
+def _read_table(path: AnyPath) -> pa.Table:
+    data = path.read_bytes()
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+
+
+def as_strings(folder: AnyPath) -> BlockFile:
+    """Write a block whose users are whole numbers again, with users as strings and in the order of strings."""
+    target = folder.parent / f"{folder.name}-strings"
+    if not is_done(target):
+        block = BlockFile.load(folder)
+        offsets_U1, ids = block.offsets_U1, block.users["user"].combine_chunks().cast(pa.string())
+        order_U = pc.sort_indices(ids).to_numpy()
+        rank_U = np.empty_like(order_U)
+        rank_U[order_U] = np.arange(len(order_U), dtype=order_U.dtype)
+        total = int(offsets_U1[-1])
+        order_E = np.argsort(np.repeat(rank_U, np.diff(offsets_U1)), kind="stable")
+        lengths_U = np.diff(offsets_U1)[order_U]
+        ordered = Block(
+            user_ids=ids.take(pa.array(order_U)),
+            offsets_U1=np.concatenate([[0], lengths_U.cumsum()]),
+            item_ids=block.items["item"].combine_chunks(),
+            items_E=block.rows.read_items(0, total)[order_E],
+            times_E=block.rows.read_times(0, total)[order_E],
+            ratings_E=block.rows.read_ratings(0, total)[order_E],
+            bad=block.bad,
+            rows=block.read,
+        )
+        save_block(target, ordered)
+    return BlockFile.load(target)

@@ -1,0 +1,1 @@
+"""MovieLens-shaped ratings drawn from a known law."""

@@ -1,0 +1,1 @@
+"""What a training leaves behind: the run folder, its record, its checkpoints, and who may write it."""

@@ -1,0 +1,352 @@
+"""Rim: hosts the training loop in Ray Train's workers, one or many, CPU (gloo) or GPU (nccl), with the same code.
+
+Ray restarts workers and brings them together; everything that must survive is in our own run folder. Each attempt
+gets a throw-away Ray Train folder, so that no snapshot of Ray's can disagree with our checkpoints: the workers
+continue from the newest intact checkpoint of the run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray._private.state import state as ray_state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.exceptions import ActorDiedError, RayActorError
+from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from ss4rec import errors
+from ss4rec.cluster.connect import quiet_ray
+from ss4rec.cluster.placement import Placement
+from ss4rec.cluster.secrets import redact
+from ss4rec.config import RunConfig, parse_config
+from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.source import LocalSource, SequenceSource
+from ss4rec.io.untrusted import read_json
+from ss4rec.runs.folder import write_json
+from ss4rec.runs.lease import file_age_s, hold
+from ss4rec.train.gauges import gauges
+from ss4rec.train.group import Workers
+from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.status import say
+from ss4rec.train.worker import worker_loop
+
+
+def fit(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    placement: Placement,
+    callbacks: Sequence[UserCallback] = (),
+) -> dict[str, Any]:
+    """Train on the connected Ray cluster and return the loop's outcome as plain data.
+
+    Args:
+        config: the resolved configuration.
+        data_dir: the prepared folder.
+        run_dir: a run folder that `RunFolder.start` has made.
+        placement: from `ss4rec.cluster.placement.preflight`.
+        callbacks: told of every report.
+
+    Raises:
+        SS4RecError: what a worker raised, unchanged; a user's error is not retried.
+        LeaseError: if another attempt trains in `run_dir`.
+    """
+    with hold(run_dir, say=say) as attempt:
+        forget(run_dir)
+        return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
+
+
+def _fit(
+    config: RunConfig,
+    data_dir: Path,
+    run_dir: Path,
+    placement: Placement,
+    attempt: str,
+    callbacks: Sequence[UserCallback],
+) -> dict[str, Any]:
+    """Fit as the one attempt that holds the run folder."""
+    _sweep(run_dir)  # of attempts whose driver was killed
+    scratch, failure = run_dir / ".ray", run_dir / f"failure-{attempt}.json"
+    most = config.resources.max_failures
+
+    def controller() -> Any:
+        shutil.rmtree(scratch, ignore_errors=True)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "data_dir": str(data_dir),
+                "run_dir": str(run_dir),
+                "data_cpus": placement.data_cpus,
+                "attempt": attempt,
+                "elastic": placement.max_workers,
+            },
+            torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
+            scaling_config=_scaling(config, placement),
+            run_config=ray.train.RunConfig(
+                name=f"attempt-{attempt}",
+                storage_path=str(scratch),
+                failure_config=FailureConfig(max_failures=most),
+                logging_config=LoggingConfig(log_level="WARNING"),
+                callbacks=[FailureLine(most, failure), *callbacks],
+            ),
+        )
+        return trainer.fit().return_value
+
+    try:
+        outcome = retry_controller(controller, most, failure)
+    except ray.train.ControllerError as error:
+        raise errors.SS4RecError(
+            f"Ray could not run the training: {error}. The same command continues from the last checkpoint"
+        ) from error
+    except ray.train.TrainingFailedError as error:
+        raise errors.SS4RecError(
+            f"training failed more than resources.max_failures={config.resources.max_failures} times, last: {error}. "
+            "The same command continues from the last checkpoint"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        _raise_failure(failure)
+    finally:
+        _sweep(run_dir)
+    return outcome
+
+
+def _scaling(config: RunConfig, placement: Placement) -> ScalingConfig:
+    """Return the workers as Ray Train takes them; a range lets it change their number while it trains."""
+    most = placement.max_workers
+    return ScalingConfig(
+        num_workers=(placement.workers, most) if most else placement.workers,
+        use_gpu=placement.use_gpu,
+        resources_per_worker=placement.worker_resources,
+        elastic_resize_monitor_interval_s=config.resources.resize_every_s,
+    )
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove files of failures, drafts of them that a killed worker left, and marks of their time."""
+    for pattern in ("failure-*.json", ".failure-*", ".failed-*"):
+        for left in run_dir.glob(pattern):
+            left.unlink(missing_ok=True)
+
+
+def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Train on one worker; a final error is written down and ends the run without a retry."""
+    run_dir, attempt = Path(settings["run_dir"]), settings["attempt"]
+    failure = run_dir / f"failure-{attempt}.json"
+    if failure.exists():  # another worker met an error that a restart would only repeat
+        return None
+    context = ray.train.get_context()
+    workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
+    if settings["elastic"] and workers.leads:
+        say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
+    with _final_errors(failure, alone=workers.world == 1):
+        config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
+        return _train(config, data_dir, run_dir, workers, settings["data_cpus"], attempt)
+    return None
+
+
+@contextmanager
+def _final_errors(failure: Path, alone: bool) -> Iterator[None]:
+    """Write an error that a restart would repeat into the file `failure`.
+
+    Raising it would make Ray restart the group. A worker without peers can simply return; with peers
+    the group must be torn down (they may wait in a collective), and the restarted workers see the file.
+    """
+    try:
+        yield
+    except (errors.SS4RecError, *errors.BUGS) as error:
+        if not alone and not dist.is_initialized():
+            # Ray takes the group apart because of a peer: torch's ValueError about that is no bug of ours.
+            raise
+        write_json(failure, {"type": type(error).__name__, "message": redact(str(error))})
+        all_raise_together = alone or isinstance(error, errors.NonFiniteError)
+        if not (all_raise_together and isinstance(error, errors.SS4RecError)):
+            raise
+
+
+def _raise_failure(path: Path) -> None:
+    if not path.exists():
+        return
+    failure = read_json(path)
+    path.unlink()
+    kind = getattr(errors, failure["type"], None)
+    if kind is None:  # a bug: its name is half of the message
+        raise errors.SS4RecError(f"training failed with {failure['type']}: {failure['message']}; not retried")
+    raise kind(failure["message"])
+
+
+def retry_controller(fit_once: Callable[[], Any], most: int, failure: Path) -> Any:
+    """Run `fit_once` until Ray Train's controller ends by itself.
+
+    Ray Train retries workers; its controller is an actor like any other, whose process can be killed for memory or
+    fail to start on a crowded machine, and nobody retries that. Each controller counts its workers' failures anew.
+
+    Args:
+        fit_once: starts a controller and returns what the leading worker returned.
+        most: deaths of the controller that are retried; -1: all.
+        failure: file that a worker writes when a restart would only repeat its error.
+
+    Raises:
+        SS4RecError: if it died more often.
+    """
+    deaths = 0
+    while True:
+        try:
+            return fit_once()
+        except ActorDiedError as error:
+            deaths += 1
+            line, again = "not retried, it cannot be made", False
+            if not error.actor_init_failed:
+                line, again = decide(deaths, most, failure)
+            what = redact(" ".join(str(error).split()))[:200]
+            say(f"failure {deaths}: Ray Train's controller died: {what}; {line}", run=failure.parent.name)
+            if failure.exists():  # it says more than the controller's death
+                return None
+            if again:
+                remove_groups_of(error.actor_id)
+            else:
+                raise errors.SS4RecError(
+                    f"Ray could not run the training, its controller died: {what}. The same command continues from "
+                    "the last checkpoint"
+                ) from error
+
+
+def remove_groups_of(actor_id: str | None) -> None:
+    """Remove the placement groups that a dead actor has made: with them go its workers, if one still lives.
+
+    Ray keeps them until the driver ends, and a new group of workers would wait for their CPUs for ever. Ray Train's own
+    cleaner asks the dashboard who is dead, which is not everywhere.
+    """
+    for raw in ray_state._connect_and_get_accessor().get_placement_group_table():
+        row = PlacementGroupTableData.FromString(raw)
+        if row.creator_actor_id.hex() == actor_id and row.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
+
+
+def decide(failures: int, most: int, failure: Path) -> tuple[str, bool]:
+    """Return in words what follows from a failure, and whether that is a retry; a file marks since when it recovers.
+
+    Args:
+        failures: how many there were.
+        most: how many are retried; -1: all.
+        failure: file that a worker writes when a restart would only repeat its error.
+    """
+    if failure.exists():
+        return "not retried, a restart would repeat it", False
+    if 0 <= most < failures:
+        return f"not retried, resources.max_failures is {most}", False
+    mark = _mark(failure)
+    if not mark.exists():  # or the group failed again before its first step: recovery goes on
+        mark.touch()
+    return f"retry {failures} of {'any number' if most < 0 else most} from the last checkpoint", True
+
+
+def _mark(failure: Path) -> Path:
+    """Return the file whose time stamp says since when an attempt recovers."""
+    return failure.with_name(f".failed-{failure.stem.removeprefix('failure-')}")
+
+
+def say_recovered(failure: Path) -> None:
+    """Say how long recovery took, if this group was started after a failure; called after its first step.
+
+    From the moment in which the failure was noticed, by the file server's clock: workers may be on another machine.
+    """
+    seconds, _ = file_age_s(_mark(failure))
+    if math.isfinite(seconds):
+        say(
+            f"recovered: first step {seconds:.1f} s after the failure was noticed",
+            recovery_s=round(seconds, 3),
+        )
+        _mark(failure).unlink(missing_ok=True)
+
+
+class FailureLine(UserCallback):
+    """Says in one line what failed and what is done about it; runs in Ray Train's controller.
+
+    Args:
+        max_failures: failures that are retried; -1: all.
+        failure: file that a worker writes when a restart would only repeat its error.
+    """
+
+    def __init__(self, max_failures: int, failure: Path) -> None:
+        self.max_failures, self.failure, self.failures = max_failures, failure, 0
+
+    def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:
+        """Count the failure and say what follows from it."""
+        self.failures += 1
+        # A worker that died is the cause; its peers' lost connections follow from it.
+        rank, error = min(
+            worker_exceptions.items(), key=lambda item: (not isinstance(item[1], RayActorError), item[0])
+        )
+        what = redact(" ".join(str(error).split()))[:200]
+        line, _ = decide(self.failures, self.max_failures, self.failure)
+        say(
+            f"failure {self.failures}: worker {rank} failed: {what}; {line}",
+            run=self.failure.parent.name,
+            worker=rank,
+        )
+
+
+def _train(
+    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, data_cpus: float, attempt: str
+) -> dict[str, Any]:
+    """Run this worker's share of the training."""
+    quiet_ray()
+    if workers.device.type == "cpu":
+        local_workers = ray.train.get_context().get_local_world_size()
+        # Ray sets one thread per reserved CPU; data tasks are short, so a worker may use its share of all cores.
+        threads = config.resources.threads_per_worker or (os.cpu_count() or 1) // local_workers
+        torch.set_num_threads(max(1, threads))
+    from_scheduler = NoticeFile(run_dir)
+    loop = worker_loop(
+        config,
+        data_dir,
+        run_dir,
+        workers=workers,
+        source=_source(config, data_dir, workers, data_cpus),
+        report=ray.train.report,
+        attempt=attempt,
+        notice=lambda: _preemption() or from_scheduler(),
+        watch=gauges(run_dir.name, workers.rank),
+        first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
+    )
+    return loop.run().as_dict()
+
+
+def _preemption() -> str:
+    """Return whether Ray drains a node of this run, in words.
+
+    Read from the worker's own memory, where Ray's watcher puts it: `ray.train.get_preemption_info` waits for all
+    workers.
+    """
+    info = get_internal_train_context().preemption_context.preemption_info
+    if info is None:
+        return ""
+    left = f" in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else ""
+    return f"Ray takes back the node of worker(s) {info.preempted_ranks}{left}"
+
+
+def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:
+    place = {"rank": workers.rank, "world": workers.world}
+    sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
+    if config.data.source == "local":
+        return LocalSource(data_dir, config.data, **sizes, **place)
+    fixed = not config.resources.elastic
+    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)
