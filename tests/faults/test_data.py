@@ -52,7 +52,7 @@ def test_damaged_shards_are_left_out_when_asked(tmp_path, capsys):
     synth(tmp_path / "csv", users=60, items=100, mean_len=26, seed=3, fmt="csv")
     prepare(tmp_path / "csv", whole, k_core=0, rows_per_shard=16)
     before = Manifest.load(whole)
-    tables = {path.name: tables.read_shard(path) for path in before.shard_paths(whole)}
+    shards = {path.name: tables.read_shard(path) for path in before.shard_paths(whole)}
     names = read_users(whole)["source_id"].to_pylist()
     missing, cut, first, _ = before.shard_paths(whole)
     missing.unlink()
@@ -69,7 +69,7 @@ def test_damaged_shards_are_left_out_when_asked(tmp_path, capsys):
         for path in manifest.shard_paths(data)
         for row in tables.read_shard(path, manifest.items).to_pylist()
     ]
-    expected = [row for name in sorted(tables)[2:] for row in tables[name].to_pylist()]
+    expected = [row for name in sorted(shards)[2:] for row in shards[name].to_pylist()]
     assert [row["user"] for row in left] == list(range(28))
     assert [row | {"user": 0} for row in left] == [row | {"user": 0} for row in expected]
     assert read_users(data)["source_id"].to_pylist() == names[32:]
