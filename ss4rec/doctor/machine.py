@@ -84,8 +84,8 @@ def _guard(group: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def check_versions() -> Iterator[Check]:
     """Compare Python and the installed packages with what the project declares."""
-    supported = sys.version_info[:2] in ((3, 11), (3, 12))
-    advice = "" if supported else "use Python 3.11 or 3.12"
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    advice = "" if supported else "use Python 3.11, 3.12 or 3.13"
     yield Check("software", "python", "ok" if supported else "fail", platform.python_version(), advice)
     try:
         declared = requires("ss4rec") or []

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the readers and parsers: atheris drives the tests of `test_fuzz.py`.
 
     pip install atheris
-    python -m tests.faults.fuzz --minutes 5 [TEST ...]
+    python -m tools.fuzz --minutes 5 [TEST ...]
 
 Each test gets a process of its own, in which our packages are instrumented; the bytes that atheris invents decide what
 Hypothesis draws. Prints a line a test; exit code 1 if one of them found anything but our own errors.
@@ -113,7 +113,7 @@ def main() -> int:
         fuzz_one(options.tests[0], options.minutes)
     failed = False
     for name in options.tests or TESTS:
-        command = [sys.executable, "-m", "tests.faults.fuzz", name, "--here", f"--minutes={options.minutes}"]
+        command = [sys.executable, "-m", "tools.fuzz", name, "--here", f"--minutes={options.minutes}"]
         answer = subprocess.run(command, capture_output=True, text=True)
         told = answer.stdout + answer.stderr
         inputs = re.search(r"number_of_executed_units: (\d+)", told)

@@ -1,6 +1,6 @@
 """Removes each guard in a copy of the project and checks that its test then fails.
 
-    python -m tests.faults.guards [WORDS OF A TEST'S NAME]
+    python -m tools.guards [WORDS OF A TEST'S NAME]
 
 A test that passes without its guard would prove nothing. Prints a line a guard; exit code 1 if a test passed.
 """
@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 TROUBLE = "The current node timed out during startup"
@@ -144,6 +144,19 @@ GUARDS = (
 )  # fmt: skip
 
 
+def text_problems(guards: Sequence[Guard]) -> list[str]:
+    """Return one sentence for each guard whose text is not in its file exactly once, or whose test file is gone."""
+    problems = []
+    for guard in guards:
+        path = ROOT / guard.file
+        found = path.read_text().count(guard.text) if path.is_file() else 0
+        if found != 1:
+            problems.append(
+                f"{guard.file} has this text {found} times, not once ({guard.test}): {guard.text!r}"
+            )
+    return problems
+
+
 def fails_without(guard: Guard, copy: Path, tests: str = "tests/faults") -> str:
     """Return how the guard's test fails when it is removed, empty if it passes; the copy is whole again afterwards."""
     path = copy / guard.file
@@ -202,9 +215,8 @@ def in_a_group_of_its_own(
 def check(guards: Sequence[Guard], words: list[str], tests: str) -> int:
     """Check every guard whose test's name holds one of `words`; all without any. `tests`: folder of their files."""
     passed = []
-    for guard in guards:
-        if (found := (ROOT / guard.file).read_text().count(guard.text)) != 1:
-            raise ValueError(f"{guard.file} holds {found} times: {guard.text!r}")
+    if problems := text_problems(guards):
+        raise ValueError("\n".join(problems))
     chosen = [guard for guard in guards if not words or any(word in guard.test for word in words)]
     with tempfile.TemporaryDirectory(prefix="ss4rec-guards-") as folder:
         copy = Path(folder) / "project"
