@@ -26,7 +26,7 @@ PRIVATE = (
     "ray.tune.execution",
 )
 PRIVATE += ("ray.data._internal", "ray.autoscaler._private")
-PRIVATE_ALLOWED = ("ss4rec.cluster.ray_private", "cluster.validate", "tests.")
+PRIVATE_ALLOWED = ("ss4rec.cluster.ray_private", "cluster.validate", "tools.soak", "tests.")
 """The validator compares cluster files with Ray's own schemas; tests look inside."""
 RAY_LAYER = (
     "ss4rec.cluster.",

@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
-from ss4rec.errors import ConfigError, UsageError
-from ss4rec.io.untrusted import parse_json
+from ss4rec.cli.options import assigned, set_option
+from ss4rec.config import parse_section
+from ss4rec.errors import UsageError
 
 
 @click.command("drift")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of `ss4rec data split`.")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run that was trained on DATA/past.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
-@click.option(
-    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of drift.config.DriftConfig."
-)
+@set_option("A field of the report, as in --set window=year.")
 @click.option(
     "--retrained",
     multiple=True,
@@ -45,9 +43,10 @@ def drift_command(
     as_json: bool,
 ) -> int:
     """Report what changed after the cut, in OUT/report.html and OUT/report.json."""
+    from drift.config import DriftConfig
     from drift.job import run_drift
 
-    config = _config(assignments)
+    config = parse_section(DriftConfig, assigned(assignments, example="window=year"), "drift configuration")
     run_dir = None if run_dir is None else run_dir.resolve()
     if retrained and run_dir is None:
         raise UsageError("--retrained is drawn beside --run; give --run too")
@@ -74,28 +73,3 @@ def _events(name: str | None):
         return []
     shipped = SHIPPED / f"{name}.toml"
     return read_events(shipped if shipped.is_file() else Path(name))
-
-
-def _config(assignments: tuple[str, ...]):
-    """Read FIELD=VALUE pairs; values are JSON or plain strings."""
-    from drift.config import DriftConfig
-
-    raw = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(
-                f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in window=year"
-            )
-        try:
-            raw[name] = parse_json(text)
-        except ValueError:
-            raw[name] = text
-    try:
-        return DriftConfig.model_validate(raw)
-    except ValidationError as error:
-        problems = [f"{item['loc'][0]}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
-        known = ", ".join(DriftConfig.model_fields)
-        raise ConfigError(
-            "drift configuration refused:\n  " + "\n  ".join(problems) + f"\nfields: {known}"
-        ) from None
