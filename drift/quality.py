@@ -20,11 +20,12 @@ from drift.config import DriftConfig, Severity
 from drift.distances import Array
 from drift.follow import follow_scores
 from drift.mmd import mmd_test
-from drift.stats import bootstrap_mean, drop_test, holm
+from drift.stats import drop_test, holm
 from drift.windows import Window, window_of
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.windows import eval_sequences, ragged
+from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.inputs import Context
@@ -312,9 +313,11 @@ def _metrics(
     for metric in METRICS:
         name = f"{group}.{metric.name}@{K}"
         values_N = metric.gains(ranks_N, K)
-        ends = (
-            bootstrap_mean(values_N, config.bootstrap, config.level, rng) if len(values_N) else (None, None)
+        if not len(values_N):
+            found |= dict.fromkeys((name, f"{name}.low", f"{name}.high"))
+            continue
+        low, high = bootstrap_mean(
+            values_N, rng, samples=config.bootstrap, level=config.level, merge_equal=False
         )
-        found |= {name: float(values_N.mean()) if len(values_N) else None, f"{name}.low": ends[0]}
-        found[f"{name}.high"] = ends[1]
+        found |= {name: float(values_N.mean()), f"{name}.low": low, f"{name}.high": high}
     return found
