@@ -18,7 +18,7 @@ from drift.model.quality import QualityTask, rank, targets
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.paths import AnyPath
-from ss4rec.runs.folder import load_model
+from ss4rec.runs.load import load_model
 
 
 def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:

@@ -205,15 +205,6 @@ def bootstrap_intervals(
     return np.maximum(2 * effect_S - high_S, 0.0), np.maximum(2 * effect_S - low_S, 0.0)
 
 
-def bootstrap_mean(
-    values_N: Array, draws: int, level: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean of one value a user."""
-    weights_BN = rng.multinomial(len(values_N), np.full(len(values_N), 1 / len(values_N)), size=draws)
-    low, high = np.quantile(weights_BN @ values_N / len(values_N), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def drop_test(ref_N: Array, cur_M: Array, permutations: int, rng: np.random.Generator) -> float:
     """Return the one-sided permutation p that the mean of `cur_M` (one value a user) is below that of `ref_N`."""
     pooled = np.concatenate([ref_N, cur_M])

@@ -1,13 +1,13 @@
 """Mistakes that would make a drift report lie, each put into a copy of the project; a test must then fail.
 
-    python -m tests.drift.mutants [WORDS OF A TEST'S NAME]
+    python -m tools.mutants [WORDS OF A TEST'S NAME]
 
 Prints a line a mutant; exit code 1 if one survived. The six that were named when drift was planned come first.
 """
 
 import sys
 
-from tests.faults.guards import Guard, check
+from tools.guards import Guard, check
 
 P, S, Q, C, R, A = (
     f"test_drift_{name}.py" for name in ("profile", "stats", "quality", "cells", "report", "alibi")

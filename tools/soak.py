@@ -1,6 +1,6 @@
 """Soak: train, evaluate, drift in a loop on synthetic data, with random faults from a seed, on one Ray that stays up.
 
-    python -m tests.faults.soak --minutes 30 --seed 1
+    python -m tools.soak --minutes 30 --seed 1
 
 Each round trains a run with one fault, checks what the promise of that fault says, evaluates it, and reports drift.
 After each round it looks at what could leak: memory of this process and of Ray's daemons, file handles, actors,
@@ -136,13 +136,6 @@ def leaks() -> dict[str, Any]:
     }
 
 
-def recovery_s(flags: Path) -> float | None:
-    """Return the seconds from the first fault to the first step of a worker that was started after it."""
-    hit = [path.stat().st_mtime for path in flags.iterdir() if path.name != "after"]
-    after = flags / "after"
-    return after.stat().st_mtime - min(hit) if hit and after.exists() else None
-
-
 def train_round(
     data: Path, run: Path, fault: str, workers: int, rng: np.random.Generator
 ) -> tuple[bool, float | None]:
@@ -154,7 +147,7 @@ def train_round(
     from ss4rec.runs import checkpoint
     from ss4rec.runs.folder import RunFolder
     from ss4rec.train import ray_train
-    from tests.faults.inject import Fault, with_faults
+    from tests.faults.inject import Fault, recovery_s, with_faults
     from tests.faults.small import small
 
     config = small(**{"resources.workers": workers, "train.skip_bad_steps": int(fault == "skip")})

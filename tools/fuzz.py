@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the readers and parsers: atheris drives the tests of `test_fuzz.py`.
 
     pip install atheris
-    python -m tests.faults.fuzz --minutes 5 [TEST ...]
+    python -m tools.fuzz --minutes 5 [TEST ...]
 
 Each test gets a process of its own, in which our packages are instrumented; the bytes that atheris invents decide what
 Hypothesis draws. Prints a line a test; exit code 1 if one of them found anything but our own errors.
@@ -26,6 +26,8 @@ INSTRUMENTED = [
     "ss4rec.data",
     "ss4rec.io.untrusted",
     "ss4rec.runs.folder",
+    "ss4rec.runs.load",
+    "ss4rec.runs.record",
     "drift.config",
 ]
 
@@ -84,7 +86,8 @@ def fuzz_one(name: str, minutes: float) -> None:
         import ss4rec.data.sources
         import ss4rec.data.split
         import ss4rec.runs.checkpoint
-        import ss4rec.runs.folder  # noqa: F401
+        import ss4rec.runs.folder
+        import ss4rec.runs.load  # noqa: F401
     base = Path(tempfile.mkdtemp(prefix="ss4rec-fuzz-"))
     # Draws take hundreds of bytes and inputs that are too short end early: begin with long random ones.
     (base / "corpus").mkdir()
@@ -113,7 +116,7 @@ def main() -> int:
         fuzz_one(options.tests[0], options.minutes)
     failed = False
     for name in options.tests or TESTS:
-        command = [sys.executable, "-m", "tests.faults.fuzz", name, "--here", f"--minutes={options.minutes}"]
+        command = [sys.executable, "-m", "tools.fuzz", name, "--here", f"--minutes={options.minutes}"]
         answer = subprocess.run(command, capture_output=True, text=True)
         told = answer.stdout + answer.stderr
         inputs = re.search(r"number_of_executed_units: (\d+)", told)

@@ -1,6 +1,6 @@
 """Removes each guard in a copy of the project and checks that its test then fails.
 
-    python -m tests.faults.guards [WORDS OF A TEST'S NAME]
+    python -m tools.guards [WORDS OF A TEST'S NAME]
 
 A test that passes without its guard would prove nothing. Prints a line a guard; exit code 1 if a test passed.
 """
@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 TROUBLE = "The current node timed out during startup"
@@ -39,9 +39,10 @@ class Guard(NamedTuple):
 R, C, D, H, N, S, F = (
     f"test_{name}.py" for name in ("resume", "checkpoints", "data", "hostile", "numbers", "secrets", "fuzz")
 )
-LOOP, STEP, SAVE, RUNS = (
+LOOP, STEP, RESUME, SAVE, RUNS = (
     "ss4rec/train/loop.py",
     "ss4rec/train/step.py",
+    "ss4rec/train/resume.py",
     "ss4rec/runs/checkpoint.py",
     "ss4rec/runs/folder.py",
 )
@@ -54,28 +55,28 @@ ZIP, SHARDS, MANIFEST = (
 GUARDS = (
     Guard(f"{R}::same_seed", "ss4rec/train/worker.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
     Guard(f"{R}::stop_anywhere and middle", LOOP, "        seed_step(self.config.train.seed, self.global_step, self.workers.rank)\n"),
-    Guard(f"{R}::stop_anywhere and middle", LOOP, '"state": entries}', '"state": {}}'),
-    Guard(f"{R}::stop_anywhere and middle", LOOP, "            load_tensors(self.model, raw, saved.path)\n"),
-    Guard(f"{R}::stop_anywhere and last", LOOP, ", dtype=torch.float64))", "))"),
+    Guard(f"{R}::stop_anywhere and middle", RESUME, '"state": entries}', '"state": {}}'),
+    Guard(f"{R}::stop_anywhere and middle", RESUME, "        load_tensors(train_step.model, raw, saved.path)\n"),
+    Guard(f"{R}::stop_anywhere and last", RESUME, ", dtype=torch.float64))", "))"),
     Guard(f"{R}::patience", LOOP, "EarlyStopping.restore(state.stopping.model_dump(), ", "EarlyStopping("),
     Guard(f"{R}::share_the_order and 2", "ss4rec/data/batches/epoch_order.py", "1 + group.index)", "1 + group.index + rank)"),
     Guard(f"{R}::fewer_workers", STEP, "        self.workers.sum_(self.gradients.flat)\n", "        self.gradients.flat /= self.gradients.totals[1].clone()\n        self.workers.sum_(self.gradients.flat)\n"),
     Guard(f"{C}::test_damaged_checkpoint and flip and model", SAVE, "if found != sums[file]:", "if False:"),
     Guard(f"{C}::damaged_best", SAVE, "    for problem in damaged:\n", "    for problem in ():\n"),
-    Guard(f"{C}::every_checkpoint", LOOP, "        if problems:\n", "        if False:\n"),
+    Guard(f"{C}::every_checkpoint", RESUME, "    if problems:\n", "    if False:\n"),
     Guard(f"{C}::killed_while_saving and flush", SAVE, '_DRAFT, _ASIDE = ".writing-"', '_DRAFT, _ASIDE = "step-9"'),
     Guard(f"{C}::between_the_two", SAVE, "            aside.rename(final)\n", "            pass\n"),
-    Guard(f"{C}::folder_missing", LOOP, "if rows := self.folder.metrics():", "if rows := []:"),
+    Guard(f"{C}::folder_missing", RESUME, "if rows := folder.metrics():", "if rows := []:"),
     Guard(f"{C}::other_versions", "ss4rec/train/worker.py", "        _say_versions(folder, record)\n"),
-    Guard(f"{C}::cannot_be_written", "ss4rec/cluster/placement.py", "    except OSError as error:\n        raise ResourceError(\n            f\"storage {path} cannot", "    except KeyError as error:\n        raise ResourceError(\n            f\"storage {path} cannot"),
+    Guard(f"{C}::cannot_be_written", "ss4rec/cluster/storage_check.py", "    except OSError as error:\n        raise ResourceError(\n            f\"storage {path} cannot", "    except KeyError as error:\n        raise ResourceError(\n            f\"storage {path} cannot"),
     Guard(f"{C}::disk_too_small", SAVE, "            _require_space(folder, needed_bytes)\n"),
     Guard(f"{C}::disk_full and 1", SAVE, "SAVE_ATTEMPTS, PAUSE_S = 3,", "SAVE_ATTEMPTS, PAUSE_S = 1,"),
     Guard(f"{C}::second_writer", "ss4rec/runs/lease.py", "    _wait_for_death(path, expires_s, say)\n"),
     Guard(f"{C}::killed_process", "ss4rec/runs/lease.py", "if _born(holder.pid) != holder.born:", "if _born(holder.pid) is None:"),
     Guard(f"{C}::another_machine and True", "ss4rec/runs/lease.py", "first_seen is not None and touched != first_seen", "False"),
     Guard(f"{C}::given_up_for_lost", SAVE, "            allowed()\n"),
-    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=self.config.train.epochs, steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
-    Guard(f"{C}::absurd_shapes", RUNS, "    _require_size(saved, config, record)\n"),
+    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
+    Guard(f"{C}::absurd_shapes", "ss4rec/runs/load.py", "    _require_size(saved, config, record)\n"),
     Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "    manifest.verify(data_dir)\n"),
     Guard(f"{D}::bad_row and -5", "ss4rec/data/sources/checks.py", "(times_R < rules.earliest_s,", "(times_R < -(10**18),"),
     Guard(f"{D}::set_aside", "ss4rec/data/sources/checks.py", "if bad.num_rows <= rules.max_bad_share * rows:", "if True:"),
@@ -101,13 +102,13 @@ GUARDS = (
     Guard(f"{N}::before_the_update and loss and nan", LOOP, "        if first is None:\n            return\n", "        return\n"),
     Guard(f"{N}::before_the_update and gradient", "ss4rec/train/optim.py", "found_inf.copy_(bad | (self.first >= 0))", "found_inf.zero_()"),
     Guard(f"{N}::skips_only", STEP, "torch.where(self.guard.last_bad, 0.0, totals)", "totals"),
-    Guard(f"{N}::survives_a_restart", LOOP, "        self.guard.count.fill_(state.bad_steps)\n"),
+    Guard(f"{N}::survives_a_restart", RESUME, "    train_step.guard.count.fill_(state.bad_steps)\n"),
     Guard(f"{N}::leader_alone", LOOP, "        if self.guard.first_bad_step is not None:\n            return ", "        if False:\n            return "),
     Guard(f"{N}::exploding", "ss4rec/train/optim.py", "bad = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))", "bad = torch.zeros((), dtype=torch.bool)"),
     Guard(f"{N}::hanging", LOOP, "        self.watchdog.feed()\n        seed_step", "        seed_step"),
-    Guard(f"{N}::notice", LOOP, "(reason := self.notice())", '(reason := "")'),
+    Guard(f"{N}::notice", LOOP, "(reason := self.hooks.notice())", '(reason := "")'),
     Guard(f"{N}::metrics_hold", RUNS, "isinstance(value, float) and not math.isfinite(value)", "False"),
-    Guard(f"{S}::reach_no_file", RUNS, "            commit=git_commit(),\n", '            commit=os.environ["WANDB_API_KEY"],\n'),
+    Guard(f"{S}::reach_no_file", "ss4rec/runs/record.py", "            commit=git_commit(),\n", '            commit=os.environ["WANDB_API_KEY"],\n'),
     Guard(f"{S}::blotted", "ss4rec/cli/__init__.py", 'redact(f"error: {error}")', 'f"error: {error}"'),
     Guard(f"{S}::leaves_the_rest", "ss4rec/cluster/secrets.py", "_LEAST = 6", "_LEAST = 0"),
     Guard(f"{S}::process_list", "ss4rec/cli/submit.py", "if equals and is_secret(name):", "if False:"),
@@ -126,7 +127,7 @@ GUARDS = (
     Guard(f"{D}::cannot_be_left_out and items", "ss4rec/data/salvage.py", "                raise\n", "                continue\n"),
     Guard(f"{D}::cannot_be_left_out and shards", "ss4rec/data/salvage.py", "    if not kept:\n", "    if False:\n"),
     Guard("test_ray_faults.py::killed_worker", BACKEND, "FailureConfig(max_failures=most)", "FailureConfig(max_failures=0)"),
-    Guard("test_ray_faults.py::killed_controller", BACKEND, "                remove_groups_of(error.actor_id)\n", "                pass\n"),
+    Guard("test_ray_faults.py::killed_controller", BACKEND, "                ray_private.remove_placement_groups_of(error.actor_id)\n", "                pass\n"),
     Guard("test_failures.py::within_the_budget", BACKEND, "            if again:\n", "            if False:\n"),
     Guard("test_failures.py::too_often", BACKEND, "    if 0 <= most < failures:\n", "    if failures > 8:\n"),
     Guard("test_failures.py::cannot_be_made", BACKEND, "            if not error.actor_init_failed:\n", "            if True:\n"),
@@ -142,6 +143,19 @@ GUARDS = (
     Guard("test_ray_faults.py::one_line", BACKEND, "(not isinstance(item[1], RayActorError), item[0])", "item[0]"),
     Guard("test_ray_faults.py::users_error", "ss4rec/errors.py", "BUGS = (TypeError, ValueError,", "BUGS = (TypeError,"),
 )  # fmt: skip
+
+
+def text_problems(guards: Sequence[Guard]) -> list[str]:
+    """Return one sentence for each guard whose text is not in its file exactly once, or whose test file is gone."""
+    problems = []
+    for guard in guards:
+        path = ROOT / guard.file
+        found = path.read_text().count(guard.text) if path.is_file() else 0
+        if found != 1:
+            problems.append(
+                f"{guard.file} has this text {found} times, not once ({guard.test}): {guard.text!r}"
+            )
+    return problems
 
 
 def fails_without(guard: Guard, copy: Path, tests: str = "tests/faults") -> str:
@@ -202,9 +216,8 @@ def in_a_group_of_its_own(
 def check(guards: Sequence[Guard], words: list[str], tests: str) -> int:
     """Check every guard whose test's name holds one of `words`; all without any. `tests`: folder of their files."""
     passed = []
-    for guard in guards:
-        if (found := (ROOT / guard.file).read_text().count(guard.text)) != 1:
-            raise ValueError(f"{guard.file} holds {found} times: {guard.text!r}")
+    if problems := text_problems(guards):
+        raise ValueError("\n".join(problems))
     chosen = [guard for guard in guards if not words or any(word in guard.test for word in words)]
     with tempfile.TemporaryDirectory(prefix="ss4rec-guards-") as folder:
         copy = Path(folder) / "project"
