@@ -1,26 +1,20 @@
-"""What a run leaves behind: `report.json` (schema shipped beside this file), `drift.parquet`, `report.html`."""
+"""The report as one HTML page without any reference to the outside."""
 
 from __future__ import annotations
 
 import html
-import math
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
-from drift.cells import COMPARISONS, Row
-from drift.config import Severity
-from drift.records import CellRecord, EventRecord, QualityRecord, Shaped, WindowRecord
-from drift.report_alibi import LICENCE, alibi_section
-from drift.report_quality import quality_section
-from drift.report_style import STYLE
-from drift.signals import Signal
+from drift.cells.types import ALL_SIGNALS, COMPARISONS, OWN_TEST, REFERENCE
+from drift.config import ALARMS
+from drift.report.alibi_section import alibi_section
+from drift.report.contents import Report
+from drift.report.quality_section import quality_section
+from drift.report.style import STYLE
+from drift.signals.definitions import Signal
 
-SCHEMA_VERSION = 1
 COLOURS = {
     "none": "ok",
     "noted": "noted",
@@ -31,68 +25,9 @@ COLOURS = {
 }
 
 
-class Report(BaseModel):
-    """The content of `report.json`; `drift/report.schema.json` is its JSON Schema."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int = SCHEMA_VERSION
-    headline: str
-    verdict: Severity
-    data_verdict: Severity
-    model_verdict: Severity | None
-    cut_s: int
-    reference: list[str]
-    calibration: list[str]
-    quality: list[Annotated[dict[str, Any], Shaped(QualityRecord)]]
-    """A record a future window; empty without a run. The first is the reference of the others."""
-    windows: list[Annotated[dict[str, Any], Shaped(WindowRecord)]]
-    """Future windows; turnover is 1 - Jaccard of the 100 items rated most in the window and in the year before it."""
-    past_turnover: list[float] | None
-    """Least and largest turnover of the calibration windows; None if none has a whole year before it."""
-    known_events: list[Annotated[dict[str, Any], Shaped(EventRecord)]]
-    """From `--events`."""
-    since: dict[str, str]
-    """First window of the new level, by signal with an alarm."""
-    cells: list[Annotated[dict[str, Any], Shaped(CellRecord)]]
-    distributions: dict[str, dict[str, list[float]]]
-    """By signal: mean histogram of the reference and of the last window."""
-    config: dict[str, Any]
-    versions: dict[str, str]
-    licence_note: str = LICENCE
-
-
-def cell_records(rows: list[Row], timings: bool = False) -> list[dict[str, Any]]:
-    """Return rows as JSON values: NaN becomes null, timings are left out so that reports can be compared."""
-    records = []
-    for row in rows:
-        record = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.record().items()}
-        if not timings:
-            del record["ms"]
-        records.append(record)
-    return records
-
-
-def write(report: Report, rows: list[Row], layout: tuple[Signal, ...], out: Path) -> None:
-    """Write all files of a report into `out`."""
-    (out / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    pq.write_table(
-        pa.Table.from_pylist([row.record() for row in rows]), out / "drift.parquet", compression="zstd"
-    )
-    (out / "quality.parquet").unlink(missing_ok=True)  # of an earlier report with a model
-    if report.quality:
-        pq.write_table(pa.Table.from_pylist(report.quality), out / "quality.parquet", compression="zstd")
-    (out / "report.html").write_text(page(report, layout), encoding="utf-8")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read `drift.parquet` back."""
-    return [Row(**record) for record in pq.read_table(path).to_pylist()]
-
-
 def page(report: Report, layout: tuple[Signal, ...]) -> str:
     """Return the report as one HTML page without any reference to the outside."""
-    own = [cell for cell in report.cells if cell["detector"] == "userperm"]
+    own = [cell for cell in report.cells if cell["detector"] == OWN_TEST]
     parts = [
         f"<h1>{html.escape(report.headline)}</h1>",
         f'<p>Verdict <b class="{COLOURS[report.verdict]}">{report.verdict}</b>. Reference {report.reference[0]} to '
@@ -129,7 +64,7 @@ def _legend() -> str:
 
 def _heat_map(report: Report, layout: tuple[Signal, ...], own: list[dict[str, Any]]) -> str:
     """Signal by window; the number is the effect in multiples of its threshold, details in the tooltip."""
-    found = {(cell["signal"], cell["window"]): cell for cell in own if cell["comparison"] == "reference"}
+    found = {(cell["signal"], cell["window"]): cell for cell in own if cell["comparison"] == REFERENCE}
     names = [window["name"] for window in report.windows]
     marks = {event["window"]: html.escape(event["name"]) for event in report.known_events}
     head = "".join(
@@ -141,7 +76,7 @@ def _heat_map(report: Report, layout: tuple[Signal, ...], own: list[dict[str, An
     lines = []
     for signal in layout:
         cells = "".join(
-            _heat_cell(found.get((signal.name, name)) or found.get(("*", name))) for name in names
+            _heat_cell(found.get((signal.name, name)) or found.get((ALL_SIGNALS, name))) for name in names
         )
         since = report.since.get(signal.name, "")
         lines.append(
@@ -219,7 +154,7 @@ def _comparisons(own: list[dict[str, Any]]) -> str:
     lines = []
     for name, about in COMPARISONS.items():
         mine = [cell for cell in own if cell["comparison"] == name]
-        alarms = [c for c in mine if c["severity"] in ("drift", "severe")]
+        alarms = [c for c in mine if c["severity"] in ALARMS]
         smallest = min((c["p_adj"] for c in mine if c["p_adj"] is not None), default=None)
         low = "no test" if smallest is None else f"{smallest:.4f}"
         errors = sum(cell["status"] == "error" for cell in mine)

@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 from drift.config import Severity
-from drift.quality import GROUPS, METRICS, RANKINGS, K
+from drift.model.quality import GROUPS, METRICS, RANKINGS, K
 
 STRICT = ConfigDict(extra="forbid")
 

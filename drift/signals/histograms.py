@@ -1,6 +1,6 @@
-"""Pass 1: from shards of whole histories to one row of fixed-bin histograms a user and window.
+"""Pass 1: from shards of whole histories to one row of fixed-bin histograms per user and window.
 
-Rows of different shards, windows or months add up (`Profile.merge`); nothing later ever touches single events again.
+Rows of different shards, windows or months add up (`UserHistograms.merge`); nothing later touches single events.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from drift.catalogue import Catalogue, ItemCounts, popularity_spans, top_items
-from drift.distances import slices
-from drift.signals import (
+from drift.calendar import Window, window_of, windows_a_year
+from drift.signals.definitions import (
     AGE_EDGES_Y,
     FIRST_SEEN_EDGES_D,
     LOG_GAP_EDGES_S,
@@ -28,8 +27,9 @@ from drift.signals import (
     Signal,
     signals,
 )
-from drift.stats import Blocks
-from drift.windows import Window, window_of, windows_a_year
+from drift.signals.items import ItemCounts, ItemFacts, popularity_spans, top_items
+from drift.stats.distances import slices
+from drift.stats.resampling import Blocks
 from ss4rec.data.batches.windows import ragged
 
 DAY_S = 86_400
@@ -37,7 +37,7 @@ EPOCH_YEAR = 1970
 
 
 @dataclass(frozen=True)
-class Profile:
+class UserHistograms:
     """Histograms of users in windows, rows in ascending order of (window, user)."""
 
     window_R: NDArray[np.integer]
@@ -49,7 +49,7 @@ class Profile:
     """Counts by bin, all signals side by side."""
 
     @classmethod
-    def merge(cls, parts: list[Profile]) -> Profile:
+    def merge(cls, parts: list[UserHistograms]) -> UserHistograms:
         """Add up parts; rows of the same user and window become one."""
         window, user, events = (
             np.concatenate([getattr(part, name) for part in parts])
@@ -104,12 +104,12 @@ class Profile:
         pq.write_table(self.table(), path, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> Profile:
+    def load(cls, path: Path) -> UserHistograms:
         """Read what `save` wrote."""
         return cls.of_table(pq.read_table(path))
 
     @classmethod
-    def of_table(cls, table: pa.Table) -> Profile:
+    def of_table(cls, table: pa.Table) -> UserHistograms:
         """Read what `table` returned."""
         bins = table["counts"].combine_chunks()
         width = bins.type.list_size
@@ -118,15 +118,15 @@ class Profile:
         return cls(window_R, user_R, events_R, counts_RK)
 
 
-class Profiler:
-    """Turns shards into profiles; small enough to be sent to every worker."""
+class HistogramMaker:
+    """Turns shards into histograms; small enough to be sent to every worker."""
 
     def __init__(
         self,
         kind: str,
         windows: list[Window],
         wanted: list[int],
-        catalogue: Catalogue,
+        item_facts: ItemFacts,
         counts: ItemCounts,
         year_before: Sequence[int] = (),
     ) -> None:
@@ -135,16 +135,16 @@ class Profiler:
         Args:
             kind: length of a window.
             windows: the calendar, without gaps.
-            wanted: indices of the windows to profile.
-            catalogue: what is known of items.
+            wanted: indices of the windows to count.
+            item_facts: what is known of items.
             counts: events by item and window, of all shards.
             year_before: windows before the reference, whose most rated items `lasting_top` follows. Users of the
                 reference must have no say in it, or they would seem to like these items more than later users do.
         """
         self.windows = windows
         self.wanted_W = np.isin(np.arange(len(windows)), wanted)
-        self.catalogue = catalogue
-        self.layout = signals(catalogue.labels)
+        self.item_facts = item_facts
+        self.layout = signals(item_facts.labels)
         self.first_V = counts.first_V
         self.top_V = top_items(counts.counts_WV[list(year_before)].sum(axis=0))
         lookback = windows_a_year(kind)
@@ -153,8 +153,8 @@ class Profiler:
         self.span_of_W = np.zeros(len(windows), np.int64)
         self.span_of_W[list(wanted)] = np.arange(len(wanted))
 
-    def __call__(self, shard: pa.Table) -> Profile:
-        """Return the profile of a shard's users; `shard` has whole histories in order of time."""
+    def __call__(self, shard: pa.Table) -> UserHistograms:
+        """Return the histograms of a shard's users; `shard` has whole histories in order of time."""
         events = _Events.read(shard, self.windows, self.wanted_W)
         bins = self._event_bins(events)
         counts_RK = np.zeros((events.num_rows, sum(signal.size for signal in self.layout)), np.uint32)
@@ -162,7 +162,7 @@ class Profiler:
             if signal.name == "genre":
                 genre_RG = counts_RK[:, part]
                 for column in range(signal.size):
-                    has_E = self.catalogue.genres_VG[events.items_E, column]
+                    has_E = self.item_facts.genres_VG[events.items_E, column]
                     genre_RG[:, column] = np.bincount(events.row_E, has_E, minlength=events.num_rows)
                 continue
             rows_X, bins_X = bins[signal.name]
@@ -170,8 +170,8 @@ class Profiler:
             counts_RK[:, part] = cells.reshape(-1, signal.size)
         first_R = events.first_R
         events_R = np.diff(np.r_[first_R, len(events.row_E)])
-        made = Profile(events.window_E[first_R], events.user_E[first_R], events_R, counts_RK)
-        return Profile.merge([made])
+        made = UserHistograms(events.window_E[first_R], events.user_E[first_R], events_R, counts_RK)
+        return UserHistograms.merge([made])
 
     def _event_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
         """Return rows and bins of what counts for each signal but `genre`."""
@@ -183,7 +183,7 @@ class Profiler:
         session_rows, session_sizes = events.sessions()
         rows_R = np.arange(events.num_rows)
         activity_R = np.diff(np.r_[events.first_R, len(every)])
-        years_E = self.catalogue.years_V[events.items_E]
+        years_E = self.item_facts.years_V[events.items_E]
         age_E = EPOCH_YEAR + events.times_E / YEAR_S - years_E
         decade_E = np.where(years_E == 0, 0, np.clip((years_E - 1930) // 10 + 2, 1, 11))
         first_seen_E = (events.times_E - self.first_V[events.items_E]) / DAY_S
@@ -204,7 +204,7 @@ class Profiler:
             "popularity": (every, self._popularity(events)),
             "decade": (every, decade_E),
             "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
-            "unseen_item": (every, (events.items_E > self.catalogue.vocabulary).astype(np.int64)),
+            "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
         }
 
     def _popularity(self, events: _Events) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from drift.windows import Window, calendar
+from drift.calendar import Window, calendar
 from ss4rec.data.batches.windows import list_array
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drift.cells import CellContext, Row, past_effects, thresholds, window_means
-from drift.config import SEVERITIES, DriftConfig, Severity
-from drift.distances import named_slices
-from drift.stats import change_point, holm
+from drift.cells.compare import past_effects, thresholds, window_means
+from drift.cells.types import ALL_SIGNALS, CONTROL, OWN_TEST, PREVIOUS, REFERENCE, RETURNING, CellContext, Row
+from drift.config import ALARMS, SEVERITIES, DriftConfig, Severity
+from drift.stats.distances import named_slices
+from drift.stats.resampling import change_point, holm
 
 CATALOGUE = {"unseen_item", "lasting_top", "first_seen", "item_age"}
 """Signals that move because items come and go."""
@@ -20,19 +21,19 @@ def judge(context: CellContext, rows: list[Row]) -> None:
     past = past_effects(context)
     index = {window.name: number for number, window in enumerate(context.plan.windows)}
     centre = float(np.mean(context.plan.reference))
-    for comparison in ("reference", "returning", "previous", "control"):
+    for comparison in (REFERENCE, RETURNING, PREVIOUS, CONTROL):
         mine = [
             row
             for row in rows
-            if row.comparison == comparison and row.detector == "userperm" and row.signal != "*"
+            if row.comparison == comparison and row.detector == OWN_TEST and row.signal != ALL_SIGNALS
         ]
         names = list(dict.fromkeys(row.window for row in mine))
         if not names:
             continue
         p_WS = np.array([[row.p_max for row in mine if row.window == name] for name in names])
-        adjusted_WS = holm(p_WS, context.config.planned_windows if comparison == "reference" else 0)
+        adjusted_WS = holm(p_WS, context.config.planned_windows if comparison == REFERENCE else 0)
         for w, name in enumerate(names):
-            lag = {"previous": 1, "control": 0}.get(comparison, round(index[name] - centre))
+            lag = {PREVIOUS: 1, CONTROL: 0}.get(comparison, round(index[name] - centre))
             limit_S = thresholds(context, past, lag)
             for s, row in enumerate(row for row in mine if row.window == name):
                 row.p_adj, row.threshold = float(adjusted_WS[w, s]), float(limit_S[s])
@@ -58,14 +59,12 @@ def worst(severities: Sequence[Severity]) -> Severity:
 
 def date_changes(context: CellContext, rows: list[Row]) -> dict[str, str]:
     """Return, for each signal with an alarm, the first window of the later level: the best single step since R."""
-    alarmed = {
-        row.signal for row in rows if row.comparison == "reference" and row.severity in ("drift", "severe")
-    }
+    alarmed = {row.signal for row in rows if row.comparison == REFERENCE and row.severity in ALARMS}
     plan = context.plan
     if not alarmed:
         return {}
     means_WK, users_W = window_means(context, plan.future)
-    reference = context.profile.blocks(plan.reference, context.layout)
+    reference = context.histograms.blocks(plan.reference, context.layout)
     levels_WK = np.vstack([reference.mean(context.layout)[None], means_WK])
     weights_W = np.r_[len(reference.users_N), users_W].astype(float)
     return {
@@ -77,8 +76,7 @@ def date_changes(context: CellContext, rows: list[Row]) -> dict[str, str]:
 
 def headline(data: str, model: str | None, since: dict[str, str], model_since: str | None) -> str:
     """Say in words whether inputs changed, whether the model was harmed, since when, and what to do."""
-    alarm = ("drift", "severe")
-    changed, harmed = data in alarm, model in alarm
+    changed, harmed = data in ALARMS, model in ALARMS
     first = min(since.values(), default="")
     names = ", ".join(sorted(since, key=lambda name: since[name])[:4])
     inputs = (

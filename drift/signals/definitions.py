@@ -1,6 +1,6 @@
 """The signals: fixed bins, the distance each is measured by, and the smallest change worth an alarm.
 
-Bins are constants, never quantiles of data, so that no window can see another and profiles of any two runs add up.
+Bins are constants, never quantiles of data, so that no window can see another and histograms of any two runs add up.
 Only `genre` depends on data: its labels are the genres of items seen by the cut, in alphabetic order.
 """
 
@@ -29,13 +29,13 @@ TOP_ITEMS = 100
 
 @dataclass(frozen=True)
 class Signal:
-    """One signal of a profile."""
+    """One signal."""
 
     name: str
     labels: tuple[str, ...]
     """One a bin."""
     distance: str
-    """`w1`, `ks` or `js` (`drift.distances`)."""
+    """`w1`, `ks` or `js` (`drift.stats.distances`)."""
     minimum: float
     """Smallest effect that is worth an alarm, in the distance's unit."""
     about: str

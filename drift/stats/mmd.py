@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from drift.distances import Array
-from drift.stats import CHUNK, at_least
+from drift.stats.distances import Array
+from drift.stats.resampling import CHUNK, at_least
 
 
 def mmd_test(

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from drift.calendar import Window, window_of
 from drift.config import DriftConfig, Severity
-from drift.distances import Array
-from drift.follow import follow_scores
-from drift.mmd import mmd_test
-from drift.stats import drop_test, holm
-from drift.windows import Window, window_of
+from drift.model.followers import follow_scores
+from drift.stats.distances import Array
+from drift.stats.mmd import mmd_test
+from drift.stats.resampling import drop_test, holm
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.windows import eval_sequences, ragged

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.distances import Array, named_slices
-from drift.profile import Profile
-from drift.signals import Signal
+from drift.signals.definitions import Signal
+from drift.signals.histograms import UserHistograms
+from drift.stats.distances import Array, named_slices
 
 SIGNAL = "popularity"
 
@@ -40,13 +40,13 @@ class BinNoise:
         return rng.standard_normal((count, len(self.root_BB))) @ self.root_BB.T
 
 
-def map_noise(
-    profile: Profile, layout: Sequence[Signal], ref: Sequence[int], cur: int, lookback: int
+def percentile_noise(
+    histograms: UserHistograms, layout: Sequence[Signal], ref: Sequence[int], cur: int, lookback: int
 ) -> BinNoise | None:
     """Return the noise that estimated percentiles add to `popularity` when window `cur` is compared with `ref`.
 
     Args:
-        profile: holds the `lookback` windows before each of these too; a window that has no year before it lies in
+        histograms: holds the `lookback` windows before each of these too; a window that has no year before it lies in
             one bin and tells nothing, so the others stand in for it.
         layout: the signals.
         ref: windows of the reference.
@@ -56,11 +56,11 @@ def map_noise(
     part = named_slices(layout).get(SIGNAL)
     if part is None:
         return None
-    rows = np.flatnonzero(np.isin(profile.window_R, _with_years([*ref, cur], lookback)))
+    rows = np.flatnonzero(np.isin(histograms.window_R, _with_years([*ref, cur], lookback)))
     window_R, user_R, events_R = (
-        values[rows] for values in (profile.window_R, profile.user_R, profile.events_R)
+        values[rows] for values in (histograms.window_R, histograms.user_R, histograms.events_R)
     )
-    deviation_RB, mapped_R = _deviations(profile.counts_RK[rows, part].astype(np.float64), window_R)
+    deviation_RB, mapped_R = _deviations(histograms.counts_RK[rows, part].astype(np.float64), window_R)
     total_ref = np.isin(window_R, ref).sum()
     own_R, year_R = np.zeros(len(rows)), np.zeros(len(rows))
     for window in [*ref, cur]:

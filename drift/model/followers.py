@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from drift.distances import Array
+from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
 from ss4rec.evaluation.markov import count_transitions
 

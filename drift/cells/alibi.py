@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.cells import Cell, CellContext, Row, sides
-from drift.distances import slices
-from drift.signals import Signal
-from drift.stats import Blocks
+from drift.cells.compare import sides
+from drift.cells.types import ALIBI, Cell, CellContext, Row
+from drift.signals.definitions import Signal
+from drift.stats.distances import slices
+from drift.stats.resampling import Blocks
 
 Rows = NDArray[np.float64]
 
@@ -101,7 +102,7 @@ def run_detector(context: CellContext, cell: Cell) -> list[Row]:
     """
     import torch
 
-    name = cell.detector.removeprefix("alibi:")
+    name = cell.detector.removeprefix(ALIBI)
     rng = cell.rng(context.config.seed)
     seen = _sides(context, cell, rng)
     row = Row(
@@ -118,7 +119,8 @@ def run_detector(context: CellContext, cell: Cell) -> list[Row]:
     np.random.seed(int(rng.integers(2**31)))
     torch.manual_seed(int(rng.integers(2**31)))
     answer = DETECTORS[name](seen)
-    flagged = answer.statistic == answer.statistic if np.isnan(answer.p) else answer.p <= context.config.alpha
+    # The online detectors have no p: one that raised an alarm says after how many users.
+    flagged = not np.isnan(answer.statistic) if np.isnan(answer.p) else answer.p <= context.config.alpha
     return [replace(row, effect=answer.statistic, p=answer.p, severity="noted" if flagged else "none")]
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from drift.distances import Array
-from drift.signals import TOP_ITEMS
-from drift.windows import Window, window_of
+from drift.calendar import Window, window_of
+from drift.signals.definitions import TOP_ITEMS
+from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared.item_months import month_start_s
 
@@ -55,8 +55,8 @@ class ItemCounts:
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """Items as the profile needs them."""
+class ItemFacts:
+    """Items as the histograms need them."""
 
     years_V: NDArray[np.int64]
     """Release year from the title's brackets, 0 if unknown."""
@@ -68,7 +68,7 @@ class Catalogue:
     """Items up to this index are in the model's vocabulary."""
 
 
-def read_catalogue(items: pa.Table, vocabulary: int, seen: int) -> Catalogue:
+def read_item_facts(items: pa.Table, vocabulary: int, seen: int) -> ItemFacts:
     """Build from `items.parquet` of a timeline; genres of items first seen after the cut make no labels."""
     years = pc.struct_field(pc.extract_regex(items["title"], r"\((?P<year>\d{4})\)\s*$"), "year")
     years_V = np.concatenate([[0], pc.fill_null(years.cast(pa.int64()), 0).to_numpy()])
@@ -80,7 +80,7 @@ def read_catalogue(items: pa.Table, vocabulary: int, seen: int) -> Catalogue:
     for item, entry in enumerate(listed, start=1):
         for genre in entry or ["(no genres listed)"]:
             genres_VG[item, column.get(genre, len(labels))] = 1
-    return Catalogue(years_V, genres_VG, labels, vocabulary)
+    return ItemFacts(years_V, genres_VG, labels, vocabulary)
 
 
 def counts_before(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:
@@ -92,7 +92,7 @@ def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -
     """Return where each item lies among the events of the `lookback` windows before a window: start and width.
 
     With those events sorted by how often their item occurs, an item covers a span of [0, 1) as wide as the share of
-    all items that occur as often. Events are spread over the span (`Profiler`): a single percentile an item would
+    all items that occur as often. Events are spread over the span (`HistogramMaker`): a single percentile an item would
     let popular items jump over a bin's edge for all users at once, which a test over users takes for drift.
     Width 0: no event in those windows.
     """

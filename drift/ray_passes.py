@@ -1,4 +1,4 @@
-"""Rim: both passes on a Ray cluster. Pass 1 streams shards through Ray Data, pass 2 deals cells to a few actors."""
+"""Ray layer: pass 1 streams shards through Ray Data, pass 2 gives cells to a few actors; and ranking by a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import ray
 from ray.util import ActorPool
 from scipy.sparse import csr_matrix
 
-from drift.cells import Cell, CellContext, Row, run_cell
-from drift.follow import count_pairs
-from drift.profile import Profile, Profiler
-from drift.quality import QualityTask, rank, targets
+from drift.cells.run import run_cell
+from drift.cells.types import Cell, CellContext, Row
+from drift.model.followers import count_pairs
+from drift.model.quality import QualityTask, rank, targets
+from drift.signals.histograms import HistogramMaker, UserHistograms
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.paths import AnyPath
 from ss4rec.runs.load import load_model
@@ -35,27 +36,27 @@ def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_
     return total
 
 
-def profile(shards: Sequence[AnyPath], profiler: Profiler, num_items: int) -> Profile:
+def make_histograms(shards: Sequence[AnyPath], maker: HistogramMaker, num_items: int) -> UserHistograms:
     """Run pass 1: read each shard once, one a task; return all rows in ascending order.
 
     A worker holds one shard at a time, and what comes back is a row a user and window, however many events it has.
     """
-    shared = ray.put(profiler)
+    shared = ray.put(maker)
 
     def histograms(block: pa.Table) -> pa.Table:
         make = ray.get(shared)
         parts = [make(read_shard(shards[number], num_items)) for number in block["shard"].to_pylist()]
-        return Profile.merge(parts).table()
+        return UserHistograms.merge(parts).table()
 
     numbers = ray.data.from_items([{"shard": n} for n in range(len(shards))], override_num_blocks=len(shards))
     numbers.context.enable_progress_bars = False
     tables = numbers.map_batches(histograms, batch_size=None, batch_format="pyarrow")
-    parts = [Profile.of_table(table) for table in ray.get(tables.to_arrow_refs()) if table.num_rows]
-    return Profile.merge(parts)
+    parts = [UserHistograms.of_table(table) for table in ray.get(tables.to_arrow_refs()) if table.num_rows]
+    return UserHistograms.merge(parts)
 
 
 class CellWorker:
-    """Holds the profile and computes cells; long-lived, since importing a detector library takes seconds."""
+    """Holds the histograms and computes cells; long-lived, since importing a detector library takes seconds."""
 
     def __init__(self, context: CellContext) -> None:
         self.context = context

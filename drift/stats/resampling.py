@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.distances import Array, Binned, distances, mean_histograms, mean_shift
+from drift.stats.distances import Array, Binned, distances, mean_histograms, mean_shift
 
 CHUNK = 512
 """Permutations whose label matrix is in memory at one time."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 from typing import Any
 
-LICENCE = (
-    "alibi-detect 0.13 is licensed under the Business Source License 1.1: non-production use only until four years "
-    "after its release. It is optional here; every verdict of this report is computed without it."
-)
-ALARMS = ("drift", "severe")
+from drift.cells.types import ALIBI, OWN_TEST, REFERENCE
+from drift.config import ALARMS
+from drift.report.contents import LICENCE
 
 
 def alibi_section(
@@ -23,15 +21,15 @@ def alibi_section(
         alpha: level of the adjusted p.
         colours: CSS class of each verdict.
     """
-    theirs = [cell for cell in cells if cell["detector"].startswith("alibi:")]
+    theirs = [cell for cell in cells if cell["detector"].startswith(ALIBI)]
     if not theirs:
         return f"<p>alibi-detect was not run. {LICENCE}</p>"
-    found = {(cell["detector"][6:], cell["window"]): cell for cell in theirs}
+    found = {(cell["detector"].removeprefix(ALIBI), cell["window"]): cell for cell in theirs}
     windows = list(dict.fromkeys(cell["window"] for cell in theirs))
     heads = "".join(f"<th>{window}</th>" for window in windows)
     mine = "".join(f'<td class="{colours[ours[window]]}">{ours[window]}</td>' for window in windows)
     lines = []
-    for name in dict.fromkeys(cell["detector"][6:] for cell in theirs):
+    for name in dict.fromkeys(cell["detector"].removeprefix(ALIBI) for cell in theirs):
         line = "".join(_verdict(found.get((name, window)), colours) for window in windows)
         lines.append(f"<tr><th>{name}</th>{line}</tr>")
     return (
@@ -72,7 +70,7 @@ def _reasons(
         window = cell["window"]
         why = why_they_differ(cell, _own(cells, window), ours[window], alpha)
         if why:
-            grouped.setdefault((window, why), []).append(cell["detector"][6:])
+            grouped.setdefault((window, why), []).append(cell["detector"].removeprefix(ALIBI))
     lines = "".join(
         f"<li><b>{window}</b> ours {ours[window]}, not so {', '.join(names)}: {html.escape(why)}</li>"
         for (window, why), names in sorted(grouped.items())
@@ -129,6 +127,6 @@ def _missed(theirs: dict[str, Any], own: list[dict[str, Any]]) -> str:
 
 def _own(cells: list[dict[str, Any]], window: str) -> list[dict[str, Any]]:
     """Return our cells of a window against the reference that could be computed."""
-    kind = ("userperm", "reference", window, "ok")
+    kind = (OWN_TEST, REFERENCE, window, "ok")
     names = ("detector", "comparison", "window", "status")
     return [cell for cell in cells if tuple(cell[name] for name in names) == kind]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drift.config import RIM, SEVERITIES, DriftConfig
-from drift.report import Report
+from drift.cells.types import OWN_TEST, REFERENCE
+from drift.config import NOT_DECISIVE, SEVERITIES, DriftConfig
+from drift.report.contents import Report
 from ss4rec.config import TrackingConfig
 from ss4rec.train.tracking import start_wandb
 
@@ -31,7 +32,7 @@ def window_figures(report: Report) -> list[dict[str, Any]]:
             cell
             for cell in report.cells
             if cell["window"] == window["name"]
-            and (cell["comparison"], cell["detector"], cell["status"]) == ("reference", "userperm", "ok")
+            and (cell["comparison"], cell["detector"], cell["status"]) == (REFERENCE, OWN_TEST, "ok")
         ]
         line = {
             "data/users": window["users"],
@@ -50,7 +51,7 @@ def window_figures(report: Report) -> list[dict[str, Any]]:
 def log_summary(report: Report, config: DriftConfig, out: Path) -> None:
     """Send the summary, unless `config.wandb` is `disabled`; offline runs lie in `out/wandb`."""
     tracking = TrackingConfig(wandb=config.wandb, project=config.project)
-    run = start_wandb(out, tracking, config.model_dump(mode="json", exclude=RIM), None)
+    run = start_wandb(out, tracking, config.model_dump(mode="json", exclude=NOT_DECISIVE), None)
     if run is None:
         return
     for step, line in enumerate(window_figures(report)):
