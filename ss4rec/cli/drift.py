@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ss4rec.cli.options import assigned, set_option
 from ss4rec.config import parse_section
 from ss4rec.errors import UsageError
+
+if TYPE_CHECKING:
+    from drift.config import DriftConfig
 
 
 @click.command("drift")
@@ -43,10 +48,9 @@ def drift_command(
     as_json: bool,
 ) -> int:
     """Report what changed after the cut, in OUT/report.html and OUT/report.json."""
-    from drift.config import DriftConfig
     from drift.job import run_drift
 
-    config = parse_section(DriftConfig, assigned(assignments, example="window=year"), "drift configuration")
+    config = drift_config(assignments)
     run_dir = None if run_dir is None else run_dir.resolve()
     if retrained and run_dir is None:
         raise UsageError("--retrained is drawn beside --run; give --run too")
@@ -73,3 +77,14 @@ def _events(name: str | None):
         return []
     shipped = SHIPPED / f"{name}.toml"
     return read_events(shipped if shipped.is_file() else Path(name))
+
+
+def drift_config(assignments: Iterable[str]) -> DriftConfig:
+    """Build the configuration of a report from the values of --set.
+
+    Raises:
+        ConfigError: assignment without `=`, or refused values; all problems at once.
+    """
+    from drift.config import DriftConfig
+
+    return parse_section(DriftConfig, assigned(assignments, example="window=year"), "drift configuration")
