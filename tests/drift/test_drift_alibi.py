@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.drift_controls import layout_plan, still_context
+from benchmarks.drift.controls import layout_plan, still_context
 from drift import alibi
 from drift.alibi import Answer, Sides, run_detector, user_vectors
 from drift.cells import Cell, run_cell, sides
