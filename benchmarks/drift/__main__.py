@@ -1,4 +1,4 @@
-"""Drift: false alarms, power, dating, controls, peers and time on planted truth (`drift.simulate`, `ss4rec data synth`).
+"""Drift: false alarms, power, dating, controls, peers and time on planted truth (`benchmarks.drift.simulate`, `ss4rec data synth`).
 
     python -m benchmarks.drift --cache FILE --large CUT --evidently PYTHON --out benchmarks/results
     python -m benchmarks.drift --cache FILE --reps 20 --runs 4 --peers 4          (a quick look)
@@ -49,15 +49,16 @@ from benchmarks.drift.peers import (
     tabular_seconds,
     timeline_alarms,
 )
+from benchmarks.drift.simulate import Plant, simulate
 from benchmarks.drift.synth import CONTROL, PLANTS, planted
 from benchmarks.memory import PeakMemory
 from benchmarks.record import headline, write_record
-from drift.catalogue import ItemCounts
-from drift.cells import Cell, run_cell
+from drift.cells.run import run_cell
+from drift.cells.types import Cell
 from drift.config import DriftConfig
-from drift.simulate import Plant, simulate
-from drift.stats import permutation_test
-from drift.verdict import date_changes, judge
+from drift.report.verdict import date_changes, judge
+from drift.signals.items import ItemCounts
+from drift.stats.resampling import permutation_test
 
 REFERENCE, FUTURE = 4, 34
 QUIET = Plant(windows=7, users=1000, step=6, returning=0.0)

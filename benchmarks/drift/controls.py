@@ -12,16 +12,17 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from drift.catalogue import ItemCounts, read_catalogue
-from drift.cells import Cell, CellContext, run_cell
+from benchmarks.drift.simulate import Plant, PlantedModel, Simulated, simulate
+from drift.cells.run import run_cell
+from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
-from drift.distances import slices
+from drift.model.quality import QualityTask, rank, summarise, targets
 from drift.plan import Plan
-from drift.profile import Profile, Profiler
-from drift.quality import QualityTask, rank, summarise, targets
-from drift.signals import Signal
-from drift.simulate import Plant, PlantedModel, Simulated, simulate
-from drift.verdict import judge
+from drift.report.verdict import judge
+from drift.signals.definitions import Signal
+from drift.signals.histograms import HistogramMaker, UserHistograms
+from drift.signals.items import ItemCounts, read_item_facts
+from drift.stats.distances import slices
 from ss4rec.config import DataConfig
 
 PAST, STEP, WINDOWS = 10, 12, 14
@@ -63,13 +64,13 @@ def _data_alarms(made: Simulated, plant: Plant, config: DriftConfig) -> set[int]
 
 
 def still_context(made: Simulated, plan: Plan, config: DriftConfig) -> CellContext:
-    """Profile a simulation and keep the signals that it holds fixed."""
+    """UserHistograms a simulation and keep the signals that it holds fixed."""
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
     make = profiler(made, counts, plan.year_before)
     return CellContext(config, plan, *fixed(make(made.shard), make))
 
 
-def fixed(profile: Profile, make: Profiler) -> tuple[Profile, tuple[Signal, ...]]:
+def fixed(profile: UserHistograms, make: HistogramMaker) -> tuple[UserHistograms, tuple[Signal, ...]]:
     """Keep the signals whose distribution the simulation holds fixed: its catalogue ages, as no film is added."""
     kept = [
         (signal, part)
@@ -80,10 +81,12 @@ def fixed(profile: Profile, make: Profiler) -> tuple[Profile, tuple[Signal, ...]
     return replace(profile, counts_RK=counts_RK), tuple(signal for signal, _ in kept)
 
 
-def profiler(made: Simulated, counts: ItemCounts, year_before: Sequence[int] = ()) -> Profiler:
+def profiler(made: Simulated, counts: ItemCounts, year_before: Sequence[int] = ()) -> HistogramMaker:
     """Return pass 1 for a simulation."""
-    catalogue = read_catalogue(made.items, made.items.num_rows, made.items.num_rows)
-    return Profiler("quarter", made.windows, list(range(len(made.windows))), catalogue, counts, year_before)
+    catalogue = read_item_facts(made.items, made.items.num_rows, made.items.num_rows)
+    return HistogramMaker(
+        "quarter", made.windows, list(range(len(made.windows))), catalogue, counts, year_before
+    )
 
 
 def layout_plan(made: Simulated, reference: list[int], first_past: int, future: list[int]) -> Plan:

@@ -1,6 +1,6 @@
 """Peers of `benchmarks.drift` on the same simulated windows: alibi-detect's detectors, and evidently's default rule.
 
-alibi-detect runs as `drift.alibi` feeds it (one row a user, 500 users a side), and KSDrift also on all rows, as it is
+alibi-detect runs as `drift.cells.alibi` feeds it (one row a user, 500 users a side), and KSDrift also on all rows, as it is
 commonly used. evidently is no dependency: its default rule for more than 1,000 rows (Wasserstein distance over the
 reference's deviation of at least 0.1, for stars and log gaps) is computed by SciPy. `--evidently PYTHON` names an
 interpreter of an environment that has it; then evidently itself is timed, and its scores are compared with that rule.
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from scipy.stats import wasserstein_distance
 
 from benchmarks.drift.controls import layout_plan, still_context
-from drift.alibi import run_detector
-from drift.cells import Cell
+from benchmarks.drift.simulate import Plant, Simulated, simulate
+from drift.calendar import window_of
+from drift.cells.alibi import run_detector
+from drift.cells.types import Cell
 from drift.config import DriftConfig
-from drift.simulate import Plant, Simulated, simulate
-from drift.windows import window_of
 from ss4rec.data.batches.windows import ragged
 
 DETECTORS = ("ks", "cvm", "tabular", "chi2", "mmd", "lsdd", "classifier")

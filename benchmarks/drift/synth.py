@@ -10,12 +10,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drift.catalogue import ItemCounts, read_catalogue
-from drift.cells import Cell, CellContext, run_cell
+from drift.cells.run import run_cell
+from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
 from drift.plan import make_plan
-from drift.profile import Profile, Profiler
-from drift.verdict import date_changes, judge
+from drift.report.verdict import date_changes, judge
+from drift.signals.histograms import HistogramMaker, UserHistograms
+from drift.signals.items import ItemCounts, read_item_facts
 from ss4rec.data.prepare.memory import prepare
 from ss4rec.data.prepared.item_months import read_item_months
 from ss4rec.data.prepared.manifest import Manifest
@@ -84,8 +85,8 @@ def _context(folder: Path, drift: list[Drift], seed: int) -> CellContext:
     manifest = Manifest.load(timeline)
     config = DriftConfig(bootstrap=2, min_users=200, seed=seed)
     plan = make_plan(config, manifest, record.cut_s)
-    catalogue = read_catalogue(read_items(timeline), record.vocabulary, record.seen)
+    catalogue = read_item_facts(read_items(timeline), record.vocabulary, record.seen)
     counts = ItemCounts.of_months(read_item_months(folder / "cut"), plan.windows)
-    make = Profiler("quarter", plan.windows, plan.wanted, catalogue, counts, plan.year_before)
+    make = HistogramMaker("quarter", plan.windows, plan.wanted, catalogue, counts, plan.year_before)
     parts = [make(read_shard(path)) for path in manifest.shard_paths(timeline)]
-    return CellContext(config, plan, Profile.merge(parts), make.layout)
+    return CellContext(config, plan, UserHistograms.merge(parts), make.layout)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.record import headline
-from ss4rec.evaluation.evaluator import EvalResult, Seen, TargetTime, bootstrap_mean, rank_column
+from ss4rec.evaluation.bootstrap import bootstrap_mean
+from ss4rec.evaluation.evaluator import EvalResult, Seen, TargetTime, rank_column
 from ss4rec.evaluation.metrics import Metric, hit_rate, ndcg
 
 Result = dict[str, Any]
