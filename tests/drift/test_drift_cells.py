@@ -14,7 +14,7 @@ import ray
 import torch
 
 import drift.cells.compare as cells_module
-from benchmarks.drift_simulate import Plant, simulate
+from benchmarks.drift.simulate import Plant, simulate
 from drift.cells.run import all_cells, run_cell
 from drift.cells.types import Cell, CellContext, Row
 from drift.config import DriftConfig

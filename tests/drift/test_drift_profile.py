@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.drift_simulate import Plant, simulate
+from benchmarks.drift.simulate import Plant, simulate
 from drift.calendar import calendar, full_windows, window_of
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, popularity_spans, read_item_facts

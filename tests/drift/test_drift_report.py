@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.drift_simulate import Plant, PlantedModel, simulate
+from benchmarks.drift.simulate import Plant, PlantedModel, simulate
 from drift.calendar import calendar
 from drift.cells.run import all_cells, run_cell
 from drift.cells.types import CellContext
