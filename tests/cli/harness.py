@@ -1,7 +1,7 @@
 """Runs a verb as a shell would: the console script's own entry, its exit code, what it prints.
 
-Each file `test_cli_VERB.py` here has a table `CASES`; `test_every_option.py` reads them all and fails for an option of any
-verb that no case gives.
+Each file `test_cli_VERB.py` here has a table `CASES`; `test_every_option.py` reads them all and fails for an option
+of any verb that no case gives.
 """
 
 from __future__ import annotations
