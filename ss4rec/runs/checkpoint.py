@@ -31,7 +31,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ss4rec.errors import CheckpointError
-from ss4rec.io.untrusted import flush, read_json
+from ss4rec.io.atomic import flush
+from ss4rec.io.untrusted import read_json
 
 FORMAT = 1
 MODEL_FILE, TRAINING_FILE, STATE_FILE, SUMS_FILE = (

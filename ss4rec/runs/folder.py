@@ -27,7 +27,8 @@ from torch import Tensor
 
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.errors import CheckpointError, ConfigError, DataError
-from ss4rec.io.untrusted import flush, parse_json, read_json
+from ss4rec.io.atomic import flush
+from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.runs import checkpoint
 from ss4rec.runs.provenance import git_commit, installed_versions
 

@@ -25,7 +25,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ss4rec.errors import LeaseError
-from ss4rec.io.untrusted import flush, read_json
+from ss4rec.io.atomic import flush
+from ss4rec.io.untrusted import read_json
 
 LEASE_FILE = "lease.json"
 BEAT_S, EXPIRES_S = 10.0, 60.0

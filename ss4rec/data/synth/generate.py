@@ -28,7 +28,7 @@ from ss4rec.data.synth.settings import SMALL, Drift, Profile
 from ss4rec.data.synth.times import BREAK_S, MIN_LENGTH, draw_gaps, draw_lengths, draw_starts, fit
 from ss4rec.data.synth.write import (
     Format,
-    publish,
+    prepared,
     ratings_text,
     write_movies,
     write_ratings,
@@ -160,7 +160,8 @@ def synth(
             "law": law_quality(world, next(chunks(world, users, mean_len, seed))),
         }
         write_truth(source / "truth.json", summary, world)
-        publish(source, out, fmt, ratings)
+        finished = prepared(source) if fmt == "shards" else source
+        finished.replace(out)
     return summary
 
 
