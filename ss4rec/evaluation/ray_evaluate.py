@@ -24,7 +24,8 @@ from ss4rec.errors import DataError, ResourceError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_each_user_once, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
-from ss4rec.runs.folder import ITEMS_FILE, RunFolder, load_model
+from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+from ss4rec.runs.load import load_model
 
 MakeScorers = Callable[[], dict[str, Scorer]]
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drift.config import DriftConfig
-from ss4rec.cli.drift import _config as drift_config
+from ss4rec.cli.drift import drift_config
 from ss4rec.cli.options import data_folder, resolve_config
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.source import LocalSource
@@ -28,7 +28,8 @@ from ss4rec.data.sources import Archive, read_source
 from ss4rec.data.split import SplitRecord
 from ss4rec.errors import SS4RecError
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, load_model
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.load import load_model
 from tests.faults.small import last_checkpoint, small, train
 
 EXAMPLES = int(os.environ.get("SS4REC_FUZZ_EXAMPLES", "60"))
