@@ -31,9 +31,9 @@ from ss4rec.data.prepare.k_core import core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
 from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
-from ss4rec.data.sources import Rules, Source
+from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
-from ss4rec.data.sources.text import BLOCK_BYTES
+from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
 from ss4rec.data.sources.ties import Ties
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
@@ -57,6 +57,15 @@ class Job:
     """Folder of the chunks whose rows were scattered to partitions."""
     partitions: int
     block_bytes: int
+
+    def with_quotes(self) -> Job:
+        """Return the job for a source whose rows end elsewhere than its lines; nothing of the former is used."""
+        return replace(
+            self,
+            source=self.source.with_quotes(),
+            blocks=self.blocks.parent / "blocks-quoted",
+            scattered=self.scattered.parent / "scattered-quoted",
+        )
 
     def block_folder(self, name: str, number: int) -> AnyPath:
         """Return where a block lies."""
@@ -82,7 +91,7 @@ def prepare(
     *,
     k_core: int = 5,
     name: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | TableOptions | None = None,
     rows_per_shard: int = 2048,
     overwrite: bool = False,
     rules: Rules | None = None,
@@ -129,7 +138,11 @@ def prepare(
         block_bytes=block_bytes,
     )
     with work.publishing():
-        found = _blocks(job, mapper, progress)
+        try:
+            found = _blocks(job, mapper, progress)
+        except QuotesFoundError:
+            progress("fields are quoted: reading anew from the beginning")
+            found = _blocks(job.with_quotes(), mapper, progress)
         if not found.rows:
             raise DataError(f"{opened.plan.where} has no rows; give a file with ratings")
         enforce_limit(found.bad, found.rows, rules, opened.plan.where)
@@ -177,7 +190,7 @@ def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int])
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
     stamp = {
         "format": BLOCK_FORMAT,
-        "source": source.archive.stamp(source.plan.file),
+        "source": source.archive.stamp(source.files),
         "plan": str(source.plan),
     }
     return stamp | options | {"rules": fixed, "ties": ties}
@@ -187,7 +200,7 @@ def _write_or_sum(
     source: Source, assembly: Assembly, shard: ShardPlan | None
 ) -> WrittenShard | tuple[int, str]:
     """Write a shard, or with None return size and checksum of the source."""
-    return source.archive.identity(source.plan.file) if shard is None else write_shard(assembly, shard)
+    return source.archive.identity(source.files) if shard is None else write_shard(assembly, shard)
 
 
 def _blocks(job: Job, mapper: Mapper, progress: Callable[[str], None]) -> Blocks:
