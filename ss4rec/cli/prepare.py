@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.data.sources import Rules
     from ss4rec.data.sources.ties import Ties
+    from ss4rec.data.sources.times import Unit
     from ss4rec.io.paths import AnyPath
 
 
@@ -34,7 +35,10 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
 
 @click.command("prepare")
 @click.option(
-    "--source", required=True, metavar="PATH|NAME", help="Zip, folder or file; ml-1m: data/ml-1m.zip."
+    "--source",
+    required=True,
+    metavar="PATH|NAME",
+    help="Zip, folder or file of ratings; ml-1m: data/ml-1m.zip.",
 )
 @click.option("--out", required=True, metavar="DIR|URI", help="Folder to write.")
 @click.option(
@@ -49,7 +53,23 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
     "--columns",
     callback=parse_columns,
     metavar="user=..,item=..,time=..,rating=..",
-    help="Columns of a CSV or Parquet file; common names are recognised without it.",
+    help="Columns of a table by name or by number, as in user=1,item=2,time=4 where there is no header; "
+    "common names are recognised without it.",
+)
+@click.option(
+    "--delimiter",
+    metavar="CHAR",
+    help="Delimiter of a text file: a character, '::', tab, blank, ...; found without it.",
+)
+@click.option(
+    "--time-unit",
+    type=click.Choice(["s", "ms", "us", "ns"]),
+    help="Unit of times that are numbers; by default their size says it.",
+)
+@click.option(
+    "--time-format",
+    metavar="FORMAT",
+    help="Format of times, as in '%d/%m/%Y %H:%M' or %Y%m%d; by default ISO 8601.",
 )
 @click.option(
     "--rows-per-shard", type=click.IntRange(min=1), default=2048, show_default=True, help="Users a shard."
@@ -95,6 +115,9 @@ def prepare_command(
     k_core: int,
     name: str | None,
     columns: dict[str, str],
+    delimiter: str | None,
+    time_unit: Unit | None,
+    time_format: str | None,
     rows_per_shard: int,
     engine: str | None,
     address: str | None,
@@ -109,6 +132,8 @@ def prepare_command(
 ) -> None:
     """Turn a ratings archive or table into a prepared folder.
 
+    Reads CSV and other delimited text, JSON lines and Parquet, also packed (.gz, .bz2, .zst), in one file or in parts.
+
     Rows that cannot be used are listed in quarantine.parquet with a reason each.
     """
     from contextlib import nullcontext
@@ -116,7 +141,7 @@ def prepare_command(
     from rich.console import Console
 
     from ss4rec.data.prepare.engine import prepare
-    from ss4rec.data.sources import Source, resolve_source
+    from ss4rec.data.sources import Source, TableOptions, resolve_source
     from ss4rec.io.paths import to_path
 
     on_ray = engine == "ray" or address is not None
@@ -125,7 +150,9 @@ def prepare_command(
     found, folder = resolve_source(source), to_path(out)
     if on_ray:  # tasks open these paths wherever they run
         found, folder = found.absolute(), folder.absolute()
-    opened = Source.open(found, columns)
+    opened = Source.open(found, TableOptions(columns, delimiter, time_unit, time_format))
+    for note in opened.notes:
+        click.echo(f"note: {note}", err=True)
     rules = _rules(opened.plan.layout, max_bad_share, earliest, latest, scale, repeats)
     with (
         Console(stderr=True).status("starting") as status,

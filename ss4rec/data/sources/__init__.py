@@ -40,7 +40,12 @@ class Source:
     """What else it may say, and where."""
 
     @classmethod
-    def open(cls, path: AnyPath, options: Mapping[str, str] | TableOptions | None = None) -> Source:
+    def open(
+        cls,
+        path: AnyPath,
+        options: Mapping[str, str] | TableOptions | None = None,
+        called: str | None = None,
+    ) -> Source:
         """Find the layout of a source and how its ratings lie.
 
         Args:
@@ -48,6 +53,7 @@ class Source:
             options: what the user says about a table; a mapping names the column of `user`, `item`, `time`, `rating`.
                 What is not named is guessed from the common names. Given, only a table is looked for, and none of the
                 layouts of GroupLens and RecBole.
+            called: what messages call the source; by default its path.
 
         Raises:
             DataError: if no layout fits.
@@ -56,7 +62,7 @@ class Source:
         unknown = sorted(set(given.columns) - set(ROLES))
         if unknown:
             raise DataError(f"--columns knows {', '.join(ROLES)}, not {', '.join(unknown)}")
-        archive = Archive(path)
+        archive = Archive(path, called)
         for layout in LAYOUTS if not given.any else ():
             name = archive.find(layout.patterns)
             plan = layout.plan(archive, name) if name is not None else None

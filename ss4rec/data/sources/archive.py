@@ -35,18 +35,23 @@ class Archive:
         path: a zip, a folder (looked at two levels deep, deeper where folders are named as in `day=1`), or a single
             file, of which only the neighbours that its layout names are read besides.
 
+        called: what messages call its one file; by default its path.
+
     Raises:
-        DataError: if `path` is missing, is a damaged zip, or a zip with a member outside its own folder.
+        DataError: if `path` is missing, is a damaged zip, a zip with a member outside its own folder, or a folder of
+            Delta or Iceberg, in which not every file belongs to the table.
     """
 
-    def __init__(self, path: AnyPath) -> None:
+    def __init__(self, path: AnyPath, called: str | None = None) -> None:
         self.path = path
+        self._called = called
         self._only: str | None = None
         self._zipped = False
         self._open: Callable[[str], IO[bytes]]
         if not path.exists():
             raise DataError(f"{path} does not exist; give a zip, a folder or a file of ratings")
         if path.is_dir():
+            _refuse_lake(path)
             self.names = [name for name in sorted(_names(path)) if not is_hidden(name)]
             self._open = lambda name: _inside(path, name).open("rb")
         elif path.suffix.lower() == ".zip":
@@ -60,9 +65,9 @@ class Archive:
             self._only = path.name
             self._open = lambda name: (path.parent / name).open("rb")
 
-    def __reduce__(self) -> tuple[type[Archive], tuple[AnyPath]]:
+    def __reduce__(self) -> tuple[type[Archive], tuple[AnyPath, str | None]]:
         """Travel as the path alone: whoever receives it opens it there."""
-        return Archive, (self.path,)
+        return Archive, (self.path, self._called)
 
     @property
     def given(self) -> list[str]:
@@ -148,6 +153,8 @@ class Archive:
 
     def where(self, name: str) -> str:
         """Return how messages call file `name`."""
+        if self._called:
+            return self._called
         folder = self.path.parent if self._only else self.path
         return f"{folder}/{name}"
 
@@ -196,6 +203,20 @@ def _names(folder: AnyPath, prefix: str = "", depth: int = 2) -> Iterator[str]:
             deeper = depth if "=" in found.name else depth - 1
             if deeper and name.count("/") < MAX_DEPTH:
                 yield from _names(found, f"{name}/", deeper)
+
+
+def _refuse_lake(folder: AnyPath) -> None:
+    """Refuse a folder whose log says which files still belong to the table; reading all would give deleted rows too."""
+    if (folder / "_delta_log").is_dir():
+        raise DataError(
+            f"{folder} is a Delta table; install its reader (pip install deltalake) and give it to "
+            "`ss4rec data prepare --source`, or write the table as Parquet"
+        )
+    metadata = folder / "metadata"
+    if metadata.is_dir() and any(found.name.endswith(".metadata.json") for found in metadata.iterdir()):
+        raise DataError(
+            f"{folder} is an Iceberg table; give it as iceberg://CATALOG/NAMESPACE.TABLE, or write it as Parquet"
+        )
 
 
 def _open_zip(path: AnyPath) -> zipfile.ZipFile:

@@ -87,7 +87,8 @@ def _asked(names: Sequence[str], column: str, where: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+    """Return a name as it is compared: RecBole's types, as in `user_id:token`, do not count either."""
+    return name.partition(":")[0].replace("_", "").lower()
 
 
 def _headerless(names: Sequence[str]) -> str:
