@@ -156,7 +156,17 @@ def _by_arrow(data: bytes, plan: JsonPlan) -> Columns:
         role: column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         for role, column in columns.items()
     }
+    for column in joined.values():
+        column.validate(full=True)  # Arrow takes texts from JSON as they are, UTF-8 or not
+    if table.num_rows != _lines(data):
+        raise pa.ArrowInvalid("an object does not lie in a line of its own")
     return {role: _ids(column, role) for role, column in joined.items()}, [], table.num_rows
+
+
+def _lines(data: bytes) -> int:
+    """Return the number of lines that are not blank."""
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    return lines if b"\n\n" not in data else sum(bool(line.strip()) for line in data.split(b"\n"))
 
 
 def _by_line(data: bytes, plan: JsonPlan, rules: Rules, is_first: bool) -> Columns:
