@@ -39,7 +39,7 @@ from ss4rec.data.prepare.chunks import parse_chunk, source_chunks
 from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import Parsed, concatenated
 from ss4rec.data.sources.text import QuotesFoundError, TextPlan
-from ss4rec.data.sources.times import parsed_or_null
+from ss4rec.data.sources.times import FACTORS, parsed_or_null
 from ss4rec.errors import DataError
 
 RULES = Rules(max_bad_share=1.0)
@@ -87,7 +87,8 @@ class Case:
     header: bool = True
     delimiter: str = ","
     damaged: bool = False
-    notes: list[str] = field(default_factory=list)
+    seconds: list[int] = field(default_factory=list)
+    """The true times of the rows."""
 
 
 def hostile(rng: random.Random, most: int = 5) -> str:
@@ -95,8 +96,26 @@ def hostile(rng: random.Random, most: int = 5) -> str:
     return "".join(rng.choice(FRAGMENTS) for _ in range(rng.randint(1, most)))
 
 
-def make_table(rng: random.Random, rows: int) -> pd.DataFrame:
-    """Return a table with the four roles and up to three more columns, in any order."""
+def written_times(rng: random.Random, seconds: list[int]) -> list[Any] | pd.Series:
+    """Return times in one of the ways in which people write them."""
+    how = rng.choice(["s", "s", "s", "ms", "us", "ns", "float", "iso", "zone", "datetime"])
+    if how in FACTORS:
+        factor = FACTORS[how]  # type: ignore[index]
+        return [second * factor + rng.randrange(factor) for second in seconds]
+    if how == "float":
+        return [second + rng.choice([0.0, 0.25, 0.75]) for second in seconds]
+    moments = pd.Series(pd.to_datetime(seconds, unit="s"))
+    if how == "datetime":
+        return moments.astype(
+            rng.choice(["datetime64[s]", "datetime64[ms]", "datetime64[us]", "datetime64[ns]"])
+        )
+    zone = "+00:00" if how == "zone" else ""
+    return [f"{moment.isoformat(sep=rng.choice(' T'))}{zone}" for moment in moments]
+
+
+def make_table(rng: random.Random, rows: int) -> tuple[pd.DataFrame, list[int]]:
+    """Return a table with the four roles and up to three more columns, in any order; and its times, unix seconds."""
+    seconds = [BASE_S + rng.randint(0, 10**8) for _ in range(rows)]
     kind = rng.choice(["whole", "whole", "plain", "hostile"])
     users = (
         [rng.randint(-5, 40) for _ in range(rows)]
@@ -109,14 +128,14 @@ def make_table(rng: random.Random, rows: int) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {
         "user_id": users,
         "item_id": [rng.choice(pool) for _ in range(rows)],
-        "timestamp": [BASE_S + rng.randint(0, 10**8) for _ in range(rows)],
+        "timestamp": written_times(rng, seconds),
         "rating": [rng.choice([0.5, 1.0, 3.5, 5.0]) for _ in range(rows)],
     }
     for number in range(rng.randint(0, 3)):
         columns[f"text {number}"] = [hostile(rng, 8) if rng.random() < 0.7 else "" for _ in range(rows)]
     names = list(columns)
     rng.shuffle(names)
-    return pd.DataFrame({name: columns[name] for name in names})
+    return pd.DataFrame({name: columns[name] for name in names}), seconds
 
 
 def pack(rng: random.Random, path: Path, data: bytes) -> Path:
@@ -178,11 +197,13 @@ def write_json(rng: random.Random, table: pd.DataFrame, folder: Path) -> Case:
     """Write JSON lines by one of three writers."""
     writer = rng.choice(["pandas", "polars", "json"])
     if writer == "pandas":
+        if table["timestamp"].dtype.kind == "M":  # pandas 2.3 writes other units wrongly
+            table["timestamp"] = table["timestamp"].astype("datetime64[ns]")
         text = table.to_json(orient="records", lines=True, force_ascii=rng.random() < 0.5)
     elif writer == "polars":
         text = pl.from_pandas(table).write_ndjson()
     else:
-        text = "".join(json.dumps(row) + "\n" for row in table.to_dict("records"))
+        text = "".join(json.dumps(row, default=str) + "\n" for row in table.to_dict("records"))
     path = pack(rng, folder / rng.choice(["t.jsonl", "t.ndjson", "t.json"]), text.encode())
     return Case(path, TableOptions(), f"{writer} json {path.suffix}", table, "json")
 
@@ -266,15 +287,18 @@ def reference(case: Case, source: Source) -> list[Row]:
         table = case.table
         columns = [table[name].tolist() for name in ROLES.values()]
         rows = [
-            (number, str(user), str(item), int(time), float(np.float32(rating)))
-            for number, (user, item, time, rating) in enumerate(zip(*columns, strict=True), start=first)
+            (number, str(user), str(item), second, float(np.float32(rating)))
+            for number, (user, item, _, rating), second in zip(
+                range(first, first + len(table)), zip(*columns, strict=True), case.seconds, strict=True
+            )
         ]
         return [row for row in rows if row[1] and row[2]]
     data = case.path.read_bytes()
     data = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(case.path.suffix, bytes)(data)
     if case.path.suffix == ".zst":
         data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
-    return _json_rows(data, first) if case.format == "json" else _text_rows(data, source, first)
+    read = _json_rows if case.format == "json" else _text_rows
+    return read(data, source, first)
 
 
 def _text_rows(data: bytes, source: Source, first: int) -> list[Row]:
@@ -298,27 +322,45 @@ def _text_rows(data: bytes, source: Source, first: int) -> list[Row]:
     for (n, row), time_s, rating in zip(numbered, times, ratings, strict=True):
         user, item = row[places["user"]], row[places["item"]]
         if user and item and time_s is not None and rating is not None:
-            rows.append((n, user, item, int(np.floor(time_s)), float(np.float32(rating))))
+            rows.append((n, user, item, _seconds(time_s, source), float(np.float32(rating))))
     return [row for row in rows if 0 <= row[3] <= RULES.latest_s and np.isfinite(row[4])]
 
 
-def _json_rows(data: bytes, first: int) -> list[Row]:
+def _seconds(value: Any, source: Source) -> int:
+    """Return a time as unix seconds; -1 for a number too small for the unit of the others."""
+    if isinstance(value, str):
+        kind = source.plan.times.text
+        value = parsed_or_null(pa.array([value]), kind).to_pylist()[0]
+        if value is None:
+            return -1
+    if not isinstance(value, int | float):
+        return int(np.floor(pd.Timestamp(value).timestamp()))
+    factor = FACTORS[source.plan.times.unit]
+    return -1 if factor > 1 and value < 2**33 * factor / 1000 else int(np.floor(value // factor))
+
+
+def _json_rows(data: bytes, source: Source, first: int) -> list[Row]:
     """Read JSON lines with Python's json module."""
+    texts = source.plan.times.text is not None
     rows = []
     lines = [line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     for number, line in enumerate(lines, start=first):
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8", "surrogateescape"))
         except ValueError:
             continue
         if not isinstance(row, dict):
             continue
         user, item, time_s, rating = (row.get(name) for name in ROLES.values())
         ids = all(isinstance(v, int | str) and not isinstance(v, bool) and v != "" for v in (user, item))
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (time_s, rating))
-        if ids and numbers and 0 <= time_s <= RULES.latest_s and np.isfinite(np.float32(rating)):
-            rows.append((number, str(user), str(item), int(np.floor(time_s)), float(np.float32(rating))))
-    return rows
+        known = isinstance(time_s, str) if texts else isinstance(time_s, int | float)
+        numbers = known and all(
+            isinstance(v, int | float | str) and not isinstance(v, bool) for v in (time_s, rating)
+        )
+        if ids and numbers and not isinstance(rating, str) and _is_text(f"{user}{item}{time_s}"):
+            second = _seconds(time_s, source)
+            rows.append((number, str(user), str(item), second, float(np.float32(rating))))
+    return [row for row in rows if 0 <= row[3] <= RULES.latest_s and np.isfinite(row[4])]
 
 
 def _is_text(value: str) -> bool:
@@ -341,6 +383,9 @@ def check(case: Case, blocks: tuple[int, ...]) -> tuple[int, str]:
     if case.format == "text" and not case.damaged and source.plan.delimiter != case.delimiter:  # type: ignore[union-attr]
         return len(case.table), f"delimiter {source.plan.delimiter!r}"  # type: ignore[union-attr]
     wanted = reference(case, source)
+    first = source.plan.first_row
+    if not case.damaged and any(row[3] != case.seconds[row[0] - first] for row in wanted):
+        return len(wanted), f"the plan reads times as {source.plan.times}"
     for how, rows in found.items():
         if rows != wanted:
             missing, more = set(wanted) - set(rows), set(rows) - set(wanted)
@@ -364,8 +409,9 @@ def one(seed: int, folder: Path, rows: int | None = None) -> tuple[Case, int, st
     rng = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    table = make_table(rng, rows or rng.choice([1, 2, 5, 30, 200]))
+    table, seconds = make_table(rng, rows or rng.choice([1, 2, 5, 30, 200]))
     case = rng.choices(WRITERS, weights=(6, 2, 1))[0](rng, table, folder)
+    case.seconds = seconds
     if rng.random() < 0.4:
         case = damage(rng, case)
     size = max(case.path.stat().st_size, 1)
@@ -402,7 +448,9 @@ def million(rows: int, seed: int = 1) -> tuple[list[dict[str, Any]], int]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         writer = WRITERS[(0, 0, 0, 1, 2)[number % 5]]
-        case = writer(rng, make_table(rng, each), folder)
+        table, seconds = make_table(rng, each)
+        case = writer(rng, table, folder)
+        case.seconds = seconds
         wrong, what = check(case, (1 << 16, 1 << 20, 16 << 20))
         results.append({"table": case.label, "rows": each, "wrong": wrong, "outcome": what[:200]})
         print(f"{case.label}: {each:,} rows, {what[:200]}", flush=True)

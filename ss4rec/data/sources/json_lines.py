@@ -209,9 +209,8 @@ class _BadLineError(Exception):
 def _row(line: bytes, plan: JsonPlan) -> dict[str, Any]:
     """Return the value of each role in a line."""
     try:
-        found = parse_json(line)
-    except UnicodeDecodeError:
-        raise _BadLineError("not_utf8", f"the line {line[:80]!r} is not UTF-8; convert the file") from None
+        # As Arrow does, values that are not read may be no UTF-8.
+        found = parse_json(line.decode("utf-8", "surrogateescape"))
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -234,15 +233,20 @@ def _id(value: Any, role: str) -> str | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, str):
-        try:
-            value.encode()
-            return value
-        except UnicodeEncodeError:
-            pass
+    if isinstance(value, str) and _is_utf8(value):
+        return value
     raise _BadLineError(
         f"{role}_unreadable", f"{role} is {json.dumps(value)[:80]}, ids are texts or whole numbers"
     )
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether a text from JSON can be kept: it may hold half a surrogate pair, or bytes that were no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fits(value: Any, role: str, plan: JsonPlan) -> bool:
@@ -250,7 +254,7 @@ def _fits(value: Any, role: str, plan: JsonPlan) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     if isinstance(value, str):
-        return role == "time" and pa.types.is_string(plan.types[role])
+        return role == "time" and pa.types.is_string(plan.types[role]) and _is_utf8(value)
     if isinstance(value, int) and abs(value) >= MAX_FLOAT:
         return False
     return not (role == "time" and pa.types.is_string(plan.types[role])) or plan.times.format is not None

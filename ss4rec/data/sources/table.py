@@ -16,7 +16,7 @@ from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.text import constant_columns
-from ss4rec.data.sources.times import TimeRule, is_text, plain_type, refuse_type
+from ss4rec.data.sources.times import TimeRule, is_bytes, is_text, plain_type, refuse_type
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
@@ -89,7 +89,10 @@ def parse_groups(
         DataError: if a column has a type that cannot play its role.
     """
     table = file.read_row_groups(list(groups), columns=list(dict.fromkeys(plan.roles.values())))
-    columns = {role: converted(table[column], role, plan) for role, column in plan.roles.items()}
+    try:
+        columns = {role: converted(table[column], role, plan) for role, column in plan.roles.items()}
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{plan.where}: {str(error).splitlines()[0]}; write the column anew") from None
     rows = table.num_rows
     columns |= constant_columns(part or plan.parts[0], rows)
     first_row = plan.first_row if is_first else None
@@ -112,7 +115,7 @@ def check_types(schema: pa.Schema, roles: dict[str, str], where: str) -> None:
             number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
             if not number and not pa.types.is_null(kind):
                 raise DataError(f"{where}: rating has type {kind}; ratings must be numbers")
-        elif not (pa.types.is_integer(kind) or is_text(kind) or _is_bytes(kind) or pa.types.is_null(kind)):
+        elif not (pa.types.is_integer(kind) or is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
             raise DataError(f"{where}: {role} has type {kind}; ids must be strings or integers")
 
 
@@ -128,7 +131,7 @@ def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array
     if role == "rating":
         return values.cast(pa.float64(), safe=False) if pa.types.is_decimal(kind) else values
     if role == "time":
-        return values.cast(pa.string()) if is_text(kind) and not pa.types.is_string(kind) else values
+        return values.cast(pa.string()) if is_text(kind) or is_bytes(kind) else values
     if pa.types.is_integer(kind) and role not in plan.as_text:
         return values.cast(pa.int64())
     texts = values.cast(pa.string()) if not pa.types.is_null(kind) else pa.nulls(len(values), pa.string())
@@ -136,11 +139,6 @@ def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array
     if pc.any(empty).as_py():
         texts = pc.if_else(empty, pa.scalar(None, pa.string()), texts)
     return texts.dictionary_encode()
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    """Return whether values are bytes, as which older writers of Parquet kept texts."""
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -34,6 +34,9 @@ DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14:
 MIN_COARSE = 20
 """Different times from which it is said that they were rounded to what float32 holds."""
 HALF_DAY_S = 43_200
+FAR_S = 2**62
+"""Stands for seconds that int64 does not hold."""
+YEAR_S = 366 * 86_400
 WAYS_OUT = "name the format with --time-format, as in --time-format %d/%m/%Y, or the unit with --time-unit"
 
 
@@ -83,16 +86,21 @@ def choose_rule(
         DataError: if the values are no times, are dates that look like numbers, or were rounded to float32.
     """
     kind = plain_type(sample.type)
+    if is_bytes(kind):
+        sample, kind = sample.cast(pa.string()), pa.string()
     if unit and format:
         raise DataError("--time-unit is for numbers and --time-format for texts; give one of them")
     refuse_type(kind, sample, where)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        if unit or format:
+            raise DataError(f"{where}: times have type {kind}; leave out --time-unit and --time-format")
         return TimeRule(), []
     if format is not None:
         return _format_rule(sample, kind, format, where)
     if is_text(kind):
         return _text_rule(sample, unit, where)
     numbers = _numbers(sample)
+    numbers = numbers[np.abs(numbers) < FAR_S * 4]
     if unit is None:
         _refuse_dates(numbers, where)
     _refuse_coarse(numbers, where)
@@ -102,6 +110,10 @@ def choose_rule(
     notes = []
     if found != "s":
         notes = [f"times are read as {UNIT_NAMES[found]}, which their size says; --time-unit says otherwise"]
+    elif numbers.max() < YEAR_S:
+        notes = [
+            "times are read as unix seconds and so lie in 1970; if they are dates or another unit, write them anew"
+        ]
     return TimeRule(found, given=False), notes
 
 
@@ -142,6 +154,11 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Return whether values are bytes, as which older writers of Parquet kept texts."""
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
 def refuse_type(kind: pa.DataType, sample: Any, where: str) -> None:
     """Refuse types that hold no moments.
 
@@ -154,7 +171,9 @@ def refuse_type(kind: pa.DataType, sample: Any, where: str) -> None:
             "write the times as int64, double or timestamps"
         )
     known = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
-    if not (known or is_text(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+    if not (
+        known or is_text(kind) or is_bytes(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    ):
         example = sample[0].as_py() if len(sample) else None
         raise DataError(
             f"{where}: time has type {kind} (first value {example!r}); give unix seconds or ISO 8601 dates"
@@ -184,6 +203,10 @@ def _text_rule(sample: Any, unit: Unit | None, where: str) -> tuple[TimeRule, li
         if texts and numbers.null_count * 2 < len(numbers):
             rule, notes = choose_rule(numbers, unit, None, where)
             return TimeRule(rule.unit, rule.given, text=kind), notes
+    if unit:
+        raise DataError(
+            f"{where}: time has type string (first value {texts[:1]!r}); --time-unit is for numbers"
+        )
     best, most = None, len(texts) / 2
     for kind in TEXT_KINDS:
         able = len(texts) - parsed_or_null(pa.array(texts, pa.string()), kind).null_count
@@ -244,19 +267,21 @@ def _from_numbers(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return numbers as seconds, which are missing, and which are too small for the unit of the others."""
     factor = FACTORS[rule.unit]
+    if pa.types.is_null(column.type):
+        column = pa.nulls(len(column), pa.int64())
     if pa.types.is_floating(column.type):
         values_R = column.to_numpy(zero_copy_only=False)
         missing_R = np.isnan(values_R)
-        limit = 2.0**62
-        values_R = np.clip(np.nan_to_num(values_R, nan=0), -limit, limit)
-        whole_R = np.floor(values_R / factor if factor > 1 else values_R).astype(np.int64)
+        seconds_R = np.nan_to_num(values_R, nan=0) // factor
+        whole_R = np.clip(seconds_R, -FAR_S, FAR_S).astype(np.int64)
     else:
         missing_R = _mask(column.is_null()) if column.null_count else nothing_R
         values_R = (column.fill_null(0) if column.null_count else column).to_numpy(zero_copy_only=False)
         if values_R.dtype == np.uint64:
-            values_R = np.minimum(values_R, np.uint64(2**62))
-        values_R = values_R.astype(np.int64, copy=False)
-        whole_R = values_R // factor if factor > 1 else values_R
+            whole_R = np.minimum(values_R // np.uint64(factor), np.uint64(FAR_S)).astype(np.int64)
+        else:
+            whole_R = values_R.astype(np.int64, copy=False)
+            whole_R = whole_R // factor if factor > 1 else whole_R
     if rule.given or rule.unit == "s":
         return whole_R, missing_R, nothing_R
     return whole_R, missing_R, (values_R < LATEST_S * factor // 1000) & ~missing_R
