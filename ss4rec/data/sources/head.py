@@ -156,7 +156,7 @@ def find_head(
         data: its first bytes.
         first: the delimiter that its suffix suggests.
         is_known: whether the fields of a header name the columns that are needed.
-        fields: minimum number of fields of a row.
+        fields: number of fields that a row has at least, if the delimiter is right.
         where: what messages call the file.
     """
     heads = [look(data, delimiter) for delimiter in dict.fromkeys((first, *DELIMITERS))]
@@ -164,9 +164,9 @@ def find_head(
     known = [head for head in heads if is_known([name.strip() for name in head.rows[0]])]
     if known:
         return max(known, key=lambda head: (_consistency(head), len(head.rows[0])))
-    even = [head for head in heads if len(head.rows[0]) >= fields and _consistency(head) >= MIN_CONSISTENT]
+    even = [head for head in heads if _consistency(head) >= MIN_CONSISTENT]
     if even:
-        return even[0]
+        return next((head for head in even if len(head.rows[0]) >= fields), even[0])
     if not heads:
         raise DataError(f"{where} is empty; it needs a header and rows")
     return heads[0]
@@ -195,8 +195,13 @@ def by_number(columns: Mapping[str, str], first_row: Sequence[str]) -> bool:
     return names != [str(number) for number in range(len(names))]
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text looks like the name of a column, and not like a time or a number that is misspelt."""
+    return re.match(r"[^\W\d]", text.strip()) is not None and not is_value(text)
+
+
 def is_value(text: str) -> bool:
-    """Return whether a text may be a time or a rating, and so is no name of a column."""
+    """Return whether a text is a time or a number."""
     text = text.strip()
     for kind in (pa.float64(), pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
         try:

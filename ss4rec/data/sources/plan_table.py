@@ -16,7 +16,7 @@ from ss4rec.data.sources.head import (
     delimiter_of,
     find_head,
     first_bytes,
-    is_value,
+    is_name,
     look,
     unique_names,
 )
@@ -182,6 +182,8 @@ def _plan_text(
             where,
         )
     labels, has_header = _labels(head, asked, where)
+    if has_header and by_number(asked, head.rows[0]):
+        notes = (*notes, f"the first row is read as a header: {', '.join(head.rows[0])[:80]}")
     roles = choose_columns([*labels, *(column for column in hive if column not in labels)], asked, where)
     here, parts = role_columns(roles, set(labels), names)
     rows = head.rows[1:] if has_header else head.rows
@@ -210,7 +212,7 @@ def _plan_text(
         times=times,
         newline=head.newline,
         quoted=head.quoted or head.newline != b"\n",
-        strip=has_header and any(name != name.strip() for name in head.rows[0]),
+        strip=has_header and len(labels) > 1 and all(name.startswith(" ") for name in head.rows[0][1:]),
         notes=(*notes, *said),
     )
 
@@ -223,12 +225,10 @@ def _labels(head: Head, asked: Mapping[str, str], where: str) -> tuple[tuple[str
     labels = tuple(str(number) for number in range(1, len(first) + 1))
     places = [int(asked[role]) - 1 for role in ("time", "rating") if role in asked]
 
-    def values(row: Sequence[str]) -> int:
-        return sum(is_value(row[place]) for place in places if place < len(row))
-
-    # A header is the one row in which the column of times or ratings holds none, as those below do.
-    others = sorted(values(row) for row in head.rows[1:20])
-    return labels, bool(others) and values(first) < others[len(others) // 2]
+    # A header is the one row in which the columns of times and ratings hold names, and not values as those below.
+    named = [is_name(first[place]) for place in places if place < len(first)]
+    below = [is_name(row[place]) for row in head.rows[1:20] for place in places if place < len(row)]
+    return labels, bool(named) and all(named) and sum(below) * 2 < len(below)
 
 
 def _row_start(head: Head, row: int, data: bytes) -> int:

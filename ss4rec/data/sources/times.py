@@ -100,7 +100,7 @@ def choose_rule(
     if is_text(kind):
         return _text_rule(sample, unit, where)
     numbers = _numbers(sample)
-    numbers = numbers[np.abs(numbers) < FAR_S * 4]
+    numbers = numbers[np.abs(numbers) < 2.0**63]
     if unit is None:
         _refuse_dates(numbers, where)
     _refuse_coarse(numbers, where)
