@@ -16,7 +16,8 @@ from drift.config import DriftConfig
 from drift.plan import make_plan
 from drift.profile import Profile, Profiler
 from drift.verdict import date_changes, judge
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_items, read_shard
@@ -87,5 +88,5 @@ def _context(folder: Path, drift: list[Drift], seed: int) -> CellContext:
     catalogue = read_catalogue(read_items(timeline), record.vocabulary, record.seen)
     counts = ItemCounts.of_months(read_item_months(folder / "cut"), plan.windows)
     make = Profiler("quarter", plan.windows, plan.wanted, catalogue, counts, plan.year_before)
-    parts = [make(read_shard(path)) for path in manifest.shard_paths(timeline)]
+    parts = [make(read_shard(path)) for path in PreparedFolder.open(timeline).shard_paths]
     return CellContext(config, plan, Profile.merge(parts), make.layout)

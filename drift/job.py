@@ -27,9 +27,8 @@ from drift.summary import log_summary
 from drift.verdict import date_changes, headline, judge, worst
 from drift.windows import windows_a_year
 from ss4rec.cluster.connect import cluster
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
 from ss4rec.errors import ContractError
 from ss4rec.io.untrusted import read_json
@@ -68,23 +67,22 @@ def run_drift(
     """
     split = SplitRecord.load(data)
     check_contract(data, split, run)
-    folder = data / TIMELINE
-    check_retrained(retrained, folder, split.cut_s)
-    manifest = Manifest.load(folder)
-    plan = make_plan(config, manifest, split.cut_s)
-    catalogue = read_catalogue(read_items(folder), split.vocabulary, split.seen)
+    timeline = PreparedFolder.open(data / TIMELINE)
+    check_retrained(retrained, timeline, split.cut_s)
+    plan = make_plan(config, timeline.manifest, split.cut_s)
+    catalogue = read_catalogue(timeline.items, split.vocabulary, split.seen)
     out.mkdir(parents=True, exist_ok=True)
     key = _profile_key(config, plan, catalogue.labels)
     old_rows, old = _earlier(out, key) if since_last else ([], None)
     done = {row.window for row in old_rows if row.comparison == "reference" and row.status != "error"}
     fresh = [window for window in plan.future if plan.windows[window].name not in done]
     with cluster(address):
-        shards = manifest.shard_paths(folder)
+        shards = timeline.shard_paths
         counts = ItemCounts.of_months(read_item_months(data), plan.windows)
         wanted = plan.wanted if old is None else fresh
         profiler = Profiler(config.window, plan.windows, wanted, catalogue, counts, plan.year_before)
-        made = profile(shards, profiler, manifest.items)
-        made = replace(made, user_R=_stable_keys(read_users(folder)["source_id"].to_pylist())[made.user_R])
+        made = profile(shards, profiler, timeline.manifest.items)
+        made = replace(made, user_R=_stable_keys(timeline.users["source_id"].to_pylist())[made.user_R])
         made = Profile.merge([made] if old is None else [old, made])
         context = CellContext(config, plan, made, signals(catalogue.labels))
         kept = [row for row in old_rows if row.window in done]
@@ -92,7 +90,7 @@ def run_drift(
         quality: list[dict[str, Any]] = []
         if run is not None:
             models = Models(run, tuple(retrained))
-            quality = quality_records(context, models, folder, shards, counts, split.vocabulary)
+            quality = quality_records(context, models, timeline, counts, split.vocabulary)
     judge(context, rows)
     report = assemble(context, rows, quality, counts, events)
     write_all(out, key, report, rows, context)

@@ -16,11 +16,9 @@ from drift.cells import CellContext
 from drift.quality import Baselines, QualityTask, summarise
 from drift.ray_drift import count_follow, rank_windows
 from drift.windows import windows_a_year
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
-from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import ContractError
-from ss4rec.io.paths import AnyPath
 from ss4rec.runs.folder import RunFolder
 
 
@@ -37,8 +35,7 @@ class Models:
 def quality_records(
     context: CellContext,
     models: Models,
-    folder: Path,
-    shards: Sequence[AnyPath],
+    timeline: PreparedFolder,
     counts: ItemCounts,
     vocabulary: int,
 ) -> list[dict[str, Any]]:
@@ -47,8 +44,7 @@ def quality_records(
     Args:
         context: plan, profile and configuration.
         models: what is ranked with.
-        folder: the timeline.
-        shards: its shards.
+        timeline: the whole data.
         counts: events by item and window.
         vocabulary: items 1..vocabulary of the timeline are those of the frozen model.
     """
@@ -61,15 +57,15 @@ def quality_records(
         chosen={window: config.quality_users / max(count, 1) for window, count in users.items()},
         cut_s=plan.cut_s,
         vocabulary=vocabulary,
-        baselines=_baselines(context, models.frozen, shards, counts, vocabulary),
-        profiles_UF=read_profiles(folder, Manifest.load(folder)),
+        baselines=_baselines(context, models.frozen, timeline, counts, vocabulary),
+        profiles_UF=timeline.profiles_UF,
     )
-    later = [_later(task, plan.future, run, models.retrained, folder) for run in models.retrained]
-    ranks = rank_windows(shards, models.frozen, task)
+    later = [_later(task, plan.future, run, models.retrained, timeline) for run in models.retrained]
+    ranks = rank_windows(timeline.shard_paths, models.frozen, task)
     if ranks is None:
         return []
     tables = [
-        rank_windows(shards, run, part)
+        rank_windows(timeline.shard_paths, run, part)
         for run, part in zip(models.retrained, later, strict=True)
         if part.chosen
     ]
@@ -80,7 +76,7 @@ def quality_records(
 
 
 def _baselines(
-    context: CellContext, run: Path, shards: Sequence[AnyPath], counts: ItemCounts, vocabulary: int
+    context: CellContext, run: Path, timeline: PreparedFolder, counts: ItemCounts, vocabulary: int
 ) -> Baselines:
     """Count what the model is compared with; nothing later than the window is in it."""
     lookback = windows_a_year(context.config.window)
@@ -89,11 +85,11 @@ def _baselines(
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,
-        follow_VV=count_follow(shards, vocabulary, context.plan.cut_s),
+        follow_VV=count_follow(timeline.shard_paths, vocabulary, context.plan.cut_s),
     )
 
 
-def check_retrained(runs: Sequence[Path], folder: Path, cut_s: int) -> None:
+def check_retrained(runs: Sequence[Path], timeline: PreparedFolder, cut_s: int) -> None:
     """Check that retrained runs are of later cuts of the same data.
 
     Raises:
@@ -107,16 +103,16 @@ def check_retrained(runs: Sequence[Path], folder: Path, cut_s: int) -> None:
                 "split the same data at a later date and train on that past"
             )
         size = read_items(run).num_rows
-        remap_V = remap(read_items(folder)["source_id"], read_items(run)["source_id"])
+        remap_V = remap(timeline.items["source_id"], read_items(run)["source_id"])
         if (known := int((remap_V[1:] <= size).sum())) != size:
             raise ContractError(
-                f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {folder}; "
+                f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {timeline}; "
                 "give runs on the same data"
             )
 
 
 def _later(
-    task: QualityTask, future: Sequence[int], run: Path, runs: Sequence[Path], folder: Path
+    task: QualityTask, future: Sequence[int], run: Path, runs: Sequence[Path], timeline: PreparedFolder
 ) -> QualityTask:
     """Return the task of a retrained run: its own items, the windows from its cut to the next run's."""
     cuts = {other: RunFolder.open(other).record().cut_s or 0 for other in runs}
@@ -128,7 +124,7 @@ def _later(
         chosen={window: task.chosen[window] for window in own},
         vocabulary=read_items(run).num_rows,
         baselines=None,
-        remap_V=remap(read_items(folder)["source_id"], read_items(run)["source_id"]),
+        remap_V=remap(timeline.items["source_id"], read_items(run)["source_id"]),
     )
 
 

@@ -23,7 +23,8 @@ from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel
-from ss4rec.runs.folder import ITEMS_FILE, RunFolder, load_model
+from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+from ss4rec.runs.load import load_model
 
 BATCH_HISTORIES = 256
 ItemId = int | str

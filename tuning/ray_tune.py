@@ -1,4 +1,4 @@
-"""Rim: Ray Tune runs what the study asks for. Tune's own search state and files are thrown away after each attempt."""
+"""Ray Tune runs what the study asks for. Tune's own search state and files are thrown away after each attempt."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ss4rec.cluster.ray_private import dashboard_url
 from ss4rec.cluster.secrets import redact
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from tuning.plan import TrialPlan
+from tuning.ray_trial import OneWorkerTrial, epoch_scores, many_workers_trial
 from tuning.study import Asked, Sweep
-from tuning.trial import OneWorkerTrial, epoch_scores, many_workers_trial
 
 _DASHBOARD_START_S = 60.0
 """A dashboard that has just been started answers after some seconds."""
@@ -152,7 +154,7 @@ class _Pruner(FIFOScheduler):
 def run_trials(
     sweep: Sweep,
     plan: TrialPlan,
-    data_dir: Path,
+    data: PreparedFolder,
     sweep_dir: Path,
     *,
     max_failures: int,
@@ -164,7 +166,7 @@ def run_trials(
     Args:
         sweep: asks for trials and takes their results.
         plan: what a trial takes.
-        data_dir: prepared folder.
+        data: prepared folder.
         sweep_dir: trial N runs in `sweep_dir/trials/N`.
         max_failures: lost processes after which a trial counts as failed.
         listen: told of every result.
@@ -180,7 +182,7 @@ def run_trials(
         return {
             "number": asked.number,
             "config": asked.config.model_dump(mode="json"),
-            "data_dir": str(data_dir),
+            "data_dir": str(data),
             "run_dir": str(run_dir),
             "gpu": plan.use_gpu,
         }
@@ -265,7 +267,7 @@ def require_dashboard() -> None:
     Raises:
         ResourceError: with what to do.
     """
-    url = ray._private.worker.get_dashboard_url()
+    url = dashboard_url()
     reason = _answer(url) if url else "this cluster was started without one"
     if reason:
         raise ResourceError(

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from ss4rec.cluster import placement
 from ss4rec.errors import CheckpointError, DataError, LeaseError, ResourceError
-from ss4rec.runs import checkpoint, folder
-from ss4rec.runs.folder import load_model
+from ss4rec.runs import checkpoint, record
 from ss4rec.runs.lease import LEASE_FILE, Writer, hold
+from ss4rec.runs.load import load_model
 from ss4rec.train import worker
 from tests.faults.small import KilledError, equal, last_checkpoint, small, train
 
@@ -85,7 +85,7 @@ def test_damaged_best_checkpoint_is_named_when_it_is_loaded(run):
 def test_every_checkpoint_damaged(prepared, run):
     """Row 9: nothing good is left: an error that names all, and no silent start from nothing.
 
-    Seen to fail: with the CheckpointError in `TrainLoop._newest` left out, training starts anew.
+    Seen to fail: with the CheckpointError in `newest_checkpoint` left out, training starts anew.
     """
     names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     for name in names:
@@ -95,7 +95,7 @@ def test_every_checkpoint_damaged(prepared, run):
     assert all(name in str(error.value) for name in names)
 
 
-@pytest.mark.parametrize("moment", ["save_file", "_sha256", "flush", "rename"])
+@pytest.mark.parametrize("moment", ["save_file", "sha256_of", "flush", "rename"])
 def test_killed_while_saving(prepared, tmp_path, whole, monkeypatch, moment):
     """Row 9: a kill at any moment of a save leaves the checkpoint before it; the rest is swept.
 
@@ -140,7 +140,7 @@ def test_killed_between_the_two_renames_of_a_replacement(run, whole):
 def test_checkpoint_folder_missing(prepared, run, whole, capsys):
     """Row 10: a run whose checkpoints are gone says so and starts anew; Ray's own snapshot is never believed.
 
-    Seen to fail: with the warning in `TrainLoop._newest` left out.
+    Seen to fail: with the warning in `newest_checkpoint` left out.
     """
     shutil.rmtree(run / "checkpoints")
     (run / ".ray").mkdir()
@@ -156,7 +156,7 @@ def test_other_versions_are_named(prepared, run, capsys, monkeypatch):
 
     Seen to fail: with `_say_versions` left out.
     """
-    monkeypatch.setattr(folder, "installed_versions", lambda: {"torch": "9.9", "ray": "9.9"})
+    monkeypatch.setattr(record, "installed_versions", lambda: {"torch": "9.9", "ray": "9.9"})
     train(prepared, run, several())
     assert "begun with other versions" in capsys.readouterr().out
 
@@ -313,7 +313,7 @@ def rewrite(path: Path, **changes):
         save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path / file)
     names = ("model.safetensors", "training.safetensors", "state.json")
     (path / "checksums.json").write_text(
-        json.dumps({name: checkpoint._sha256(path / name) for name in names})
+        json.dumps({name: checkpoint.sha256_of(path / name) for name in names})
     )
 
 
