@@ -20,6 +20,22 @@ PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
 
 
+def count_transitions(
+    items_E: npt.NDArray[np.integer], users_E: npt.NDArray[np.integer], num_items: int
+) -> csr_matrix:
+    """Return `[V, V]` int32 counts of (item, next item of the same user), V = num_items + 1; counts of shards add up.
+
+    Args:
+        items_E: items 1..num_items of events, in order of user and time.
+        users_E: whose each event is.
+        num_items: size of the vocabulary.
+    """
+    same_P = users_E[1:] == users_E[:-1]
+    pairs = (items_E[:-1][same_P], items_E[1:][same_P])
+    size = num_items + 1
+    return csr_matrix((np.ones(len(pairs[0]), np.int32), pairs), shape=(size, size))
+
+
 class MarkovChain:
     """Scores each item by the probability that it follows the last one, smoothed towards its popularity.
 
@@ -50,12 +66,11 @@ class MarkovChain:
         total, popularity_V = csr_matrix((size, size), dtype=np.int64), np.zeros(size, np.int64)
         for path in shards:
             items_E, offsets_U1 = ragged(read_shard(path, num_items)["items"])
-            ends_E = np.repeat(offsets_U1[1:], np.diff(offsets_U1)) - HELD_OUT_EVENTS
-            places_E = np.arange(len(items_E))
-            popularity_V += np.bincount(items_E[places_E < ends_E], minlength=size)
-            from_P = places_E[places_E + 1 < ends_E]
-            pairs = (items_E[from_P], items_E[from_P + 1])
-            total = total + csr_matrix((np.ones(len(from_P), np.int64), pairs), shape=(size, size))
+            lengths_U = np.diff(offsets_U1)
+            kept_E = np.arange(len(items_E)) < np.repeat(offsets_U1[1:] - HELD_OUT_EVENTS, lengths_U)
+            users_E = np.repeat(np.arange(len(lengths_U)), lengths_U)
+            popularity_V += np.bincount(items_E[kept_E], minlength=size)
+            total = total + count_transitions(items_E[kept_E], users_E[kept_E], num_items)
         return cls(total, popularity_V, prior_count)
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:

@@ -9,9 +9,8 @@ import torch
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.windows import HOUR_S
-from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.segments import Segments
+from ss4rec.model.last_state import score_last
 
 if TYPE_CHECKING:
     from ss4rec.model.ss4rec import SequenceModel
@@ -53,12 +52,12 @@ class ModelScorer:
     @torch.inference_mode()
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores, on the model's device."""
-        segments = Segments(batch.offsets_S1, self.device)
-        gaps_T = batch.gaps_T.to(self.device)
-        context = Context.of(batch, self.device)
         if self.uses_target_time and not target_time_known:
-            gaps_T = gaps_T.index_fill(0, segments.last_S, self.unknown_gap_s)
-            guessed_S = (batch.last_times_S.to(self.device) + round(self.unknown_gap_s)) // HOUR_S
-            context = replace(context, hours_T=context.hours_T.index_copy(0, segments.last_S, guessed_S))
-        hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments, context)
-        return self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)
+            last_S = (batch.offsets_S1[1:] - 1).to(batch.gaps_T.device)
+            guessed_S = (batch.last_times_S + round(self.unknown_gap_s)) // HOUR_S
+            batch = replace(
+                batch,
+                gaps_T=batch.gaps_T.index_fill(0, last_S, self.unknown_gap_s),
+                hours_T=batch.hours_T.index_copy(0, last_S, guessed_S),
+            )
+        return score_last(self.model, batch, self.device)

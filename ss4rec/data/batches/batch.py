@@ -63,12 +63,10 @@ class PackedBatch:
         return _to(self, device, non_blocking)
 
 
-@dataclass(frozen=True)
-class EvalBatch:
-    """Histories of some users and the one item that each is ranked for."""
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """Packed histories of some users: what ranking and serving give a model."""
 
-    users_S: Tensor
-    """User of each sequence, int64."""
     items_T: Tensor
     """Last items of the history, int64, 1..I."""
     gaps_T: Tensor
@@ -81,16 +79,24 @@ class EvalBatch:
     """As in `PackedBatch`."""
     offsets_S1: Tensor
     """Where sequences begin and end, int64, always on the host."""
+    seen_X: Tensor
+    """Items of the whole history (not cut), user after user, int64."""
+    seen_offsets_S1: Tensor
+    """Where each user's `seen_X` begins and ends, int64, always on the host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalBatch(Histories):
+    """Histories of some users and the one item that each is ranked for."""
+
+    users_S: Tensor
+    """User of each sequence, int64."""
     targets_S: Tensor
     """Held-out item, int64."""
     target_times_S: Tensor
     """Time of the held-out event, int64 unix seconds."""
     last_times_S: Tensor
     """Time of the last event of the history, int64 unix seconds."""
-    seen_X: Tensor
-    """Items of the whole history (not cut), user after user, int64."""
-    seen_offsets_S1: Tensor
-    """Where each user's `seen_X` begins and ends, int64, always on the host."""
 
     @property
     def num_sequences(self) -> int:
