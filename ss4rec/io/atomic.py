@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def missing_parents(path: AnyPath) -> list[Path]:
     return [folder for folder in path.parents if not folder.exists()] if isinstance(path, Path) else []
 
 
-def remove_empty(folders: list[Path]) -> None:
+def remove_empty(folders: Iterable[Path]) -> None:
     """Remove folders, innermost first, up to the first that is missing or holds something."""
     try:
         for folder in folders:

@@ -193,7 +193,7 @@ def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int])
         "source": source.archive.stamp(source.files),
         "plan": str(source.plan),
     }
-    return stamp | options | {"rules": fixed, "ties": ties}
+    return {**stamp, **options, "rules": fixed, "ties": ties}
 
 
 def _write_or_sum(

@@ -142,25 +142,28 @@ def write_prepared(
         DataError: if `out` is taken or cannot be written; then nothing is left behind.
     """
     check_free(out, overwrite=False)
-    offsets_U1, users = sequences.offsets_U1, len(sequences.user_ids)
-    columns = (sequences.items_E, sequences.times_E, sequences.ratings_E)
+    offsets_U1 = sequences.offsets_U1
+    counts_V = np.bincount(sequences.items_E, minlength=len(sequences.items.source_id) + 1)[1:]
     try:
         with new_folder(out) as folder:
             shards = []
-            for number, first in enumerate(range(0, users, rows_per_shard)):
+            for number, first in enumerate(range(0, len(sequences.user_ids), rows_per_shard)):
                 bounds_S1 = offsets_U1[first : first + rows_per_shard + 1]
                 events = slice(bounds_S1[0], bounds_S1[-1])
-                parts = (values_E[events] for values_E in columns)
-                table = tables.shard_table(first, *parts, bounds_S1 - bounds_S1[0])
+                table = tables.shard_table(
+                    first,
+                    sequences.items_E[events],
+                    sequences.times_E[events],
+                    sequences.ratings_E[events],
+                    bounds_S1 - bounds_S1[0],
+                )
                 tables.write_table(table, folder / tables.shard_name(number))
                 shards.append(written_shard(folder, tables.shard_name(number), table))
             return finish_folder(
                 folder,
                 shards,
                 items=sequences.items,
-                item_counts_V=np.bincount(sequences.items_E, minlength=len(sequences.items.source_id) + 1)[
-                    1:
-                ],
+                item_counts_V=counts_V,
                 user_ids=sequences.user_ids,
                 lengths_U=np.diff(offsets_U1),
                 profiles=sequences.profiles,

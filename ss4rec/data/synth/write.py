@@ -82,11 +82,16 @@ def write_truth(path: Path, summary: dict[str, Any], world: World) -> None:
     path.write_text(json.dumps({**summary, "successors": table}) + "\n", encoding="utf-8")
 
 
-def prepared(source: Path) -> Path:
-    """Prepare the finished files, beside them; the truth comes along."""
+def prepare_there(folder: Path) -> None:
+    """Turn the finished files of a folder into a prepared folder; the truth stays beside it."""
     from ss4rec.data.prepare.engine import prepare
 
-    out = source.with_name("prepared")
-    prepare(source, out, k_core=5)
-    shutil.copy(source / "truth.json", out)
-    return out
+    source = folder / "synth"
+    source.mkdir()
+    for name in ("ratings.csv", "movies.csv"):
+        (folder / name).rename(source / name)
+    prepare(source, folder / "prepared", k_core=5)
+    for path in (folder / "prepared").iterdir():
+        path.rename(folder / path.name)
+    (folder / "prepared").rmdir()
+    shutil.rmtree(source)
