@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from ss4rec.data.sources.columns import ROLES
 from ss4rec.data.sources.head import read_fully
 from ss4rec.data.sources.json_lines import JsonPlan, parse_json_block
 from ss4rec.data.sources.layouts import LAYOUTS, TABLE, Layout
-from ss4rec.data.sources.packed import unreadable_kind
+from ss4rec.data.sources.packed import damage_named, unreadable_kind
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.plan_table import OTHER_SUFFIXES, SUFFIXES, Plan, TableOptions, plan_table
 from ss4rec.data.sources.rows import Catalogue, Profiles
@@ -164,7 +162,8 @@ def parse_lines(text: bytes, plan: Plan, rules: Rules, part: Part, *, is_first: 
 def data_stream(archive: Archive, part: Part) -> Iterator[IO[bytes]]:
     """Open a file with ratings behind its header."""
     with archive.open(part.file) as stream:
-        read_fully(stream, part.start)
+        with damage_named(archive.where(part.file)):
+            read_fully(stream, part.start)
         yield stream
 
 
@@ -174,11 +173,9 @@ def read_stream(stream: IO[bytes], where: str, piece_bytes: int = 4 << 20) -> It
     Raises:
         DataError: if the zip behind it is damaged.
     """
-    try:
+    with damage_named(where):
         while piece := stream.read(piece_bytes):
             yield piece
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{where} is damaged ({error}); download the archive again") from None
 
 
 def _table_files(archive: Archive) -> list[str]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ss4rec.data.sources.packed import bare_name, packing, unpacked
+from ss4rec.data.sources.packed import bare_name, damage_named, packing, unpacked
 from ss4rec.data.sources.parts import are_one_table, in_order, is_hidden
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import sha256_of
@@ -126,7 +126,8 @@ class Archive:
     def open(self, name: str) -> IO[bytes]:
         """Open one of `names` for reading from its beginning, unpacked if it is packed."""
         stream = self._open(name)
-        kind = packing(stream)
+        with damage_named(self.where(name)):
+            kind = packing(stream)
         return unpacked(stream, kind, self.where(name), self._packed_size(name)) if kind else stream
 
     def open_packed(self, name: str) -> IO[bytes]:

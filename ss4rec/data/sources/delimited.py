@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -11,6 +9,7 @@ import pyarrow.csv as pacsv
 
 from ss4rec.data.sources.archive import Archive, SingleByteSeparator
 from ss4rec.data.sources.head import first_bytes, look
+from ss4rec.data.sources.packed import damage_named
 from ss4rec.errors import DataError
 
 
@@ -59,16 +58,15 @@ def read_delimited(
             )
 
     try:
-        try:
-            return read(use_threads=True)
-        except pa.ArrowInvalid:
-            # Only the serial reader knows row numbers: read again up to the error.
-            return read(use_threads=False)
+        with damage_named(archive.where(name)):
+            try:
+                return read(use_threads=True)
+            except pa.ArrowInvalid:
+                # Only the serial reader knows row numbers: read again up to the error.
+                return read(use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         message = str(error).splitlines()[0]
         raise DataError(f"{archive.where(name)} cannot be read: {message}; repair the file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive.where(name)} is damaged ({error}); download the archive again") from None
 
 
 def header(archive: Archive, name: str, delimiter: str) -> tuple[list[str], int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.packed import OTHER_MAGIC
+from ss4rec.data.sources.packed import OTHER_MAGIC, damage_named
 from ss4rec.data.sources.quotes import NO_QUOTES, field_quotes, is_quoted, split_fields
 from ss4rec.errors import DataError
 
@@ -84,7 +84,7 @@ def first_bytes(archive: Archive, name: str, *, may_be_empty: bool = False) -> b
         DataError: if the file is empty, is no text, or is not UTF-8.
     """
     where = archive.where(name)
-    with archive.open(name) as stream:
+    with archive.open(name) as stream, damage_named(where):
         data = read_fully(stream, HEAD_BYTES)
         while len(data) < MAX_ROW_BYTES and not re.search(rb"[\r\n]", data.lstrip(UTF8_BOM + b" \r\n")):
             more = read_fully(stream, len(data))

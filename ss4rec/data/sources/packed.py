@@ -5,7 +5,10 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import pyarrow as pa
@@ -56,6 +59,19 @@ OTHER_SUFFIXES = {
 }
 """What people have and we do not read, by suffix, with what to do."""
 BUFFER_BYTES = 1 << 20
+
+
+@contextmanager
+def damage_named(where: str) -> Iterator[None]:
+    """Turn the errors of a damaged zip into our own.
+
+    Raises:
+        DataError: naming the file.
+    """
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{where} is damaged ({error}); download the archive again") from None
 
 
 def packing(stream: IO[bytes]) -> str | None:
