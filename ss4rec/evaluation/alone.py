@@ -12,6 +12,7 @@ from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
+from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.runs.folder import RunFolder
@@ -34,3 +35,24 @@ def rank_alone(
     source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     batches = source.eval_batches(split, config.evaluation.batch_users)
     return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
+
+
+def evaluate_with_baselines(
+    run_dir: Path, data: PreparedFolder | Path, device: torch.device, split: Split = "test"
+) -> dict[str, EvalResult]:
+    """Rank with a run's best checkpoint (`model`) and with each baseline, in this process without Ray.
+
+    Raises:
+        DataError: if the data has another vocabulary than the run.
+    """
+    data, folder = PreparedFolder.open(data), RunFolder.open(run_dir)
+    folder.require_vocabulary(data)
+    config = folder.config()
+    events = TrainingEvents.read(data.shard_paths, data.manifest.items)
+    baselines = {"most popular": MostPopular(events.counts()), "popular in 30 days": RecentlyPopular(events)}
+    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    results = {"model": evaluate_alone(run_dir, data, device, split)}
+    for name, scorer in baselines.items():
+        ranks = rank_users(scorer, source.eval_batches(split, config.evaluation.batch_users))
+        results[name] = summarise(ranks, config.evaluation.ks)
+    return results

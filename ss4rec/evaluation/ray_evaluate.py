@@ -19,13 +19,12 @@ from ss4rec.config import RunConfig
 from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.windows import Split, eval_sequences
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.prepared.tables import ITEMS_NAME, read_shard
-from ss4rec.errors import DataError, ResourceError
+from ss4rec.data.prepared.tables import read_shard
+from ss4rec.errors import ResourceError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_each_user_once, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
-from ss4rec.io.atomic import sha256_of
-from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
 
 MakeScorers = Callable[[], dict[str, Scorer]]
@@ -53,11 +52,7 @@ def evaluate_folder(
         ResourceError: if the cluster cannot hold the actors.
     """
     folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
-    if sha256_of(run_dir / ITEMS_FILE) != data.manifest.files[ITEMS_NAME].sha256:
-        raise DataError(
-            f"{data} ({data.manifest.name}) has other items than the run {run_dir.name} was trained on; "
-            "give the prepared folder that the run was trained on"
-        )
+    folder.require_vocabulary(data)
     median_gap_s = folder.record().median_gap_s
 
     def make_scorers() -> dict[str, Scorer]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.errors import ConfigError, DataError
-from ss4rec.io.atomic import write_json, write_whole
+from ss4rec.io.atomic import sha256_of, write_json, write_whole
 from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.runs.record import RunRecord, data_fingerprint
 
@@ -99,6 +99,18 @@ class RunFolder:
         ):
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
+            )
+
+    def require_vocabulary(self, data: PreparedFolder) -> None:
+        """Check that the run was trained on the items of `data`.
+
+        Raises:
+            DataError: if not.
+        """
+        if sha256_of(self.path / ITEMS_FILE) != data.manifest.files[ITEMS_FILE].sha256:
+            raise DataError(
+                f"{data} ({data.manifest.name}) has other items than the run {self.path.name} was trained on; "
+                "give the prepared folder that the run was trained on"
             )
 
     def append_metrics(self, row: dict[str, Any]) -> None:

@@ -112,7 +112,11 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
 
 @contextmanager
 def loop_alone(
-    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+    config: RunConfig,
+    data_dir: PreparedFolder | Path,
+    run_dir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
 ) -> Iterator[TrainLoop]:
     """Hold a run that trains in this process without Ray, as a Tune trial of one worker does, and build its loop.
 
@@ -123,18 +127,24 @@ def loop_alone(
     RunFolder(run_dir).start(config, data)
     source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     with hold(run_dir, say=say) as attempt:
-        yield build_loop(config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt)
+        yield build_loop(
+            config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt, hooks=hooks
+        )
 
 
 def train_alone(
-    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+    config: RunConfig,
+    data_dir: PreparedFolder | Path,
+    run_dir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
 ) -> Outcome:
     """Train in this process without Ray, from the last checkpoint (or the start) to the end.
 
     Raises:
         LeaseError: if another process trains in `run_dir`.
     """
-    with loop_alone(config, data_dir, run_dir, device) as loop:
+    with loop_alone(config, data_dir, run_dir, device, hooks) as loop:
         return loop.run()
 
 
