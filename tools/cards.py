@@ -26,8 +26,8 @@ from ss4rec.kernels.cards import CARDS, Card
 from ss4rec.model.segments import Segments
 
 MAX_SPILLS = 1024
-"""Bytes of a thread that may be spilled where all inputs are bfloat16, or rows are up to 128 wide; wide rows in float32 need
-three TF32 products for each, and spill more."""
+"""Bytes of a thread that may be spilled. Wide rows in float32 may spill eight times as much: each of their products is
+three in TF32."""
 WIDTHS = (64, 128, 256, 512)
 
 

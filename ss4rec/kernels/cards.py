@@ -40,7 +40,8 @@ CARDS = tuple(
 """The kinds of card that every kernel is compiled for in tests."""
 
 HOPPER = 90
-"""From here to `CONSUMER` matrix instructions read shared memory; elsewhere their operands are registers, and tiles are smaller."""
+"""From here to `CONSUMER` matrix instructions read shared memory. Elsewhere their operands are registers, and tiles are
+smaller."""
 CONSUMER = 120
 
 Tile = tuple[int, int, int, int]
