@@ -6,6 +6,7 @@ of a chunk of the source, of a partition, or of a shard. A small source is one t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -131,8 +132,11 @@ def prepare(
         # What is in memory becomes a file first, where all tasks see it.
         given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
         with table_file(source, out.parent / f".{out.name}.table", given) as path:
+            opened = Source.open(path, given, WHERE)
+            for note in opened.notes:
+                warnings.warn(note, stacklevel=2)
             return prepare(
-                Source.open(path, given, WHERE),
+                opened,
                 out,
                 k_core=k_core,
                 name=name or path.stem,
@@ -145,6 +149,9 @@ def prepare(
                 progress=progress,
             )
     opened = source if isinstance(source, Source) else Source.open(source, columns)
+    if opened is not source:  # who opens a source says its notes
+        for note in opened.notes:
+            warnings.warn(note, stacklevel=2)
     rules = rules or Rules()
     options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
     work, again = WorkFolder.enter(out, overwrite, _stamp(opened, rules, ties, options))
