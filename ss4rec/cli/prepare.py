@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -148,6 +150,10 @@ def prepare_command(
 
     lake = lake_kind(source)
     on_ray = engine == "ray" or address is not None or lake is not None
+    if on_ray and engine in ("memory", "tasks"):
+        raise UsageError(
+            f"--engine {engine} runs in this process and --address on a cluster; leave one of them out"
+        )
     if engine and not on_ray:
         click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
     folder, options = to_path(out), TableOptions(columns, delimiter, time_unit, time_format)
