@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ss4rec.data.prepared.build import Mapper
     from ss4rec.data.prepared.manifest import Manifest
-    from ss4rec.data.sources import Rules
+    from ss4rec.data.sources import Rules, Source, TableOptions
     from ss4rec.data.sources.ties import Ties
     from ss4rec.data.sources.times import Unit
     from ss4rec.io.paths import AnyPath
@@ -134,7 +134,8 @@ def prepare_command(
 ) -> None:
     """Turn a ratings archive or table into a prepared folder.
 
-    Reads CSV and other delimited text, JSON lines and Parquet, also packed (.gz, .bz2, .zst), in one file or in parts.
+    Reads CSV and other delimited text, JSON lines and Parquet, also packed (.gz, .bz2, .zst), in one file or in parts;
+    a Delta table by its folder, an Iceberg table as iceberg://CATALOG/NAMESPACE.TABLE.
 
     Rows that cannot be used are listed in quarantine.parquet with a reason each.
     """
@@ -143,32 +144,34 @@ def prepare_command(
     from rich.console import Console
 
     from ss4rec.data.prepare.engine import prepare
-    from ss4rec.data.sources import Source, TableOptions, resolve_source
+    from ss4rec.data.sources import TableOptions
+    from ss4rec.data.sources.ray_lake import lake_kind, lake_name, read_lake
     from ss4rec.io.paths import to_path
 
-    on_ray = engine == "ray" or address is not None
+    lake = lake_kind(source)
+    on_ray = engine == "ray" or address is not None or lake is not None
     if on_ray and engine in ("memory", "tasks"):
         raise UsageError(
             f"--engine {engine} runs in this process and --address on a cluster; leave one of them out"
         )
     if engine and not on_ray:
         click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
-    found, folder = resolve_source(source), to_path(out)
+    folder, options = to_path(out), TableOptions(columns, delimiter, time_unit, time_format)
     if on_ray:  # tasks open these paths wherever they run
-        found, folder = found.absolute(), folder.absolute()
-    opened = Source.open(found, TableOptions(columns, delimiter, time_unit, time_format))
-    for note in opened.notes:
-        click.echo(f"note: {note}", err=True)
-    rules = _rules(opened.plan.layout, max_bad_share, earliest, latest, scale, repeats)
+        folder = folder.absolute()
+    opened = None if lake else _open(source, options, on_ray)
+    layout = opened.plan.layout if opened else "parquet"
+    rules = _rules(layout, max_bad_share, earliest, latest, scale, repeats)
     with (
         Console(stderr=True).status("starting") as status,
         _ray_mapper(address) if on_ray else nullcontext(map) as mapper,
     ):
         manifest = prepare(
-            opened,
+            opened or read_lake(source, options),
             folder,
+            columns=options,
             k_core=k_core,
-            name=name,
+            name=name or (lake_name(source) if lake else None),
             rows_per_shard=rows_per_shard,
             overwrite=overwrite,
             rules=rules,
@@ -180,6 +183,17 @@ def prepare_command(
         click.echo(json.dumps({"folder": out, "manifest": manifest.model_dump(mode="json")}))
     else:
         Console().print(summary(manifest, folder))
+
+
+def _open(source: str, options: TableOptions, on_ray: bool) -> Source:
+    """Open a source and say what the user should know about how it is read."""
+    from ss4rec.data.sources import Source, resolve_source
+
+    found = resolve_source(source)
+    opened = Source.open(found.absolute() if on_ray else found, options)
+    for note in opened.notes:
+        click.echo(f"note: {note}", err=True)
+    return opened
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ss4rec.config import RunConfig
+from ss4rec.data.batches.source import check_max_workers
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.io.atomic import write_json
@@ -40,13 +41,12 @@ def train(
     from ss4rec.cluster.placement import preflight
     from ss4rec.cluster.storage_check import storage_preflight
 
+    check_max_workers(data, config)
     with cluster(address):
-        from ss4rec.data.batches.source import check_max_workers
         from ss4rec.evaluation.report import evaluate_run
         from ss4rec.train.ray_train import fit
 
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
-        check_max_workers(data, config)
         storage_preflight(str(run_dir.parent))
         folder.start(config, data)
         log_as(run=run_dir.name, worker="driver")

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.batch import EvalBatch, PackedBatch, collate_eval, collate_train
-from ss4rec.data.batches.epoch_order import EpochOrder
+from ss4rec.data.batches.epoch_order import MIN_TRAINABLE, NOT_TRAINABLE, EpochOrder
 from ss4rec.data.batches.reader import ShardReader
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.errors import ConfigError
 from ss4rec.io.paths import AnyPath
 
 KEPT_BYTES = 1 << 30
@@ -155,6 +156,16 @@ def training_order(folder: PreparedFolder, data: DataConfig, batch_size: int, se
     shards = len(folder.manifest.shards)
     windows = np.bincount(folder.users["shard"].to_numpy(), weights=windows_U, minlength=shards)
     return EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
+
+
+def check_trainable(data: PreparedFolder) -> None:
+    """Refuse a folder without a single training pair: nobody has more than the events that are held out.
+
+    Raises:
+        ConfigError: saying how many events are needed.
+    """
+    if data.manifest.max_length < MIN_TRAINABLE:
+        raise ConfigError(NOT_TRAINABLE)
 
 
 def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:

@@ -27,7 +27,7 @@ from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import field_quotes
 from ss4rec.data.sources.rows import Catalogue, Profiles, plain_ids
 from ss4rec.data.sources.text import ID, TextPlan
-from ss4rec.data.sources.times import choose_rule, parsed_or_null
+from ss4rec.data.sources.times import choose_rule, parsed_or_null, refuse_few_digits
 from ss4rec.errors import DataError
 
 GROUPLENS = ("user", "item", "rating", "time")
@@ -99,8 +99,10 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
         read_fully(stream, start)
         lines = read_fully(stream, HEAD_BYTES).decode("utf-8", "replace").split("\n")[:SAMPLE_ROWS]
     fields = (line.split("\t") for line in lines)
-    texts = pa.array([row[place] for row in fields if len(row) == len(names)], pa.string())
-    times, notes = choose_rule(parsed_or_null(texts, pa.float64()), None, None, where)
+    texts = [row[place] for row in fields if len(row) == len(names)]
+    refuse_few_digits(texts, where)
+    numbers = parsed_or_null(pa.array(texts, pa.string()), pa.float64())
+    times, notes = choose_rule(numbers, None, None, where)
     return TextPlan(
         "recbole",
         (Part(name, start),),

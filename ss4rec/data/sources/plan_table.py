@@ -25,7 +25,7 @@ from ss4rec.data.sources.packed import bare_name
 from ss4rec.data.sources.parts import Part, hive_values
 from ss4rec.data.sources.table import ParquetPlan, check_types, open_parquet
 from ss4rec.data.sources.text import ID, TextPlan, infer_type
-from ss4rec.data.sources.times import TimeRule, Unit, choose_rule
+from ss4rec.data.sources.times import TimeRule, Unit, choose_rule, refuse_few_digits
 from ss4rec.errors import DataError
 
 TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -196,6 +196,7 @@ def _plan_text(
         role: [row[place] for row in rows if len(row) > place]
         for role, place in ((role, labels.index(column)) for role, column in here.items())
     }
+    refuse_few_digits(samples.get("time", ()), where)
     types = _text_types(samples, options, where)
     sample = _part_times(parts) if "time" not in here else _as_type(samples["time"], types["time"])
     times, said = _time_rule(sample, options, where)

@@ -21,8 +21,7 @@ def lake_kind(source: str) -> str | None:
     """Return `delta` or `iceberg` if a source is such a table, else None."""
     if source.startswith(ICEBERG):
         return "iceberg"
-    path = to_path(source)
-    return "delta" if (path / "_delta_log").is_dir() else None
+    return "delta" if (to_path(source) / "_delta_log").is_dir() else None
 
 
 def read_lake(source: str, options: TableOptions) -> ray.data.Dataset:

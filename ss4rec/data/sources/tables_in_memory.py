@@ -26,12 +26,12 @@ WHERE = "the table"
 
 
 def is_table(source: object) -> bool:
-    """Return whether an object is a table that `written` takes."""
+    """Return whether an object is a table that `table_file` takes."""
     return not isinstance(source, str | Path | RemotePath) and _kind(source) is not None
 
 
 @contextmanager
-def written(table: Any, folder: AnyPath, options: TableOptions) -> Iterator[AnyPath]:
+def table_file(table: Any, folder: AnyPath, options: TableOptions) -> Iterator[AnyPath]:
     """Write the columns of ratings of a table into a file in `folder`, which is deleted at the end.
 
     Args:

@@ -6,6 +6,7 @@ four ranges do not overlap (but for the first 100 days), so the size of a value 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -33,7 +34,8 @@ DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14:
 """Formats of dates that are written as whole numbers, by their number of digits."""
 MIN_COARSE = 20
 """Different times from which it is said that they were rounded to what float32 holds."""
-HALF_DAY_S = 43_200
+SCIENTIFIC = re.compile(r"\d(?:\.(\d+))?[eE]\+?(\d{1,2})")
+FIVE_MINUTES_S = 300
 FAR_S = 2**62
 """Stands for seconds that int64 does not hold."""
 YEAR_S = 366 * 86_400
@@ -198,6 +200,7 @@ def _format_rule(sample: Any, kind: pa.DataType, format: str, where: str) -> tup
 def _text_rule(sample: Any, unit: Unit | None, where: str) -> tuple[TimeRule, list[str]]:
     """Return the rule for texts without a format: the way of reading that fits most."""
     texts = [text.strip() for text in _values(sample) if text.strip()]
+    refuse_few_digits(texts, where)
     for kind in (pa.int64(), pa.float64()):
         numbers = parsed_or_null(pa.array(texts, pa.string()), kind)
         if texts and numbers.null_count * 2 < len(numbers):
@@ -325,9 +328,32 @@ def _refuse_coarse(numbers: np.ndarray, where: str) -> None:
     distinct = np.unique(seconds)
     if len(distinct) < MIN_COARSE or distinct.min() < 2**27:
         return
-    if (distinct.astype(np.float32) == distinct).all() and (distinct % HALF_DAY_S != 0).any():
+    rounded = distinct.astype(np.float32)
+    written = np.array([float(str(value)) for value in rounded])  # in text the shortest digits stand for it
+    # Times to five minutes, hours or days have few digits too.
+    if ((rounded == distinct) | (written == distinct)).all() and (distinct % FIVE_MINUTES_S != 0).any():
         raise DataError(
             f"{where}: times such as {numbers[0]:.0f} are all rounded to what float32 holds (64 or 128 s); "
+            "write them anew from the original as int64 or double"
+        )
+
+
+def refuse_few_digits(texts: Sequence[str], where: str) -> None:
+    """Refuse times such as 1.5e+09, whose digits do not reach down to seconds.
+
+    Raises:
+        DataError: if most are written so.
+    """
+    found = [SCIENTIFIC.fullmatch(text.strip()) for text in texts]
+    coarse = [
+        match[0]
+        for match in found
+        if match
+        and 10 ** (int(match[2]) - len(match[1] or "")) > FACTORS[unit_of(min(float(match[0]), 2.0**62))]
+    ]
+    if len(coarse) * 2 > len(texts):
+        raise DataError(
+            f"{where}: times such as {coarse[0]} have too few digits for seconds (as float32 holds them); "
             "write them anew from the original as int64 or double"
         )
 
