@@ -18,7 +18,7 @@ from ss4rec.data.prepare.engine import prepare as prepare_source
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.sources import Rules, Source, TableOptions, resolve_source
 from ss4rec.data.sources.checks import rules_for
-from ss4rec.data.sources.tables_in_memory import WHERE, is_table, written
+from ss4rec.data.sources.tables_in_memory import WHERE, is_table, table_file
 from ss4rec.data.sources.ties import Ties
 from ss4rec.data.sources.times import Unit
 from ss4rec.errors import DataError
@@ -163,6 +163,6 @@ def _opened(source: Any, options: TableOptions) -> Iterator[Source]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="ss4rec-") as scratch,
-        written(source, Path(scratch) / "table", options) as path,
+        table_file(source, Path(scratch) / "table", options) as path,
     ):
         yield Source.open(path, options, called=WHERE)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 SCRIPT = """
-import pandas as pd
 import ss4rec
 
 data = ss4rec.prepare("ratings.csv", "data/mine", columns={"user": "u"})
