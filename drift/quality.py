@@ -27,6 +27,7 @@ from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.windows import eval_sequences, ragged
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.model.habits import Events
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
@@ -182,7 +183,8 @@ def _scores(model: Scorer, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor
     """Return last hidden states and scores of all items."""
     segments = Segments(batch.offsets_S1)
     hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments, Context.of(batch))[segments.last_S]
-    return hidden_SD, model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1).matrix()
+    events = Events(batch.items_T, batch.gaps_T, segments)
+    return hidden_SD, model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1, events).matrix()
 
 
 def shuffled(batch: EvalBatch, rng: np.random.Generator) -> EvalBatch:

@@ -97,9 +97,10 @@ class ModelConfig(Section):
     """Standard deviation of embeddings and linear weights at the start."""
     cosine_temperature: NonNegativeFloat = 0.0
     """0: scores are dot products. Else: cosine similarity divided by this."""
-    repeats: Literal["ignore", "learned"] = "ignore"
+    repeats: Literal["ignore", "learned", "habits"] = "ignore"
     """`learned`: one logit, the same for all, is added to the score of every item that the history holds. All-position
-    training sees the same history many times an epoch and unlearns repeating slowly without it."""
+    training sees the same history many times an epoch and unlearns repeating slowly without it. `habits`: the logit
+    depends on how often and how long ago, on the item and on the user's state; for data in which people repeat."""
     layer_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that an event skips a layer (stochastic depth, arXiv 1603.09382, for each event on its own)."""
     inputs: tuple[Literal["rating", "gap", "clock", "date", "profile"], ...] = ()

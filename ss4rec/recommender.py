@@ -19,6 +19,7 @@ from ss4rec.config import DataConfig
 from ss4rec.data.batches.windows import HOUR_S
 from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
+from ss4rec.model.habits import Events
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
@@ -220,7 +221,8 @@ class Recommender:
         hidden_TD = self.model.encode(items_T, gaps_T, segments, Context(*beside))
         seen_X = torch.from_numpy(np.concatenate([e.items_T for e in encoded]))
         seen_offsets_B1 = torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0)
-        return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1)
+        events = Events(items_T, gaps_T, segments)
+        return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1, events)
 
     @torch.no_grad()
     def _best(

@@ -9,6 +9,7 @@ import torch
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.windows import HOUR_S
+from ss4rec.model.habits import Events
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
@@ -60,5 +61,6 @@ class ModelScorer:
             gaps_T = gaps_T.index_fill(0, segments.last_S, self.unknown_gap_s)
             guessed_S = (batch.last_times_S.to(self.device) + round(self.unknown_gap_s)) // HOUR_S
             context = replace(context, hours_T=context.hours_T.index_copy(0, segments.last_S, guessed_S))
-        hidden_TD = self.model.encode(batch.items_T.to(self.device), gaps_T, segments, context)
-        return self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)
+        events = Events(batch.items_T.to(self.device), gaps_T, segments)
+        hidden_TD = self.model.encode(events.items_T, gaps_T, segments, context)
+        return self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1, events)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ss4rec.config import LossConfig
 from ss4rec.errors import ConfigError
 from ss4rec.kernels import resolve_loss_backend
+from ss4rec.model.habits import Events, habit_cross_entropy
 from ss4rec.model.inputs import Context
 from ss4rec.model.losses import Repeats, bpr, cross_entropy
 from ss4rec.model.sampled import NegativeSampler, sampled_softmax
@@ -33,10 +34,10 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         if config.kind == "sampled_softmax":
-            if model.repeat_logit is not None:
+            if model.config.repeats != "ignore":
                 raise ConfigError(
-                    "loss.kind=sampled_softmax does not train model.repeats=learned, which needs the scores of all "
-                    "items; set model.repeats=ignore or loss.kind=cross_entropy"
+                    f"loss.kind=sampled_softmax does not train model.repeats={model.config.repeats}, which needs the "
+                    "scores of all items; set model.repeats=ignore or loss.kind=cross_entropy"
                 )
             if config.label_smoothing:
                 raise ConfigError(
@@ -86,13 +87,25 @@ class Objective(nn.Module):
         context: Context | None,
     ) -> Tensor:
         """Return the summed loss of one member."""
-        logit = model.repeat_logit
+        logit, held_T = model.repeat_logit, items_T
         repeats = None if logit is None else Repeats(items_T, segments, logit)
         if self.training:
             items_T = self._swap(items_T, self.config.swap_inputs)
             targets_T = self._swap(targets_T, self.config.swap_targets)
         hidden_TD = model.encode(items_T, gaps_T, segments, context)
         weight_VD = model.item_matrix()
+        if model.habits is not None and self.config.kind == "cross_entropy":
+            return habit_cross_entropy(
+                hidden_TD,
+                weight_VD,
+                targets_T,
+                model.habits,
+                Events(held_T, gaps_T, segments),
+                rows_R,
+                chunk_tokens=self.config.chunk_tokens,
+                label_smoothing=self.config.label_smoothing,
+                backend=self.backend,
+            )
         if self.config.kind == "bpr":
             return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)
         if self.config.kind == "sampled_softmax":

@@ -12,6 +12,7 @@ from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.source import SequenceSource
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.model.habits import Events
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel
@@ -49,10 +50,9 @@ class Validation:
     def _ranks(self, batch: EvalBatch) -> tuple[Tensor, Tensor]:
         device = self.workers.device
         segments = Segments(batch.offsets_S1, device)
-        hidden_TD = self.model.encode(
-            batch.items_T.to(device), batch.gaps_T.to(device), segments, Context.of(batch, device)
-        )
-        scores = self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1)
+        events = Events(batch.items_T.to(device), batch.gaps_T.to(device), segments)
+        hidden_TD = self.model.encode(events.items_T, events.gaps_T, segments, Context.of(batch, device))
+        scores = self.model.scores(hidden_TD[segments.last_S], batch.seen_X, batch.seen_offsets_S1, events)
         return target_ranks(scores, batch.targets_S)
 
     def _batches(self) -> Iterator[EvalBatch]:

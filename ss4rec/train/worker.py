@@ -65,7 +65,7 @@ def worker_loop(
     set_up_torch(config, workers.device)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = make_model(config.model, manifest.items)
+    model = make_model(config.model, manifest.items, config.data.target_time)
     if config.model.item_attributes:
         model.set_item_attributes(_attributes(manifest, data_dir))
     if "profile" not in config.model.inputs:
