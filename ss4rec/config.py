@@ -106,6 +106,10 @@ class ModelConfig(Section):
     inputs: tuple[Literal["rating", "gap", "clock", "date", "profile"], ...] = ()
     """What is added to the embedding of each event beside its item: the user's rating of it, its gap in half octaves,
     hour and weekday (UTC) and date of the moment for which the next item is predicted, and the user's profile."""
+    horizon: bool = False
+    """The model is told, behind its blocks, how long ago the last event was when a recommendation is asked for, or that
+    nobody knows. In training the moment is drawn between an event and the next one. For `data.target_time=false`: who
+    comes back after weeks wants something else than who is still there."""
     item_attributes: bool = False
     """Genres and five-year period of release as vectors added to the item's row, as input and as candidate."""
     members: PositiveInt = 1
@@ -153,6 +157,9 @@ class OptimConfig(Section):
     """Peak learning rate."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay (AdamW) on matrices; 0 is plain Adam."""
+    base_dim: NonNegativeInt = 0
+    """Width for which `lr` was chosen: the rates of matrices are multiplied by base_dim / dim where the model is wider,
+    and those with more than 2 dim inputs by as much less (muP, arXiv 2203.03466). 0: one rate for all."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's moment decays."""
     warmup_steps: NonNegativeInt = 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
 from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
-from ss4rec.model.block import SSBlock
+from ss4rec.model.block import Horizon, SSBlock
 from ss4rec.model.habits import Events, Habits, seen_logits
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
 from ss4rec.model.item_scores import ItemScores, SeenItems
@@ -144,6 +144,7 @@ class SS4Rec(SequenceModel):
         self.blocks = nn.ModuleList(SSBlock(config) for _ in range(config.blocks))
         self.habits = Habits(config.dim, num_items, target_time) if config.repeats == "habits" else None
         self.repeat_parameter = nn.Parameter(torch.zeros(())) if config.repeats == "learned" else None
+        self.horizon = Horizon(config) if config.horizon else None
         pre = config.norm == "pre"
         self.final_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if pre else None
 
@@ -171,6 +172,9 @@ class SS4Rec(SequenceModel):
             values_TD = block(values_TD, gaps_T, segments, *backends)
         if self.final_norm is not None:
             values_TD = self.final_norm(values_TD)
+        if self.horizon is not None:
+            elapsed_T = None if context is None else context.elapsed_T
+            values_TD = self.horizon(values_TD, elapsed_T, backends[2])
         if self.config.cosine_temperature:
             values_TD = F.normalize(values_TD.float(), dim=1) / self.config.cosine_temperature
         return values_TD

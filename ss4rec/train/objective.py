@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from ss4rec.config import LossConfig
-from ss4rec.errors import ConfigError
+from ss4rec.errors import ConfigError, UsageError
 from ss4rec.kernels import resolve_loss_backend
 from ss4rec.model.habits import Events, habit_cross_entropy
 from ss4rec.model.inputs import Context
@@ -92,6 +94,8 @@ class Objective(nn.Module):
         if self.training:
             items_T = self._swap(items_T, self.config.swap_inputs)
             targets_T = self._swap(targets_T, self.config.swap_targets)
+        if self.training and model.horizon is not None:
+            context = with_drawn_moments(context, gaps_T, segments)
         hidden_TD = model.encode(items_T, gaps_T, segments, context)
         weight_VD = model.item_matrix()
         if model.habits is not None and self.config.kind == "cross_entropy":
@@ -129,3 +133,24 @@ class Objective(nn.Module):
         random_T = torch.randint_like(items_T, 1, self.model.num_items + 1)
         swapped_T = torch.rand(items_T.shape, device=items_T.device) < probability
         return torch.where(swapped_T & (items_T > 0), random_T, items_T)
+
+
+def with_drawn_moments(context: Context | None, gaps_T: Tensor, segments: Segments) -> Context:
+    """Say at every second event, by chance, how long ago it was at a moment drawn evenly before the next event.
+
+    Args:
+        context: what else is known.
+        gaps_T: seconds since the event before (`data.target_time=false`).
+        segments: where sequences begin; the last event of each has no next one, so nothing is said there.
+
+    Raises:
+        UsageError: without a context.
+    """
+    if context is None:
+        raise UsageError("the model reads moments of recommendation; pass a Context")
+    until_next_T = torch.cat([gaps_T[1:], gaps_T.new_full((1,), -1.0)])
+    last_S = (segments.offsets_S1[1:].long() - 1).clamp_min(0)
+    until_next_T = until_next_T.scatter(0, last_S, -1.0)
+    share_T, told_T = torch.rand(2, len(gaps_T), device=gaps_T.device)
+    elapsed_T = torch.where((told_T < 0.5) & (until_next_T >= 0), share_T * until_next_T, -1.0)
+    return replace(context, elapsed_T=elapsed_T)
