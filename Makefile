@@ -39,6 +39,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
+	$(BIN)/python tools/imports.py
 	$(BIN)/python -m tools.guard_texts
 	$(BIN)/python tools/audit.py
 

@@ -22,12 +22,11 @@ from typing import Any
 
 import click
 import numpy as np
-import pyarrow as pa
 import torch
 
 from benchmarks.quality_rows import Row
 from benchmarks.quality_rows import rows as rows_of
-from benchmarks.quality_table import headlines, markdown, merged, write_curves
+from benchmarks.quality_table import headlines, markdown, merged, save_ranks, write_curves
 from benchmarks.record import device_name, write_record
 from ss4rec.config import RunConfig
 from ss4rec.evaluation.evaluator import rank_column, summarise
@@ -228,13 +227,6 @@ def _curve(folder: RunFolder) -> list[list[float]]:
 def _events_per_s(folder: RunFolder) -> float:
     """Return the median over epochs of the targets trained on in a second."""
     return float(np.median([row["events_per_s"] for row in folder.metrics() if row["kind"] == "epoch"]))
-
-
-def save_ranks(run: Path, ranks: pa.Table) -> None:
-    """Keep every user's ranks for intervals over seeds."""
-    ranks = ranks.sort_by("user")
-    columns = {name: ranks[name].to_numpy() for name in ranks.column_names}
-    np.savez_compressed(run / "ranks.npz", **columns)
 
 
 def _kept(row: Row, seed: int, data: Path | None, runs: Path, ranks_test: bool) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality_rows import Row
+from benchmarks.quality_table import save_ranks
 from ss4rec.cli.options import assigned
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import EvalBatch
@@ -47,8 +48,6 @@ SHARED: dict[str, Any] = {
 
 def run_peer(row: Row, data: Path, run: Path, seed: int, minutes: float, ranks_test: bool) -> dict[str, Any]:
     """Train or count the peer that a row names (`model=NAME OPTION=VALUE ...`), and rank the test items."""
-    from benchmarks.quality import save_ranks
-
     run.mkdir(parents=True, exist_ok=True)
     options = assigned(row.changes)
     name = options.pop("model")

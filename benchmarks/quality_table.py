@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from benchmarks.record import headline
 from ss4rec.evaluation.evaluator import EvalResult, Seen, TargetTime, bootstrap_mean, rank_column
@@ -32,6 +33,13 @@ SETTINGS: tuple[tuple[Seen, TargetTime], ...] = (
     ("excluded", "known"),
     ("excluded", "unknown"),
 )
+
+
+def save_ranks(run: Path, ranks: pa.Table) -> None:
+    """Keep every user's ranks for intervals over seeds."""
+    ranks = ranks.sort_by("user")
+    columns = {name: ranks[name].to_numpy() for name in ranks.column_names}
+    np.savez_compressed(run / "ranks.npz", **columns)
 
 
 def merged(results: Sequence[Result], runs: Path) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Rim: a run and the baselines evaluated on the same users, as `result.json` keeps it."""
+"""A run and the baselines evaluated on the same users, as `result.json` keeps it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ss4rec.data.batches.windows import Split
-from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 from ss4rec.runs.folder import RunFolder
 
 
@@ -18,6 +17,8 @@ def evaluate_run(
     Raises:
         DataError, ResourceError: as `evaluate_folder`.
     """
+    from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
+
     results = {"model": evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu)}
     results |= evaluate_baselines(RunFolder.open(run_dir).config(), data_dir, split=split, workers=workers)
     return {name: result.model_dump(mode="json") for name, result in results.items()}

@@ -1,4 +1,4 @@
-"""Rim: hosts the training loop in Ray Train's workers, one or many, CPU (gloo) or GPU (nccl), with the same code.
+"""Hosts the training loop in Ray Train's workers, one or many, CPU (gloo) or GPU (nccl), with the same code.
 
 Ray restarts workers and brings them together; everything that must survive is in our own run folder. Each attempt
 gets a throw-away Ray Train folder, so that no snapshot of Ray's can disagree with our checkpoints: the workers
@@ -20,16 +20,12 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray._private.state import state as ray_state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ss4rec import errors
+from ss4rec.cluster import ray_private
 from ss4rec.cluster.connect import quiet_ray
 from ss4rec.cluster.placement import Placement
 from ss4rec.cluster.secrets import redact
@@ -39,9 +35,9 @@ from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.io.untrusted import read_json
 from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import file_age_s, hold
-from ss4rec.train.gauges import gauges
 from ss4rec.train.group import Workers
 from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.ray_gauges import gauges
 from ss4rec.train.status import say
 from ss4rec.train.worker import worker_loop
 
@@ -220,24 +216,14 @@ def retry_controller(fit_once: Callable[[], Any], most: int, failure: Path) -> A
             if failure.exists():  # it says more than the controller's death
                 return None
             if again:
-                remove_groups_of(error.actor_id)
+                # With them go its workers, if one still lives. Ray keeps them until the driver ends, and a new group of
+                # workers would wait for their CPUs for ever; Ray Train's own cleaner needs a dashboard.
+                ray_private.remove_placement_groups_of(error.actor_id)
             else:
                 raise errors.SS4RecError(
                     f"Ray could not run the training, its controller died: {what}. The same command continues from "
                     "the last checkpoint"
                 ) from error
-
-
-def remove_groups_of(actor_id: str | None) -> None:
-    """Remove the placement groups that a dead actor has made: with them go its workers, if one still lives.
-
-    Ray keeps them until the driver ends, and a new group of workers would wait for their CPUs for ever. Ray Train's own
-    cleaner asks the dashboard who is dead, which is not everywhere.
-    """
-    for raw in ray_state._connect_and_get_accessor().get_placement_group_table():
-        row = PlacementGroupTableData.FromString(raw)
-        if row.creator_actor_id.hex() == actor_id and row.state != PlacementGroupTableData.REMOVED:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
 
 
 def decide(failures: int, most: int, failure: Path) -> tuple[str, bool]:
@@ -288,7 +274,7 @@ class FailureLine(UserCallback):
     def __init__(self, max_failures: int, failure: Path) -> None:
         self.max_failures, self.failure, self.failures = max_failures, failure, 0
 
-    def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Count the failure and say what follows from it."""
         self.failures += 1
         # A worker that died is the cause; its peers' lost connections follow from it.
@@ -336,7 +322,7 @@ def _preemption() -> str:
     Read from the worker's own memory, where Ray's watcher puts it: `ray.train.get_preemption_info` waits for all
     workers.
     """
-    info = get_internal_train_context().preemption_context.preemption_info
+    info = ray_private.preemption()
     if info is None:
         return ""
     left = f" in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else ""

@@ -1,12 +1,10 @@
-"""Rim: one training run from configuration to result, on whatever Ray cluster is there."""
+"""One training run from configuration to result, on whatever Ray cluster is there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ss4rec.cluster.connect import cluster
-from ss4rec.cluster.placement import preflight, storage_preflight
 from ss4rec.config import RunConfig
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.salvage import DROPPED, intact_folder
@@ -36,6 +34,11 @@ def train(
     """
     data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
     folder = RunFolder(run_dir)
+    # Ray is imported late: what is wrong with the data is said before it.
+    from ss4rec.cluster.connect import cluster
+    from ss4rec.cluster.placement import preflight
+    from ss4rec.cluster.storage_check import storage_preflight
+
     with cluster(address):
         from ss4rec.data.batches.source import check_most_workers
         from ss4rec.evaluation.report import evaluate_run

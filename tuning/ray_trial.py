@@ -1,4 +1,4 @@
-"""Rim: one trial's training, in the Tune process itself (one worker) or in workers of its own (several).
+"""One trial's training, in the Tune process itself (one worker) or in workers of its own (several).
 
 Both hosts speak one language to the sweep: a result an epoch, whose `state` is `running`, `ended`, `failed` or `no
 space`, which is no fault of the trial and ends the sweep. A failure that a restart would repeat is such a result;

@@ -1,4 +1,4 @@
-"""Rim: a worker's figures as Prometheus gauges of its Ray node (`ray_ss4rec_...` at the node's metrics port).
+"""A worker's figures as Prometheus gauges of its Ray node (`ray_ss4rec_...` at the node's metrics port).
 
 cluster/grafana/ss4rec.json draws them; a test compares its expressions with `GAUGES`.
 """
