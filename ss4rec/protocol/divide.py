@@ -98,8 +98,6 @@ class Rules:
     """`validation=user`: users who do not train."""
     index_V: npt.NDArray[np.int32] | None = None
     """The model's index of each item of the folder, 0 for items that never train. None: the folder's own."""
-    refit: bool = False
-    """Second half of a protocol with `refit`: all events up to the cut train."""
 
 
 class Targets(Ranked):
@@ -189,7 +187,7 @@ def parts(events: Events, rules: Rules) -> Parts:
         last_E = np.zeros_like(train_E)
         last_E[places[np.append(np.diff(row_E[places]) > 0, True)] if len(places) else places] = True
         fit_E, valid_E = enough(train_E & ~last_E, MIN_TRAINING), last_E
-    if rules.refit:
+    if protocol.refit:
         fit_E = train_E
     return Parts(train_E, fit_E, valid_E, ~past_E)
 

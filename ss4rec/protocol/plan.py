@@ -70,6 +70,8 @@ class Plan:
     """Events of each user that train."""
     valid: UserTargets
     test: UserTargets
+    counts_I: IntArray | None
+    """Training events of the model's items 1, 2, ...; None where the table of items is the folder's own."""
     median_gap_s: float
     """Median gap between a user's consecutive training events."""
     facts: dict[str, int]
@@ -122,13 +124,15 @@ class Plan:
         return sizes_of(np.diff(np.append(np.flatnonzero(is_first_N), len(start_N))), batch_targets)
 
     def items(self, folder: AnyPath) -> pa.Table:
-        """Return `items.parquet` of the items that the model knows, by its own indices."""
+        """Return `items.parquet` of the items that the model knows, by its own indices, with their training events."""
         table = read_items(folder)
         if self.items_I is None:
             return table
         table = table.take(pa.array(self.items_I - 1))
-        numbers = pa.array(np.arange(1, len(self.items_I) + 1, dtype=np.int32))
-        return table.set_column(table.column_names.index("item"), table.schema.field("item"), numbers)
+        own = {"item": np.arange(1, self.num_items + 1, dtype=np.int32), "count": self.counts_I}
+        for name, values_I in own.items():
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), pa.array(values_I))
+        return table
 
 
 def sizes_of(targets_W: IntArray, batch_targets: int) -> list[int]:
@@ -164,15 +168,7 @@ def _plan(protocol: Protocol, place: str, manifest_json: str) -> Plan:
     if protocol.kind == "leave_one_out" and not _filters(protocol, manifest):
         return _as_it_is(protocol, folder, manifest)
     events = _read(folder, manifest)
-    rules = find_rules(protocol, events, manifest)
-    return plan_of(rules, events)
-
-
-def refit_plan(plan: Plan, folder: AnyPath) -> Plan:
-    """Return the plan of the second half of a protocol with `refit`: all events up to the cut train."""
-    events = _read(folder, Manifest.load(folder))
-    rules = replace(plan.rules, refit=True, index_V=None)
-    return plan_of(replace(rules, index_V=_vocabulary(rules, events)), events)
+    return plan_of(find_rules(protocol, events, manifest), events, manifest.items)
 
 
 def find_rules(protocol: Protocol, events: Events, manifest: Manifest) -> Rules:
@@ -190,7 +186,7 @@ def find_rules(protocol: Protocol, events: Events, manifest: Manifest) -> Rules:
         rules = _cuts(rules, counted_events, manifest)
     elif protocol.kind == "leave_one_out" and rules.items_V is None:
         return rules
-    return replace(rules, index_V=_vocabulary(rules, events, items))
+    return replace(rules, index_V=_vocabulary(rules, counted_events, items))
 
 
 def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
@@ -228,18 +224,16 @@ def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
     return rules
 
 
-def _vocabulary(rules: Rules, events: Events, items: int | None = None) -> npt.NDArray[np.int32]:
+def _vocabulary(rules: Rules, events: Events, items: int) -> npt.NDArray[np.int32]:
     """Number the items that train from 1, in the folder's order; all others are 0."""
-    known = counted(events, rules)
-    fit_E = np.ones(len(known.items_E), bool)
+    fit_E = np.ones(len(events.items_E), bool)
     if rules.protocol.kind == "global_time":
-        fit_E = parts(known, rules).fit_E
-    size = 1 + (int(events.items_E.max()) if items is None else items)
-    trains_V = np.bincount(known.items_E[fit_E], minlength=size) > 0
+        fit_E = parts(events, rules).fit_E
+    trains_V = np.bincount(events.items_E[fit_E], minlength=items + 1) > 0
     return np.where(trains_V, np.cumsum(trains_V), 0).astype(np.int32)
 
 
-def plan_of(rules: Rules, events: Events) -> Plan:
+def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     """Count what the rules do to all events.
 
     Raises:
@@ -257,14 +251,18 @@ def plan_of(rules: Rules, events: Events) -> Plan:
         if not number:
             raise DataError(f"protocol {protocol.name}: nothing is left for {what}; move the cut")
     items_I = None if rules.index_V is None else np.flatnonzero(rules.index_V).astype(np.int32)
-    items_E, _ = ragged(division.histories["items"])
-    num_items = int(items_E.max()) if items_I is None else len(items_I)
+    items_E, offsets_U1 = ragged(division.histories["items"])
+    num_items = items if items_I is None else len(items_I)
+    place_E = np.arange(len(items_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
+    fit_E = place_E < np.repeat(division.fit_U, np.diff(offsets_U1))
+    counts_I = np.bincount(items_E[fit_E], minlength=num_items + 1)[1:]
     gaps = _training_gaps(division)
     return Plan(
         rules=rules,
         items_I=items_I,
         num_items=num_items,
         fit_U=division.fit_U,
+        counts_I=None if items_I is None else counts_I,
         valid=valid,
         test=test,
         median_gap_s=float(np.median(gaps)) if len(gaps) else 0.0,
@@ -327,6 +325,7 @@ def _as_it_is(protocol: Protocol, folder: AnyPath, manifest: Manifest) -> Plan:
         items_I=None,
         num_items=manifest.items,
         fit_U=np.maximum(counts_U - HELD_OUT, 0),
+        counts_I=None,
         valid=valid,
         test=test,
         median_gap_s=manifest.median_gap_s,

@@ -63,7 +63,8 @@ class Protocol(BaseModel):
     """Order of a user's events of one second: that of the prepared folder; that of the file (a folder that was prepared
     with --ties hash is refused); or that of a fixed hash, which gives nothing away."""
     refit: bool = False
-    """`global_time`: when the best epoch is known, train again on all events up to the cut for as many epochs."""
+    """`global_time`: all events up to the cut train, those of validation too. `ss4rec train` first finds the best number
+    of epochs without them (in RUN/choose) and then trains as many with them."""
     min_history: PositiveInt = 1
     """`global_time`: events that a user must have before an event that is ranked."""
     max_history: PositiveInt | None = None
