@@ -86,14 +86,16 @@ def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
 
     Returns:
         One row a target: `user`, `history` (events before it), `target` (item, 0: never trained), `target_time` and
-        `last_time` (unix seconds), all int64, `weight` float64 (1 / targets of the user), and four float64 columns named
-        by `rank_column`.
+        `last_time` (unix seconds), all int64, `weight` float64 (1 / targets of the user), and four float64 columns
+        named by `rank_column`.
 
     Raises:
         NonFiniteError: if a score is NaN.
     """
     columns = [(name, pa.int64()) for name in ("user", "history", "target", "target_time", "last_time")]
-    schema = pa.schema([*columns, ("weight", pa.float64()), *((rank_column(*s), pa.float64()) for s in SETTINGS)])
+    schema = pa.schema(
+        [*columns, ("weight", pa.float64()), *((rank_column(*s), pa.float64()) for s in SETTINGS)]
+    )
     parts = [pa.table(rank_batch(scorer, batch), schema=schema).to_batches() for batch in batches]
     return pa.Table.from_batches([part for several in parts for part in several], schema=schema)
 
@@ -181,7 +183,7 @@ def summarise(
         protocol=protocol or Protocol(),
         num_users=by_user.num_users,
         num_targets=ranks.num_rows,
-        cold_targets=int((ranks["target"].to_numpy() == 0).sum()),
+        cold_targets=int(np.isinf(ranks[rank_column("kept", "known")].to_numpy()).sum()),
         settings=tuple(results),
     )
 

@@ -106,4 +106,3 @@ class RecentlyPopular:
     def _counts(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Count the items of events `start` to `stop`, `[V]`."""
         return np.bincount(self.events.items_E[start:stop], minlength=self.events.num_items + 1)
-

@@ -27,9 +27,9 @@ def evaluate_run(
     Raises:
         DataError, UsageError, ResourceError: as `evaluate_folder`.
     """
-    model = evaluate_folder(
-        run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol
-    )
+    from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
+
+    model = evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
     folder = RunFolder.open(run_dir)
     config = tested_by(folder.config(), protocol)
     plan = run_plan(folder, config, data_dir)

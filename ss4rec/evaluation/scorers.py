@@ -51,7 +51,5 @@ class ModelScorer:
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores, on the model's device."""
         hides_time = self.uses_target_time and not target_time_known
-        hidden_SD = target_states(
-            self.model, batch, self.device, self.unknown_gap_s if hides_time else None
-        )
+        hidden_SD = target_states(self.model, batch, self.device, self.unknown_gap_s if hides_time else None)
         return self.model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1)

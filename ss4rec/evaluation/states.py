@@ -64,7 +64,9 @@ def _own_histories(batch: EvalBatch, first_S: Tensor, last_S: Tensor, part: slic
     """Return some targets of a batch with a history of their own each: tokens `first` to `last`."""
     lengths_S = last_S + 1 - first_S
     offsets_S1 = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(lengths_S, 0)])
-    token_T = torch.arange(int(offsets_S1[-1])) + torch.repeat_interleave(first_S - offsets_S1[:-1], lengths_S)
+    token_T = torch.arange(int(offsets_S1[-1])) + torch.repeat_interleave(
+        first_S - offsets_S1[:-1], lengths_S
+    )
     token_T = token_T.to(batch.items_T.device)
     return replace(
         batch,

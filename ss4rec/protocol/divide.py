@@ -69,7 +69,11 @@ class Events:
 
     def table(self) -> pa.Table:
         """Return the events as a shard."""
-        columns = {"items": self.items_E, "timestamps": self.times_E, "ratings": self.ratings_E}
+        columns: dict[str, npt.NDArray] = {
+            "items": self.items_E,
+            "timestamps": self.times_E,
+            "ratings": self.ratings_E,
+        }
         lists = {name: list_array(values_E, self.offsets_U1) for name, values_E in columns.items()}
         return pa.table({"user": self.users_U, **lists})
 
@@ -130,8 +134,12 @@ def arrange(events: Events, protocol: Protocol) -> Events:
         order_E = hash_order(events.user_E, events.items_E, events.times_E)
         if (np.diff(events.users_U) < 0).any():
             raise ValueError("users must be in ascending order")
-        columns = (events.items_E, events.times_E, events.ratings_E)
-        events = Events(events.users_U, events.offsets_U1, *(column[order_E] for column in columns))
+        events = replace(
+            events,
+            items_E=events.items_E[order_E],
+            times_E=events.times_E[order_E],
+            ratings_E=events.ratings_E[order_E],
+        )
     if protocol.repeats == "drop" and len(events.items_E):
         row_E = events.row_E
         again_E = (events.items_E[1:] == events.items_E[:-1]) & (row_E[1:] == row_E[:-1])
@@ -215,8 +223,8 @@ def divide(shard: pa.Table, rules: Rules) -> Division:
 
     def targets(allowed_E: BoolArray, choice: TargetChoice) -> Targets:
         places_N = choose(events, allowed_E & enough_E, choice, protocol.seed)
-        columns = (events.row_E, history_E, index_E, events.times_E)
-        return Targets(*(column[places_N] for column in columns))
+        row_N, end_N = events.row_E[places_N], history_E[places_N]
+        return Targets(row_N, end_N, index_E[places_N], events.times_E[places_N])
 
     return Division(
         histories.table(),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ss4rec.errors import ConfigError
+from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.settings import Protocol, cut_moment
 
 NAMED: dict[str, Protocol] = {
@@ -43,6 +45,22 @@ def named(name: str) -> Protocol:
     return NAMED[name]
 
 
+def protocol_of(text: str) -> Protocol:
+    """Return the protocol of a name, or of a JSON file: `protocol.json` or `config.json` of a run.
+
+    Raises:
+        ConfigError: if there is none, or its values are refused.
+    """
+    path = Path(text.removeprefix("@"))
+    if not (text.startswith("@") or text.endswith(".json")):
+        return named(text)
+    try:
+        raw = read_json(path)
+        return Protocol.model_validate(raw.get("protocol", raw) if isinstance(raw, dict) else raw)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--protocol {text} is no protocol: {str(error).splitlines()[0]}") from None
+
+
 def describe(protocol: Protocol) -> str:
     """Say in a few sentences what a protocol does."""
     parts = _global_time(protocol) if protocol.kind == "global_time" else _leave_one_out()
@@ -54,11 +72,17 @@ def _filters(protocol: Protocol) -> list[str]:
     found = []
     if protocol.k_core:
         over = "all events" if protocol.core == "before" else "the events up to the cut"
-        found.append(f"Users and items with fewer than {protocol.k_core} events are left out, counted over {over}.")
+        found.append(
+            f"Users and items with fewer than {protocol.k_core} events are left out, counted over {over}."
+        )
     if protocol.repeats == "drop":
         found.append("Immediate repeats of an item are left out.")
     if protocol.ties != "prepared":
-        what = "keep the order of the file" if protocol.ties == "file" else "are put in the order of a fixed hash"
+        what = (
+            "keep the order of the file"
+            if protocol.ties == "file"
+            else "are put in the order of a fixed hash"
+        )
         found.append(f"Events of one second {what}.")
     return found
 

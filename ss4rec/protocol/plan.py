@@ -131,7 +131,9 @@ class Plan:
         table = table.take(pa.array(self.items_I - 1))
         own = {"item": np.arange(1, self.num_items + 1, dtype=np.int32), "count": self.counts_I}
         for name, values_I in own.items():
-            table = table.set_column(table.column_names.index(name), table.schema.field(name), pa.array(values_I))
+            table = table.set_column(
+                table.column_names.index(name), table.schema.field(name), pa.array(values_I)
+            )
         return table
 
 
@@ -181,7 +183,9 @@ def find_rules(protocol: Protocol, events: Events, manifest: Manifest) -> Rules:
         rules = replace(rules, users_N=users_N, items_V=items_V)
     counted_events = counted(events, rules)
     if not len(counted_events.items_E):
-        raise DataError(f"protocol {protocol.name}: no event is left of {manifest.name}; ask for a smaller k_core")
+        raise DataError(
+            f"protocol {protocol.name}: no event is left of {manifest.name}; ask for a smaller k_core"
+        )
     if protocol.kind == "global_time":
         rules = _cuts(rules, counted_events, manifest)
     elif protocol.kind == "leave_one_out" and rules.items_V is None:
@@ -207,7 +211,9 @@ def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
         rules = replace(rules, train_users_N=train_users_N, train_items_V=train_items_V)
     train_E = parts(events, rules).train_E
     if not train_E.any():
-        raise DataError(f"protocol {protocol.name}: no user has two events up to the cut {cut_s}; move the cut")
+        raise DataError(
+            f"protocol {protocol.name}: no user has two events up to the cut {cut_s}; move the cut"
+        )
     if protocol.validation == "time":
         return replace(rules, valid_cut_s=_quantile(events.times_E[train_E], protocol.validation_quantile))
     if protocol.validation == "user":
@@ -316,9 +322,7 @@ def _as_it_is(protocol: Protocol, folder: AnyPath, manifest: Manifest) -> Plan:
     counts_U = read_users(folder)["count"].to_numpy().astype(np.int64)
     has_U = counts_U > HELD_OUT
     offsets_U1 = np.concatenate([[0], np.cumsum(has_U)])
-    valid, test = (
-        UserTargets(offsets_U1, (counts_U[has_U] - back).astype(np.int32), 0) for back in (2, 1)
-    )
+    valid, test = (UserTargets(offsets_U1, (counts_U[has_U] - back).astype(np.int32), 0) for back in (2, 1))
     users = int(has_U.sum())
     return Plan(
         rules=Rules(protocol),

@@ -63,8 +63,8 @@ class Protocol(BaseModel):
     """Order of a user's events of one second: that of the prepared folder; that of the file (a folder that was prepared
     with --ties hash is refused); or that of a fixed hash, which gives nothing away."""
     refit: bool = False
-    """`global_time`: all events up to the cut train, those of validation too. `ss4rec train` first finds the best number
-    of epochs without them (in RUN/choose) and then trains as many with them."""
+    """`global_time`: all events up to the cut train, those of validation too. `ss4rec train` first finds the best
+    number of epochs without them (in RUN/choose) and then trains as many with them."""
     min_history: PositiveInt = 1
     """`global_time`: events that a user must have before an event that is ranked."""
     max_history: PositiveInt | None = None
@@ -88,7 +88,9 @@ class Protocol(BaseModel):
                 )
             return self
         if self.cut is None:
-            raise ValueError("kind global_time needs a cut: a quantile such as 0.9, or a date such as 2000-11-30")
+            raise ValueError(
+                "kind global_time needs a cut: a quantile such as 0.9, or a date such as 2000-11-30"
+            )
         cut_moment(self.cut)
         return self
 

@@ -1,8 +1,9 @@
 """The run folder: what a training run leaves behind, and how it is opened again.
 
 RUN/config.json       the resolved configuration
+RUN/protocol.json     the protocol in it: what trains, what chooses, what tests
 RUN/record.json       what ran: versions, backends, device, data manifest, configuration fingerprint
-RUN/items.parquet     the vocabulary
+RUN/items.parquet     the vocabulary: items that train
 RUN/metrics.jsonl     one line per status, epoch and validation
 RUN/checkpoints/      see ss4rec.runs.checkpoint
 RUN/result.json       test metrics
@@ -26,8 +27,11 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, Positiv
 from torch import Tensor
 
 from ss4rec.config import RunConfig, parse_config
+from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import CheckpointError, ConfigError, DataError
 from ss4rec.io.untrusted import flush, parse_json, read_json
+from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs import checkpoint
 from ss4rec.runs.provenance import git_commit, installed_versions
 
@@ -35,8 +39,9 @@ if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.model.ss4rec import SequenceModel
 
-CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
+CONFIG_FILE, PROTOCOL_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "config.json",
+    "protocol.json",
     "record.json",
     "items.parquet",
     "metrics.jsonl",
@@ -66,6 +71,10 @@ class RunRecord(BaseModel):
     """Median gap between training events: stands in for the gap to a target whose time is not known."""
     profile_values: tuple[str, ...] | None = None
     """`Manifest.profile_values`, so that profiles can be given when the run serves."""
+    protocol: Protocol = Protocol()
+    """What trained, what chose, what tests; leave-one-out in records that do not say."""
+    division: dict[str, int] = {}
+    """`Plan.facts`: rows, users and items of each part."""
     num_parameters: NonNegativeInt
     backends: dict[str, str]
     """The implementation that each part of the model used."""
@@ -87,19 +96,25 @@ class RunRecord(BaseModel):
         device: str,
         workers: int,
         backends: dict[str, str] | None = None,
+        plan: Plan | None = None,
     ) -> RunRecord:
-        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps."""
+        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps.
+
+        `plan` is what the run's protocol means for the data; None: leave-one-out of all of them.
+        """
         return cls(
             name=name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             fingerprint=config.fingerprint(),
             data_name=manifest.name,
             data_sha256=data_fingerprint(manifest),
-            cut_s=manifest.filters.cut_s,
+            cut_s=plan.cut_s if plan and plan.cut_s is not None else manifest.filters.cut_s,
             num_users=manifest.users,
-            num_items=manifest.items,
+            num_items=plan.num_items if plan else manifest.items,
             num_interactions=manifest.interactions,
-            median_gap_s=manifest.median_gap_s,
+            median_gap_s=plan.median_gap_s if plan else manifest.median_gap_s,
+            protocol=config.protocol,
+            division=plan.facts if plan else {},
             profile_values=manifest.profile_values,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             backends=backends or model.backends,
@@ -159,8 +174,13 @@ class RunFolder:
         if self.exists:
             self._require_same(config, manifest)
             return
+        plan = make_plan(config.protocol, data_dir)
         self.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        if plan.items_I is None:
+            shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        else:
+            write_table(plan.items(data_dir), self.path / ITEMS_FILE)
+        write_json(self.path / PROTOCOL_FILE, config.protocol.model_dump(mode="json"))
         write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
 
     def _require_same(self, config: RunConfig, manifest: Manifest) -> None:

@@ -24,28 +24,16 @@ _K = 10
 class Validation:
     """Callable that returns metrics at 10, equal on all workers, as the plan's protocol ranks its validation targets.
 
-    `ndcg@10` has seen items and the target's time as the protocol says; `ndcg@10_unseen` always has seen items excluded.
-    Each user counts once, however many targets there are. Histories are read once and kept between calls while they are
-    small enough.
-
-    Args:
-        model: the model.
-        source: this worker's users.
-        workers: the group.
-        config: size of batches.
-        target_time: `config.data.target_time` of the run.
+    `ndcg@10` has seen items and the target's time as the protocol says; `ndcg@10_unseen` always has seen items
+    excluded. Each user counts once, however many targets there are. Histories are read once and kept between calls
+    while they are small enough.
     """
 
     def __init__(
-        self,
-        model: SequenceModel,
-        source: SequenceSource,
-        workers: Workers,
-        config: EvalConfig,
-        target_time: bool,
+        self, model: SequenceModel, source: SequenceSource, workers: Workers, config: EvalConfig
     ) -> None:
         self.source, self.workers, self.config = source, workers, config
-        self.scorer = ModelScorer(model, source.plan.median_gap_s, target_time)
+        self.scorer = ModelScorer(model, source.plan.median_gap_s, source.reader.data.target_time)
         self._cache: list[EvalBatch] | None = None
 
     def __call__(self) -> dict[str, float]:

@@ -16,12 +16,13 @@ from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.item_attributes import item_attributes
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.evaluation.training import training_parts
 from ss4rec.model.ss4rec import SequenceModel, make_model
+from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
 from ss4rec.runs.lease import Writer, hold
 from ss4rec.train.group import Workers
@@ -63,11 +64,11 @@ def worker_loop(
     log_as(run=run_dir.name, worker=workers.rank)
     allowed = Writer(run_dir, attempt).check if attempt and workers.leads else lambda: None
     set_up_torch(config, workers.device)
-    manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
+    manifest, folder, plan = Manifest.load(data_dir), RunFolder(run_dir), source.plan
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = make_model(config.model, manifest.items)
+    model = make_model(config.model, plan.num_items)
     if config.model.item_attributes:
-        model.set_item_attributes(_attributes(manifest, data_dir))
+        model.set_item_attributes(_attributes(plan, manifest, data_dir))
     if "profile" not in config.model.inputs:
         source.leave_out_profiles()
     elif manifest.profile_values is None:
@@ -76,7 +77,9 @@ def worker_loop(
             "out or prepare data that do"
         )
     model.to(workers.device)
-    objective = Objective(model, config.loss, _popularity(config, manifest, data_dir)).to(workers.device)
+    objective = Objective(model, config.loss, _popularity(config, plan, manifest, data_dir)).to(
+        workers.device
+    )
     graphs = choose_graphs(config, objective, workers.device)
     if config.train.compile:
         objective.compile()
@@ -91,6 +94,7 @@ def worker_loop(
             workers=workers.world,
             backends=model.backends
             | {"loss": objective.backend, "steps": "CUDA graphs" if graphs else "eager"},
+            plan=plan,
         )
         _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
@@ -121,7 +125,7 @@ def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.d
         LeaseError: if another process trains in `run_dir`.
     """
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
-    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    source = local_source(config, data_dir)
     with hold(run_dir, say=say) as attempt:
         yield worker_loop(
             config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt
@@ -141,7 +145,8 @@ def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.
 def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
     """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
-    return summarise(rank_alone(model, config, run_dir, data_dir, split), config.evaluation.ks)
+    ranks = rank_alone(model, config, run_dir, data_dir, split)
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
 
 
 def rank_alone(
@@ -149,18 +154,24 @@ def rank_alone(
 ) -> pa.Table:
     """Return the ranks of every user's held-out item by weights of a run, a table as from `rank_users`."""
     gap_s = RunFolder(run_dir).record().median_gap_s
-    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    source = local_source(config, data_dir)
     batches = source.eval_batches(split, config.evaluation.batch_users)
     return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
 
 
-def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
+def local_source(config: RunConfig, data_dir: Path) -> LocalSource:
+    """Return all batches of a run, read in this process."""
+    train, plan = config.train, make_plan(config.protocol, data_dir)
+    return LocalSource(data_dir, config.data, batch_size=train.batch_size, seed=train.seed, plan=plan)
+
+
+def _attributes(plan: Plan, manifest: Manifest, data_dir: Path) -> torch.Tensor:
     """Return the items' attributes.
 
     Raises:
         ConfigError: if no item has any.
     """
-    attributes_VA = item_attributes(read_items(data_dir))
+    attributes_VA = item_attributes(plan.items(data_dir))
     if not bool(attributes_VA.any()):
         raise ConfigError(
             f"model.item_attributes is true and no item of {manifest.name} has a genre or a year behind its title; set "
@@ -169,12 +180,12 @@ def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
     return attributes_VA
 
 
-def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
+def _popularity(config: RunConfig, plan: Plan, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
     """Count the training events of each item where the loss draws negatives by popularity, `[V]`."""
     if config.loss.kind != "sampled_softmax" or config.loss.negative_sampling == "uniform":
         return None
-    events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
-    return torch.from_numpy(events.counts())
+    parts = list(training_parts(manifest.shard_paths(data_dir), manifest.items, plan))
+    return torch.from_numpy(TrainingEvents.of(parts, plan.num_items).counts())
 
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:
