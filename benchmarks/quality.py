@@ -29,13 +29,15 @@ from benchmarks.quality_rows import rows as rows_of
 from benchmarks.quality_table import headlines, markdown, merged, save_ranks, write_curves
 from benchmarks.record import device_name, write_record
 from ss4rec.config import RunConfig
+from ss4rec.evaluation.alone import rank_alone
 from ss4rec.evaluation.evaluator import rank_column, summarise
 from ss4rec.evaluation.metrics import ndcg
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, load_model, load_weights, write_json
+from ss4rec.runs.folder import RunFolder, write_json
+from ss4rec.runs.load import load_model, load_weights
 from ss4rec.runs.provenance import git_commit
 from ss4rec.train.loop import TrainLoop
-from ss4rec.train.worker import loop_alone, rank_alone
+from ss4rec.train.worker import loop_alone
 
 PASSED = 0.2022
 """Test NDCG@10 (seen kept) of the official code, which a run should pass soon."""

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 
 from drift.distances import Array
 from ss4rec.data.batches.windows import ragged
+from ss4rec.evaluation.markov import count_transitions
 
 
 def count_pairs(shard: pa.Table, vocabulary: int, cut_s: int) -> csr_matrix:
@@ -19,11 +20,7 @@ def count_pairs(shard: pa.Table, vocabulary: int, cut_s: int) -> csr_matrix:
     (items_E, offsets_U1), (times_E, _) = (ragged(shard[name]) for name in ("items", "timestamps"))
     user_E = np.repeat(np.arange(len(offsets_U1) - 1), np.diff(offsets_U1))
     keep_E = (items_E <= vocabulary) & (times_E <= cut_s)
-    items_K, user_K = items_E[keep_E], user_E[keep_E]
-    pair_K = user_K[1:] == user_K[:-1]
-    ends = (items_K[:-1][pair_K], items_K[1:][pair_K])
-    size = vocabulary + 1
-    return csr_matrix((np.ones(len(ends[0]), np.int32), ends), shape=(size, size))
+    return count_transitions(items_E[keep_E], user_E[keep_E], vocabulary)
 
 
 def follow_scores(follow_VV: csr_matrix, last_S: NDArray[np.int64], counts_V: NDArray[np.int64]) -> Array:

@@ -85,7 +85,8 @@ def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
         )
     if run is None:
         return
-    from ss4rec.runs.folder import ITEMS_FILE, RunFolder, data_fingerprint
+    from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+    from ss4rec.runs.record import data_fingerprint
 
     record = RunFolder.open(run).record()
     if record.cut_s != split.cut_s:

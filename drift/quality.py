@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,8 @@ from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.windows import eval_sequences, ragged
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
-from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.segments import Segments
+from ss4rec.model.last_state import Encoder, encode_last, score_last
 
 K = 10
 MIN_HISTORY = 2
@@ -41,24 +40,6 @@ METRICS = (hit_rate, ndcg, reciprocal_rank)
 RANKINGS = ("model", "shuffled", "pop_frozen", "pop_rolling", "follow")
 """The model; the model with each history in random order; popularity at the cut; popularity of the year before; what
 followed the last item most often in the past."""
-
-
-class Scorer(Protocol):
-    """What is asked of a model; `ss4rec.model.ss4rec.SequenceModel` is one."""
-
-    def encode(
-        self,
-        items_T: torch.Tensor,
-        gaps_T: torch.Tensor,
-        segments: Segments,
-        context: Context | None = None,
-    ) -> torch.Tensor:
-        """Return `[T, D]` hidden states."""
-
-    def scores(
-        self, hidden_BD: torch.Tensor, seen_X: torch.Tensor, seen_offsets_B1: torch.Tensor
-    ) -> ItemScores:
-        """Return the scores of all items."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +121,7 @@ def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
 
 
 @torch.inference_mode()
-def rank(model: Scorer, chosen: pa.Table, task: QualityTask) -> pa.Table:
+def rank(model: Encoder, chosen: pa.Table, task: QualityTask) -> pa.Table:
     """Rank the targets by the model and everything it is compared with; a row a target.
 
     Returns:
@@ -153,11 +134,12 @@ def rank(model: Scorer, chosen: pa.Table, task: QualityTask) -> pa.Table:
     )
     batch = collate_eval(sequences, task.profiles_UF)
     window_S = chosen["window"].to_numpy()
-    hidden_SD, scores_SV = _scores(model, batch)
+    hidden_SD = encode_last(model, batch)
+    scores_SV = model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1).matrix()
     by_name = {"model": scores_SV}
     if task.baselines is not None:
         rng = np.random.default_rng([task.config.seed, int(batch.users_S[0]), int(window_S[0])])
-        by_name["shuffled"] = _scores(model, shuffled(batch, rng))[1]
+        by_name["shuffled"] = score_last(model, shuffled(batch, rng)).matrix()
         last_S = batch.items_T[batch.offsets_S1[1:] - 1].numpy()
         by_name |= task.baselines.scores(window_S, last_S)
     unseen_S = chosen["unseen"].to_numpy()
@@ -176,13 +158,6 @@ def rank(model: Scorer, chosen: pa.Table, task: QualityTask) -> pa.Table:
     columns["entropy"] = torch.special.entr(chance_SV).sum(1).numpy()
     columns["hidden"] = list(hidden_SD.float().numpy())
     return pa.table(columns)
-
-
-def _scores(model: Scorer, batch: EvalBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return last hidden states and scores of all items."""
-    segments = Segments(batch.offsets_S1)
-    hidden_SD = model.encode(batch.items_T, batch.gaps_T, segments, Context.of(batch))[segments.last_S]
-    return hidden_SD, model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1).matrix()
 
 
 def shuffled(batch: EvalBatch, rng: np.random.Generator) -> EvalBatch:

@@ -17,7 +17,7 @@ from drift.profile import Profile, Profiler
 from drift.quality import QualityTask, rank, targets
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.paths import AnyPath
-from ss4rec.runs.folder import load_model
+from ss4rec.runs.load import load_model
 
 
 def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:

@@ -26,6 +26,8 @@ INSTRUMENTED = [
     "ss4rec.data",
     "ss4rec.io.untrusted",
     "ss4rec.runs.folder",
+    "ss4rec.runs.load",
+    "ss4rec.runs.record",
     "drift.config",
 ]
 
@@ -84,7 +86,8 @@ def fuzz_one(name: str, minutes: float) -> None:
         import ss4rec.data.sources
         import ss4rec.data.split
         import ss4rec.runs.checkpoint
-        import ss4rec.runs.folder  # noqa: F401
+        import ss4rec.runs.folder
+        import ss4rec.runs.load  # noqa: F401
     base = Path(tempfile.mkdtemp(prefix="ss4rec-fuzz-"))
     # Draws take hundreds of bytes and inputs that are too short end early: begin with long random ones.
     (base / "corpus").mkdir()

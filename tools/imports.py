@@ -26,8 +26,8 @@ PRIVATE = (
     "ray.tune.execution",
 )
 PRIVATE += ("ray.data._internal", "ray.autoscaler._private")
-PRIVATE_ALLOWED = ("ss4rec.cluster.ray_private", "cluster.validate", "tests.")
-"""The validator compares cluster files with Ray's own schemas; tests look inside."""
+PRIVATE_ALLOWED = ("ss4rec.cluster.ray_private", "cluster.validate", "tests.", "tools.soak")
+"""The validator compares cluster files with Ray's own schemas; tests and the soak look inside."""
 RAY_LAYER = (
     "ss4rec.cluster.",
     "ss4rec.doctor.nodes",

@@ -18,9 +18,10 @@ from ss4rec.config import RunConfig, Section, config_changes, override
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import SS4RecError
 from ss4rec.presets import preset
-from ss4rec.runs.folder import data_fingerprint, write_json
+from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import hold
 from ss4rec.runs.provenance import installed_versions
+from ss4rec.runs.record import data_fingerprint
 from ss4rec.train.status import say
 from tuning.plan import TrialPlan, plan_trials
 from tuning.report import write_report

@@ -18,6 +18,22 @@ PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
 
 
+def count_transitions(
+    items_E: npt.NDArray[np.integer], users_E: npt.NDArray[np.integer], num_items: int
+) -> csr_matrix:
+    """Return `[V, V]` int32 counts of (item, next item of the same user), V = num_items + 1; counts of shards add up.
+
+    Args:
+        items_E: items 1..num_items of events, in order of user and time.
+        users_E: whose each event is.
+        num_items: size of the vocabulary.
+    """
+    same_P = users_E[1:] == users_E[:-1]
+    pairs = (items_E[:-1][same_P], items_E[1:][same_P])
+    size = num_items + 1
+    return csr_matrix((np.ones(len(pairs[0]), np.int32), pairs), shape=(size, size))
+
+
 class MarkovChain:
     """Scores each item by the probability that it follows the last one, smoothed towards its popularity.
 
@@ -55,10 +71,9 @@ class MarkovChain:
         total, popularity_V = csr_matrix((size, size), dtype=np.int64), np.zeros(size, np.int64)
         for part in parts:
             popularity_V += np.bincount(part.items_E, minlength=size)
-            ends_E = np.repeat(part.offsets_U1[1:], np.diff(part.offsets_U1))
-            from_P = np.flatnonzero(np.arange(1, len(ends_E) + 1) < ends_E)
-            pairs = (part.items_E[from_P], part.items_E[from_P + 1])
-            total = total + csr_matrix((np.ones(len(from_P), np.int64), pairs), shape=(size, size))
+            lengths_U = np.diff(part.offsets_U1)
+            users_E = np.repeat(np.arange(len(lengths_U)), lengths_U)
+            total = total + count_transitions(part.items_E, users_E, num_items)
         return cls(total, popularity_V, prior_count)
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:

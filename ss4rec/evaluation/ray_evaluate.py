@@ -28,7 +28,8 @@ from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targ
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.protocol.plan import Plan, make_plan, sizes_of
 from ss4rec.protocol.settings import Protocol
-from ss4rec.runs.folder import RunFolder, load_model
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.load import load_model
 from ss4rec.runs.tested import run_plan, tested_by
 
 MakeScorers = Callable[[], dict[str, Scorer]]

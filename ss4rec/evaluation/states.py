@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.windows import HOUR_S
-from ss4rec.model.inputs import Context
-from ss4rec.model.segments import Segments
-
-if TYPE_CHECKING:
-    from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.model.last_state import Encoder, encode_all
 
 PREFIX_TOKENS = 1 << 19
 """Tokens in memory at a time where every target needs a pass of its own."""
 
 
 def target_states(
-    model: SequenceModel, batch: EvalBatch, device: torch.device, unknown_gap_s: float | None = None
+    model: Encoder, batch: EvalBatch, device: torch.device, unknown_gap_s: float | None = None
 ) -> Tensor:
     """Return the state from which each target is ranked, `[S, D]`.
 
@@ -37,11 +32,11 @@ def target_states(
         unknown_gap_s: stands in for the gap to each target, in seconds; None: the gaps of the batch are read.
     """
     if unknown_gap_s is None:
-        return _encode(model, batch, device)[batch.last_S.to(device)]
+        return encode_all(model, batch, device)[batch.last_S.to(device)]
     if not batch.shares_histories:
-        return _encode(model, _hide_times(batch, unknown_gap_s), device)[batch.last_S.to(device)]
+        return encode_all(model, _hide_times(batch, unknown_gap_s), device)[batch.last_S.to(device)]
     parts = (_hide_times(part, unknown_gap_s) for part in prefixes(batch, PREFIX_TOKENS))
-    return torch.cat([_encode(model, part, device)[part.last_S.to(device)] for part in parts])
+    return torch.cat([encode_all(model, part, device)[part.last_S.to(device)] for part in parts])
 
 
 def prefixes(batch: EvalBatch, most_tokens: int) -> Iterator[EvalBatch]:
@@ -95,10 +90,3 @@ def _hide_times(batch: EvalBatch, unknown_gap_s: float) -> EvalBatch:
         gaps_T=batch.gaps_T.index_fill(0, last_S, unknown_gap_s),
         hours_T=batch.hours_T.index_copy(0, last_S, guessed_S),
     )
-
-
-def _encode(model: SequenceModel, batch: EvalBatch, device: torch.device) -> Tensor:
-    """Return the state after every token, `[T, D]`."""
-    segments = Segments(batch.offsets_S1, device)
-    context = Context.of(batch, device)
-    return model.encode(batch.items_T.to(device), batch.gaps_T.to(device), segments, context)

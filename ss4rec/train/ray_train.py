@@ -37,10 +37,11 @@ from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
+from ss4rec.train.hooks import Hooks
 from ss4rec.train.notice import NoticeFile, forget
 from ss4rec.train.ray_gauges import gauges
 from ss4rec.train.status import say
-from ss4rec.train.worker import worker_loop
+from ss4rec.train.worker import build_loop
 
 
 def fit(
@@ -151,7 +152,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-    if settings["elastic"] and workers.leads:
+    if settings["elastic"] and workers.is_main:
         say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
         config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
@@ -302,18 +303,14 @@ def _train(
         threads = config.resources.threads_per_worker or (os.cpu_count() or 1) // local_workers
         torch.set_num_threads(max(1, threads))
     from_scheduler = NoticeFile(run_dir)
-    loop = worker_loop(
-        config,
-        data_dir,
-        run_dir,
-        workers=workers,
-        source=_source(config, data_dir, workers, data_cpus),
+    hooks = Hooks(
         report=ray.train.report,
-        attempt=attempt,
-        notice=lambda: _preemption() or from_scheduler(),
         watch=gauges(run_dir.name, workers.rank),
         first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
+        notice=lambda: _preemption() or from_scheduler(),
     )
+    source = _source(config, data_dir, workers, data_cpus)
+    loop = build_loop(config, data_dir, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
     return loop.run().as_dict()
 
 

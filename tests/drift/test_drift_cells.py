@@ -32,7 +32,8 @@ from ss4rec.data.split import SplitRecord, split
 from ss4rec.errors import ContractError
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, RunRecord, data_fingerprint, write_json
+from ss4rec.runs.folder import RunFolder, write_json
+from ss4rec.runs.record import RunRecord, data_fingerprint
 
 CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabled")
 

@@ -64,7 +64,7 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path, order: Pat
             elif kind == "hang":
                 threading.Event().wait()
             elif kind == "notice":
-                wait_for(loop.notice)
+                wait_for(loop.hooks.notice)
             elif kind == "gate":
                 wait_for((Path(folder) / "go").exists)
             elif kind == "nan":

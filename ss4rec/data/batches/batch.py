@@ -63,13 +63,10 @@ class PackedBatch:
         return _to(self, device, non_blocking)
 
 
-@dataclass(frozen=True)
-class EvalBatch:
-    """Histories of some users and the items that are ranked after them: S targets, each with a history of its own or
-    several with one (`windows.target_windows`)."""
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """Packed histories of some users: what ranking and serving give a model."""
 
-    users_S: Tensor
-    """User of each target, int64."""
     items_T: Tensor
     """Last items of the histories, int64, 1..I."""
     gaps_T: Tensor
@@ -81,7 +78,21 @@ class EvalBatch:
     profiles_TF: Tensor
     """As in `PackedBatch`."""
     offsets_S1: Tensor
-    """Where histories begin and end, int64, always on the host; one a target unless some share theirs."""
+    """Where histories begin and end, int64, always on the host."""
+    seen_X: Tensor
+    """Items of the whole history (not cut), user after user (in an `EvalBatch` target after target), in its order,
+    int64."""
+    seen_offsets_S1: Tensor
+    """Where each user's (or target's) `seen_X` begins and ends, int64, always on the host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalBatch(Histories):
+    """Histories of some users and the items that are ranked after them: S targets, each with a history of its own or
+    several with one (`windows.target_windows`)."""
+
+    users_S: Tensor
+    """User of each target, int64."""
     last_S: Tensor
     """Token after which each target is asked for: the last event before it, int64."""
     targets_S: Tensor
@@ -94,10 +105,6 @@ class EvalBatch:
     """Events before the target (not cut), int64."""
     weights_S: Tensor
     """1 / number of the user's targets, float64: each user counts once in a mean."""
-    seen_X: Tensor
-    """Items of the whole history (not cut), target after target, in its order, int64."""
-    seen_offsets_S1: Tensor
-    """Where each target's `seen_X` begins and ends, int64, always on the host."""
 
     @property
     def num_sequences(self) -> int:

@@ -150,6 +150,12 @@ class LocalSource(SequenceSource):
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
 
+    @classmethod
+    def of(cls, config: RunConfig, folder: str | AnyPath, **place: int) -> LocalSource:
+        """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
+        train, plan = config.train, make_plan(config.protocol, folder)
+        return cls(folder, config.data, batch_size=train.batch_size, seed=train.seed, plan=plan, **place)
+
     def _map(
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
@@ -163,9 +169,7 @@ def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
         ConfigError: with the numbers.
     """
     world = config.resources.max_workers or config.resources.workers
-    train = config.train
-    plan = make_plan(config.protocol, folder)
-    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world, plan=plan)
+    LocalSource.of(config, folder, world=world)
 
 
 def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:
