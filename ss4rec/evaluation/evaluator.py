@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.errors import DataError
+from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.metrics import METRICS, Metric, hit_rate, ndcg
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.evaluation.scorers import Scorer
@@ -33,7 +34,6 @@ SETTINGS: tuple[tuple[Seen, TargetTime], ...] = (
     ("excluded", "unknown"),
 )
 """Whether seen items stay in the ranking, and whether the scorer may use the target's time."""
-BOOTSTRAP_SAMPLES = 1000
 _WITH_INTERVAL: tuple[Metric, ...] = (hit_rate, ndcg)
 _INTERVAL_K = 10
 
@@ -207,26 +207,6 @@ class PerUser:
         if not self.several:
             return values_N
         return np.bincount(self.place_N, weights=values_N, minlength=self.num_users) / self.counts_U
-
-
-def bootstrap_interval(
-    metric: Metric, ranks_U: npt.NDArray[np.float64], k: int, seed: int
-) -> tuple[float, float]:
-    """Return the bootstrap interval of the metric; see `bootstrap_mean`."""
-    return bootstrap_mean(metric.gains(ranks_U, k), seed)
-
-
-def bootstrap_mean(gains_U: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the 2.5th and 97.5th percentile of the mean over resampled users (Efron's percentile bootstrap).
-
-    Users with equal gains are exchangeable, so a resample of users is a multinomial draw of how often each
-    distinct gain occurs: the same distribution without drawing U users a thousand times.
-    """
-    gains_G, counts_G = np.unique(gains_U, return_counts=True)
-    num_users = len(gains_U)
-    draws_RG = np.random.default_rng(seed).multinomial(num_users, counts_G / num_users, BOOTSTRAP_SAMPLES)
-    low, high = np.percentile(draws_RG @ gains_G / num_users, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _ranks(scorer: Scorer, batch: EvalBatch, *, target_time_known: bool) -> tuple[Tensor, Tensor]:
