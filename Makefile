@@ -39,6 +39,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
+	$(BIN)/python tools/imports.py
+	$(BIN)/python -m tools.guard_texts
 	$(BIN)/python tools/audit.py
 
 # Known vulnerabilities of the locked packages; asks PyPI about each of them.
@@ -46,8 +48,8 @@ audit: setup
 	$(BIN)/python tools/audit.py --advisories
 
 bench: setup
-	$(BIN)/python benchmarks/cpu_scan.py
-	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python -m benchmarks.cpu_scan
+	$(BIN)/python -m benchmarks.loader
 
 setup: $(VENV)/.ss4rec-installed
 

@@ -1,6 +1,6 @@
 """The promises of docs/reliability.md: which rows' tests pass, what a checkpoint costs, and what soaks have measured.
 
-python -m tests.faults.soak --minutes 30 --seed 1 --out soak-1.json
+python -m tools.soak --minutes 30 --seed 1 --out soak-1.json
 python -m benchmarks.faults soak-1.json ...
 """
 
@@ -31,7 +31,7 @@ from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
 from ss4rec.runs import checkpoint
 from ss4rec.train.optim import make_optimizer
-from tests.faults import soak
+from tools import soak
 
 ROOT = Path(__file__).parents[1]
 ROWS = 21
@@ -136,7 +136,7 @@ def save_s(repeats: int = 9) -> float:
 def main() -> None:
     """Run everything, print, write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("soaks", nargs="*", type=Path, help="what `tests.faults.soak --out` wrote")
+    parser.add_argument("soaks", nargs="*", type=Path, help="what `tools.soak --out` wrote")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument(
         "--reports", type=Path, help="folder of pytest's reports FILE.xml; what it has is not run again"

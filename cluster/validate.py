@@ -342,7 +342,7 @@ def known_metrics() -> frozenset[str]:
     """Return the metrics that a Ray node exports: our gauges, and those that Ray's own dashboards draw."""
     import ray.dashboard.modules.metrics.dashboards as dashboards
 
-    from ss4rec.train.gauges import GAUGES, PREFIX
+    from ss4rec.train.ray_gauges import GAUGES, PREFIX
 
     own = {f"ray_{PREFIX}{name}" for name in GAUGES}
     panels = Path(dashboards.__file__).parent.glob("*_panels.py")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drift.calendar import Window, calendar, full_windows, windows_a_year
 from drift.config import DriftConfig
-from drift.windows import Window, calendar, full_windows, windows_a_year
 from ss4rec.data.prepared.manifest import Manifest, sha256_of
 from ss4rec.data.prepared.tables import ITEMS_NAME
 from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord
@@ -85,7 +85,8 @@ def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
         )
     if run is None:
         return
-    from ss4rec.runs.folder import ITEMS_FILE, RunFolder, data_fingerprint
+    from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+    from ss4rec.runs.record import data_fingerprint
 
     record = RunFolder.open(run).record()
     if record.cut_s != split.cut_s:

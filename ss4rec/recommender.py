@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from ss4rec.config import DataConfig
+from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S
 from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
-from ss4rec.model.habits import Events
-from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.segments import Segments
+from ss4rec.model.last_state import score_last
 from ss4rec.model.ss4rec import SequenceModel
-from ss4rec.runs.folder import ITEMS_FILE, RunFolder, load_model
+from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+from ss4rec.runs.load import load_model
 
 BATCH_HISTORIES = 256
 ItemId = int | str
@@ -209,20 +211,17 @@ class Recommender:
         lengths = [min(len(e.items_T), cut) for e in encoded]
         columns = max(len(e.profile) for e in encoded)
         rows = [e.profile + [0] * (columns - len(e.profile)) for e in encoded]
-        packed = (
-            np.concatenate([e.items_T[-cut:] for e in encoded]),
-            np.concatenate([e.gaps_T[-cut:] for e in encoded]),
-            np.concatenate([e.hours_T[-cut:] for e in encoded]),
-            np.concatenate([e.ratings_T[-cut:] for e in encoded]),
-            np.repeat(np.array(rows, dtype=np.int64), lengths, axis=0),
+        batch = Histories(
+            items_T=_packed([e.items_T[-cut:] for e in encoded]),
+            gaps_T=_packed([e.gaps_T[-cut:] for e in encoded]),
+            hours_T=_packed([e.hours_T[-cut:] for e in encoded]),
+            ratings_T=_packed([e.ratings_T[-cut:] for e in encoded]),
+            profiles_TF=torch.tensor(rows).repeat_interleave(torch.tensor(lengths), dim=0),
+            offsets_S1=torch.tensor([0, *lengths]).cumsum(0),
+            seen_X=_packed([e.items_T for e in encoded]),
+            seen_offsets_S1=torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0),
         )
-        items_T, gaps_T, *beside = (torch.from_numpy(values).to(self.device) for values in packed)
-        segments = Segments.from_lengths(lengths, self.device)
-        hidden_TD = self.model.encode(items_T, gaps_T, segments, Context(*beside))
-        seen_X = torch.from_numpy(np.concatenate([e.items_T for e in encoded]))
-        seen_offsets_B1 = torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0)
-        events = Events(items_T, gaps_T, segments)
-        return self.model.scores(hidden_TD[segments.last_S], seen_X, seen_offsets_B1, events)
+        return score_last(self.model, batch, self.device)
 
     @torch.no_grad()
     def _best(
@@ -236,6 +235,11 @@ class Recommender:
                 for score, item in zip(scores_K, items_K, strict=True)
                 if score > -np.inf
             ]
+
+
+def _packed(parts: list[npt.NDArray[Any]]) -> Tensor:
+    """Return one array after the other as a tensor."""
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def load(run_dir: Path | str, device: str = "cpu") -> Recommender:

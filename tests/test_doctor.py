@@ -23,7 +23,7 @@ def by_name(checks):
 
 
 def test_json_lists_every_group_and_exit_code_is_0(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_cpus", lambda: 4.0)
+    monkeypatch.setattr(module.ray_private, "cpus", lambda: 4.0)
     result = CliRunner().invoke(doctor_command, ["--json", "--storage", str(tmp_path)], standalone_mode=False)
     checks = json.loads(result.output)
     assert {check["group"] for check in checks} == {
@@ -40,7 +40,7 @@ def test_json_lists_every_group_and_exit_code_is_0(tmp_path, monkeypatch):
 
 
 def test_a_failed_check_gives_exit_code_1_and_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_cpus", lambda: 2.0)
+    monkeypatch.setattr(module.ray_private, "cpus", lambda: 2.0)
     arguments = ["--storage", str(tmp_path), "--workers", "2"]
     result = CliRunner().invoke(doctor_command, arguments, standalone_mode=False)
     assert result.return_value == 1
@@ -66,7 +66,7 @@ def test_missing_packages(monkeypatch):
 
 
 def test_small_shared_memory_is_a_warning(monkeypatch):
-    monkeypatch.setattr(module, "memory_bytes", lambda: 1 << 60)
+    monkeypatch.setattr(module.ray_private, "memory_bytes", lambda: 1 << 60)
     check = by_name(module.check_machine())["/dev/shm"]
     assert check.status == "warn"
     assert "--shm-size" in check.advice

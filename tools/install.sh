@@ -19,14 +19,14 @@ die() { printf '%s\n' "install: error: $*" >&2; exit 1; }
 
 find_python() {
   local candidate
-  for candidate in python3 python3.12 python3.11; do
+  for candidate in python3 python3.12 python3.11 python3.13; do
     if command -v "$candidate" >/dev/null &&
-      "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'; then
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
       echo "$candidate"
       return
     fi
   done
-  die "Python 3.11 or 3.12 is needed, and neither python3, python3.12 nor python3.11 is one; install it first"
+  die "Python 3.11, 3.12 or 3.13 is needed, and no python3 on PATH is one of them; install one first"
 }
 
 find_device() {
@@ -40,6 +40,18 @@ install_cpu_torch() {
   say "pip's indexes have no CPU build of torch $version; trying $TORCH_INDEX"
   "$PIP" install -c constraints.txt --index-url "$TORCH_INDEX" "torch==$version+cpu" ||
     die "no CPU build of torch $version at $TORCH_INDEX; set SS4REC_TORCH_INDEX to an index that has one"
+}
+
+# alibi-detect holds NumPy at 1 and has no release for Python 3.13: there its detectors are left out, and newer packages
+# than those of constraints.txt are taken.
+install_package() {
+  if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
+    "$PIP" install -c constraints.txt -e '.[dev,alibi]'
+    say "alibi-detect is installed for drift reports. Its licence (BSL 1.1) forbids production use without its owner's consent."
+  else
+    "$PIP" install -e '.[dev]'
+    say "alibi-detect has no release for this Python: drift reports use ss4rec's own detectors only."
+  fi
 }
 
 install_kernels() {
@@ -66,7 +78,7 @@ fi
 say "$("$PYTHON" --version) ($PYTHON), torch for $DEVICE, into $VENV"
 [ -x "$PIP" ] || "$PYTHON" -m venv "$VENV"
 if [ "$DEVICE" = cpu ] && [ "$(uname -s)" = Linux ]; then install_cpu_torch; fi
-"$PIP" install -c constraints.txt -e '.[dev]'
+install_package
 if [ "$KERNELS" = 1 ]; then install_kernels; fi
 printf '%s\n' "$WANTED" >"$STAMP"
 say "done. Next: $VENV/bin/ss4rec doctor"

@@ -1,4 +1,4 @@
-"""Rim: Ray Tune runs what the study asks for. Tune's own search state and files are thrown away after each attempt."""
+"""Ray Tune runs what the study asks for. Tune's own search state and files are thrown away after each attempt."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ss4rec.cluster.ray_private import dashboard_url
 from ss4rec.cluster.secrets import redact
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from tuning.plan import TrialPlan
+from tuning.ray_trial import OneWorkerTrial, epoch_scores, many_workers_trial
 from tuning.study import Asked, Sweep
-from tuning.trial import OneWorkerTrial, epoch_scores, many_workers_trial
 
 _DASHBOARD_START_S = 60.0
 """A dashboard that has just been started answers after some seconds."""
@@ -265,7 +266,7 @@ def require_dashboard() -> None:
     Raises:
         ResourceError: with what to do.
     """
-    url = ray._private.worker.get_dashboard_url()
+    url = dashboard_url()
     reason = _answer(url) if url else "this cluster was started without one"
     if reason:
         raise ResourceError(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ss4rec.cluster.connect import cluster
-from ss4rec.cluster.placement import read_cluster, storage_preflight
+from ss4rec.cluster.placement import read_cluster
+from ss4rec.cluster.storage_check import storage_preflight
 from ss4rec.config import RunConfig, Section, config_changes, override
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.errors import SS4RecError, UsageError
+from ss4rec.errors import SS4RecError
 from ss4rec.presets import preset
-from ss4rec.runs.folder import data_fingerprint, write_json
+from ss4rec.runs.folder import write_json
+from ss4rec.runs.lease import hold
 from ss4rec.runs.provenance import installed_versions
+from ss4rec.runs.record import data_fingerprint
 from ss4rec.train.status import say
 from tuning.plan import TrialPlan, plan_trials
 from tuning.report import write_report
@@ -85,7 +84,7 @@ def run_sweep(
     ends_at = time.monotonic() + 60 * settings.minutes if settings.minutes else None
     base = space.start() if base is None else base
     manifest = Manifest.load(data_dir)
-    with _only_driver(sweep_dir), cluster(address):
+    with hold(sweep_dir, say=say), cluster(address):
         from tuning.ray_tune import placement_groups_held, require_dashboard, run_trials
 
         require_dashboard()
@@ -209,25 +208,6 @@ def _study(
         grace_epochs=-(-grace // every) * every,
         seed=settings.seed,
     )
-
-
-@contextmanager
-def _only_driver(sweep_dir: Path) -> Iterator[None]:
-    """Hold the sweep for this process; the system frees it when the process dies, however it dies."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    with (sweep_dir / ".driver").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UsageError(
-                f"the sweep {sweep_dir.name} is being run by {file.read().strip() or 'another process'}; wait for it, "
-                "stop it, or choose another --name"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
 
 
 def _nothing(study: optuna.Study, sweep_dir: Path) -> str:

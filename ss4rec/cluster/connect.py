@@ -10,11 +10,8 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
-from ray._common.network_utils import parse_address
-from ray._private.log import PlainRayHandler
-from ray._private.services import canonicalize_bootstrap_address
-from ray.train.v2._internal.execution import context as train_context
 
+from ss4rec.cluster import ray_private
 from ss4rec.errors import ResourceError
 
 _ANSWER_S = 5.0
@@ -67,10 +64,10 @@ def _require_answer(address: str | None) -> None:
     """
     if address is not None and "://" in address:  # Ray Client has a protocol and a time-out of its own
         return
-    found = canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None is in its docstring, not its type
+    found = ray_private.canonical_address(address)
     if found is None:
         return
-    host, port = parse_address(found) or (found, "0")
+    host, port = ray_private.split_address(found) or (found, "0")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except OSError as error:
@@ -86,9 +83,9 @@ def quiet_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.train", train_context.__file__):  # Ray names this one logger by its file
+    names, handlers = ray_private.commentary()
+    for name in names:
         logging.getLogger(name).setLevel(logging.WARNING)
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, PlainRayHandler):
-            handler.setLevel(logging.WARNING)
-            handler.addFilter(lambda record: not record.getMessage().startswith("Progress bars disabled"))
+    for handler in handlers:
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(lambda record: not record.getMessage().startswith("Progress bars disabled"))

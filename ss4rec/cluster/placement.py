@@ -1,29 +1,21 @@
-"""Preflight (rim): refuse a run that the cluster or the storage would let wait or die without a word.
+"""Decides what a run takes from the cluster, or refuses it before anything starts.
 
-If training workers reserve every CPU, Ray Data's tasks get none and `fit()` waits for ever in silence;
-storage that other nodes cannot see fails at the first checkpoint, hours in. Both are decided here before
-anything starts. `place` is the rule and needs no Ray; `preflight` and `storage_preflight` are the thin parts
-that ask Ray, which they import late so that the command line does not pay a second for its help text.
+If training workers reserve every CPU, Ray Data's tasks get none and `fit()` waits for ever in silence. `place` is the
+rule and needs no Ray; `preflight` asks Ray, which is imported late so that the command line's help need not wait.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ss4rec.cluster.ray_private import autoscaler_groups
 from ss4rec.config import ResourceConfig
 from ss4rec.errors import ResourceError
 
 Resources = Mapping[str, float]
 """Amounts by Ray's resource names: `CPU`, `GPU`, ..."""
-
-STORAGE_BYTES = 1 << 30
-"""Free space that a run's folder must have by default: some checkpoints of a large catalogue and the logs."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +117,12 @@ def preflight(
 def read_cluster() -> Cluster:
     """Return the connected Ray cluster; one with an autoscaler counts at the size it may grow to."""
     import ray
-    from ray._private.state import state
 
     total, free = ray.cluster_resources(), ray.available_resources()
     busy = {name: total.get(name, 0.0) - free.get(name, 0.0) for name in ("CPU", "GPU")}
-    config = state.get_cluster_config()
-    if config is None or not config.node_group_configs:
-        return Cluster(tuple(node["Resources"] for node in ray.nodes() if node["Alive"]), busy)
-    groups = [(dict(group.resources), group.max_count) for group in config.node_group_configs]
-    return Cluster(_grown(groups), busy)
+    if groups := autoscaler_groups():
+        return Cluster(_grown(groups), busy)
+    return Cluster(tuple(node["Resources"] for node in ray.nodes() if node["Alive"]), busy)
 
 
 def _grown(groups: Sequence[tuple[Resources, int]], unlimited: int = 1024) -> tuple[Resources, ...]:
@@ -207,90 +196,3 @@ def _busy_notes(
                 f"{busy:g} of {total:g} {name}s are in use: the run wants {wanted:g} and waits for them"
             )
     return tuple(notes)
-
-
-def check_storage(path: str, need_bytes: int = STORAGE_BYTES) -> None:
-    """Write, read and delete a marker in the folder `path` (made if it is missing), and look at its free space.
-
-    Raises:
-        ResourceError: if any of it fails, with the path and the reason.
-    """
-    with _marker(path):
-        free = shutil.disk_usage(path).free
-    if free < need_bytes:
-        raise ResourceError(
-            f"storage {path}: {free / 2**20:,.0f} MiB free, at least {need_bytes / 2**20:,.0f} MiB "
-            "wanted; free some space or choose another with --storage"
-        )
-
-
-def storage_preflight(path: str, *, need_bytes: int = STORAGE_BYTES) -> None:
-    """Check `path` from here and from every node of the connected Ray cluster.
-
-    With several nodes it must be the same folder on all of them (NFS, network volume, PVC): each node must read
-    the marker that this process wrote, and write one of its own.
-
-    Raises:
-        ResourceError: with every node that failed and why.
-    """
-    check_storage(path, need_bytes)
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) == 1:
-        return
-    pinned = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    probe = ray.remote(num_cpus=0)(_probe)
-    with _marker(path) as marker:
-        problems = ray.get(
-            [probe.options(scheduling_strategy=strategy).remote(marker) for strategy in pinned]
-        )
-    answers = zip(nodes, problems, strict=True)
-    failed = [f"  {node['NodeManagerAddress']}: {problem}" for node, problem in answers if problem]
-    if failed:
-        raise ResourceError(
-            f"storage {path} is not the same folder on every node ({len(failed)} of {len(nodes)} failed):\n"
-            + "\n".join(failed)
-            + "\nUse a folder that all nodes mount at the same path (NFS, a network volume, a PVC)"
-        )
-
-
-@contextmanager
-def _marker(path: str) -> Iterator[Path]:
-    """Hold a marker file in `path` for the length of the block."""
-    if "://" in path:
-        raise ResourceError(f"storage {path} is no folder; mount the bucket and name its mount point")
-    marker = Path(path) / f".ss4rec-preflight-{uuid.uuid4().hex}"
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(marker.name)
-    except OSError as error:
-        raise ResourceError(
-            f"storage {path} cannot be written: {error}; choose another with --storage"
-        ) from None
-    try:
-        yield marker
-    finally:
-        marker.unlink()
-
-
-def _probe(marker: Path) -> str | None:
-    """Read the driver's marker and write one of our own beside it; return what went wrong, if anything did."""
-    try:
-        if marker.read_text() != marker.name:
-            return "the driver's marker file came back changed"
-        own = marker.with_name(f"{marker.name}-{uuid.uuid4().hex}")
-        own.write_text(own.name)
-        own.unlink()
-    except FileNotFoundError:
-        return "the driver's marker file is not there"
-    except OSError as error:
-        return str(error)
-    return None
-
-
-def nearest_existing(path: str) -> Path:
-    """Return `path` or its nearest parent that exists, so that looking does not create folders."""
-    here = Path(path).absolute()
-    return next(folder for folder in (here, *here.parents) if folder.exists())

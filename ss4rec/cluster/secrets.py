@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from ss4rec.cluster.ray_private import job_metadata
+
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 """Names of environment variables whose values are secret."""
 SENT = "ss4rec_secrets"
@@ -49,14 +51,7 @@ def adopt_in_worker() -> None:
     The job is found by the name that was sent along with both: a worker that was started ahead of its first task does
     not know its job yet.
     """
-    from ray._private.state import state
-    from ray.core.generated.gcs_pb2 import JobTableData  # type: ignore[attr-defined]  # made at run time
-
-    table = state._connect_and_get_accessor().get_job_table(
-        skip_submission_job_info_field=True, skip_is_running_tasks_field=True
-    )
-    for raw in table:
-        metadata = JobTableData.FromString(raw).config.metadata
+    for metadata in job_metadata():
         if metadata.get(NAME) == os.environ[NAME]:
             _adopt(metadata)
 

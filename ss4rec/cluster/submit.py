@@ -1,4 +1,4 @@
-"""Submit a verb as a job to a Ray cluster (rim): pack the project, look at the package, upload, follow.
+"""Submit a verb as a job to a Ray cluster: pack the project, look at the package, upload, follow.
 
 The package is the very zip that is uploaded, made by Ray's own packer (.gitignore and .rayignore hold), so the size
 that a user sees is the size that counts. Ray is imported late, for a quick `--help`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import shlex
 import uuid
 import zipfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from ss4rec.cluster.ray_private import pack_folder
 from ss4rec.cluster.secrets import HOOK, NAME, SENT, is_secret
 from ss4rec.errors import ResourceError, UsageError
 from ss4rec.runs.provenance import COMMIT_VARIABLE, git_commit
@@ -65,20 +65,9 @@ def packed(root: Path) -> Iterator[Package]:
     Raises:
         UsageError: if the ignore files leave nothing of it.
     """
-    from ray._private.ray_constants import get_runtime_env_default_excludes
-    from ray._private.runtime_env.packaging import create_package
-
-    quiet = logging.getLogger(f"{__name__}.packer")
-    quiet.setLevel(logging.CRITICAL)
     with TemporaryDirectory(prefix="ss4rec-submit-") as folder:
         target = Path(folder) / "working_dir.zip"
-        create_package(
-            str(root),
-            target,
-            include_gitignore=True,
-            excludes=get_runtime_env_default_excludes(),
-            logger=quiet,
-        )
+        pack_folder(root, target)
         sizes: Counter[str] = Counter()
         with zipfile.ZipFile(target) as archive:
             entries = archive.infolist()

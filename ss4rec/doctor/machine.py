@@ -1,4 +1,4 @@
-"""What `ss4rec doctor` looks at (rim): each check says what it found and, if that is trouble, what to do.
+"""What `ss4rec doctor` looks at: each check says what it found and, if that is trouble, what to do.
 
 A check that raises is itself a finding (`fail`), so one broken package never hides the others' state.
 """
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 
-from ss4rec.cluster.placement import Cluster, check_storage, nearest_existing, place
+from ss4rec.cluster import ray_private
+from ss4rec.cluster.placement import Cluster, place
+from ss4rec.cluster.storage_check import check_storage, nearest_existing
 from ss4rec.config import ModelConfig, ResourceConfig
 from ss4rec.errors import BackendError, ResourceError
 
@@ -82,8 +84,8 @@ def _guard(group: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def check_versions() -> Iterator[Check]:
     """Compare Python and the installed packages with what the project declares."""
-    supported = sys.version_info[:2] in ((3, 11), (3, 12))
-    advice = "" if supported else "use Python 3.11 or 3.12"
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    advice = "" if supported else "use Python 3.11, 3.12 or 3.13"
     yield Check("software", "python", "ok" if supported else "fail", platform.python_version(), advice)
     try:
         declared = requires("ss4rec") or []
@@ -118,8 +120,8 @@ def _version_check(name: str, wanted: Requirement | None) -> Check:
 
 def check_machine() -> Iterator[Check]:
     """Report CPUs and memory as Ray counts them (cgroup limits included), and shared memory."""
-    memory = memory_bytes()
-    yield Check("machine", "CPUs", "ok", f"{_cpus():g}")
+    memory = ray_private.memory_bytes()
+    yield Check("machine", "CPUs", "ok", f"{ray_private.cpus():g}")
     yield Check("machine", "memory", "ok", f"{memory / 2**30:.1f} GiB")
     folder = "/dev/shm"  # nosec B108
     if not Path(folder).exists():
@@ -178,7 +180,7 @@ def _nodes(address: str) -> list[Any]:
 def check_ray(address: str | None, cluster: list[Cluster]) -> Iterator[Check]:
     """Ask the cluster's State API for its nodes (that proves the dashboard too) and put them into `cluster`."""
     if address is None:
-        cluster.append(Cluster(({"CPU": _cpus(), "GPU": float(len(nvidia_smi()))},)))
+        cluster.append(Cluster(({"CPU": ray_private.cpus(), "GPU": float(len(nvidia_smi()))},)))
         yield Check("ray", "cluster", "ok", "no address: a local Ray will be started for each command")
         return
     try:
@@ -200,10 +202,8 @@ def check_ray(address: str | None, cluster: list[Cluster]) -> Iterator[Check]:
 
 def check_auth() -> Iterator[Check]:
     """Say whether clients of this environment send a token."""
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
     mode = os.environ.get("RAY_AUTH_MODE")
-    has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    has_token = ray_private.has_token()
     token = "a token is there" if has_token else "no token yet"
     if mode == "token" and not has_token:
         fix = "ray get-auth-token --generate, or copy the head's ~/.ray/auth_token"
@@ -288,16 +288,3 @@ def check_access(storage: str) -> Iterator[Check]:
     else:
         free = shutil.disk_usage(target).free
         yield Check("storage", storage, "ok", f"writable, {free / 2**30:.0f} GiB free")
-
-
-def _cpus() -> float:
-    from ray._private.utils import get_num_cpus
-
-    return get_num_cpus()
-
-
-def memory_bytes() -> int:
-    """Return the memory of this machine, or of its container, as Ray counts it."""
-    from ray._common.utils import get_system_memory
-
-    return get_system_memory()

@@ -1,4 +1,4 @@
-"""`ss4rec doctor --cluster` (rim): an actor on every node looks at its machine; the findings are compared here.
+"""`ss4rec doctor --cluster`: an actor on every node looks at its machine; the findings are compared here.
 
 What a node tells is plain data (`NodeFacts`); what follows from it, `ss4rec.doctor.rules` decides.
 """
@@ -19,11 +19,10 @@ from typing import Any
 
 import ray
 import requests
-from ray._common.network_utils import find_free_port
-from ray._private.worker import get_dashboard_url
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ss4rec.doctor.machine import Check, check_kernels, memory_bytes, nvidia_smi
+from ss4rec.cluster.ray_private import dashboard_url, free_port, memory_bytes
+from ss4rec.doctor.machine import Check, check_kernels, nvidia_smi
 from ss4rec.doctor.rules import (
     NOT_ANSWERED,
     NodeFacts,
@@ -119,7 +118,7 @@ class Rank:
 
     def meeting_point(self) -> str:
         """Return an address at which the other rank can find this one."""
-        return f"tcp://{ray.util.get_node_ip_address()}:{find_free_port()}"
+        return f"tcp://{ray.util.get_node_ip_address()}:{free_port()}"
 
     def add(self, rank: int, meeting_point: str, backend: str) -> float:
         """Add a tensor over both ranks; return the seconds of the second time.
@@ -284,7 +283,7 @@ def _on(node: Node) -> NodeAffinitySchedulingStrategy:
 
 def _jobs_api(nodes: Sequence[Node]) -> Iterator[Check]:
     """Ask for the Jobs API from every node, as a stranger without a token, at every address the head may have."""
-    shown = get_dashboard_url()
+    shown = dashboard_url()
     if not shown:
         yield Check(
             "Jobs API", "dashboard", "warn", "none runs", "jobs and sweeps need --include-dashboard=true"

@@ -10,14 +10,28 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ss4rec.data.batches.batch import EvalBatch
-from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepared.tables import read_shard
-from ss4rec.evaluation.popularity import HELD_OUT_EVENTS
+from ss4rec.evaluation.training import TrainingPart, training_parts
 from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores
 
 PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
+
+
+def count_transitions(
+    items_E: npt.NDArray[np.integer], users_E: npt.NDArray[np.integer], num_items: int
+) -> csr_matrix:
+    """Return `[V, V]` int32 counts of (item, next item of the same user), V = num_items + 1; counts of shards add up.
+
+    Args:
+        items_E: items 1..num_items of events, in order of user and time.
+        users_E: whose each event is.
+        num_items: size of the vocabulary.
+    """
+    same_P = users_E[1:] == users_E[:-1]
+    pairs = (items_E[:-1][same_P], items_E[1:][same_P])
+    size = num_items + 1
+    return csr_matrix((np.ones(len(pairs[0]), np.int32), pairs), shape=(size, size))
 
 
 class MarkovChain:
@@ -45,22 +59,26 @@ class MarkovChain:
     def count(
         cls, shards: Iterable[AnyPath], num_items: int, prior_count: float = PRIOR_COUNT
     ) -> MarkovChain:
-        """Count the training events of all users (all but each one's last two), one shard in memory at a time."""
+        """Count the training events of leave-one-out in the shards of a folder with `num_items` items."""
+        return cls.of(training_parts(shards, num_items), num_items, prior_count)
+
+    @classmethod
+    def of(
+        cls, parts: Iterable[TrainingPart], num_items: int, prior_count: float = PRIOR_COUNT
+    ) -> MarkovChain:
+        """Count training events, one part in memory at a time."""
         size = num_items + 1
         total, popularity_V = csr_matrix((size, size), dtype=np.int64), np.zeros(size, np.int64)
-        for path in shards:
-            items_E, offsets_U1 = ragged(read_shard(path, num_items)["items"])
-            ends_E = np.repeat(offsets_U1[1:], np.diff(offsets_U1)) - HELD_OUT_EVENTS
-            places_E = np.arange(len(items_E))
-            popularity_V += np.bincount(items_E[places_E < ends_E], minlength=size)
-            from_P = places_E[places_E + 1 < ends_E]
-            pairs = (items_E[from_P], items_E[from_P + 1])
-            total = total + csr_matrix((np.ones(len(from_P), np.int64), pairs), shape=(size, size))
+        for part in parts:
+            popularity_V += np.bincount(part.items_E, minlength=size)
+            lengths_U = np.diff(part.offsets_U1)
+            users_E = np.repeat(np.arange(len(lengths_U)), lengths_U)
+            total = total + count_transitions(part.items_E, users_E, num_items)
         return cls(total, popularity_V, prior_count)
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
-        """Return the probabilities of all items after each user's last one."""
-        last_B = batch.items_T[batch.offsets_S1[1:] - 1].cpu().numpy()
+        """Return the probabilities of all items after the last one before each target."""
+        last_B = batch.items_T[batch.last_S].cpu().numpy()
         counts_BV = self.counts_VV[last_B].toarray()
         scores_BV = (counts_BV + self.prior_V) / (counts_BV.sum(1, keepdims=True) + self.prior_count)
         scores_BV[:, 0] = -np.inf

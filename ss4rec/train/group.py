@@ -22,8 +22,8 @@ class Workers:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
-        """Whether this worker writes files and speaks for the group."""
+    def is_main(self) -> bool:
+        """Whether this is worker 0, which writes files and speaks for the group."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class Workers:
             dist.all_reduce(tensor)
         return tensor
 
-    def from_leader(self, value: Any) -> Any:
+    def from_main(self, value: Any) -> Any:
         """Return worker 0's `value` (small, plain data) on every worker."""
         if self.world == 1:
             return value

@@ -1,4 +1,4 @@
-"""Rim: hosts the training loop in Ray Train's workers, one or many, CPU (gloo) or GPU (nccl), with the same code.
+"""Hosts the training loop in Ray Train's workers, one or many, CPU (gloo) or GPU (nccl), with the same code.
 
 Ray restarts workers and brings them together; everything that must survive is in our own run folder. Each attempt
 gets a throw-away Ray Train folder, so that no snapshot of Ray's can disagree with our checkpoints: the workers
@@ -20,16 +20,12 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray._private.state import state as ray_state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.context import get_train_context as get_internal_train_context
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ss4rec import errors
+from ss4rec.cluster import ray_private
 from ss4rec.cluster.connect import quiet_ray
 from ss4rec.cluster.placement import Placement
 from ss4rec.cluster.secrets import redact
@@ -37,13 +33,15 @@ from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.io.untrusted import read_json
+from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import file_age_s, hold
-from ss4rec.train.gauges import gauges
 from ss4rec.train.group import Workers
+from ss4rec.train.hooks import Hooks
 from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.ray_gauges import gauges
 from ss4rec.train.status import say
-from ss4rec.train.worker import worker_loop
+from ss4rec.train.worker import build_loop
 
 
 def fit(
@@ -154,7 +152,7 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     context = ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size(), get_device())
-    if settings["elastic"] and workers.leads:
+    if settings["elastic"] and workers.is_main:
         say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
         config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
@@ -220,24 +218,14 @@ def retry_controller(fit_once: Callable[[], Any], most: int, failure: Path) -> A
             if failure.exists():  # it says more than the controller's death
                 return None
             if again:
-                remove_groups_of(error.actor_id)
+                # With them go its workers, if one still lives. Ray keeps them until the driver ends, and a new group of
+                # workers would wait for their CPUs for ever; Ray Train's own cleaner needs a dashboard.
+                ray_private.remove_placement_groups_of(error.actor_id)
             else:
                 raise errors.SS4RecError(
                     f"Ray could not run the training, its controller died: {what}. The same command continues from "
                     "the last checkpoint"
                 ) from error
-
-
-def remove_groups_of(actor_id: str | None) -> None:
-    """Remove the placement groups that a dead actor has made: with them go its workers, if one still lives.
-
-    Ray keeps them until the driver ends, and a new group of workers would wait for their CPUs for ever. Ray Train's own
-    cleaner asks the dashboard who is dead, which is not everywhere.
-    """
-    for raw in ray_state._connect_and_get_accessor().get_placement_group_table():
-        row = PlacementGroupTableData.FromString(raw)
-        if row.creator_actor_id.hex() == actor_id and row.state != PlacementGroupTableData.REMOVED:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(row.placement_group_id)))
 
 
 def decide(failures: int, most: int, failure: Path) -> tuple[str, bool]:
@@ -288,7 +276,7 @@ class FailureLine(UserCallback):
     def __init__(self, max_failures: int, failure: Path) -> None:
         self.max_failures, self.failure, self.failures = max_failures, failure, 0
 
-    def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Count the failure and say what follows from it."""
         self.failures += 1
         # A worker that died is the cause; its peers' lost connections follow from it.
@@ -315,18 +303,14 @@ def _train(
         threads = config.resources.threads_per_worker or (os.cpu_count() or 1) // local_workers
         torch.set_num_threads(max(1, threads))
     from_scheduler = NoticeFile(run_dir)
-    loop = worker_loop(
-        config,
-        data_dir,
-        run_dir,
-        workers=workers,
-        source=_source(config, data_dir, workers, data_cpus),
+    hooks = Hooks(
         report=ray.train.report,
-        attempt=attempt,
-        notice=lambda: _preemption() or from_scheduler(),
         watch=gauges(run_dir.name, workers.rank),
         first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
+        notice=lambda: _preemption() or from_scheduler(),
     )
+    source = _source(config, data_dir, workers, data_cpus)
+    loop = build_loop(config, data_dir, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
     return loop.run().as_dict()
 
 
@@ -336,7 +320,7 @@ def _preemption() -> str:
     Read from the worker's own memory, where Ray's watcher puts it: `ray.train.get_preemption_info` waits for all
     workers.
     """
-    info = get_internal_train_context().preemption_context.preemption_info
+    info = ray_private.preemption()
     if info is None:
         return ""
     left = f" in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else ""
@@ -344,7 +328,8 @@ def _preemption() -> str:
 
 
 def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:
-    place = {"rank": workers.rank, "world": workers.world}
+    place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
+    place["plan"] = make_plan(config.protocol, data_dir)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data_dir, config.data, **sizes, **place)

@@ -1,15 +1,23 @@
-"""What a checkpoint says about the loop, checked on the way in: a file that was tampered with is one sentence."""
+"""A training as a checkpoint, and back: which tensors go in, which checkpoint continues, what it must agree with.
+
+State that comes from a file is checked on the way in: a file that was tampered with is one sentence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
 from torch import Tensor, nn
 
 from ss4rec.errors import CheckpointError
+from ss4rec.runs import checkpoint
 from ss4rec.runs.checkpoint import Checkpoint
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.load import load_tensors, load_weights
+from ss4rec.train.step import TrainStep
 
 
 class StoppingState(BaseModel):
@@ -56,6 +64,90 @@ class LoopState(BaseModel):
                 f"of all), and this run has {epochs} epochs of {steps_per_epoch} steps: it belongs to another run"
             )
         return state
+
+
+def newest_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | CheckpointError | None:
+    """Return the newest intact checkpoint's path, None for a run without any, or why none can be used.
+
+    Only for the one process that writes this run.
+    """
+    if folder.checkpoints.is_dir():
+        checkpoint.sweep(folder.checkpoints)
+    found, problems = checkpoint.last(folder.checkpoints)
+    if found is not None:
+        for problem in problems:
+            say(f"warning: {problem}; using the one before it, {found.path.name}")
+        return found.path
+    if problems:
+        return CheckpointError(
+            "no checkpoint of this run is intact, so it cannot continue:\n  "
+            + "\n  ".join(problems)
+            + f"\nPut a good copy back, or remove {folder.checkpoints} to start anew"
+        )
+    if rows := folder.metrics():
+        say(
+            f"warning: {folder.path.name} was at step {rows[-1]['global_step']} and has no checkpoint; "
+            "training starts anew"
+        )
+    folder.rewind_metrics(-1)
+    return None
+
+
+def require_same_run(saved: Checkpoint, identity: Mapping[str, str]) -> None:
+    """Compare the facts that a checkpoint carries with this run's.
+
+    Raises:
+        CheckpointError: naming the first fact that differs.
+    """
+    for name, expected in identity.items():
+        if saved.state.get(name) != expected:
+            raise CheckpointError(
+                f"checkpoint {saved.path} has {name} {saved.state.get(name)}, this run has {expected}; "
+                "choose another --name or repeat the first run's options"
+            )
+
+
+def save(
+    folder: Path, train_step: TrainStep, state: Mapping[str, object], may_write: Callable[[], None]
+) -> None:
+    """Write a checkpoint of `train_step` into `folder`: the weights to serve, and all that training needs besides.
+
+    Args:
+        folder: the run's `checkpoints/`.
+        train_step: holds weights, optimizer and moving average.
+        state: plain data of the loop.
+        may_write: see `checkpoint.save`.
+    """
+    model, average = train_step.model, train_step.average
+    training = {
+        f"optimizer.{index}.{name}": tensor
+        for index, entry in train_step.optimizer.state_dict()["state"].items()
+        for name, tensor in entry.items()
+    }
+    if average:
+        training |= {f"raw.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+        average.swap()
+    checkpoint.save(folder, model=model.state_dict(), training=training, state=state, allowed=may_write)
+    if average:
+        average.swap()
+
+
+def restore(saved: Checkpoint, train_step: TrainStep, state: LoopState) -> None:
+    """Put a checkpoint's weights, optimizer, guard and sums into `train_step`.
+
+    Raises:
+        CheckpointError: if tensors are missing, do not fit, or are not finite.
+    """
+    tensors = saved.training_tensors()
+    entries = optimizer_entries(saved, tensors, train_step.optimizer)
+    load_weights(train_step.model, saved)
+    if train_step.average:
+        train_step.average.swap()  # the file's weights are the average
+        raw = {name.removeprefix("raw."): t for name, t in tensors.items() if name.startswith("raw.")}
+        load_tensors(train_step.model, raw, saved.path)
+    train_step.optimizer.load_state_dict({**train_step.optimizer.state_dict(), "state": entries})
+    train_step.guard.count.fill_(state.bad_steps)
+    train_step.sums.copy_(torch.tensor(state.sums, dtype=torch.float64))
 
 
 def optimizer_entries(

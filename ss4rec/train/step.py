@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ss4rec.config import RunConfig
 from ss4rec.errors import BackendError
 from ss4rec.kernels.launch import compile_together
-from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.train.fixed_shapes import BatchShape, Stager, StepInputs
 from ss4rec.train.group import Workers
 from ss4rec.train.objective import Objective
@@ -51,21 +50,16 @@ class TrainStep:
 
     Args:
         config: the run.
-        model: the bare model.
-        objective: `Objective` over `model`; called with what `StepInputs` has, returns the summed loss.
+        objective: model and loss.
         workers: this process's place in the group.
         stager: fills batches up to fixed shapes, as CUDA graphs need; None launches every kernel by itself.
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        model: SequenceModel,
-        objective: nn.Module,
-        workers: Workers,
-        stager: Stager | None,
+        self, config: RunConfig, objective: Objective, workers: Workers, stager: Stager | None
     ) -> None:
         self.config, self.objective, self.workers = config, objective, workers
+        self.model = model = objective.model
         device = workers.device
         self.gradients = FlatGradients(model.parameters(), device)
         self.optimizer = make_optimizer(model, config.optim, device)

@@ -1,30 +1,29 @@
-"""One worker's training from configuration to outcome, on any host: Ray Train, a Tune trial, or this process alone."""
+"""One worker: builds its loop from the configuration, for any host: Ray Train, a Tune trial, or this process alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import torch
 
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import LocalSource, SequenceSource
-from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.item_attributes import item_attributes
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items
 from ss4rec.errors import ConfigError
-from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.popularity import TrainingEvents
-from ss4rec.evaluation.scorers import ModelScorer
-from ss4rec.model.ss4rec import SequenceModel, make_model
-from ss4rec.runs.folder import RECORD_FILE, RunFolder, RunRecord, data_fingerprint, load_model, write_json
+from ss4rec.evaluation.training import training_parts
+from ss4rec.model.ss4rec import make_model
+from ss4rec.protocol.plan import Plan
+from ss4rec.runs.folder import RECORD_FILE, RunFolder, write_json
 from ss4rec.runs.lease import Writer, hold
+from ss4rec.runs.record import RunRecord, data_fingerprint
 from ss4rec.train.group import Workers
+from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.status import log_as, say
@@ -32,18 +31,15 @@ from ss4rec.train.step import choose_graphs
 from ss4rec.train.validation import Validation
 
 
-def worker_loop(
+def build_loop(
     config: RunConfig,
     data_dir: Path,
     run_dir: Path,
     *,
     workers: Workers,
     source: SequenceSource,
-    report: Callable[[dict[str, Any]], None] | None = None,
     attempt: str | None = None,
-    notice: Callable[[], str] = lambda: "",
-    watch: Callable[[dict[str, Any]], None] = lambda figures: None,
-    first_step: Callable[[], None] = lambda: None,
+    hooks: Hooks | None = None,
 ) -> TrainLoop:
     """Build model and loop for this worker; `run()` or `epochs()` of the result trains.
 
@@ -53,21 +49,62 @@ def worker_loop(
         run_dir: a run folder that `RunFolder.start` has made.
         workers: this process's place in the group.
         source: this worker's batches.
-        report: see `TrainLoop`.
         attempt: what `ss4rec.runs.lease.hold` yielded; None: the caller sees to it that nobody else writes `run_dir`.
-        notice, watch, first_step: see `TrainLoop`.
+        hooks: see `TrainLoop`; with an `attempt` the lease decides whether this worker may write.
 
     Raises:
         LeaseError: if another attempt holds the run folder.
     """
     log_as(run=run_dir.name, worker=workers.rank)
-    allowed = Writer(run_dir, attempt).check if attempt and workers.leads else lambda: None
+    hooks = hooks or Hooks()
+    if attempt and workers.is_main:
+        hooks = replace(hooks, may_write=Writer(run_dir, attempt).check)
     set_up_torch(config, workers.device)
     manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
+    objective = _objective(config, manifest, data_dir, source).to(workers.device)
+    model = objective.model
+    graphs = choose_graphs(config, objective, workers.device)
+    if config.train.compile:
+        objective.compile()
+    if workers.is_main:
+        steps = {"loss": objective.backend, "steps": "CUDA graphs" if graphs else "eager"}
+        record = RunRecord.collect(
+            name=run_dir.name,
+            config=config,
+            manifest=manifest,
+            model=model,
+            device=torch.cuda.get_device_name(workers.device) if workers.device.type == "cuda" else "CPU",
+            workers=workers.world,
+            backends=model.backends | steps,
+            plan=source.plan,
+        )
+        _say_versions(folder, record)
+        write_json(run_dir / RECORD_FILE, record.model_dump())
+        say(_headline(record))
+    return TrainLoop(
+        config,
+        objective,
+        source,
+        workers,
+        folder,
+        Validation(model, source, workers, config.evaluation),
+        hooks=hooks,
+        identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
+        graphs=graphs,
+    )
+
+
+def _objective(config: RunConfig, manifest: Manifest, data_dir: Path, source: SequenceSource) -> Objective:
+    """Return model and loss with fresh weights, the same on all workers, on the host.
+
+    Raises:
+        ConfigError: if the model reads what the data do not have.
+    """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = make_model(config.model, manifest.items, config.data.target_time)
+    plan = source.plan
+    model = make_model(config.model, plan.num_items)
     if config.model.item_attributes:
-        model.set_item_attributes(_attributes(manifest, data_dir))
+        model.set_item_attributes(_attributes(plan, manifest, data_dir))
     if "profile" not in config.model.inputs:
         source.leave_out_profiles()
     elif manifest.profile_values is None:
@@ -75,42 +112,7 @@ def worker_loop(
             f"model.inputs has profile and {manifest.name} says nothing about users (no profiles.parquet); leave it "
             "out or prepare data that do"
         )
-    model.to(workers.device)
-    objective = Objective(model, config.loss, _popularity(config, manifest, data_dir)).to(workers.device)
-    graphs = choose_graphs(config, objective, workers.device)
-    if config.train.compile:
-        objective.compile()
-    if workers.leads:
-        device = torch.cuda.get_device_name(workers.device) if workers.device.type == "cuda" else "CPU"
-        record = RunRecord.collect(
-            name=run_dir.name,
-            config=config,
-            manifest=manifest,
-            model=model,
-            device=device,
-            workers=workers.world,
-            backends=model.backends
-            | {"loss": objective.backend, "steps": "CUDA graphs" if graphs else "eager"},
-        )
-        _say_versions(folder, record)
-        write_json(run_dir / RECORD_FILE, record.model_dump())
-        say(_headline(record))
-    return TrainLoop(
-        config=config,
-        model=model,
-        objective=objective,
-        source=source,
-        workers=workers,
-        folder=folder,
-        validate=Validation(model, source, workers, config.evaluation),
-        report=report,
-        identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
-        allowed=allowed,
-        notice=notice,
-        watch=watch,
-        first_step=first_step,
-        graphs=graphs,
-    )
+    return Objective(model, config.loss, _popularity(config, plan, manifest, data_dir))
 
 
 @contextmanager
@@ -121,9 +123,9 @@ def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.d
         LeaseError: if another process trains in `run_dir`.
     """
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
-    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    source = LocalSource.of(config, data_dir)
     with hold(run_dir, say=say) as attempt:
-        yield worker_loop(
+        yield build_loop(
             config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt
         )
 
@@ -138,29 +140,13 @@ def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.
         return loop.run()
 
 
-def evaluate_alone(run_dir: Path, data_dir: Path, device: torch.device, split: Split = "test") -> EvalResult:
-    """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
-    model, config = load_model(run_dir, str(device))
-    return summarise(rank_alone(model, config, run_dir, data_dir, split), config.evaluation.ks)
-
-
-def rank_alone(
-    model: SequenceModel, config: RunConfig, run_dir: Path, data_dir: Path, split: Split = "test"
-) -> pa.Table:
-    """Return the ranks of every user's held-out item by weights of a run, a table as from `rank_users`."""
-    gap_s = RunFolder(run_dir).record().median_gap_s
-    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    batches = source.eval_batches(split, config.evaluation.batch_users)
-    return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
-
-
-def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
+def _attributes(plan: Plan, manifest: Manifest, data_dir: Path) -> torch.Tensor:
     """Return the items' attributes.
 
     Raises:
         ConfigError: if no item has any.
     """
-    attributes_VA = item_attributes(read_items(data_dir))
+    attributes_VA = item_attributes(plan.items(data_dir))
     if not bool(attributes_VA.any()):
         raise ConfigError(
             f"model.item_attributes is true and no item of {manifest.name} has a genre or a year behind its title; set "
@@ -169,12 +155,12 @@ def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
     return attributes_VA
 
 
-def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
+def _popularity(config: RunConfig, plan: Plan, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
     """Count the training events of each item where the loss draws negatives by popularity, `[V]`."""
     if config.loss.kind != "sampled_softmax" or config.loss.negative_sampling == "uniform":
         return None
-    events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
-    return torch.from_numpy(events.counts())
+    parts = list(training_parts(manifest.shard_paths(data_dir), manifest.items, plan))
+    return torch.from_numpy(TrainingEvents.of(parts, plan.num_items).counts())
 
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:

@@ -18,7 +18,7 @@ import pytest
 from ss4rec.data.prepare.memory import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
-from ss4rec.train.gauges import GAUGES, PREFIX
+from ss4rec.train.ray_gauges import GAUGES, PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -17,8 +17,9 @@ from ss4rec.data.prepared.tables import read_items, read_shard
 from ss4rec.data.prepared.user_profiles import profile_codes, read_profiles
 from ss4rec.data.split import split
 from ss4rec.errors import ConfigError, UsageError
+from ss4rec.evaluation.alone import evaluate_alone
 from ss4rec.presets import debug
-from ss4rec.train.worker import evaluate_alone, train_alone
+from ss4rec.train.worker import train_alone
 
 USERS = ("1::F::1::10::48067", "2::M::56::16::70072-1", "3::M::25::15::X5511")
 MOVIES = (

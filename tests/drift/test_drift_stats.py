@@ -8,12 +8,11 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-from drift.distances import distances, mean_shift
-from drift.stats import (
+from drift.stats.distances import distances, mean_shift
+from drift.stats.resampling import (
     Blocks,
     at_least,
     bootstrap_intervals,
-    bootstrap_mean,
     change_point,
     drop_test,
     holm,
@@ -231,12 +230,6 @@ def test_bootstrap_covers_the_truth():
         low, high = bootstrap_intervals(ref, cur, SIGNALS, 200, 0.95, rng)
         inside += low[0] <= truth <= high[0]
     assert inside >= 34
-
-
-def test_bootstrap_of_a_mean_equals_its_standard_error():
-    values = np.random.default_rng(13).integers(0, 2, 400).astype(float)
-    low, high = bootstrap_mean(values, 2000, 0.95, np.random.default_rng(0))
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.15)
 
 
 def test_a_drop_is_found_and_a_rise_is_not():

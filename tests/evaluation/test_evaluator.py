@@ -15,12 +15,11 @@ from ss4rec.errors import DataError
 from ss4rec.evaluation.evaluator import (
     SETTINGS,
     EvalResult,
-    bootstrap_interval,
     rank_users,
     require_each_user_once,
     summarise,
 )
-from ss4rec.evaluation.metrics import METRICS, hit_rate, ndcg
+from ss4rec.evaluation.metrics import METRICS
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.table import markdown_table, rich_table
 from ss4rec.model.item_scores import ItemScores
@@ -136,17 +135,6 @@ def test_summaries_hold_every_metric_and_survive_json():
     expected = {f"{metric.name}@{k}": metric(ranks_U, k) for metric in METRICS for k in (5, 10)}
     assert result.setting("excluded", "unknown").metrics == expected
     assert EvalResult.model_validate_json(result.model_dump_json()) == result
-
-
-@pytest.mark.parametrize("metric", [hit_rate, ndcg], ids=lambda metric: metric.name)
-def test_the_bootstrap_equals_drawing_users(metric):
-    rng = np.random.default_rng(2)
-    ranks_U = 1 + rng.integers(0, 60, 500) / 2
-    low, high = bootstrap_interval(metric, ranks_U, 10, seed=0)
-    draws = [metric(rng.choice(ranks_U, len(ranks_U)), 10) for _ in range(2000)]
-    assert (low, high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.006)
-    assert low < metric(ranks_U, 10) < high
-    assert bootstrap_interval(metric, ranks_U, 10, seed=0) == (low, high)
 
 
 def test_tables_show_all_scorers_in_all_settings_within_100_columns():

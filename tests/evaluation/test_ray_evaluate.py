@@ -16,7 +16,9 @@ from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RECORD_FILE, RunFolder, RunRecord, load_model, write_json
+from ss4rec.runs.folder import RECORD_FILE, RunFolder, write_json
+from ss4rec.runs.load import load_model
+from ss4rec.runs.record import RunRecord
 
 pytestmark = pytest.mark.ray
 STATE = {"epoch": 1, "step": 0, "global_step": 1, "score": 0.5}

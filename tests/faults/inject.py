@@ -64,7 +64,7 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path, order: Pat
             elif kind == "hang":
                 threading.Event().wait()
             elif kind == "notice":
-                wait_for(loop.notice)
+                wait_for(loop.hooks.notice)
             elif kind == "gate":
                 wait_for((Path(folder) / "go").exists)
             elif kind == "nan":
@@ -98,3 +98,10 @@ def with_faults(work: Callable, faults: Sequence[Fault], flags: Path, order: Pat
         return work(settings)
 
     return run
+
+
+def recovery_s(flags: Path) -> float | None:
+    """Return the seconds from the first fault to the first step of a worker that was started after it."""
+    hit = [path.stat().st_mtime for path in flags.iterdir() if path.name != "after"]
+    after = flags / "after"
+    return after.stat().st_mtime - min(hit) if hit and after.exists() else None

@@ -14,8 +14,9 @@ from ss4rec.presets import preset
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train.group import Workers
+from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import Outcome, TrainLoop
-from ss4rec.train.worker import worker_loop
+from ss4rec.train.worker import build_loop
 
 
 class KilledError(BaseException):
@@ -44,6 +45,7 @@ def train(
     rank: int = 0,
     world: int = 1,
     device: str = "cpu",
+    attempt: str | None = None,
     **hooks: Any,
 ) -> Outcome:
     """Train in this process, as one of `world` workers if a process group is there."""
@@ -57,7 +59,9 @@ def train(
         world=world,
     )
     workers = Workers(rank, world, torch.device(device))
-    return worker_loop(config, prepared, run, workers=workers, source=source, **hooks).run()
+    return build_loop(
+        config, prepared, run, workers=workers, source=source, attempt=attempt, hooks=Hooks(**hooks)
+    ).run()
 
 
 def last_checkpoint(run: Path) -> checkpoint.Checkpoint:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from ss4rec.cluster import placement
 from ss4rec.errors import CheckpointError, DataError, LeaseError, ResourceError
-from ss4rec.runs import checkpoint, folder
-from ss4rec.runs.folder import load_model
+from ss4rec.runs import checkpoint, record
 from ss4rec.runs.lease import LEASE_FILE, Writer, hold
+from ss4rec.runs.load import load_model
 from ss4rec.train import worker
 from tests.faults.small import KilledError, equal, last_checkpoint, small, train
 
@@ -85,7 +85,7 @@ def test_damaged_best_checkpoint_is_named_when_it_is_loaded(run):
 def test_every_checkpoint_damaged(prepared, run):
     """Row 9: nothing good is left: an error that names all, and no silent start from nothing.
 
-    Seen to fail: with the CheckpointError in `TrainLoop._newest` left out, training starts anew.
+    Seen to fail: with the CheckpointError in `newest_checkpoint` left out, training starts anew.
     """
     names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     for name in names:
@@ -140,7 +140,7 @@ def test_killed_between_the_two_renames_of_a_replacement(run, whole):
 def test_checkpoint_folder_missing(prepared, run, whole, capsys):
     """Row 10: a run whose checkpoints are gone says so and starts anew; Ray's own snapshot is never believed.
 
-    Seen to fail: with the warning in `TrainLoop._newest` left out.
+    Seen to fail: with the warning in `newest_checkpoint` left out.
     """
     shutil.rmtree(run / "checkpoints")
     (run / ".ray").mkdir()
@@ -156,7 +156,7 @@ def test_other_versions_are_named(prepared, run, capsys, monkeypatch):
 
     Seen to fail: with `_say_versions` left out.
     """
-    monkeypatch.setattr(folder, "installed_versions", lambda: {"torch": "9.9", "ray": "9.9"})
+    monkeypatch.setattr(record, "installed_versions", lambda: {"torch": "9.9", "ray": "9.9"})
     train(prepared, run, several())
     assert "begun with other versions" in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ from tests.faults.small import KilledError, small, stop_before, train
 def groups_of(monkeypatch):
     """There is no cluster; returns whose placement groups were removed."""
     owners = []
-    monkeypatch.setattr(ray_train, "remove_groups_of", owners.append)
+    monkeypatch.setattr(ray_train.ray_private, "remove_placement_groups_of", owners.append)
     return owners
 
 

@@ -28,7 +28,8 @@ from ss4rec.data.sources import Archive, read_source
 from ss4rec.data.split import SplitRecord
 from ss4rec.errors import SS4RecError
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, load_model
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.load import load_model
 from tests.faults.small import last_checkpoint, small, train
 
 EXAMPLES = int(os.environ.get("SS4REC_FUZZ_EXAMPLES", "60"))

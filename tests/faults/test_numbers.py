@@ -34,7 +34,7 @@ def poison(patch, step, *, rank=0, word="nan", where="loss"):
                 loss = forward(*arguments)
                 if where == "loss":
                     return loss * WORDS[word]
-                parameter = self.parameters[0]
+                parameter = next(self.model.parameters())
                 parameter.register_hook(lambda gradient: gradient * WORDS[word])
                 return loss
 
@@ -80,7 +80,7 @@ def test_skips_only_when_asked_and_counts(prepared, tmp_path, monkeypatch):
 def test_count_of_skipped_steps_survives_a_restart(prepared, tmp_path, monkeypatch):
     """Row 16: a restart is no new budget.
 
-    Seen to fail: with `guard.count` left out of `_restore`.
+    Seen to fail: with `guard.count` left out of `resume.restore`.
     """
     config = small(**{"train.skip_bad_steps": 1})
     with monkeypatch.context() as patch:

@@ -16,9 +16,8 @@ from ss4rec.cluster.placement import preflight
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import SS4RecError
 from ss4rec.runs.folder import RunFolder
-from tests.faults.inject import Fault, with_faults
+from tests.faults.inject import Fault, recovery_s, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
-from tests.faults.soak import recovery_s
 from tests.group import run_pair
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]

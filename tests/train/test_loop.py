@@ -41,13 +41,12 @@ def make(prepared, folder, *, die_at=None, poison_at=None, objective=None, **cha
     source = LocalSource(prepared, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     wrapped = Objective(model, config.loss)
     loop = TrainLoop(
-        config=config,
-        model=model,
-        objective=wrapped,
-        source=source,
-        workers=ALONE,
-        folder=run,
-        validate=Validation(model, source, ALONE, config.evaluation),
+        config,
+        wrapped,
+        source,
+        ALONE,
+        run,
+        Validation(model, source, ALONE, config.evaluation),
         identity={"fingerprint": config.fingerprint()},
     )
     if die_at is not None or poison_at is not None:

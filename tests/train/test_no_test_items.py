@@ -12,9 +12,11 @@ from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import list_array, ragged
 from ss4rec.data.prepared.manifest import Manifest, file_record
 from ss4rec.data.prepared.tables import read_shard
+from ss4rec.evaluation.alone import evaluate_alone
 from ss4rec.presets import debug
-from ss4rec.runs.folder import RunFolder, load_model
-from ss4rec.train.worker import evaluate_alone, train_alone
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.load import load_model
+from ss4rec.train.worker import train_alone
 
 
 def rewritten(folder, out, change):

@@ -5,9 +5,10 @@ import torch
 
 from ss4rec.config import override
 from ss4rec.data.synth.generate import synth
+from ss4rec.evaluation.alone import evaluate_alone
 from ss4rec.presets import preset
 from ss4rec.runs.folder import RunFolder
-from ss4rec.train.worker import evaluate_alone, train_alone
+from ss4rec.train.worker import train_alone
 
 
 @pytest.mark.parametrize("name", ["ml_1m_best", "ml_20m_best"])

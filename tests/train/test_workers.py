@@ -11,11 +11,12 @@ from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.presets import preset
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, load_model
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.load import load_model
 from ss4rec.train.group import Workers
 from ss4rec.train.loop import seed_step
 from ss4rec.train.validation import Validation
-from ss4rec.train.worker import worker_loop
+from ss4rec.train.worker import build_loop
 from tests.group import run_pair
 
 
@@ -36,7 +37,7 @@ def train(rank, world, prepared, run):
         rank=rank,
         world=world,
     )
-    worker_loop(settings, prepared, run, workers=workers, source=source).run()
+    build_loop(settings, prepared, run, workers=workers, source=source).run()
 
 
 @pytest.mark.timeout(180)

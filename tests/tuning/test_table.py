@@ -8,9 +8,9 @@ import torch
 
 from ss4rec.config import override
 from ss4rec.errors import CheckpointError, NonFiniteError
+from tuning.ray_trial import _final
 from tuning.ray_tune import last_failure
 from tuning.table import LiveTable
-from tuning.trial import _final
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+"""A run's weights as a model: read from its best checkpoint, and checked before memory is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ss4rec.config import RunConfig
+from ss4rec.errors import CheckpointError
+from ss4rec.model.ss4rec import SequenceModel, make_model
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.record import RunRecord
+
+
+def load_model(run_dir: Path, device: str = "cpu") -> tuple[SequenceModel, RunConfig]:
+    """Load the best checkpoint of a run as a model in evaluation mode.
+
+    Raises:
+        DataError: if `run_dir` is no run folder.
+        CheckpointError: if no checkpoint is intact or fits the run's configuration.
+    """
+    folder = RunFolder.open(Path(run_dir))
+    config, record = folder.config(), folder.record()
+    saved = checkpoint.best(folder.checkpoints)
+    _require_size(saved, config, record)
+    model = make_model(config.model, record.num_items)
+    load_weights(model, saved)
+    return model.to(device).eval(), config
+
+
+def load_weights(model: SequenceModel, saved: checkpoint.Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`.
+
+    Raises:
+        CheckpointError: if names or shapes do not agree, or a weight is not finite.
+    """
+    load_tensors(model, saved.model_tensors(), saved.path)
+
+
+def load_tensors(model: SequenceModel, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy `tensors`, which come from the checkpoint `source`, into `model`; raises as `load_weights`."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(
+                f"checkpoint {source}: {name} is not finite numbers ({tensor.dtype}); use an earlier one"
+            )
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"checkpoint {source} does not fit this model: {error}") from None
+
+
+def _require_size(saved: checkpoint.Checkpoint, config: RunConfig, record: RunRecord) -> None:
+    """Refuse a configuration that would take more memory than the weights on disk, before it is taken.
+
+    Only those can be large that a file backs, so a folder from a stranger cannot make a model of 10^12 items.
+    """
+    found, expected = saved.model_shapes(), (record.num_items + 1, config.model.dim)
+    first = "embedding.weight" if config.model.members == 1 else "parts.0.embedding.weight"
+    if found.get(first) != expected or config.model.blocks * config.model.members > len(found):
+        raise CheckpointError(
+            f"checkpoint {saved.path} has item embeddings {found.get(first)}, and the run's record and "
+            f"configuration describe {expected} in {config.model.members} x {config.model.blocks} blocks; "
+            "the folder is mixed up"
+        )
+    with torch.device("meta"):  # shapes without memory
+        wanted = {
+            name: tuple(t.shape)
+            for name, t in make_model(config.model, record.num_items).state_dict().items()
+        }
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint {saved.path} does not fit this model: {', '.join(wrong[:5])} is missing or has another shape"
+        )

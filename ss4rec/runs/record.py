@@ -1,0 +1,101 @@
+"""What a run says about itself (`record.json`): versions, backends, device, data, fingerprint of the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt
+
+from ss4rec.config import RunConfig
+from ss4rec.protocol.settings import Protocol
+from ss4rec.runs.provenance import git_commit, installed_versions
+
+if TYPE_CHECKING:
+    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.model.ss4rec import SequenceModel
+    from ss4rec.protocol.plan import Plan
+
+
+class RunRecord(BaseModel):
+    """What ran, on what data, with what code: enough to say why two runs differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    fingerprint: str
+    """`RunConfig.fingerprint()`."""
+    data_name: str
+    data_sha256: str
+    """Checksum of the data's manifest."""
+    cut_s: int | None = None
+    """Last second that the data may hold, if it was cut in time; `ss4rec drift` checks its own cut against it."""
+    num_users: PositiveInt
+    num_items: PositiveInt
+    num_interactions: PositiveInt
+    median_gap_s: FiniteFloat
+    """Median gap between training events: stands in for the gap to a target whose time is not known."""
+    profile_values: tuple[str, ...] | None = None
+    """`Manifest.profile_values`, so that profiles can be given when the run serves."""
+    protocol: Protocol = Protocol()
+    """What trained, what chose, what tests; leave-one-out in records that do not say."""
+    division: dict[str, int] = {}
+    """`Plan.facts`: rows, users and items of each part."""
+    num_parameters: NonNegativeInt
+    backends: dict[str, str]
+    """The implementation that each part of the model used."""
+    device: str
+    workers: int
+    versions: dict[str, str]
+    python: str
+    commit: str | None
+    """Git commit of the code, where it runs from a checkout."""
+
+    @classmethod
+    def collect(
+        cls,
+        *,
+        name: str,
+        config: RunConfig,
+        manifest: Manifest,
+        model: SequenceModel,
+        device: str,
+        workers: int,
+        backends: dict[str, str] | None = None,
+        plan: Plan | None = None,
+    ) -> RunRecord:
+        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps.
+
+        `plan` is what the run's protocol means for the data; None: leave-one-out of all of them.
+        """
+        return cls(
+            name=name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            fingerprint=config.fingerprint(),
+            data_name=manifest.name,
+            data_sha256=data_fingerprint(manifest),
+            cut_s=plan.cut_s if plan and plan.cut_s is not None else manifest.filters.cut_s,
+            num_users=manifest.users,
+            num_items=plan.num_items if plan else manifest.items,
+            num_interactions=manifest.interactions,
+            median_gap_s=plan.median_gap_s if plan else manifest.median_gap_s,
+            protocol=config.protocol,
+            division=plan.facts if plan else {},
+            profile_values=manifest.profile_values,
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            backends=backends or model.backends,
+            device=device,
+            workers=workers,
+            versions=installed_versions(),
+            python=platform.python_version(),
+            commit=git_commit(),
+        )
+
+
+def data_fingerprint(manifest: Manifest) -> str:
+    """Return the SHA-256 of everything a manifest says, the checksum of each shard included."""
+    return hashlib.sha256(manifest.model_dump_json(exclude_none=True).encode()).hexdigest()

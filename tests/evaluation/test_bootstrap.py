@@ -1,0 +1,28 @@
+"""The interval of a mean equals that of drawing users one by one."""
+
+import numpy as np
+import pytest
+
+from ss4rec.evaluation.bootstrap import bootstrap_mean
+from ss4rec.evaluation.metrics import hit_rate, ndcg
+
+
+@pytest.mark.parametrize("metric", [hit_rate, ndcg], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("merge_equal", [True, False])
+def test_it_equals_drawing_users(metric, merge_equal):
+    rng = np.random.default_rng(2)
+    gains_U = metric.gains(1 + rng.integers(0, 60, 500) / 2, 10)
+    low, high = bootstrap_mean(gains_U, 0, merge_equal=merge_equal)
+    draws = [rng.choice(gains_U, len(gains_U)).mean() for _ in range(2000)]
+    assert (low, high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.006)
+    assert low < gains_U.mean() < high
+    assert bootstrap_mean(gains_U, 0, merge_equal=merge_equal) == (low, high)
+
+
+def test_it_equals_the_standard_error_and_widens_with_the_level():
+    values_U = np.random.default_rng(13).integers(0, 2, 400).astype(float)
+    rng = np.random.default_rng(0)
+    low, high = bootstrap_mean(values_U, rng, samples=2000)
+    assert (high - low) / 2 == pytest.approx(1.96 * values_U.std() / 20, rel=0.15)
+    wide = bootstrap_mean(values_U, rng, samples=2000, level=0.99)
+    assert wide[1] - wide[0] > 1.2 * (high - low)
