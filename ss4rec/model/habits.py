@@ -12,6 +12,7 @@ with h_t the hidden state: some items are taken again more than others, some peo
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,22 @@ class Events:
     items_T: Tensor
     gaps_T: Tensor
     segments: Segments
+
+
+@dataclass(frozen=True)
+class Asked:
+    """After which events of some histories scores are asked for."""
+
+    events: Events
+    last_S: Tensor
+    """The token after which each score is asked for, int64; several may belong to one history."""
+    gap_s: float | None = None
+    """Seconds from there to the moment of asking, where the gaps of the events must not be read."""
+
+    @classmethod
+    def after(cls, events: Events) -> Asked:
+        """Ask after the last event of each history."""
+        return cls(events, events.segments.last_S)
 
 
 class Window:
@@ -74,9 +91,13 @@ class Window:
         self.count_SL = (same_SLL & ~later_LL).sum(2)
         """How often the item occurred, this time included."""
 
-    def last(self) -> Tensor:
-        """Return the place of each sequence's last event, `[S, 1]`; 0 for an empty sequence."""
-        return (self.inside_SL.sum(1, keepdim=True) - 1).clamp_min(0)
+    def rows(self, row_N: Tensor) -> Window:
+        """Return the rectangle of these sequences, in this order; any of them may come several times."""
+        chosen = copy(self)
+        for name, values_SL in vars(self).items():
+            if isinstance(values_SL, Tensor):
+                setattr(chosen, name, values_SL[row_N])
+        return chosen
 
     def to_tokens(self, values_SL: Tensor) -> Tensor:
         """Return the values in packed order, `[T]`; tokens of no sequence get 0."""
@@ -129,7 +150,9 @@ class Habits(nn.Module):
         item_SL = F.embedding(window.items_SL, self.items).squeeze(2)
         own_SQ = (hidden_SQD.to(self.state.dtype) * self.state).sum(2)
         # One step of Adam moves every parameter by about the learning rate: what all share may move faster.
-        logit_SQL = 10.0 * self.base + 4.0 * (look_up(self.table, code_SQL) + look_up(self.places, octave_SQL))
+        logit_SQL = 10.0 * self.base + 4.0 * (
+            look_up(self.table, code_SQL) + look_up(self.places, octave_SQL)
+        )
         return held_SQL, logit_SQL + item_SL[:, None] + own_SQ[:, :, None]
 
     def unknown_logit(self) -> Tensor:
@@ -139,21 +162,25 @@ class Habits(nn.Module):
 
 
 def seen_logits(
-    members: list[tuple[Habits, Tensor]], events: Events, seen: SeenItems, member_share: float = 1.0
+    members: list[tuple[Habits, Tensor]], asked: Asked, seen: SeenItems, member_share: float = 1.0
 ) -> Tensor:
-    """Return what is added to the score of each pair of `seen` (user and item), `[P]`.
+    """Return what is added to the score of each pair of `seen` (target and item), `[P]`.
 
     Args:
-        members: habits of each member of the model and its hidden states after the last events, `[S, D]`.
-        events: what the model saw; a user's whole history may be longer.
-        seen: the users' whole histories.
+        members: habits of each member of the model and its hidden states before each target, `[S, D]`.
+        asked: what the model saw, and after which events; whole histories may be longer.
+        seen: the whole histories before each target.
         member_share: divided out of the hidden states, which an ensemble has scaled.
     """
     habits = members[0][0]
-    window = Window(events, habits.target_time)
-    if len(window.items_SL) != seen.num_rows:
-        raise UsageError(f"{len(window.items_SL)} histories for {seen.num_rows} users")
-    place_S1 = window.last()
+    offsets_S1 = asked.events.segments.offsets_S1.long()
+    row_S = torch.searchsorted(offsets_S1, asked.last_S, right=True) - 1
+    window = Window(asked.events, habits.target_time).rows(row_S)
+    if len(row_S) != seen.num_rows:
+        raise UsageError(f"{len(row_S)} moments of asking for {seen.num_rows} histories")
+    place_S1 = (asked.last_S - offsets_S1[row_S])[:, None]
+    if asked.gap_s is not None:
+        window.query_s_SL = window.clock_s_SL + round(asked.gap_s)
     total_SL, older = torch.zeros((), device=seen.device), torch.zeros((), device=seen.device)
     for own, hidden_SD in members:
         held_S1L, logit_S1L = own.logits(hidden_SD[:, None] / member_share, window, place_S1)

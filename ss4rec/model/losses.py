@@ -139,7 +139,10 @@ class _ChunkedLogSum(torch.autograd.Function):
         ctx.held, ctx.chunk_tokens, ctx.kind = held, chunk_tokens, kind
         parts = rows_R.split(chunk_tokens)
         hidden = hidden_RD.split(chunk_tokens)
-        sums = [_unheld_logits(h, weight_VD, r, held, kind).logsumexp(1) for h, r in zip(hidden, parts, strict=True)]
+        sums = [
+            _unheld_logits(h, weight_VD, r, held, kind).logsumexp(1)
+            for h, r in zip(hidden, parts, strict=True)
+        ]
         log_sum_R = torch.cat(sums)
         ctx.save_for_backward(hidden_RD, weight_VD, rows_R, log_sum_R)
         return log_sum_R

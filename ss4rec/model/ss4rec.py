@@ -13,7 +13,7 @@ from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
 from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
 from ss4rec.model.block import Horizon, SSBlock
-from ss4rec.model.habits import Events, Habits, seen_logits
+from ss4rec.model.habits import Asked, Habits, seen_logits
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
 from ss4rec.model.item_scores import ItemScores, SeenItems
 from ss4rec.model.segments import Segments
@@ -91,7 +91,7 @@ class SequenceModel(nn.Module, ABC):
                 member.attributes.attributes_VA.copy_(attributes_VA)
 
     def scores(
-        self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor, events: Events | None = None
+        self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor, asked: Asked | None = None
     ) -> ItemScores:
         """Return the scores of all items, computed in stretches of items as they are asked for.
 
@@ -99,18 +99,18 @@ class SequenceModel(nn.Module, ABC):
             hidden_BD: state after the last event of each history.
             seen_X: items of each whole history, one history after the other; any order, repeats allowed.
             seen_offsets_B1: where each history begins and ends in `seen_X`, on the host.
-            events: what `encode` was given, one history after the other; needed where the model has `habits`.
+            asked: what `encode` was given, and after which events; needed where the model has `habits`.
 
         Raises:
-            UsageError: if the model has `habits` and there are no events.
+            UsageError: if the model has `habits` and is not told.
         """
         weight_VD = self.item_matrix()
         seen = SeenItems(seen_X, seen_offsets_B1, len(weight_VD), hidden_BD.device)
         logit = self.repeat_logit
         if self.config.repeats == "habits":
-            if events is None:
+            if asked is None:
                 raise UsageError("model.repeats=habits scores by what was held when; pass the events")
-            logit = seen_logits(self._habits(hidden_BD), events, seen, 1 / len(self.members))
+            logit = seen_logits(self._habits(hidden_BD), asked, seen, 1 / len(self.members))
         return ItemScores.of_products(hidden_BD, weight_VD, seen, logit)
 
     def _habits(self, hidden_BD: Tensor) -> list[tuple[Habits, Tensor]]:

@@ -102,7 +102,7 @@ def _objective(config: RunConfig, manifest: Manifest, data_dir: Path, source: Se
     """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
     plan = source.plan
-    model = make_model(config.model, plan.num_items)
+    model = make_model(config.model, plan.num_items, config.data.target_time)
     if config.model.item_attributes:
         model.set_item_attributes(_attributes(plan, manifest, data_dir))
     if "profile" not in config.model.inputs:

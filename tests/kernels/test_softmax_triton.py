@@ -140,9 +140,7 @@ def test_log_sums_over_items_that_are_not_held(items, dim):
     found = softmax_triton.log_sum_exp(hidden, weight, padded, kind=torch.float32, bits_TW=bits)[: len(rows)]
     assert torch.allclose(found.cpu().double(), expected, rtol=1e-5)
     theirs = torch.autograd.grad((scale * expected).sum(), leaves)
-    for a, b in zip(
-        torch.autograd.grad((scale.to(DEVICE).float() * found).sum(), mine), theirs, strict=True
-    ):
+    for a, b in zip(torch.autograd.grad((scale.to(DEVICE).float() * found).sum(), mine), theirs, strict=True):
         assert float((a.cpu().double() - b).norm() / b.norm()) < TOLERANCE[torch.float32]
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ss4rec.config import LossConfig, ModelConfig
 from ss4rec.errors import UsageError
-from ss4rec.model.habits import AGES, COUNTS, Events, Habits, habit_cross_entropy
+from ss4rec.model.habits import AGES, COUNTS, Asked, Events, Habits, habit_cross_entropy
 from ss4rec.model.item_scores import SeenItems
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import make_model
@@ -85,7 +85,9 @@ def test_loss_and_gradients_are_those_of_the_whole_softmax(target_time, smoothin
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_ranking_adds_what_training_added(members):
-    config = ModelConfig(dim=DIM, blocks=1, time_states=4, relation_states=2, repeats="habits", members=members)
+    config = ModelConfig(
+        dim=DIM, blocks=1, time_states=4, relation_states=2, repeats="habits", members=members
+    )
     torch.manual_seed(0)
     model = make_model(config, NUM_ITEMS, target_time=False).double().eval()
     for member in model.members:
@@ -95,9 +97,12 @@ def test_ranking_adds_what_training_added(members):
     older = torch.tensor([6])  # the first user took item 6 before the window
     seen = torch.cat([older, ITEMS])
     offsets = torch.tensor([0, 7, 8, 17])
-    scores = model.scores(last, seen, offsets, Events(ITEMS, GAPS, SEGMENTS)).matrix()
+    asked = Asked.after(Events(ITEMS, GAPS, SEGMENTS))
+    scores = model.scores(last, seen, offsets, asked).matrix()
     plain = last @ model.item_matrix().T
-    for row, (first, stop) in enumerate(zip(SEGMENTS.host_offsets_S1, SEGMENTS.host_offsets_S1[1:], strict=False)):
+    for row, (first, stop) in enumerate(
+        zip(SEGMENTS.host_offsets_S1, SEGMENTS.host_offsets_S1[1:], strict=False)
+    ):
         own = torch.zeros(NUM_ITEMS + 1, dtype=torch.float64)
         for part, member in zip(hidden.chunk(members, dim=1), model.members, strict=True):
             logits = naive_logits(member.habits, members * part, int(first), int(stop) - 1)
