@@ -188,6 +188,12 @@ class TrainConfig(Section):
     """Epochs between validations."""
     max_minutes: NonNegativeFloat = 0.0
     """Training ends after the epoch in which this is passed; 0 has no limit."""
+    fit_minutes: bool = False
+    """The speed of the first epochs decides how many there are, at most `epochs`, and the schedule ends within
+    `max_minutes`; otherwise that clock only cuts off."""
+    divergence: Literal["go_back", "stop", "ignore"] = "go_back"
+    """What follows if the loss climbs far above its best: back to the best checkpoint with half of the learning rate
+    (three times at most), the end, or nothing."""
     seed: NonNegativeInt = 2020
     """Seed of weights, order and dropout."""
     precision: Literal["float32", "bf16"] = "float32"

@@ -15,7 +15,6 @@ from ss4rec.model.relation_ssm import RelationSSM
 from ss4rec.model.segments import Segments
 from ss4rec.model.time_ssm import TimeSSM
 
-
 HORIZON_CODES = 64
 """Half octaves of seconds."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ss4rec.config import RunConfig
+from ss4rec.auto.resolve import Auto
+from ss4rec.config import RunConfig, override
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.salvage import DROPPED, intact_folder
-from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
+from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder, write_json
 from ss4rec.train.status import log_as, say
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ CHOOSE_FOLDER = "choose"
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | Auto,
     data_dir: Path,
     run_dir: Path,
     *,
@@ -32,7 +33,7 @@ def train(
     run's own, as many epochs on all events up to the cut.
 
     Args:
-        config: the resolved configuration.
+        config: the resolved configuration, or `auto`, which is resolved when data and cluster are known.
         data_dir: absolute path of a prepared folder that all nodes can read.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
         address: Ray cluster, see `ss4rec.cluster.connect.cluster`.
@@ -49,6 +50,7 @@ def train(
     with cluster(address):
         from ss4rec.evaluation.report import evaluate_run
 
+        config = resolved(config, data_dir, run_dir)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         if config.protocol.refit:
             say("refit: first a training that finds the best number of epochs, in RUN/choose")
@@ -64,6 +66,22 @@ def train(
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data_dir)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def resolved(config: RunConfig | Auto, data_dir: Path, run_dir: Path) -> RunConfig:
+    """Return the configuration of a run: that of its folder where `auto` continues one, else what `auto` chooses.
+
+    For use on a connected cluster.
+    """
+    if isinstance(config, RunConfig):
+        return config
+    from ss4rec.cluster.placement import has_gpu
+
+    if (run_dir / CONFIG_FILE).exists():
+        found = RunFolder(run_dir).config()
+        if found.preset == "auto":
+            return override(found, config.changes)
+    return config(data_dir, has_gpu(config.changes.get("resources.gpu", "auto")), say)
 
 
 def _fit_one(

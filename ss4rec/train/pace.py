@@ -1,0 +1,95 @@
+"""How long a training is: the epochs that were asked for, or as many as the time allows, with a schedule that ends then.
+
+A clock that cuts a training off leaves a third of its learning rate unused, and what the last third of a cosine
+schedule is worth with it. So where `train.fit_minutes` is set, the speed of the first epochs decides how many there
+will be, and the schedule ends with them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ss4rec.config import OptimConfig, TrainConfig
+from ss4rec.train.optim import lr_share
+
+FIRST_SHARE = 0.08
+"""Share of the time after which the first plan is made; what compilation took is known by then."""
+LATE = 1.03
+"""A plan that would end this much too late is made anew, shorter. Plans never grow: the schedule is half way down."""
+
+
+class Pace:
+    """Steps of a training and where its learning rate stands.
+
+    Args:
+        train: the loop's configuration.
+        optim: the schedule.
+        steps_per_epoch: steps of an epoch.
+    """
+
+    def __init__(self, train: TrainConfig, optim: OptimConfig, steps_per_epoch: int) -> None:
+        self.train, self.optim, self.steps_per_epoch = train, optim, steps_per_epoch
+        self.total_steps = train.epochs * steps_per_epoch
+        self.planned = False
+        """Whether the time has decided the number of steps."""
+        self._first: tuple[int, float] | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are planned; the last may be cut short."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    def done(self, global_step: int) -> bool:
+        """Whether the last step is taken."""
+        return global_step >= self.total_steps
+
+    def look(self, global_step: int, elapsed_s: float, first_step: int) -> int | None:
+        """Return a new number of steps, if what is left does not fit into the time; else None.
+
+        Args:
+            global_step: steps taken.
+            elapsed_s: seconds of training and validation so far, over all attempts.
+            first_step: `global_step` when this process began, whose first steps compile.
+        """
+        budget_s = 60 * self.train.max_minutes
+        if not (self.train.fit_minutes and budget_s) or self.done(global_step):
+            return None
+        if self._first is None:
+            if global_step >= first_step + 2:
+                self._first = (global_step, elapsed_s)
+            return None
+        step, at_s = self._first
+        if elapsed_s < FIRST_SHARE * budget_s or global_step == step:
+            return None
+        step_s = (elapsed_s - at_s) / (global_step - step)
+        fits = max(global_step + 1, global_step + int((budget_s - elapsed_s) / step_s))
+        late = elapsed_s + (self.total_steps - global_step) * step_s > LATE * budget_s
+        return self._rounded(fits) if late else None
+
+    def plan(self, total_steps: int) -> None:
+        """Take a shorter plan; all workers take the same."""
+        self.total_steps, self.planned = total_steps, True
+
+    def lr(self, global_step: int) -> float:
+        """Return the learning rate of a step (from 0): linear warm-up, then constant or cosine.
+
+        The warm-up takes a fifth of a short training.
+        """
+        optim = self.optim
+        warmup = (
+            min(optim.warmup_steps, self.total_steps // 5) if self.train.fit_minutes else optim.warmup_steps
+        )
+        return optim.lr * lr_share(
+            global_step,
+            total_steps=self.total_steps,
+            config=optim.model_copy(update={"warmup_steps": warmup}),
+        )
+
+    def _rounded(self, steps: int) -> int:
+        """Round down to quarters of epochs, many of them to a coarse scale: machines of a kind get the same plan."""
+        epochs = steps // self.steps_per_epoch
+        if epochs < 8:
+            quarter = max(1, self.steps_per_epoch // 4)
+            return max(steps // quarter * quarter, min(steps, quarter))
+        grain = 2 ** (epochs.bit_length() - 3)
+        return (epochs - epochs % grain) * self.steps_per_epoch
