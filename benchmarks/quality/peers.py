@@ -21,18 +21,21 @@ from torch import Tensor
 from benchmarks.quality.rows import Row
 from benchmarks.quality.table import save_ranks
 from ss4rec.cli.options import assigned
-from ss4rec.config import DataConfig
+from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.batches.windows import Split, ragged
+from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_column, rank_users, summarise
 from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.metrics import hit_rate, ndcg
-from ss4rec.evaluation.popularity import HELD_OUT_EVENTS, MostPopular, TrainingEvents
+from ss4rec.evaluation.popularity import MostPopular, TrainingEvents
 from ss4rec.evaluation.scorers import Scorer
+from ss4rec.evaluation.states import prefixes
+from ss4rec.evaluation.training import training_parts
 from ss4rec.model.item_scores import ItemScores
+from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.settings import Protocol
 
 KS = (5, 10, 20)
 SESSION_LEN = 200
@@ -63,7 +66,7 @@ def run_peer(row: Row, data: Path, run: Path, seed: int, minutes: float, ranks_t
         scorer, found = train_rectools(name, options, data, seed, minutes)
         fields |= found
     if ranks_test:
-        ranks = rank_users(scorer, _batches(data, "test"))
+        ranks = rank_users(scorer, _batches(data, "test", Protocol()))
         save_ranks(run, ranks)
         fields["test"] = summarise(ranks, KS).model_dump(mode="json")
     return fields
@@ -98,14 +101,24 @@ class RecToolsScorer:
     @torch.inference_mode()
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores; items that it never saw in training come last."""
-        model, device = self.torch_model.eval(), next(self.torch_model.parameters()).device
+        self.torch_model.eval()
+        if batch.shares_histories:  # each target gets a pass of its own
+            parts = [self._scores(part, target_time_known) for part in prefixes(batch, 1 << 17)]
+            return ItemScores.of_matrix(torch.cat(parts), batch.seen_X, batch.seen_offsets_S1)
+        return ItemScores.of_matrix(
+            self._scores(batch, target_time_known), batch.seen_X, batch.seen_offsets_S1
+        )
+
+    def _scores(self, batch: EvalBatch, target_time_known: bool) -> Tensor:
+        """Return the scores of targets with a history each, `[B, V]`."""
+        model, device = self.torch_model, next(self.torch_model.parameters()).device
         inputs = {name: value.to(device) for name, value in self._inputs(batch, target_time_known).items()}
         items_NF = model.item_model.get_all_embeddings()
         hidden_BF = model.encode_sessions(inputs, items_NF)[:, -1]
         scores_BN = model.similarity_module(hidden_BF[:, None], items_NF, None)[:, 0].float()
         scores_BV = torch.full((len(hidden_BF), self.num_items + 1), -torch.inf, device=device)
         scores_BV[:, self.items_N.to(device)] = scores_BN
-        return ItemScores.of_matrix(scores_BV, batch.seen_X, batch.seen_offsets_S1)
+        return scores_BV
 
     def _inputs(self, batch: EvalBatch, target_time_known: bool) -> dict[str, Tensor]:
         """Return items padded at their left, and times with the target's behind them, as rectools collates them."""
@@ -128,9 +141,17 @@ class RecToolsScorer:
 
 
 def train_rectools(
-    name: str, options: dict[str, Any], data: Path, seed: int, minutes: float
+    name: str,
+    options: dict[str, Any],
+    data: Path,
+    seed: int,
+    minutes: float,
+    protocol: Protocol | None = None,
 ) -> tuple[RecToolsScorer, dict[str, Any]]:
-    """Train SASRec or HSTU until validation stops rising or the time is over; return its best weights as a scorer."""
+    """Train SASRec, eSASRec or HSTU until validation stops rising or the time is over; return the best weights.
+
+    Validation ranks as the protocol says, by default with seen items kept and the target's time known.
+    """
     from pytorch_lightning import Callback, Trainer, seed_everything
     from rectools.dataset import Dataset, IdMap
     from rectools.models import HSTUModel, SASRecModel
@@ -142,7 +163,10 @@ def train_rectools(
     manifest, began = Manifest.load(data), time.monotonic()
     curve: list[list[float]] = []
     best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
-    valid = list(_batches(data, "valid"))
+    protocol = protocol or Protocol()
+    plan = make_plan(protocol, data)
+    valid = list(_batches(data, "valid", protocol))
+    own = (protocol.seen, protocol.target_time)
 
     class Watch(Callback):
         """Ranks the validation items with our code and keeps the best weights."""
@@ -153,7 +177,8 @@ def train_rectools(
                 return
             scorer = scorer_of(pl_module)
             ranks = rank_users(scorer, valid)
-            kept_U, unseen_U = (ranks[rank_column(seen, "known")].to_numpy() for seen in ("kept", "excluded"))
+            kept_U = ranks[rank_column(*own)].to_numpy()
+            unseen_U = ranks[rank_column("excluded", protocol.target_time)].to_numpy()
             elapsed = time.monotonic() - began
             loss = float(trainer.callback_metrics.get("train_loss", np.nan))
             curve.append(
@@ -182,11 +207,15 @@ def train_rectools(
         ids = module.data_preparator.item_id_map.get_external_sorted_by_internal()
         items_N = np.array([0 if isinstance(item, str) else int(item) for item in ids], dtype=np.int64)
         reads_time = name == "hstu" and bool(options.get("relative_time_attention", True))
-        return RecToolsScorer(module.torch_model, items_N, manifest.items, reads_time, manifest.median_gap_s)
+        return RecToolsScorer(module.torch_model, items_N, plan.num_items, reads_time, plan.median_gap_s)
 
-    make = {"sasrec": SASRecModel, "hstu": HSTUModel}[name]
+    make = {"sasrec": SASRecModel, "esasrec": SASRecModel, "hstu": HSTUModel}[name]
+    if name == "esasrec":
+        from rectools.models.nn.transformers.ligr import LiGRLayers
+
+        options = options | {"transformer_layers_type": LiGRLayers}
     model = make(**(SHARED | options), get_trainer_func=trainer)
-    model.fit(Dataset.construct(_training_frame(data, manifest)))
+    model.fit(Dataset.construct(_training_frame(data, manifest, plan)))
     module = model.lightning_model
     module.torch_model.load_state_dict(best["weights"])
     if torch.cuda.is_available():
@@ -207,30 +236,19 @@ def unique_ids(values: npt.ArrayLike) -> npt.NDArray:
     return np.asarray(pd.unique(held))
 
 
-def _training_frame(data: Path, manifest: Manifest) -> pd.DataFrame:
-    """Return the training events (all but each user's last two) as rectools takes them, in the order of the shards."""
-    parts = []
-    for path in manifest.shard_paths(data):
-        shard = read_shard(path, manifest.items)
-        items_E, offsets_U1 = ragged(shard["items"])
-        times_E, _ = ragged(shard["timestamps"])
-        counts_U = np.diff(offsets_U1)
-        kept_E = np.arange(len(items_E)) < np.repeat(offsets_U1[1:], counts_U) - HELD_OUT_EVENTS
-        users_E = np.repeat(shard["user"].to_numpy(), counts_U)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "user_id": users_E[kept_E],
-                    "item_id": items_E[kept_E],
-                    "weight": 1.0,
-                    "datetime": pd.to_datetime(times_E[kept_E], unit="s"),
-                }
-            )
-        )
+def _training_frame(data: Path, manifest: Manifest, plan: Plan) -> pd.DataFrame:
+    """Return the training events as rectools takes them, in the order of the shards."""
+    parts, first = [], 0
+    for part in training_parts(manifest.shard_paths(data), manifest.items, plan):
+        counts_U = np.diff(part.offsets_U1)
+        users_E = np.repeat(first + np.arange(len(counts_U)), counts_U)
+        first += len(counts_U)
+        columns = {"user_id": users_E, "item_id": part.items_E, "weight": 1.0}
+        parts.append(pd.DataFrame(columns | {"datetime": pd.to_datetime(part.times_E, unit="s")}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _batches(data: Path, split: Split) -> Iterator[EvalBatch]:
-    """Yield every user's history before the held-out item, its last events, and gaps to the event after each."""
-    config = DataConfig(max_len=SESSION_LEN, overlap=0, target_time=True)
-    yield from LocalSource(data, config, batch_size=128, seed=0).eval_batches(split, 512)
+def _batches(data: Path, split: Split, protocol: Protocol) -> Iterator[EvalBatch]:
+    """Yield every user's history before the held-out items, its last events, and gaps to the event after each."""
+    config = RunConfig(protocol=protocol, data=DataConfig(max_len=SESSION_LEN, overlap=0, target_time=True))
+    yield from LocalSource.of(config, data).eval_batches(split, 512)
