@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,27 @@ def tested(row: Training) -> dict[str, Protocol]:
     }
 
 
-def train_auto(row: Training, data: Path, run: Path, seed: int, minutes: float) -> dict[str, Any]:
-    """Choose, train, and only then rank the test."""
+def train_auto(
+    row: Training,
+    data: Path,
+    run: Path,
+    seed: int,
+    minutes: float,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Choose, train, and only then rank the test.
+
+    Args:
+        row: what is trained.
+        data: the prepared folder.
+        run: the run's folder.
+        seed: seed of the run.
+        minutes: as `ss4rec train --minutes`.
+        changes: fields that are set by hand, for ablations; none in the table.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    auto = Auto(
-        row.protocol, {"train.seed": seed, "data.source": "local", "tracking.wandb": "disabled"}, minutes
-    )
+    plain = {"train.seed": seed, "data.source": "local", "tracking.wandb": "disabled"}
+    auto = Auto(row.protocol, plain | dict(changes or {}), minutes)
     config = auto(data, device.type == "cuda", say)
     with loop_alone(config, data, run, device) as loop:
         outcome = loop.run()
