@@ -153,6 +153,7 @@ def one(settings: tuple[Path, Path, float], name: str, what: str) -> None:
     row, began = training(name), time.time()
     run = runs / name / f"{what}.run"
     shutil.rmtree(run, ignore_errors=True)
+    run.parent.mkdir(parents=True, exist_ok=True)
     if what == BASELINES:
         fields = work.count_baselines(row, data / row.data)
     elif what.startswith("seed-"):

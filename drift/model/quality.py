@@ -28,8 +28,8 @@ from ss4rec.data.batches.windows import eval_sequences, ragged
 from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
-from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.habits import Asked
+from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.last_state import Encoder, encode_last, events_of, score_last
 
 K = 10

@@ -1,8 +1,8 @@
 """From what the data are to a configuration, each decision with its reason.
 
 The rules are fitted over eleven data sets (docs/recipe.md): shops, places, films, groceries, check-ins and news. Two
-numbers carry most of them: how often an item occurs (what an embedding can learn before it learns by heart) and how long
-histories are (what depth and long windows can use).
+numbers carry most of them: how often an item occurs (what an embedding can learn before it learns by heart) and how
+long histories are (what depth and long windows can use).
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ SPARSE, DENSE = 20.0, 150.0
 """Events for each item below which everything is against learning by heart, and above which nothing has to be."""
 BASE_DIM = 128
 """Width that rates are chosen for."""
-MANY_REPEATS = 0.08
-"""Share of repeated events from which habits are learned."""
+SOME_REPEATS, MANY_REPEATS = 0.005, 0.02
+"""Shares of repeated events: from which a model that is ranked without seen items had better not unlearn them; from
+which habits are learned."""
+LONG = 20.0
+"""Mean events for each user from which histories count as long."""
+MOST_MEMBERS = 6
+"""More members than this add nothing that three seeds can show."""
 GPU_MINUTES = 4.0
 """What a run is laid out for where nobody says how long it may take."""
 START_SHARE, START_S = 0.06, 8.0
@@ -64,7 +69,7 @@ def choose(
         target_time: whether the model is told when its target happens; None: as the protocol says.
     """
     told = protocol.target_time == "known" if target_time is None else target_time
-    rules = _gpu(facts, told, minutes) if machine.gpu else _cpu(facts)
+    rules = _gpu(facts, protocol, told, minutes) if machine.gpu else _cpu(facts)
     decisions = [*_always(facts, protocol, told, minutes), *rules]
     changes: dict[str, Any] = {"preset": "auto"}
     for decision in decisions:
@@ -85,27 +90,38 @@ def _always(facts: Facts, protocol: Protocol, told: bool, minutes: float | None)
             "optim.base_dim": BASE_DIM,
             "train.patience": 0,
         },
-        "held on every data set: steps from log gaps, a norm for each layer, rates that follow the width, a cosine schedule",
+        "held on every data set: steps from log gaps, a norm for each layer, rates that follow the width, a cosine "
+        "schedule",
     )
     yield Decision(
         {"data.target_time": told}, f"the model is {'' if told else 'not '}told when its target happens"
     )
-    if facts.repeats >= MANY_REPEATS:
-        yield Decision(
-            {"model.repeats": "habits"},
-            f"{facts.repeats:.0%} of the events repeat an item: what people take again has a logit of its own",
-        )
-    else:
-        yield Decision(
-            {"model.repeats": "learned"},
-            f"{facts.repeats:.1%} of the events repeat an item: one logit for all that was had",
-        )
+    yield _repeats(facts, protocol)
     yield Decision(*_inputs(facts, protocol))
     if minutes is not None:
         yield Decision(
             {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True},
             f"{minutes:g} minutes less start and test; the schedule ends with them if the machine is slow",
         )
+
+
+def _habits(facts: Facts, protocol: Protocol) -> bool:
+    """Whether people repeat so often that habits are learned."""
+    return facts.repeats >= MANY_REPEATS and protocol.seen == "kept"
+
+
+def _repeats(facts: Facts, protocol: Protocol) -> Decision:
+    """Decide what the model is told of what a user had before."""
+    share = f"{facts.repeats:.1%} of the events repeat an item"
+    if protocol.seen == "excluded" and facts.repeats >= SOME_REPEATS:
+        return Decision(
+            {"model.repeats": "ignore"}, f"{share}, and the protocol leaves items of the history out"
+        )
+    if _habits(facts, protocol):
+        return Decision(
+            {"model.repeats": "habits"}, f"{share}: what people take again has a logit of its own"
+        )
+    return Decision({"model.repeats": "learned"}, f"{share}: one logit for all that was had")
 
 
 def usable_minutes(minutes: float) -> float:
@@ -164,13 +180,13 @@ def _regularised(facts: Facts) -> Decision:
     )
 
 
-def _gpu(facts: Facts, told: bool, minutes: float | None) -> Iterator[Decision]:
+def _gpu(facts: Facts, protocol: Protocol, told: bool, minutes: float | None) -> Iterator[Decision]:
     """Decide shape, windows, steps and members for a GPU."""
     place = density(facts)
+    habits, wide = _habits(facts, protocol), facts.events > 5e6 and (minutes is None or minutes >= 15)
     yield _regularised(facts)
-    max_len = _window(facts)
-    blocks = 2 if facts.per_user < 20 else 6 if facts.per_user > 100 and place > 0.8 else 4
-    wide = facts.events > 5e6 and (minutes is None or minutes >= 15)
+    max_len = min(_window(facts), 200 if habits else 500)
+    blocks = 2 if facts.per_user < LONG else 4
     yield Decision(
         {
             "data.max_len": max_len,
@@ -179,18 +195,18 @@ def _gpu(facts: Facts, told: bool, minutes: float | None) -> Iterator[Decision]:
             "model.blocks": blocks,
             "model.time_states": 64,
             "model.feed_forward": 2.0,
-            "model.horizon": not told and facts.per_user >= 20,
+            "model.horizon": not told and facts.per_user >= LONG,
         },
-        f"{facts.per_user:.0f} events for each user, 98 % have at most {facts.user_events[2]:.0f}: windows of {max_len}, "
-        f"{blocks} blocks",
+        f"{facts.per_user:.0f} events for each user, 98 % have at most {facts.user_events[2]:.0f}: windows of "
+        f"{max_len}, {blocks} blocks",
     )
-    windows_tokens = min(facts.per_user, 0.8 * max_len)
-    tokens = min(16_000.0 if facts.events < 5e6 else 40_000.0, max(2_400.0, facts.events / 80))
-    batch = 2 ** max(3, min(11, int(math.log2(tokens / windows_tokens))))
-    windows = facts.users * max(1.0, facts.per_user / max(1.0, 0.8 * max_len))
+    window_tokens = min(facts.per_user, 0.8 * max_len)
+    fewest, most_tokens = (5_000.0, 16_000.0) if facts.per_user >= LONG else (2_400.0, 16_000.0)
+    tokens = min(40_000.0 if wide else most_tokens, max(fewest, facts.events / 80))
+    batch = 2 ** max(3, min(11, int(math.log2(tokens / window_tokens))))
+    windows = facts.users * max(1.0, facts.per_user / (0.8 * max_len))
     steps = max(1, math.ceil(windows / batch))
-    habits = facts.repeats >= MANY_REPEATS
-    most, wanted_steps = (40, 3500) if habits else (90, 9000) if place > 0.8 else (80, 7000)
+    wanted_steps, most = (3500, 40) if habits else (7000, 64) if told or place < 0.8 else (5000, 48)
     epochs = round(min(most, max(16, wanted_steps / steps)))
     yield Decision(
         {
@@ -203,11 +219,10 @@ def _gpu(facts: Facts, told: bool, minutes: float | None) -> Iterator[Decision]:
         },
         f"about {tokens:,.0f} events a step, {steps} steps an epoch; a higher rate where items are frequent",
     )
+    step_ms = 2.4 * blocks + 0.12 * blocks * batch * window_tokens / 1000 + 6.0 * habits
+    epoch_s = steps * step_ms * (2.5 if wide else 1.0) / 1000
     usable_s = 60 * usable_minutes(minutes or GPU_MINUTES)
-    step_ms = (1.6 * blocks + 0.33 * blocks * batch * windows_tokens / 1000) * (1.15 if habits else 1.0)
-    step_ms *= 2.5 if wide else 1.0
-    epoch_s = steps * step_ms / 1000
-    members = int(min(6, max(1, usable_s // (epochs * epoch_s)))) if not wide else 1
+    members = 1 if wide else int(min(MOST_MEMBERS, max(1, usable_s // (epochs * epoch_s))))
     yield Decision(
         {
             "train.epochs": epochs,

@@ -14,15 +14,16 @@ def headline(facts: Facts, machine: Machine, config: RunConfig) -> list[str]:
     model, train = config.model, config.train
     members = f"{model.members} members of " if model.members > 1 else ""
     repeats = {"habits": "habits", "learned": "one logit for repeats", "ignore": "no logit for repeats"}
+    where = "a GPU" if machine.gpu else f"{machine.cores} CPU cores"
+    attributes = ", attributes of items" if model.item_attributes else ""
     return [
-        f"auto: {facts.name} has {facts.per_item:.0f} training events for each item and {facts.per_user:.0f} for each user, "
-        f"{facts.repeats:.0%} repeats, times in steps of {facts.resolution_s:,} s; on "
-        f"{'a GPU' if machine.gpu else f'{machine.cores} CPU cores'}",
+        f"auto: {facts.name} has {facts.per_item:.0f} training events for each item and {facts.per_user:.0f} for each "
+        f"user, {facts.repeats:.0%} repeats, times in steps of {facts.resolution_s:,} s; on {where}",
         f"auto: {members}{model.blocks} blocks of width {model.dim}, windows of {config.data.max_len}, reads "
-        f"{', '.join(model.inputs)}{', attributes of items' if model.item_attributes else ''}; {repeats[model.repeats]}",
+        f"{', '.join(model.inputs)}{attributes}; {repeats[model.repeats]}",
         f"auto: at most {train.epochs} epochs of {train.batch_size} windows a step, rate {config.optim.lr:g}, decay "
-        f"{config.optim.weight_decay:g}, dropout {model.dropout:g} and {model.embedding_dropout:g}; `ss4rec config --explain "
-        "--data D` says why",
+        f"{config.optim.weight_decay:g}, dropout {model.dropout:g} and {model.embedding_dropout:g}; "
+        "`ss4rec config --explain --data D` says why",
     ]
 
 

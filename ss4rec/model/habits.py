@@ -80,7 +80,7 @@ class Window:
         gaps_SL = torch.where(self.inside_SL, events.gaps_T[self.token_SL].double(), 0.0)
         until_SL = gaps_SL.cumsum(1)
         self.query_s_SL = until_SL.round().long()
-        """When the next item is asked for after each event, as far as the data tell; seconds from the window's start."""
+        """When the next item is asked for after each event, as far as the data tell; seconds from the start."""
         self.clock_s_SL = (until_SL - gaps_SL).round().long() if target_time else self.query_s_SL
         """When each event happened."""
         same_SLL = self.items_SL[:, :, None] == self.items_SL[:, None, :]

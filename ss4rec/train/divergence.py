@@ -42,3 +42,15 @@ class Course:
     def again(self) -> None:
         """Go on from a checkpoint: what was seen stays, the count of high losses begins anew."""
         self.high = 0
+
+
+class ClimbedError(Exception):
+    """The loss has climbed far above its best; the loop answers, nobody else sees it.
+
+    Args:
+        loss: mean loss of the last stretch.
+    """
+
+    def __init__(self, loss: float) -> None:
+        super().__init__(loss)
+        self.loss = loss

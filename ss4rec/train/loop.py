@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train import resume
-from ss4rec.train.divergence import LOWER, MOST_RETURNS, Course
+from ss4rec.train.divergence import LOWER, MOST_RETURNS, ClimbedError, Course
 from ss4rec.train.fixed_shapes import Stager
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
@@ -162,7 +161,7 @@ class TrainLoop:
             while not self.ended:
                 try:
                     yield from self._train()
-                except _Climbed as climbed:
+                except ClimbedError as climbed:
                     self._go_back(climbed)
         finally:
             self.watchdog.close()
@@ -250,7 +249,7 @@ class TrainLoop:
         """Look at loss and time; all workers call it.
 
         Raises:
-            _Climbed: on all workers together, if the loss has climbed far above its best.
+            ClimbedError: on all workers together, if the loss has climbed far above its best.
         """
         planned = self.pace.look(self.global_step, self.elapsed_s, self.begun_at)
         if planned := self.workers.from_main(planned):
@@ -265,15 +264,15 @@ class TrainLoop:
         loss = (loss_sum - self.stretch[0]) / max(targets - self.stretch[1], 1.0)
         self.stretch = (loss_sum, targets)
         if self.course.diverged(loss):
-            raise _Climbed(loss)
+            raise ClimbedError(loss)
 
-    def _go_back(self, climbed: _Climbed) -> None:
+    def _go_back(self, climbed: ClimbedError) -> None:
         """Continue from the best checkpoint with half of the rate, or end; all workers call it."""
         what = (
             f"the loss has climbed to {climbed.loss:.3f} and was {self.course.best:.3f} at its best: training "
             f"diverges at a learning rate of {self._lr():.2g}"
         )
-        saved = self.workers.from_main(self._best_path() if self.workers.is_main else None)
+        saved = self.workers.from_main(resume.best_checkpoint(self.folder) if self.workers.is_main else None)
         if saved is None:
             raise NonFiniteError(
                 f"{what}. There is no checkpoint to go back to; lower optim.lr or set optim.clip_norm"
@@ -287,12 +286,6 @@ class TrainLoop:
         self.returns = returns
         self.course.again()
         self._say(f"warning: {what}. Going back to step {self.global_step} with half of the rate")
-
-    def _best_path(self) -> Path | None:
-        try:
-            return checkpoint.best(self.folder.checkpoints).path
-        except CheckpointError:
-            return None
 
     def _check_finite(self) -> None:
         """Raise on all workers together if more steps were bad than may be skipped; all workers call it."""
@@ -446,14 +439,6 @@ class TrainLoop:
     def _say(self, line: str) -> None:
         if self.workers.is_main or log_is_json():  # there each line names its worker
             say(line, step=self.global_step)
-
-
-class _Climbed(Exception):
-    """The loss has climbed far above its best."""
-
-    def __init__(self, loss: float) -> None:
-        super().__init__(loss)
-        self.loss = loss
 
 
 def seed_step(seed: int, global_step: int, rank: int) -> None:

@@ -70,6 +70,14 @@ class LoopState(BaseModel):
         return state
 
 
+def best_checkpoint(folder: RunFolder) -> Path | None:
+    """Return the best intact checkpoint's path, None for a run without any."""
+    try:
+        return checkpoint.best(folder.checkpoints).path
+    except CheckpointError:
+        return None
+
+
 def newest_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | CheckpointError | None:
     """Return the newest intact checkpoint's path, None for a run without any, or why none can be used.
 
