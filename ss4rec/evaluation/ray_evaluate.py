@@ -30,7 +30,7 @@ from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
-from ss4rec.runs.tested import run_plan, tested_by
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 MakeScorers = Callable[[], dict[str, Scorer]]
 
@@ -60,7 +60,7 @@ def evaluate_folder(
         ResourceError: if the cluster cannot hold the actors.
     """
     folder = RunFolder.open(run_dir)
-    config = tested_by(folder.config(), protocol)
+    config = under_protocol(folder.config(), protocol)
     plan = run_plan(folder, config, data_dir)
     median_gap_s = folder.record().median_gap_s
 

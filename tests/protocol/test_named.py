@@ -12,7 +12,7 @@ from ss4rec.protocol.named import NAMED, describe, named, protocol_of
 from ss4rec.protocol.plan import make_plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
-from ss4rec.runs.tested import tested_by
+from ss4rec.runs.under_protocol import under_protocol
 
 WORDS = {
     "leave-one-out": ("last event is the test", "items of the history are kept", "known"),
@@ -95,14 +95,14 @@ def test_unknown_names_and_files_are_refused(tmp_path):
 def test_a_run_is_tested_only_by_what_trains_on_the_same_events():
     config = resolve_config("debug", (), protocol_name="time-to-split")
     first = config.protocol.model_copy(update={"targets": "first", "seen": "kept", "min_history": 5})
-    assert tested_by(config, first).protocol == first
-    assert tested_by(config, None) is config
+    assert under_protocol(config, first).protocol == first
+    assert under_protocol(config, None) is config
     for changes in ({"cut": 0.8}, {"validation": "user"}, {"refit": True}, {"ties": "hash"}):
         other = config.protocol.model_copy(update=changes)
         with pytest.raises(UsageError, match="may hold what the run has learned"):
-            tested_by(config, other)
+            under_protocol(config, other)
     with pytest.raises(UsageError, match="leave_one_out -> global_time"):
-        tested_by(preset("debug"), config.protocol)
+        under_protocol(preset("debug"), config.protocol)
 
 
 def test_folders_that_contradict_a_protocol_are_refused(prepared, tmp_path):
