@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from ss4rec.cli.options import resolve_config, resolve_protocol
@@ -135,3 +136,65 @@ def test_a_run_folder_holds_its_protocol_and_only_what_trains(prepared, tmp_path
     assert items.num_rows == plan.num_items < Manifest.load(prepared).items
     assert items["item"].to_pylist() == list(range(1, plan.num_items + 1))
     assert sum(items["count"].to_pylist()) == plan.facts["fit_rows"]
+
+
+def test_a_division_is_written_for_other_programs(prepared, tmp_path):
+    from click.testing import CliRunner
+
+    from ss4rec.cli.split import split_command
+    from ss4rec.data.prepared.tables import read_items
+
+    options = [
+        "--data",
+        str(prepared),
+        "--out",
+        str(tmp_path / "out"),
+        "--protocol",
+        "time-to-split",
+        "--json",
+    ]
+    options += [
+        "--set",
+        "protocol.k_core=0",
+        "--set",
+        "protocol.targets=successive",
+        "--set",
+        "protocol.cut=0.05",
+    ]
+    result = CliRunner().invoke(split_command, options, catch_exceptions=False)
+    found = json.loads(result.output)
+    events, valid, test = (
+        pq.read_table(tmp_path / "out" / f"{name}.parquet") for name in ("events", "valid", "test")
+    )
+    protocol = protocol_of(str(tmp_path / "out" / "protocol.json"))
+    assert (
+        found
+        == {"folder": str(tmp_path / "out"), "protocol": protocol.model_dump(mode="json")}
+        | make_plan(protocol, prepared).facts
+    )
+    assert sum(events["trains"].to_pylist()) == found["fit_rows"]
+    assert test.num_rows == found["test_targets"]
+    assert valid.num_rows == found["valid_users"]
+    trained = {
+        item
+        for item, trains in zip(*(events[c].to_pylist() for c in ("item", "trains")), strict=True)
+        if trains
+    }
+    assert set(read_items(prepared)["source_id"].to_pylist()) > trained == set(events["item"].to_pylist())
+    users = {}
+    for row in events.to_pylist():
+        users.setdefault(row["user"], []).append(row)
+    cold = 0
+    for row in test.to_pylist():
+        history = users[row["user"]]
+        assert row["cold"] == (row["item"] not in trained)
+        assert row["time"] > found["cut_s"]
+        cold += row["cold"]
+        if not row["cold"]:
+            assert (history[row["history"]]["item"], history[row["history"]]["time"]) == (
+                row["item"],
+                row["time"],
+            )
+    assert cold == found["test_cold_targets"] > 0
+    for wrong in (["--cutoff", "2000-01-01"], ["--k-core", "5"]):
+        assert isinstance(CliRunner().invoke(split_command, [*options, *wrong]).exception, UsageError)
