@@ -14,7 +14,7 @@ from ss4rec.evaluation.states import prefixes
 from ss4rec.evaluation.successive import rank_targets
 from ss4rec.model.ss4rec import SS4Rec
 
-ITEMS, GAP_S = 30, 50.0
+ITEMS, GAP_S = 30, 30.0
 
 
 @pytest.fixture(scope="module")
