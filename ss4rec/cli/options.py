@@ -50,24 +50,26 @@ def protocol_option(what: str) -> Callable[[Callable], Callable]:
     )
 
 
+def set_option(about: str) -> Callable[[Callable], Callable]:
+    """Return the option --set; `assigned` reads what it gives."""
+    return click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help=about)
+
+
+def workers_option(about: str) -> Callable[[Callable], Callable]:
+    """Return the option --workers, which gives `Workers`."""
+    return click.option("--workers", type=WorkerRange(), help=about)
+
+
 def config_options(default_preset: str) -> Callable[[Callable], Callable]:
     """Add --preset, --protocol, --set and --workers to a command."""
 
     def add(function: Callable) -> Callable:
         for option in (
-            click.option(
-                "--workers",
-                type=WorkerRange(),
-                help="Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
-                "while nodes come and go.",
+            workers_option(
+                "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
+                "while nodes come and go."
             ),
-            click.option(
-                "--set",
-                "assignments",
-                multiple=True,
-                metavar="FIELD=VALUE",
-                help="Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them.",
-            ),
+            set_option("Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them."),
             protocol_option("How to divide events into training, validation and test"),
             click.option(
                 "--preset",
@@ -162,8 +164,12 @@ def resolve_protocol(start: Protocol, name: str | None, assignments: Iterable[st
     return resolve_config(RunConfig(protocol=start), assignments, protocol_name=name).protocol
 
 
-def assigned(assignments: Iterable[str]) -> dict[str, Any]:
-    """Return the values of `FIELD=VALUE` texts by field.
+def assigned(assignments: Iterable[str], example: str = "model.dim=128") -> dict[str, Any]:
+    """Return the values of `FIELD=VALUE` texts by field; values are JSON or plain strings.
+
+    Args:
+        assignments: as given to --set.
+        example: an assignment that would be right, for the error.
 
     Raises:
         ConfigError: if one has no `=`.
@@ -172,9 +178,7 @@ def assigned(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(
-                f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in model.dim=128"
-            )
+            raise ConfigError(f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in {example}")
         changes[name.strip()] = _value(text.strip())
     return changes
 

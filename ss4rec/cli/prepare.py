@@ -176,7 +176,8 @@ def _rules(
 
     from ss4rec.data.sources import Archive, plan_source
     from ss4rec.data.sources.checks import rules_for
-    from ss4rec.data.split import DAY_S, parse_cut
+    from ss4rec.data.split import parse_cut
+    from ss4rec.io.moments import DAY_S
 
     plan, _ = plan_source(Archive(source), columns)
     changes: dict[str, Any] = {}

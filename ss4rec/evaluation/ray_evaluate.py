@@ -5,7 +5,7 @@ A row that leaves an actor is the ranks of one target, so nothing of size users 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,8 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
-from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.reader import eval_rows
-from ss4rec.data.batches.windows import Split, ragged
+from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.data.prepared.user_profiles import read_profiles
@@ -26,11 +25,12 @@ from ss4rec.errors import ResourceError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
-from ss4rec.protocol.plan import Plan, make_plan, sizes_of
+from ss4rec.evaluation.successive import history_batches
+from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
-from ss4rec.runs.tested import run_plan, tested_by
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 MakeScorers = Callable[[], dict[str, Scorer]]
 
@@ -60,7 +60,7 @@ def evaluate_folder(
         ResourceError: if the cluster cannot hold the actors.
     """
     folder = RunFolder.open(run_dir)
-    config = tested_by(folder.config(), protocol)
+    config = under_protocol(folder.config(), protocol)
     plan = run_plan(folder, config, data_dir)
     median_gap_s = folder.record().median_gap_s
     asked_from_s = plan.asked_from_s(split)
@@ -106,22 +106,14 @@ class _Ranker:
 
     def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
-        parts = []
+        parts, batch_targets = [], self.config.evaluation.batch_users
         for path in shards["path"]:
             shard = read_shard(Path(path), self.num_items)
             histories = eval_rows(shard, self.split, self.plan, self.config.data)
             for name, scorer in self.scorers.items():
-                ranks = rank_users(scorer, self._batches(histories))
+                ranks = rank_users(scorer, history_batches(histories, batch_targets, self.profiles_UF))
                 parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows, pa.string())))
         return pa.concat_tables(parts)
-
-    def _batches(self, histories: pa.Table) -> Iterator[EvalBatch]:
-        """Yield batches of `evaluation.batch_users` targets."""
-        targets_W = np.diff(ragged(histories["targets"])[1])
-        first = 0
-        for size in sizes_of(targets_W, self.config.evaluation.batch_users):
-            yield collate_eval(histories.slice(first, size), self.profiles_UF)
-            first += size
 
 
 def _evaluate(

@@ -8,7 +8,7 @@ from typing import Any
 from ss4rec.data.batches.windows import Split
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
-from ss4rec.runs.tested import run_plan, tested_by
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 
 def evaluate_run(
@@ -31,7 +31,7 @@ def evaluate_run(
 
     model = evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
     folder = RunFolder.open(run_dir)
-    config = tested_by(folder.config(), protocol)
+    config = under_protocol(folder.config(), protocol)
     plan = run_plan(folder, config, data_dir)
     results = {"model": model} | evaluate_baselines(config, data_dir, split=split, workers=workers, plan=plan)
     return {name: result.model_dump(mode="json") for name, result in results.items()}

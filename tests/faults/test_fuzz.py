@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drift.config import DriftConfig
-from ss4rec.cli.drift import _config as drift_config
+from ss4rec.cli.drift import drift_config
 from ss4rec.cli.options import data_folder, resolve_config
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.source import LocalSource

@@ -15,7 +15,7 @@ from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 
 
-def tested_by(config: RunConfig, protocol: Protocol | None) -> RunConfig:
+def under_protocol(config: RunConfig, protocol: Protocol | None) -> RunConfig:
     """Return a run's configuration with the protocol by which it is tested; None: its own.
 
     Raises:
