@@ -55,7 +55,7 @@ def target_states(
     return states_SD
 
 
-def _elapsed((batch: EvalBatch, asked_from_s: int) -> Tensor:
+def _elapsed(batch: EvalBatch, asked_from_s: int) -> Tensor:
     """Return the seconds from each target's last event to that moment, -1 where it is later, `[T]`; see `Context`."""
     elapsed_S = (asked_from_s - batch.last_times_S).float()
     elapsed_T = torch.full((len(batch.items_T),), -1.0, device=elapsed_S.device)
