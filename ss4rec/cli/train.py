@@ -74,7 +74,7 @@ def train_command(
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_config(preset_name, assignments, workers, protocol_name)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.name}")
+    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
     if cuts:
         from ss4rec.train.rolling import train_rolling
 
