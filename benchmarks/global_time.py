@@ -23,23 +23,24 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from benchmarks.record import headline, write_record
 from ss4rec.cli.options import resolve_config
 from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_shard
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import UsageError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
+from ss4rec.io.atomic import write_json
 from ss4rec.protocol.divide import Events
 from ss4rec.protocol.named import named
 from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol, TargetChoice
-from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
+from ss4rec.runs.folder import RESULT_FILE, RunFolder
 from ss4rec.runs.load import load_model
 from ss4rec.train.worker import train_alone
 
@@ -165,11 +166,10 @@ def check_split(data: Path, protocol: Protocol, published: dict[str, int]) -> di
 def _own_parts(data: Path, plan: Plan) -> dict[str, set[tuple[int, int]]]:
     """Return (user, item) of each part; ML-1M holds no pair twice."""
     parts: dict[str, set[tuple[int, int]]] = {"fit": set(), "valid": set(), "test": set()}
-    manifest = Manifest.load(data)
     assert plan.items_I is not None
     source_V = np.concatenate([[0], plan.items_I])
-    for path in manifest.shard_paths(data):
-        division = plan.divide(read_shard(path, manifest.items))
+    for shard in _shards(data):
+        division = plan.divide(shard)
         known = Events.of(division.histories)
         place_E = np.arange(len(known.items_E)) - np.repeat(known.offsets_U1[:-1], known.counts_U)
         fit_E = place_E < np.repeat(division.fit_U, known.counts_U)
@@ -183,8 +183,7 @@ def _own_parts(data: Path, plan: Plan) -> dict[str, set[tuple[int, int]]]:
 
 def published_parts(data: Path, protocol: Protocol) -> dict[str, set[tuple[int, int]]]:
     """Apply the published rules with pandas: 5-core, no immediate repeats, a stable sort, quantiles of all rows."""
-    manifest = Manifest.load(data)
-    shards = [Events.of(read_shard(path, manifest.items)) for path in manifest.shard_paths(data)]
+    shards = [Events.of(shard) for shard in _shards(data)]
     frame = pd.concat(
         pd.DataFrame({"user": e.user_E, "item": e.items_E, "time": e.times_E}) for e in shards
     ).reset_index(drop=True)
@@ -204,6 +203,11 @@ def published_parts(data: Path, protocol: Protocol) -> dict[str, set[tuple[int, 
     last = [part.groupby("user").tail(1) for part in (valid, test)]
     parts = dict(zip(("fit", "valid", "test"), (fit, *last), strict=True))
     return {name: set(zip(p["user"].tolist(), p["item"].tolist(), strict=True)) for name, p in parts.items()}
+
+
+def _shards(data: Path) -> Iterator[pa.Table]:
+    folder = PreparedFolder.open(data)
+    yield from (folder.read_shard(number) for number in range(len(folder.manifest.shards)))
 
 
 def _published_cut(frame: pd.DataFrame, quantile: float) -> tuple[pd.DataFrame, pd.DataFrame, float]:

@@ -25,6 +25,7 @@ from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import Split, ragged
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_column, rank_users, summarise
@@ -54,7 +55,7 @@ def run_peer(row: Row, data: Path, run: Path, seed: int, minutes: float, ranks_t
     options = assigned(row.changes)
     name = options.pop("model")
     manifest = Manifest.load(data)
-    paths = manifest.shard_paths(data)
+    paths = PreparedFolder.open(data).shard_paths
     fields: dict[str, Any] = {"config": {"model": name, **SHARED, **options}}
     scorer: Scorer
     if name == "most_popular":
@@ -252,7 +253,7 @@ def unique_ids(values: npt.ArrayLike) -> npt.NDArray:
 def _training_frame(data: Path, manifest: Manifest, plan: Plan) -> pd.DataFrame:
     """Return the training events as rectools takes them, in the order of the shards."""
     parts = []
-    for path in manifest.shard_paths(data):
+    for path in PreparedFolder.open(data).shard_paths:
         division = plan.divide(read_shard(path, manifest.items))
         items_E, offsets_U1 = ragged(division.histories["items"])
         times_E, _ = ragged(division.histories["timestamps"])

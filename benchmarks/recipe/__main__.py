@@ -24,7 +24,7 @@ from benchmarks.quality.__main__ import visible_cards
 from benchmarks.recipe.rows import TRAININGS, Training, training
 from benchmarks.recipe.table import headlines, markdown
 from benchmarks.record import device_name, write_record
-from ss4rec.runs.folder import write_json
+from ss4rec.io.atomic import write_json
 from ss4rec.runs.provenance import git_commit
 
 BASELINES = "baselines"

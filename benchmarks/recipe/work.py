@@ -15,7 +15,7 @@ from benchmarks.recipe.table import HABITS
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.evaluation.alone import rank_alone
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
@@ -129,8 +129,8 @@ def count_baselines(row: Training, data: Path) -> dict[str, Any]:
 
 def _of_the_last_hours(data: Path, plan: Plan) -> dict[str, Scorer]:
     """Return what was popular in the hours before each recommendation, events after the cut included."""
-    manifest = Manifest.load(data)
-    parts = training_parts(manifest.shard_paths(data), manifest.items, plan, later=True)
+    folder = PreparedFolder.open(data)
+    parts = training_parts(folder.shard_paths, folder.manifest.items, plan, later=True)
     events = TrainingEvents.of(list(parts), plan.num_items)
     return {f"popular in {hours} hours, now": RecentlyPopular(events, 3600 * hours) for hours in HOURS}
 

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepared.item_attributes import item_attributes
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.training import TrainingPart, training_parts
 from ss4rec.io.paths import AnyPath
@@ -60,18 +59,17 @@ class Facts:
         return self.events / max(1, self.users)
 
 
-def look(folder: AnyPath, plan: Plan) -> Facts:
+def look(data: PreparedFolder, plan: Plan) -> Facts:
     """Look at a prepared folder.
 
     Args:
-        folder: the folder.
+        data: the folder.
         plan: what of it trains.
 
     Raises:
         DataError: if a shard is missing or damaged.
     """
-    manifest = Manifest.load(folder)
-    shards = manifest.shard_paths(folder)
+    manifest, shards = data.manifest, data.shard_paths
     chosen = shards[:: max(1, -(-len(shards) // SAMPLE_SHARDS))]
     parts = list(training_parts(chosen, manifest.items, plan))
     lengths_U = plan.fit_U[plan.fit_U > 0]
@@ -89,7 +87,7 @@ def look(folder: AnyPath, plan: Plan) -> Facts:
         span_days=float(times_E.max() - times_E.min()) / 86_400,
         repeats=_repeats(parts),
         has_ratings=_ratings_say_something(chosen[0], manifest.items),
-        has_attributes=bool(item_attributes(plan.items(folder)).any()),
+        has_attributes=bool(plan.attributes(data).any()),
     )
 
 

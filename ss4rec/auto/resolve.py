@@ -11,6 +11,7 @@ from ss4rec.auto.choose import Decision, Machine, choose
 from ss4rec.auto.explain import headline
 from ss4rec.auto.look import Facts, look
 from ss4rec.config import RunConfig, override
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
 from ss4rec.protocol.plan import make_plan
 from ss4rec.protocol.settings import Protocol
@@ -31,22 +32,25 @@ class Auto:
     minutes: float | None = None
 
     def __call__(
-        self, folder: AnyPath, gpu: bool, say: Callable[[str], None] = lambda line: None
+        self, data: PreparedFolder | AnyPath, gpu: bool, say: Callable[[str], None] = lambda line: None
     ) -> RunConfig:
         """Look at a folder and return its configuration; say in a few lines what was chosen."""
-        config, _, facts, machine = self.decide(folder, gpu)
+        config, _, facts, machine = self.decide(data, gpu)
         for line in headline(facts, machine, config):
             say(line)
         return config
 
-    def decide(self, folder: AnyPath, gpu: bool) -> tuple[RunConfig, list[Decision], Facts, Machine]:
+    def decide(
+        self, data: PreparedFolder | AnyPath, gpu: bool
+    ) -> tuple[RunConfig, list[Decision], Facts, Machine]:
         """Look at a folder and return its configuration and how it came about.
 
         Raises:
             ConfigError: if the user's own values are refused.
             DataError: if the folder cannot be read, or not be divided as the protocol says.
         """
-        facts = look(folder, make_plan(self.protocol, folder))
+        data = PreparedFolder.open(data)
+        facts = look(data, make_plan(self.protocol, data))
         machine = Machine(gpu, len(os.sched_getaffinity(0)))
         told = self.changes.get("data.target_time")
         config, decisions = choose(facts, machine, self.protocol, self.minutes, told)

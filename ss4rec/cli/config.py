@@ -23,7 +23,7 @@ from ss4rec.cli.options import (
 )
 from ss4rec.config import RunConfig
 from ss4rec.errors import UsageError
-from ss4rec.presets import AUTO, preset
+from ss4rec.presets import AUTO
 
 
 @click.command("config")
@@ -54,9 +54,12 @@ def config_command(
     )
     if isinstance(config, Auto):
         if data is None:
-            preset(AUTO)  # says what is missing
-        folder = data_folder(data)
-        config, decisions, facts, machine = config.decide(folder, _has_gpu() if gpu is None else gpu)
+            raise UsageError(
+                "preset auto looks at the data before it chooses: give them, as in --data data/ml-1m"
+            )
+        config, decisions, facts, machine = config.decide(
+            data_folder(data), _has_gpu() if gpu is None else gpu
+        )
         if explain:
             _explain(config, decisions, facts, machine, tuple(assigned(assignments)))
             return

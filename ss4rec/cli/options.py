@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.presets import AUTO, preset
 from ss4rec.protocol.named import protocol_of
 from ss4rec.protocol.settings import Protocol
+
+if TYPE_CHECKING:
+    from ss4rec.data.prepared.folder import PreparedFolder
 
 Workers = tuple[int, int | None]
 """Fewest and most workers; None: a fixed number."""
@@ -183,13 +186,13 @@ def assigned(assignments: Iterable[str], example: str = "model.dim=128") -> dict
     return changes
 
 
-def data_folder(path: Path) -> Path:
-    """Return the absolute path of a prepared folder after looking at its manifest; a bare name may mean `data/NAME`.
+def data_folder(path: Path) -> PreparedFolder:
+    """Open a prepared folder by its absolute path and check the sizes of its files; a bare name may mean `data/NAME`.
 
     Raises:
         DataError: if it is missing, of another version, or a shard has the wrong size.
     """
-    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.data.prepared.folder import PreparedFolder
 
     if not path.exists() and path.name == str(path) and (Path("data") / path).is_dir():
         path = Path("data") / path
@@ -197,8 +200,8 @@ def data_folder(path: Path) -> Path:
         raise DataError(
             f"no data folder {path}; make it with `ss4rec data prepare --source ... --out {path}`"
         )
-    folder = path.resolve()
-    Manifest.load(folder).quick_check(folder)
+    folder = PreparedFolder.open(path.resolve())
+    folder.quick_check()
     return folder
 
 

@@ -87,7 +87,7 @@ def train_command(
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.name}")
+    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
     if cuts:
         if isinstance(config, Auto):
             raise ConfigError(

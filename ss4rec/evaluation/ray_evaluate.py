@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,8 @@ from ray.data import ActorPoolStrategy
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import Split
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
-from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import ResourceError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
@@ -37,7 +37,7 @@ MakeScorers = Callable[[], dict[str, Scorer]]
 
 def evaluate_folder(
     run_dir: Path,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     *,
     split: Split = "test",
     workers: int = 1,
@@ -48,7 +48,7 @@ def evaluate_folder(
 
     Args:
         run_dir: run folder, on storage that all nodes see.
-        data_dir: prepared folder that the run was trained on, on storage that all nodes see.
+        data: prepared folder that the run was trained on, on storage that all nodes see.
         split: which targets.
         workers: actors; each loads the model once and takes one CPU, or one GPU with `gpu`.
         gpu: whether the model runs on GPUs.
@@ -59,9 +59,9 @@ def evaluate_folder(
         UsageError: if the run was trained on what this protocol tests.
         ResourceError: if the cluster cannot hold the actors.
     """
-    folder = RunFolder.open(run_dir)
+    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
     config = under_protocol(folder.config(), protocol)
-    plan = run_plan(folder, config, data_dir)
+    plan = run_plan(folder, config, data)
     median_gap_s = folder.record().median_gap_s
     asked_from_s = plan.asked_from_s(split)
 
@@ -69,20 +69,26 @@ def evaluate_folder(
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
         return {"model": ModelScorer(model, median_gap_s, config.data.target_time, asked_from_s)}
 
-    return _evaluate(make_scorers, config, data_dir, plan, split, workers, gpu)["model"]
+    return _evaluate(make_scorers, config, data, plan, split, workers, gpu)["model"]
 
 
 def evaluate_baselines(
-    config: RunConfig, data_dir: Path, *, split: Split = "test", workers: int = 1, plan: Plan | None = None
+    config: RunConfig,
+    data: PreparedFolder | Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    plan: Plan | None = None,
 ) -> dict[str, EvalResult]:
     """Rank the targets of every user by each of `ss4rec.evaluation.baselines`; by name of the baseline.
 
     Raises:
         DataError, ResourceError: as `evaluate_folder`.
     """
-    plan = plan or make_plan(config.protocol, data_dir)
-    shared = ray.put(baselines(data_dir, plan))
-    return _evaluate(lambda: ray.get(shared), config, data_dir, plan, split, workers, gpu=False)
+    data = PreparedFolder.open(data)
+    plan = plan or make_plan(config.protocol, data)
+    shared = ray.put(baselines(data, plan))
+    return _evaluate(lambda: ray.get(shared), config, data, plan, split, workers, gpu=False)
 
 
 class _Ranker:
@@ -95,7 +101,7 @@ class _Ranker:
         plan: Plan,
         split: Split,
         num_items: int,
-        profiles_UF: npt.NDArray | None,
+        profiles_UF: npt.NDArray[Any] | None,
     ) -> None:
         self.scorers = make_scorers()
         self.config = config
@@ -104,7 +110,7 @@ class _Ranker:
         self.num_items = num_items
         self.profiles_UF = profiles_UF
 
-    def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
+    def __call__(self, shards: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
         parts, batch_targets = [], self.config.evaluation.batch_users
         for path in shards["path"]:
@@ -119,7 +125,7 @@ class _Ranker:
 def _evaluate(
     make_scorers: MakeScorers,
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     plan: Plan,
     split: Split,
     workers: int,
@@ -127,14 +133,12 @@ def _evaluate(
 ) -> dict[str, EvalResult]:
     """Deal all shards to `workers` actors and reduce their rows, scorer by scorer."""
     _require_room(workers, gpu)
-    manifest = Manifest.load(data_dir)
-    manifest.quick_check(data_dir)
+    data.quick_check()
     # Paths, not rows, are dealt: actors read whole shards, and a damaged one is named.
-    paths = [{"path": str(path.absolute())} for path in manifest.shard_paths(data_dir)]
-    profiles_UF = read_profiles(data_dir, manifest)
+    paths = [{"path": str(path.absolute())} for path in data.shard_paths]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, plan, split, manifest.items, profiles_UF),
+        fn_constructor_args=(make_scorers, config, plan, split, data.manifest.items, data.profiles_UF),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ss4rec.data.batches.windows import Split
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.under_protocol import run_plan, under_protocol
@@ -13,7 +14,7 @@ from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 def evaluate_run(
     run_dir: Path,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     *,
     split: Split = "test",
     workers: int = 1,
@@ -29,9 +30,9 @@ def evaluate_run(
     """
     from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 
-    model = evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
-    folder = RunFolder.open(run_dir)
+    model = evaluate_folder(run_dir, data, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
+    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
     config = under_protocol(folder.config(), protocol)
-    plan = run_plan(folder, config, data_dir)
-    results = {"model": model} | evaluate_baselines(config, data_dir, split=split, workers=workers, plan=plan)
+    plan = run_plan(folder, config, data)
+    results = {"model": model} | evaluate_baselines(config, data, split=split, workers=workers, plan=plan)
     return {name: result.model_dump(mode="json") for name, result in results.items()}

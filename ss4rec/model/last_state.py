@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from ss4rec.model.habits import Asked, Events
-from ss4rec.model.inputs import Context, HasContext
+from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
+
+if TYPE_CHECKING:
+    from ss4rec.data.batches.batch import Histories
 
 
 class Encoder(Protocol):
@@ -30,38 +33,9 @@ class Encoder(Protocol):
         ...
 
 
-class HasHistories(HasContext, Protocol):
-    """Packed histories of some users (`ss4rec.data.batches.batch.Histories`)."""
-
-    @property
-    def items_T(self) -> Tensor:
-        """Last items of each history."""
-        ...
-
-    @property
-    def gaps_T(self) -> Tensor:
-        """Gaps in seconds."""
-        ...
-
-    @property
-    def offsets_S1(self) -> Tensor:
-        """Where histories begin and end, on the host."""
-        ...
-
-    @property
-    def seen_X(self) -> Tensor:
-        """Items of the whole histories."""
-        ...
-
-    @property
-    def seen_offsets_S1(self) -> Tensor:
-        """Where each history begins and ends in `seen_X`, on the host."""
-        ...
-
-
 def encode_all(
     model: Encoder,
-    batch: HasHistories,
+    batch: Histories,
     device: torch.device | str = "cpu",
     elapsed_T: Tensor | None = None,
 ) -> Tensor:
@@ -78,17 +52,17 @@ def encode_all(
     return model.encode(events.items_T, events.gaps_T, events.segments, context)
 
 
-def events_of(batch: HasHistories, device: torch.device | str = "cpu") -> Events:
+def events_of(batch: Histories, device: torch.device | str = "cpu") -> Events:
     """Return the events of the histories on `device`."""
     return Events(batch.items_T.to(device), batch.gaps_T.to(device), Segments(batch.offsets_S1, device))
 
 
-def encode_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> Tensor:
+def encode_last(model: Encoder, batch: Histories, device: torch.device | str = "cpu") -> Tensor:
     """Return the hidden state after each history's last event, `[S, D]` on `device`, where the model is."""
     return encode_all(model, batch, device)[batch.offsets_S1[1:].to(device) - 1]
 
 
-def score_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> ItemScores:
+def score_last(model: Encoder, batch: Histories, device: torch.device | str = "cpu") -> ItemScores:
     """Return the scores of all items after each history."""
     asked = Asked.after(events_of(batch, device))
     return model.scores(encode_last(model, batch, device), batch.seen_X, batch.seen_offsets_S1, asked)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_shard, read_users, write_table
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import DataError
+from ss4rec.io.atomic import write_json
 from ss4rec.protocol.divide import Events, Targets
 from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol
-from ss4rec.runs.folder import write_json
 
 EVENTS_NAME, VALID_NAME, TEST_NAME = "events.parquet", "valid.parquet", "test.parquet"
 
@@ -34,13 +34,13 @@ def export_division(data: Path, out: Path, protocol: Protocol) -> Plan:
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty; give another --out")
-    plan = make_plan(protocol, data)
-    manifest = Manifest.load(data)
-    user_ids = read_users(data)["source_id"].combine_chunks()
-    item_ids = read_items(data)["source_id"].combine_chunks()
+    folder = PreparedFolder.open(data)
+    plan = make_plan(protocol, folder)
+    user_ids = folder.users["source_id"].combine_chunks()
+    item_ids = folder.items["source_id"].combine_chunks()
     parts: dict[str, list[pa.Table]] = {name: [] for name in (EVENTS_NAME, VALID_NAME, TEST_NAME)}
-    for path in manifest.shard_paths(data):
-        division = plan.divide(read_shard(path, manifest.items))
+    for number in range(len(folder.manifest.shards)):
+        division = plan.divide(folder.read_shard(number))
         known = Events.of(division.histories)
         place_E = np.arange(len(known.items_E)) - np.repeat(known.offsets_U1[:-1], known.counts_U)
         parts[EVENTS_NAME].append(

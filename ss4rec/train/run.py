@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
-from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder, write_json
+from ss4rec.io.atomic import write_json
+from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ CHOOSE_FOLDER = "choose"
 
 def train(
     config: RunConfig | Auto,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     run_dir: Path,
     *,
     address: str | None = None,
@@ -34,7 +35,7 @@ def train(
 
     Args:
         config: the resolved configuration, or `auto`, which is resolved when data and cluster are known.
-        data_dir: absolute path of a prepared folder that all nodes can read.
+        data: a prepared folder that all nodes can read, or its absolute path.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
         address: Ray cluster, see `ss4rec.cluster.connect.cluster`.
         skip_bad_shards: train on the shards that are whole, as a prepared folder in `run_dir`, instead of refusing.
@@ -42,7 +43,7 @@ def train(
     Raises:
         SS4RecError: any expected failure, as one sentence.
     """
-    data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
+    data = usable_data(PreparedFolder.open(data), run_dir, skip_bad_shards)
     # Ray is imported late: what is wrong with the data is said before it.
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
@@ -50,25 +51,25 @@ def train(
     with cluster(address):
         from ss4rec.evaluation.report import evaluate_run
 
-        config = resolved(config, data_dir, run_dir)
+        config = resolved(config, data, run_dir)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         if config.protocol.refit:
             say("refit: first a training that finds the best number of epochs, in RUN/choose")
-            chosen = _fit_one(choosing(config), manifest, data_dir, run_dir / CHOOSE_FOLDER, placement)
+            chosen = _fit_one(choosing(config), data, run_dir / CHOOSE_FOLDER, placement)
             config = refitting(config, int(chosen["best_epoch"]))
             say(f"refit: now {config.train.epochs} epochs on all events up to the cut")
-        training = _fit_one(config, manifest, data_dir, run_dir, placement)
+        training = _fit_one(config, data, run_dir, placement)
         result: dict[str, Any] = {"run": str(run_dir), "training": training}
         result["protocol"] = config.protocol.model_dump(mode="json")
         if config.evaluation.at_end:
-            result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
-    if lost := manifest.rows_dropped.get(DROPPED):
-        result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data_dir)}
+            result["test"] = evaluate_run(run_dir, data, split="test", use_gpu=placement.use_gpu)
+    if lost := data.manifest.rows_dropped.get(DROPPED):
+        result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
     return result
 
 
-def resolved(config: RunConfig | Auto, data_dir: Path, run_dir: Path) -> RunConfig:
+def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
     """Return the configuration of a run: that of its folder where `auto` continues one, else what `auto` chooses.
 
     For use on a connected cluster.
@@ -81,24 +82,22 @@ def resolved(config: RunConfig | Auto, data_dir: Path, run_dir: Path) -> RunConf
         found = RunFolder(run_dir).config()
         if found.preset == "auto":
             return override(found, config.changes)
-    return config(data_dir, has_gpu(config.changes.get("resources.gpu", "auto")), say)
+    return config(data, has_gpu(config.changes.get("resources.gpu", "auto")), say)
 
 
-def _fit_one(
-    config: RunConfig, manifest: Manifest, data_dir: Path, run_dir: Path, placement: Placement
-) -> dict[str, Any]:
+def _fit_one(config: RunConfig, data: PreparedFolder, run_dir: Path, placement: Placement) -> dict[str, Any]:
     """Train one run on the connected cluster; return the loop's outcome."""
     from ss4rec.cluster.storage_check import storage_preflight
-    from ss4rec.data.batches.source import check_most_workers
+    from ss4rec.data.batches.source import check_max_workers
     from ss4rec.train.ray_train import fit
 
-    check_most_workers(data_dir, config)
+    check_max_workers(data, config)
     storage_preflight(str(run_dir.parent))
-    RunFolder(run_dir).start(config, manifest, data_dir)
+    RunFolder(run_dir).start(config, data)
     log_as(run=run_dir.name, worker="driver")
     for line in (placement, *placement.notes):
         say(str(line))
-    return fit(config, data_dir, run_dir, placement)
+    return fit(config, data, run_dir, placement)
 
 
 def choosing(config: RunConfig) -> RunConfig:
@@ -118,17 +117,16 @@ def refitting(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def usable_data(data_dir: Path, run_dir: Path, skip_bad_shards: bool) -> tuple[Path, Manifest]:
-    """Return the prepared folder to train on, every byte of which was checked, and its manifest.
+def usable_data(data: PreparedFolder, run_dir: Path, skip_bad_shards: bool) -> PreparedFolder:
+    """Return the prepared folder to train on, every byte of which was checked.
 
     Raises:
         DataError: naming the first file that is damaged, unless it is a shard that may be left out.
     """
     if skip_bad_shards:
-        data_dir, left_out = intact_folder(data_dir, run_dir / "data")
+        data, left_out = intact_folder(data, run_dir / "data")
         if left_out:
             say(f"warning: --skip-bad-shards: {left_out}")
-        return data_dir, Manifest.load(data_dir)
-    manifest = Manifest.load(data_dir)
-    manifest.verify(data_dir)
-    return data_dir, manifest
+    else:
+        data.verify()
+    return data

@@ -8,6 +8,7 @@ import torch
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.baselines import baselines
@@ -72,7 +73,7 @@ def test_own_items_come_first_and_popularity_decides_among_others():
 @pytest.mark.parametrize("protocol", [Protocol(), CUT], ids=["leave one out", "cut in time"])
 def test_all_baselines_count_nothing_but_training(prepared, protocol):
     plan, manifest = make_plan(protocol, prepared), Manifest.load(prepared)
-    parts = list(training_parts(manifest.shard_paths(prepared), manifest.items, plan))
+    parts = list(training_parts(PreparedFolder.open(prepared).shard_paths, manifest.items, plan))
     assert sum(len(part.items_E) for part in parts) == plan.facts["fit_rows"]
     if plan.cut_s is not None:
         assert max(int(part.times_E.max()) for part in parts) <= plan.cut_s
@@ -97,10 +98,10 @@ def test_all_baselines_count_nothing_but_training(prepared, protocol):
 
 
 def test_popularity_now_counts_what_happened_before_the_moment(prepared):
-    plan, manifest = make_plan(CUT, prepared), Manifest.load(prepared)
+    plan = make_plan(CUT, prepared)
     events = [
         (time, int(plan.rules.index_V[item]))
-        for path in manifest.shard_paths(prepared)
+        for path in PreparedFolder.open(prepared).shard_paths
         for row in read_shard(path).to_pylist()
         for item, time in zip(row["items"], row["timestamps"], strict=True)
     ]

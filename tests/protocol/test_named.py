@@ -124,13 +124,14 @@ def test_folders_that_contradict_a_protocol_are_refused(prepared, tmp_path):
 
 
 def test_a_run_folder_holds_its_protocol_and_only_what_trains(prepared, tmp_path):
+    from ss4rec.data.prepared.folder import PreparedFolder
     from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.data.prepared.tables import read_items
 
     config = resolve_config(
         "debug", ["protocol.cut=0.05", "protocol.k_core=0"], protocol_name="time-to-split"
     )
-    RunFolder(tmp_path / "run").start(config, Manifest.load(prepared), prepared)
+    RunFolder(tmp_path / "run").start(config, PreparedFolder.open(prepared))
     assert protocol_of(str(tmp_path / "run" / "protocol.json")) == config.protocol
     plan, items = make_plan(config.protocol, prepared), read_items(tmp_path / "run")
     assert items.num_rows == plan.num_items < Manifest.load(prepared).items
