@@ -206,7 +206,7 @@ def _gpu(facts: Facts, protocol: Protocol, told: bool, minutes: float | None) ->
     batch = 2 ** max(3, min(11, int(math.log2(tokens / window_tokens))))
     windows = facts.users * max(1.0, facts.per_user / (0.8 * max_len))
     steps = max(1, math.ceil(windows / batch))
-    wanted_steps, most = (3500, 40) if habits else (7000, 64) if told or place < 0.8 else (5000, 48)
+    wanted_steps, most = (3000, 60) if habits else (7000, 64) if told or place < 0.8 else (5000, 48)
     epochs = round(min(most, max(16, wanted_steps / steps)))
     yield Decision(
         {
