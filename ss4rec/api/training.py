@@ -16,6 +16,8 @@ import torch
 from ss4rec.api.data import AnyFolder, local_folder
 from ss4rec.api.results import Evaluation, Run
 from ss4rec.api.tables import histories, like
+from ss4rec.auto.choose import usable_minutes
+from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.moments import Moment
@@ -23,23 +25,27 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError, UsageError
 from ss4rec.evaluation.alone import evaluate_with_baselines
 from ss4rec.io.atomic import write_json
-from ss4rec.presets import preset
+from ss4rec.presets import AUTO, preset
+from ss4rec.protocol.named import protocol_of
+from ss4rec.protocol.settings import Protocol
 from ss4rec.recommender import Recommender
 from ss4rec.runs.folder import RESULT_FILE
 from ss4rec.train.hooks import Hooks
+from ss4rec.train.run import CHOOSE_FOLDER, choosing, refitting, resolved
 from ss4rec.train.worker import train_alone
 
 Device = Literal["auto", "cpu", "cuda"]
-DEFAULT_PRESET = "demo"
 _TableT = TypeVar("_TableT")
 _training = threading.Lock()
 
 
 def train(
     data: AnyFolder,
-    config: RunConfig | str = DEFAULT_PRESET,
+    config: RunConfig | str = AUTO,
     *,
     changes: Mapping[str, Any] | None = None,
+    protocol: Protocol | str | None = None,
+    minutes: float | None = None,
     name: str | None = None,
     storage: str | os.PathLike[str] = "runs",
     device: Device = "auto",
@@ -57,8 +63,12 @@ def train(
 
     Args:
         data: the prepared folder.
-        config: a configuration, or the name of a preset (`ss4rec.presets`).
+        config: a configuration, or the name of a preset (`ss4rec.presets`). `auto` looks at the data and the machine,
+            chooses, and says what it chose.
         changes: fields to change in it, as in `{"model.dim": 128, "train.epochs": 20}`.
+        protocol: which events train, choose the model and test it, or its name (`ss4rec protocol`); by default that of
+            the configuration, leave-one-out.
+        minutes: time for the run; the schedule of the learning rate ends with it.
         name: name of the run; by default preset and data.
         storage: parent of the run folder.
         device: where it is trained without Ray; `auto` takes the GPU if there is one.
@@ -69,9 +79,10 @@ def train(
         UsageError: for what can be put right: the configuration, the data, a second training in this process.
         SS4RecError: any other expected failure.
     """
-    chosen = _configured(config, changes, workers)
+    chosen = _configured(config, changes, workers, protocol, minutes)
     folder = local_folder(data)
-    run_dir = Path(storage).resolve() / (name or f"{chosen.preset}-{folder.name}")
+    preset_name = chosen.preset if isinstance(chosen, RunConfig) else AUTO
+    run_dir = Path(storage).resolve() / (name or f"{preset_name}-{folder.name}")
     with _only_training():
         if workers is not None or address is not None:
             from ss4rec.train.run import train as train_on_ray
@@ -87,33 +98,38 @@ def evaluate(
     data: AnyFolder,
     *,
     split: Split = "test",
+    protocol: Protocol | str | None = None,
     device: Device = "auto",
     workers: int | None = None,
     address: str | None = None,
 ) -> Evaluation:
-    """Rank all items for every user with a run's best checkpoint, beside popularity; `ss4rec evaluate`.
+    """Rank all items for every user with a run's best checkpoint, beside baselines; `ss4rec evaluate`.
 
     Args:
         run: the run, or its folder.
         data: the prepared folder that it was trained on.
-        split: which held-out event: `test` (the last one) or `valid` (the one before).
+        split: which held-out events: `test`, or those that chose the model, `valid`.
+        protocol: how to test, if not as the run's own protocol says, or its name.
         device: where the model runs without Ray.
         workers: models that rank at a time, on Ray; None ranks in this process.
         address: Ray cluster, as for `train`.
 
     Raises:
         DataError: if the data has other items than the run.
+        UsageError: if the run may have learned what the protocol tests.
         ResourceError: if the cluster cannot hold the workers.
     """
-    folder, path = local_folder(data), Run(run).path
+    folder, path, rules = local_folder(data), Run(run).path, _protocol(protocol)
     if workers is None and address is None:
-        return Evaluation(evaluate_with_baselines(path, folder, _device(device), split))
+        return Evaluation(evaluate_with_baselines(path, folder, _device(device), split, rules))
     from ss4rec.cluster.connect import cluster
     from ss4rec.evaluation.report import evaluate_run
 
     with cluster(address):
         gpu = _device(device).type == "cuda"
-        return Evaluation.parse(evaluate_run(path, folder, split=split, workers=workers or 1, use_gpu=gpu))
+        return Evaluation.parse(
+            evaluate_run(path, folder, split=split, workers=workers or 1, use_gpu=gpu, protocol=rules)
+        )
 
 
 def recommend(
@@ -155,30 +171,52 @@ def recommend(
     return like(events, users, found)
 
 
+def _protocol(protocol: Protocol | str | None) -> Protocol | None:
+    return protocol_of(protocol) if isinstance(protocol, str) else protocol
+
+
 def _configured(
-    config: RunConfig | str, changes: Mapping[str, Any] | None, workers: int | tuple[int, int] | None
-) -> RunConfig:
-    """Return the resolved configuration."""
+    config: RunConfig | str,
+    changes: Mapping[str, Any] | None,
+    workers: int | tuple[int, int] | None,
+    protocol: Protocol | str | None,
+    minutes: float | None,
+) -> RunConfig | Auto:
+    """Return the configuration, or `auto`, which needs the data first."""
     fewest, most = workers if isinstance(workers, tuple) else (workers, None)
     fields = dict(changes or {})
     if fewest is not None:
         fields |= {"resources.workers": fewest, "resources.max_workers": most}
+    rules = _protocol(protocol)
+    if config == AUTO:
+        own = {name: value for name, value in fields.items() if not name.startswith("protocol.")}
+        asked = RunConfig(preset=AUTO) if rules is None else RunConfig(preset=AUTO, protocol=rules)
+        return Auto(override(asked, fields).protocol, own, minutes)
+    if minutes is not None:
+        fields = {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True} | fields
     start = config if isinstance(config, RunConfig) else preset(config)
+    start = start if rules is None else start.model_copy(update={"protocol": rules})
     return override(start, fields) if fields else start
 
 
-def _train_here(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> None:
+def _train_here(asked: RunConfig | Auto, data_dir: Path, run_dir: Path, device: torch.device) -> None:
     """Train and test in this process, and write `result.json` as a training on Ray does."""
+    data = PreparedFolder.open(data_dir)
+    data.verify()
+    config = resolved(asked, data, run_dir, lambda wanted: device.type == "cuda")
     if config.resources.max_workers or config.resources.workers > 1:
         raise ConfigError(
             f"resources.workers is {config.resources.workers} here; pass workers= to train on Ray"
         )
-    PreparedFolder.open(data_dir).verify()
     with _checkpoint_on_interrupt() as hooks, _generators_kept():
-        outcome = train_alone(config, data_dir, run_dir, device, hooks)
+        if config.protocol.refit:
+            chosen = train_alone(choosing(config), data, run_dir / CHOOSE_FOLDER, device, hooks)
+            config = refitting(config, chosen.best_epoch)
+        outcome = train_alone(config, data, run_dir, device, hooks)
     result: dict[str, Any] = {"run": str(run_dir), "training": outcome.as_dict()}
+    result["protocol"] = config.protocol.model_dump(mode="json")
     if config.evaluation.at_end:
-        tested = evaluate_with_baselines(run_dir, data_dir, device)
+        tested = evaluate_with_baselines(run_dir, data, device)
         result["test"] = {name: one.model_dump(mode="json") for name, one in tested.items()}
     write_json(run_dir / RESULT_FILE, result)
 

@@ -11,48 +11,68 @@ from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
-from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
-from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 
 def evaluate_alone(
     run_dir: Path, data: PreparedFolder | Path, device: torch.device, split: Split = "test"
 ) -> EvalResult:
-    """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
+    """Rank every user's targets with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
-    return summarise(rank_alone(model, config, run_dir, data, split), config.evaluation.ks)
+    ranks = rank_alone(model, config, run_dir, data, split)
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
 
 
 def rank_alone(
     model: SequenceModel, config: RunConfig, run_dir: Path, data: PreparedFolder | Path, split: Split = "test"
 ) -> pa.Table:
-    """Return the ranks of every user's held-out item by weights of a run, a table as from `rank_users`."""
+    """Return the ranks of every user's targets by weights of a run, a table as from `rank_users`."""
     gap_s = RunFolder(run_dir).record().median_gap_s
-    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    source = LocalSource.of(config, data)
     batches = source.eval_batches(split, config.evaluation.batch_users)
-    return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
+    scorer = ModelScorer(model, gap_s, config.data.target_time, source.plan.asked_from_s(split))
+    return rank_users(scorer, batches)
 
 
 def evaluate_with_baselines(
-    run_dir: Path, data: PreparedFolder | Path, device: torch.device, split: Split = "test"
+    run_dir: Path,
+    data: PreparedFolder | Path,
+    device: torch.device,
+    split: Split = "test",
+    protocol: Protocol | None = None,
 ) -> dict[str, EvalResult]:
     """Rank with a run's best checkpoint (`model`) and with each baseline, in this process without Ray.
 
+    Args:
+        run_dir: the run folder.
+        data: the prepared folder that it was trained on.
+        device: where the model runs.
+        split: which held-out events.
+        protocol: how to test, if not as the run's own protocol says.
+
     Raises:
-        DataError: if the data has another vocabulary than the run.
+        DataError: if the data has other items than the run.
+        UsageError: if the run may have learned what the protocol tests.
     """
     data, folder = PreparedFolder.open(data), RunFolder.open(run_dir)
-    folder.require_vocabulary(data)
-    config = folder.config()
-    events = TrainingEvents.read(data.shard_paths, data.manifest.items)
-    baselines = {"most popular": MostPopular(events.counts()), "popular in 30 days": RecentlyPopular(events)}
-    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    results = {"model": evaluate_alone(run_dir, data, device, split)}
-    for name, scorer in baselines.items():
+    config = under_protocol(folder.config(), protocol)
+    plan = run_plan(folder, config, data)
+    model, _ = load_model(run_dir, str(device))
+    gap_s, asked_from_s = folder.record().median_gap_s, plan.asked_from_s(split)
+    scorers: dict[str, Scorer] = {
+        "model": ModelScorer(model, gap_s, config.data.target_time, asked_from_s),
+        **baselines(data, plan),
+    }
+    source = LocalSource.of(config, data)
+    results = {}
+    for name, scorer in scorers.items():
         ranks = rank_users(scorer, source.eval_batches(split, config.evaluation.batch_users))
-        results[name] = summarise(ranks, config.evaluation.ks)
+        results[name] = summarise(ranks, config.evaluation.ks, protocol=config.protocol)
     return results
