@@ -26,7 +26,7 @@ from ss4rec.io.paths import to_path
 
 AnyFolder = str | os.PathLike[str] | PreparedFolder
 """A prepared folder, or where it lies."""
-END_OF_DAY_S = cuts.DAY_S - 1
+END_OF_DAY_S = 86_400 - 1
 
 
 @dataclass(frozen=True)
