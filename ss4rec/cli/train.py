@@ -8,7 +8,18 @@ from typing import Any
 
 import click
 
-from ss4rec.cli.options import Workers, assigned, config_options, data_folder, resolve_config
+from ss4rec.auto.resolve import Auto
+from ss4rec.cli.options import (
+    Workers,
+    assigned,
+    config_options,
+    data_folder,
+    minutes_option,
+    resolve_train,
+)
+from ss4rec.config import RunConfig
+from ss4rec.errors import ConfigError
+from ss4rec.presets import AUTO
 
 
 def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -25,7 +36,8 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 
 @click.command("train")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
-@config_options(default_preset="paper")
+@config_options(default_preset="auto")
+@minutes_option
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--name", help="Name of the run; the same name continues it. Default: preset and data.")
 @click.option(
@@ -57,6 +69,7 @@ def train_command(
     protocol_name: str | None,
     assignments: tuple[str, ...],
     workers: Workers | None,
+    minutes: float | None,
     storage: Path,
     name: str | None,
     address: str | None,
@@ -72,10 +85,14 @@ def train_command(
     """
     if skip_bad_steps is not None:
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
-    config = resolve_config(preset_name, assignments, workers, protocol_name)
+    config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
+    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
     if cuts:
+        if isinstance(config, Auto):
+            raise ConfigError(
+                "--cuts compares one configuration over cuts; name a --preset, auto chooses for each"
+            )
         from ss4rec.train.rolling import train_rolling
 
         rolling = train_rolling(
@@ -92,6 +109,10 @@ def train_command(
         from ss4rec.cli.show import show_results
 
         show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
+
+
+def _preset_of(config: RunConfig | Auto) -> str:
+    return AUTO if isinstance(config, Auto) else config.preset
 
 
 def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:

@@ -63,10 +63,11 @@ def evaluate_folder(
     config = under_protocol(folder.config(), protocol)
     plan = run_plan(folder, config, data)
     median_gap_s = folder.record().median_gap_s
+    asked_from_s = plan.asked_from_s(split)
 
     def make_scorers() -> dict[str, Scorer]:
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
-        return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
+        return {"model": ModelScorer(model, median_gap_s, config.data.target_time, asked_from_s)}
 
     return _evaluate(make_scorers, config, data, plan, split, workers, gpu)["model"]
 

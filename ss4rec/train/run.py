@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ss4rec.config import RunConfig
+from ss4rec.auto.resolve import Auto
+from ss4rec.config import RunConfig, override
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.io.atomic import write_json
-from ss4rec.runs.folder import RESULT_FILE, RunFolder
+from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ CHOOSE_FOLDER = "choose"
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | Auto,
     data: PreparedFolder | Path,
     run_dir: Path,
     *,
@@ -33,7 +34,7 @@ def train(
     run's own, as many epochs on all events up to the cut.
 
     Args:
-        config: the resolved configuration.
+        config: the resolved configuration, or `auto`, which is resolved when data and cluster are known.
         data: a prepared folder that all nodes can read, or its absolute path.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
         address: Ray cluster, see `ss4rec.cluster.connect.cluster`.
@@ -50,6 +51,7 @@ def train(
     with cluster(address):
         from ss4rec.evaluation.report import evaluate_run
 
+        config = resolved(config, data, run_dir)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         if config.protocol.refit:
             say("refit: first a training that finds the best number of epochs, in RUN/choose")
@@ -65,6 +67,22 @@ def train(
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
+    """Return the configuration of a run: that of its folder where `auto` continues one, else what `auto` chooses.
+
+    For use on a connected cluster.
+    """
+    if isinstance(config, RunConfig):
+        return config
+    from ss4rec.cluster.placement import has_gpu
+
+    if (run_dir / CONFIG_FILE).exists():
+        found = RunFolder(run_dir).config()
+        if found.preset == "auto":
+            return override(found, config.changes)
+    return config(data, has_gpu(config.changes.get("resources.gpu", "auto")), say)
 
 
 def _fit_one(config: RunConfig, data: PreparedFolder, run_dir: Path, placement: Placement) -> dict[str, Any]:

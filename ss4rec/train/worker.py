@@ -100,7 +100,7 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
     """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
     data, plan = source.folder, source.plan
-    model = make_model(config.model, plan.num_items)
+    model = make_model(config.model, plan.num_items, config.data.target_time)
     if config.model.item_attributes:
         model.set_item_attributes(_attributes(data, plan))
     if "profile" not in config.model.inputs:
