@@ -79,8 +79,8 @@ def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
     """
     if isinstance(config, RunConfig):
         check_max_workers(data, choosing(config) if config.protocol.refit else config)
-    elif not any(field.startswith("protocol.") for field in config.changes):
-        check_trainable(data)
+    else:
+        check_trainable(data, config.protocol)
 
 
 def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
