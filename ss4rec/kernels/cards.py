@@ -42,6 +42,8 @@ CARDS = tuple(
 HOPPER = 90
 """From here to `CONSUMER` matrix instructions read shared memory. Elsewhere their operands are registers, and tiles are
 smaller."""
+BLACKWELL = 100
+"""Here the compiler spills the H100's tile of width 64; half of it with twice the warps stays in registers."""
 CONSUMER = 120
 
 Tile = tuple[int, int, int, int]
@@ -91,6 +93,8 @@ def softmax_tile(dim: int, dtype: torch.dtype, *, walks_items: bool, arch: int) 
     """
     tiles = WIDE_SHARED if HOPPER <= arch < CONSUMER else SMALL_SHARED
     widths = tiles[dtype, walks_items]
+    if BLACKWELL <= arch < CONSUMER and dtype == torch.bfloat16 and walks_items:
+        widths = {64: (64, 64, 2, 8), **{width: tile for width, tile in widths.items() if width > 64}}
     rows, items, stages, warps = widths[min(width for width in widths if width >= dim)]
     return {
         "BLOCK_R": rows,
