@@ -178,7 +178,8 @@ def _rules(
     from dataclasses import replace
 
     from ss4rec.data.sources.checks import rules_for
-    from ss4rec.data.split import DAY_S, parse_cut
+    from ss4rec.data.split import parse_cut
+    from ss4rec.io.moments import DAY_S
 
     changes: dict[str, Any] = {}
     if earliest:

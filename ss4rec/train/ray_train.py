@@ -35,6 +35,7 @@ from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
+from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
@@ -330,7 +331,8 @@ def _preemption() -> str:
 
 
 def _source(config: RunConfig, data: PreparedFolder, workers: Workers, data_cpus: float) -> SequenceSource:
-    place = {"rank": workers.rank, "world": workers.world}
+    place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
+    place["plan"] = make_plan(config.protocol, data)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data, config.data, **sizes, **place)
