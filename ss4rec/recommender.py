@@ -28,6 +28,7 @@ from ss4rec.errors import UsageError
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.last_state import score_last
 from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 from ss4rec.runs.load import load_model
 
@@ -89,6 +90,8 @@ class Recommender:
         item_ids: source id of item index 1, 2, ...
         titles: title of item index 1, 2, ...
         profile_values: meaning of the codes of profiles (`RunRecord.profile_values`).
+        protocol: what the run was trained and tested on; None: leave-one-out. A cut in time leaves items that never
+            trained out of `item_ids`.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Recommender:
         item_ids: Sequence[ItemId],
         titles: Sequence[str | None],
         profile_values: Sequence[str] | None = None,
+        protocol: Protocol | None = None,
     ) -> None:
         self.model = model
         self.data = data
@@ -106,6 +110,7 @@ class Recommender:
         self.item_ids = list(item_ids)
         self.titles = list(titles)
         self.profile_values = profile_values
+        self.protocol = protocol or Protocol()
         self.index = {item: number for number, item in enumerate(self.item_ids, start=1)}
         self.device = next(model.parameters()).device
         self._process = os.getpid()
@@ -306,4 +311,5 @@ def load(run_dir: Path | str, device: str = "cpu") -> Recommender:
         vocabulary["source_id"].to_pylist(),
         vocabulary["title"].to_pylist(),
         record.profile_values,
+        config.protocol,
     )

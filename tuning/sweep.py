@@ -85,7 +85,7 @@ def run_sweep(
     ends_at = time.monotonic() + 60 * settings.minutes if settings.minutes else None
     base = space.start() if base is None else base
     data = PreparedFolder.open(data)
-    check_trainable(data)
+    check_trainable(data, base.protocol)
     with hold(sweep_dir, say=say), cluster(address):
         from tuning.ray_tune import placement_groups_held, require_dashboard, run_trials
 

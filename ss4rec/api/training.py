@@ -31,7 +31,7 @@ from ss4rec.protocol.settings import Protocol
 from ss4rec.recommender import Recommender
 from ss4rec.runs.folder import RESULT_FILE
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.run import CHOOSE_FOLDER, choosing, refitting, resolved
+from ss4rec.train.run import CHOOSE_FOLDER, check_before_ray, choosing, refitting, resolved
 from ss4rec.train.worker import train_alone
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -203,6 +203,7 @@ def _train_here(asked: RunConfig | Auto, data_dir: Path, run_dir: Path, device: 
     """Train and test in this process, and write `result.json` as a training on Ray does."""
     data = PreparedFolder.open(data_dir)
     data.verify()
+    check_before_ray(asked, data)
     config = resolved(asked, data, run_dir, lambda wanted: device.type == "cuda")
     if config.resources.max_workers or config.resources.workers > 1:
         raise ConfigError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
-from ss4rec.data.batches.source import check_max_workers
+from ss4rec.data.batches.source import check_max_workers, check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.io.atomic import write_json
@@ -50,8 +50,7 @@ def train(
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
 
-    if isinstance(config, RunConfig):
-        check_max_workers(data, config)
+    check_before_ray(config, data)
     with cluster(address):
         from ss4rec.cluster.placement import has_gpu
         from ss4rec.evaluation.report import evaluate_run
@@ -72,6 +71,18 @@ def train(
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
+    """Refuse what no cluster can train: users that are too short, more workers than windows.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    if isinstance(config, RunConfig):
+        check_max_workers(data, choosing(config) if config.protocol.refit else config)
+    else:
+        check_trainable(data, config.protocol)
 
 
 def resolved(

@@ -52,11 +52,11 @@ def read(path, columns=None, rules=ALL, blocks=(7, 60, 1000), **options):
         parts = chunked(source, size, rules)
         assert tuples(parts) == tuples(whole)
         assert parts.numbers_R.tolist() == whole.numbers_R.tolist()
-        assert parts.bad["row"].to_pylist() == whole.bad["row"].to_pylist()
+        assert parts.quarantine["row"].to_pylist() == whole.quarantine["row"].to_pylist()
     return tuples(whole)
 
 
 def reasons(path, columns=None, **options):
     """Return (row, reason) of the rows that were put aside."""
-    bad = Source.open(path, TableOptions(columns or {}, **options)).read(ALL).bad
+    bad = Source.open(path, TableOptions(columns or {}, **options)).read(ALL).quarantine
     return list(zip(bad["row"].to_pylist(), bad["reason"].to_pylist(), strict=True))

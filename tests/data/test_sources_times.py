@@ -58,7 +58,7 @@ def test_a_number_of_another_size_is_put_aside(tmp_path, kind):
     path = write(tmp_path, [second * 1000 for second in SECONDS] + [SECONDS[0], 0, SECONDS[0] * 10**9], kind)
     assert seconds(path) == SECONDS
     assert [reason for _, reason in reasons(path)] == ["time_early", "time_early", "time_late"]
-    said = Source.open(path).read(ALL).bad["detail"][0].as_py()
+    said = Source.open(path).read(ALL).quarantine["detail"][0].as_py()
     assert said.startswith("time is 1577836800")
     assert "too small to be milliseconds like the others" in said
 

@@ -18,10 +18,6 @@ from ss4rec.errors import ConfigError
 
 IntArray = npt.NDArray[np.int64]
 
-MIN_TRAINABLE = 4
-"""Events of a user with one training pair: two, and one each to validate and to test."""
-NOT_TRAINABLE = "no user has the 4 events that one training pair needs; prepare other data"
-
 
 @dataclass(frozen=True)
 class Group:
@@ -111,7 +107,7 @@ class EpochOrder:
             ConfigError: with the numbers.
         """
         if self.num_windows == 0:
-            raise ConfigError(NOT_TRAINABLE)
+            raise ConfigError("no user has the 4 events that one training pair needs; prepare other data")
         smallest = self.num_windows // self.steps_per_epoch
         if smallest < world:
             raise ConfigError(

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.batch import EvalBatch, PackedBatch, collate_eval, collate_train
-from ss4rec.data.batches.epoch_order import MIN_TRAINABLE, NOT_TRAINABLE, EpochOrder
+from ss4rec.data.batches.epoch_order import EpochOrder
 from ss4rec.data.batches.reader import ShardReader
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.errors import ConfigError
 from ss4rec.io.paths import AnyPath
 from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol
@@ -173,14 +172,13 @@ def training_order(
     return EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
 
 
-def check_trainable(data: PreparedFolder) -> None:
+def check_trainable(folder: PreparedFolder, protocol: Protocol) -> None:
     """Refuse a folder without a single training pair: nobody has more than the events that are held out.
 
     Raises:
         ConfigError: saying how many events are needed.
     """
-    if data.manifest.max_length < MIN_TRAINABLE:
-        raise ConfigError(NOT_TRAINABLE)
+    training_order(folder, make_plan(protocol, folder), DataConfig(), batch_size=1, seed=0).check_world(1)
 
 
 def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:

@@ -127,7 +127,7 @@ def looks_sorted(source: Source) -> bool:
     lines = list(rows_of(data, plan.quotes_in(data), plan.newline))[:-1]
     users = [plan.user_of(line) for line in lines if not line.isspace()]
     runs = [user for user, before in zip(users, [None, *users], strict=False) if user != before]
-    # A bad row cuts a user's rows in two here and no longer does once it is put aside. Blocks are checked anyway.
+    # An unusable row cuts a user's rows in two here, and no longer once it is in quarantine. Blocks are checked anyway.
     return len(runs) - len(set(runs)) <= MAX_BROKEN * len(runs)
 
 

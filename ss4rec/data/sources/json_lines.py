@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, bad_table, check_rows, refuse_all_bad
+from ss4rec.data.sources.checks import (
+    QUARANTINE_SCHEMA,
+    Parsed,
+    Rules,
+    check_rows,
+    quarantine_table,
+    refuse_all_bad,
+)
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import NO_QUOTES
 from ss4rec.data.sources.text import MAX_UNREADABLE, constant_columns
@@ -131,7 +138,7 @@ def parse_json_block(
     aside = {row for row, *_ in unreadable}
     numbers_R = np.array([row for row in range(count) if row not in aside]) if aside else np.arange(count)
     columns |= constant_columns(part, len(numbers_R))
-    bad = bad_table(unreadable) if unreadable else BAD_SCHEMA.empty_table()
+    bad = quarantine_table(unreadable) if unreadable else QUARANTINE_SCHEMA.empty_table()
     first_row = plan.first_row if is_first else None
     return check_rows(
         columns, rules, numbers_R.astype(np.int64), bad, count, plan.times, plan.where, first_row

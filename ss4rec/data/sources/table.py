@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, check_rows
+from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.text import constant_columns
 from ss4rec.data.sources.times import TimeRule, is_bytes, is_text, plain_type, refuse_type
@@ -75,7 +75,7 @@ def parse_groups(
     *,
     is_first: bool = False,
 ) -> Parsed:
-    """Turn row groups into columns; rows that break a rule are put aside.
+    """Turn row groups into columns; rows that break a rule go into quarantine.
 
     Args:
         file: one file of the table.
@@ -97,7 +97,14 @@ def parse_groups(
     columns |= constant_columns(part or plan.parts[0], rows)
     first_row = plan.first_row if is_first else None
     return check_rows(
-        columns, rules, np.arange(rows), BAD_SCHEMA.empty_table(), rows, plan.times, plan.where, first_row
+        columns,
+        rules,
+        np.arange(rows),
+        QUARANTINE_SCHEMA.empty_table(),
+        rows,
+        plan.times,
+        plan.where,
+        first_row,
     )
 
 

@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, bad_table, check_rows, refuse_all_bad
+from ss4rec.data.sources.checks import (
+    QUARANTINE_SCHEMA,
+    Parsed,
+    Rules,
+    check_rows,
+    quarantine_table,
+    refuse_all_bad,
+)
+from ss4rec.data.sources.delimited import UNIT_SEPARATOR
 from ss4rec.data.sources.head import BLANKS, MAX_ROW_BYTES
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import (
@@ -32,8 +40,6 @@ BLOCK_BYTES = 16 << 20
 MAX_UNREADABLE = 50_000
 """More unreadable lines in one block mean that the file is something else; finding each takes time."""
 ID = pa.dictionary(pa.int32(), pa.string())
-UNIT_SEPARATOR = "\x1f"
-"""Stands for delimiters of several bytes, since CSV readers split at one byte."""
 
 
 class QuotesFoundError(Exception):
@@ -99,7 +105,7 @@ class TextPlan:
     @property
     def separator(self) -> str:
         """The one character at which fields are split."""
-        return self.delimiter if len(self.delimiter) == 1 else UNIT_SEPARATOR
+        return self.delimiter if len(self.delimiter) == 1 else UNIT_SEPARATOR.decode()
 
     def fields(self, text: str) -> list[str]:
         """Split a row."""
@@ -196,7 +202,7 @@ def next_change(stream: IO[bytes], place: int, plan: LinePlan) -> int:
 def parse_block(
     data: bytes, plan: TextPlan, rules: Rules, part: Part | None = None, *, is_first: bool = False
 ) -> Parsed:
-    """Turn a block of whole rows into columns; rows that cannot be read or break a rule are put aside.
+    """Turn a block of whole rows into columns; rows that cannot be read or break a rule go into quarantine.
 
     Empty lines are no rows.
 
@@ -240,7 +246,7 @@ def parse_block(
     if plan.strip:
         columns |= {role: _stripped(columns[role]) for role in ("user", "item") if role in columns}
     columns |= constant_columns(part, table.num_rows)
-    bad = bad_table(unreadable) if unreadable else BAD_SCHEMA.empty_table()
+    bad = quarantine_table(unreadable) if unreadable else QUARANTINE_SCHEMA.empty_table()
     numbers_R = np.concatenate(numbers) if len(numbers) > 1 else numbers[0]
     first_row = plan.first_row if is_first else None
     return check_rows(columns, rules, numbers_R, bad, count, plan.times, plan.where, first_row)
@@ -330,9 +336,9 @@ def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType]) -> pa.Tabl
     """Read whole rows with Arrow, columns as `types` says."""
     if plan.delimiter == BLANKS:
         data = re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", data)
-        data = re.sub(rb"[ \t]+", UNIT_SEPARATOR.encode(), data)
+        data = re.sub(rb"[ \t]+", UNIT_SEPARATOR, data)
     elif len(plan.delimiter) > 1:
-        data = data.replace(plan.delimiter.encode(), UNIT_SEPARATOR.encode())
+        data = data.replace(plan.delimiter.encode(), UNIT_SEPARATOR)
     parse = pacsv.ParseOptions(
         delimiter=plan.separator, quote_char='"' if plan.quotes else False, newlines_in_values=plan.quotes
     )
