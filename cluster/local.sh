@@ -38,8 +38,8 @@ start() {
   cat <<TEXT
 Ray head on $URL with $CPUS CPUs (pid $(cat "$PID_FILE"), log $STATE/head.log). Next:
 
-  export RAY_AUTH_MODE=token
-  ss4rec doctor --address $URL
+  ss4rec doctor
+  ss4rec train --data DATA                        # joins this head
   ss4rec submit train --address $URL -- --data /path/to/prepared --storage /path/to/runs
   cluster/local.sh stop
 TEXT
@@ -63,6 +63,9 @@ stop() {
   kill -TERM "$pid"
   while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
   rm -f "$PID_FILE"
+  # Ray leaves the address of the head behind, and commands would look for it there.
+  local left=${RAY_TMPDIR:-/tmp}/ray/ray_current_cluster
+  if [ "$(cat "$left" 2>/dev/null)" = "127.0.0.1:$PORT" ]; then rm -f "$left"; fi
   echo "stopped"
 }
 
