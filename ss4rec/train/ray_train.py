@@ -90,6 +90,7 @@ def _fit(
                 "data_dir": str(data_dir),
                 "run_dir": str(run_dir),
                 "data_cpus": placement.data_cpus,
+                "data_with_workers": placement.data_with_workers,
                 "attempt": attempt,
                 "elastic": placement.max_workers,
             },
@@ -155,7 +156,8 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
         say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
         config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
-        return _train(config, data_dir, run_dir, workers, settings["data_cpus"], attempt)
+        source = _source(config, data_dir, workers, settings["data_cpus"], settings["data_with_workers"])
+        return _train(config, data_dir, run_dir, workers, source, attempt)
     return None
 
 
@@ -292,7 +294,7 @@ class FailureLine(UserCallback):
 
 
 def _train(
-    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, data_cpus: float, attempt: str
+    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, source: SequenceSource, attempt: str
 ) -> dict[str, Any]:
     """Run this worker's share of the training."""
     quiet_ray()
@@ -308,7 +310,6 @@ def _train(
         first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
         notice=lambda: _preemption() or from_scheduler(),
     )
-    source = _source(config, data_dir, workers, data_cpus)
     loop = build_loop(config, data_dir, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
     return loop.run().as_dict()
 
@@ -326,10 +327,20 @@ def _preemption() -> str:
     return f"Ray takes back the node of worker(s) {info.preempted_ranks}{left}"
 
 
-def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:
+def _source(
+    config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float, with_worker: bool
+) -> SequenceSource:
+    """Return this worker's batches; `with_worker`: it has reserved its share of `data_cpus` on its own node."""
     place = {"rank": workers.rank, "world": workers.world}
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data_dir, config.data, **sizes, **place)
-    fixed = not config.resources.elastic
-    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)
+    return RaySource(
+        data_dir,
+        config.data,
+        **sizes,
+        **place,
+        cpu_limit=data_cpus,
+        reserve=not (with_worker or config.resources.elastic),
+        node_id=ray.get_runtime_context().get_node_id() if with_worker else None,
+    )

@@ -1,5 +1,5 @@
-"""Joining real clusters, as a user finds them: a head of cluster/local.sh, one of `ray start --head` by hand with a token,
-both at once, one that is gone, one of another version.
+"""Joining real clusters: a head of cluster/local.sh, one of `ray start --head` by hand with a token, both at once, a
+head that is gone, one of another version.
 
 What decides is tested without Ray in test_join.py. Here a process with a user's environment joins each in turn and asks
 where it is.
@@ -51,7 +51,7 @@ for address, environment, act in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A user's environment: nothing said about Ray, a token from an earlier use, a folder of its own for Ray's files."""
+    """A user's environment: nothing said about Ray, a token from before, a folder of its own for Ray."""
     left_out = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
     clean = {name: value for name, value in os.environ.items() if name not in left_out}
     with tempfile.TemporaryDirectory(prefix="ss4rec-join-", dir="/tmp") as folder:

@@ -22,6 +22,8 @@ from ss4rec.io.paths import AnyPath
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
+NODE_LABEL = "ray.io/node-id"
+"""Ray gives each node this label."""
 LOOK_AHEAD_BYTES = 64 << 20
 """Object store that a pipeline may fill, or three of its tables if they take more; beside `data.prefetch_batches`."""
 
@@ -31,8 +33,10 @@ class RaySource(SequenceSource):
 
     Args:
         cpu_limit: CPUs that the data tasks of all workers may use together.
-        reserve: whether the tasks ask Ray for these CPUs. Not beside an elastic group: it takes whatever there is, and
-            Ray Data would wait for the rest for ever. The tasks then ask for none and are as few at a time.
+        reserve: whether the tasks ask Ray for these CPUs. Not where the worker has reserved them, and not beside an
+            elastic group: it takes whatever there is, and Ray Data would wait for the rest for ever. The tasks then ask
+            for none and are as few at a time.
+        node_id: Ray's node on which the tasks run, where the worker has reserved the CPUs there; None: any.
         others: as in `SequenceSource`.
     """
 
@@ -47,12 +51,13 @@ class RaySource(SequenceSource):
         world: int = 1,
         cpu_limit: float = 1.0,
         reserve: bool = True,
+        node_id: str | None = None,
     ) -> None:
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)
-        self.reserve = reserve
+        self.reserve, self.node_id = reserve, node_id
         groups = -(-len(self.reader.paths) // data.shuffle_shards)
         self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
 
@@ -70,6 +75,7 @@ class RaySource(SequenceSource):
             batch_format="pyarrow",
             num_cpus=self.task_cpus if self.reserve else 0,
             compute=None if self.reserve else TaskPoolStrategy(size=round(self.cpus / self.task_cpus)),
+            label_selector=None if self.node_id is None else {NODE_LABEL: self.node_id},
         )
         # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
         batches: Any = iter(
