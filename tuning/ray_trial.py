@@ -27,7 +27,9 @@ from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import BUGS, SS4RecError
 from ss4rec.runs.folder import RunFolder
+from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import SCORE, Outcome
+from ss4rec.train.notice import NoticeFile, forget
 from ss4rec.train.worker import loop_alone
 
 LOG_FILE = "log.txt"
@@ -125,7 +127,9 @@ def _epochs(settings: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     config, data_dir, run_dir = _unpack(settings)
     if not settings["gpu"]:
         torch.set_num_threads(config.resources.threads_per_worker)
-    with loop_alone(config, data_dir, run_dir, torch.device("cuda" if settings["gpu"] else "cpu")) as loop:
+    forget(run_dir)
+    device, hooks = torch.device("cuda" if settings["gpu"] else "cpu"), Hooks(notice=NoticeFile(run_dir))
+    with loop_alone(config, data_dir, run_dir, device, hooks) as loop:
         setup_s = time.monotonic() - began
         with closing(loop.epochs()) as epochs:
             for metrics in epochs:

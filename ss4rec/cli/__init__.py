@@ -14,6 +14,7 @@ import click
 
 from ss4rec.cluster.secrets import adopt_in_driver, redact
 from ss4rec.errors import SS4RecError
+from ss4rec.interrupt import EXIT_CODE, interruptible
 
 VERBS = {
     "demo": (
@@ -90,7 +91,8 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
     """Run a command and exit: an expected error becomes one sentence on stderr and its exit code."""
     adopt_in_driver()
     try:
-        result = command.main(args=None if args is None else list(args), standalone_mode=False)
+        with interruptible():
+            result = command.main(args=None if args is None else list(args), standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except SS4RecError as error:
         click.echo(redact(f"error: {error}"), err=True)
@@ -98,9 +100,10 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(130)
+    except (click.Abort, KeyboardInterrupt) as error:
+        reason = error.__cause__ if isinstance(error, click.Abort) else error
+        click.echo(str(reason or "") or "stopped", err=True)
+        sys.exit(EXIT_CODE)
 
 
 def main() -> None:

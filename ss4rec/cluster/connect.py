@@ -16,6 +16,7 @@ from ss4rec.cluster import ray_private
 from ss4rec.cluster.join import Target, choose
 from ss4rec.cluster.worker_lines import show_worker_lines
 from ss4rec.errors import ResourceError, UsageError
+from ss4rec.interrupt import claim_signals
 from ss4rec.train.status import announce
 
 _VERSIONS = re.compile(r"Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
@@ -80,6 +81,7 @@ def _join(target: Target, dashboard: bool) -> None:
             f"the Ray cluster at {target} could not be joined: {_first_line(error)}. Does it run (`ray status "
             f"--address {target.address}`)? --address local starts one for this command"
         ) from None
+    claim_signals()  # `ray.init` has its own answer to SIGTERM
     show_worker_lines()
 
 

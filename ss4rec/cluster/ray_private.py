@@ -176,6 +176,15 @@ def preemption() -> Any:
     return get_train_context().preemption_context.preemption_info
 
 
+def leave_signals_alone(trainer: Any) -> None:
+    """Keep a trainer of Ray Train from answering Ctrl-C: it would abort the run, without a checkpoint and with exit 1.
+
+    There is no option for it.
+    """
+    assert callable(trainer._register_sigint_handler)
+    trainer._register_sigint_handler = lambda controller: None
+
+
 def dashboard_url() -> str | None:
     """Return `host:port` of the connected cluster's dashboard, or None if it has none."""
     from ray._private import worker

@@ -361,7 +361,7 @@ class TrainLoop:
         if path is None:
             return
         saved = checkpoint.read(path)
-        resume.require_same_run(saved, self.identity)
+        resume.require_same_run(saved, self.identity, self.folder.earlier_fingerprints())
         train = self.config.train
         state = LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)
         resume.restore(saved, self.take_step, state)

@@ -32,12 +32,13 @@ from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource, SequenceSource
+from ss4rec.interrupt import finish_first
 from ss4rec.io.untrusted import read_json
 from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.notice import NoticeFile, forget, stop_in_order
 from ss4rec.train.ray_gauges import gauges
 from ss4rec.train.status import say
 from ss4rec.train.worker import build_loop
@@ -65,7 +66,8 @@ def fit(
     """
     with hold(run_dir, say=say) as attempt:
         forget(run_dir)
-        return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
+        with finish_first(lambda: stop_in_order([run_dir])):
+            return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
 
 
 def _fit(
@@ -104,6 +106,7 @@ def _fit(
                 callbacks=[FailureLine(most, failure), *callbacks],
             ),
         )
+        ray_private.leave_signals_alone(trainer)
         return trainer.fit().return_value
 
     try:

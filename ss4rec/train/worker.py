@@ -113,7 +113,9 @@ def _objective(config: RunConfig, manifest: Manifest, data_dir: Path, source: Se
 
 
 @contextmanager
-def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> Iterator[TrainLoop]:
+def loop_alone(
+    config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device, hooks: Hooks | None = None
+) -> Iterator[TrainLoop]:
     """Hold a run that trains in this process without Ray, as a Tune trial of one worker does, and build its loop.
 
     Raises:
@@ -123,7 +125,13 @@ def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.d
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     with hold(run_dir, say=say) as attempt:
         yield build_loop(
-            config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt
+            config,
+            data_dir,
+            run_dir,
+            workers=Workers(0, 1, device),
+            source=source,
+            attempt=attempt,
+            hooks=hooks,
         )
 
 
