@@ -253,5 +253,5 @@ def test_no_cluster_is_one_sentence(monkeypatch):
     with pytest.raises(ResourceError, match=r"127\.0\.0\.1:9"):
         submit.connect("http://127.0.0.1:9")
     assert "RAY_API_SERVER_ADDRESS" not in os.environ
-    with pytest.raises(ResourceError, match="no cluster to submit to: RAY_ADDRESS is local"):
+    with pytest.raises(ResourceError, match=r"no cluster to submit to: .* is local"):
         submit.connect(None)
