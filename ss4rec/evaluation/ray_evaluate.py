@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
@@ -91,7 +92,7 @@ class _Ranker:
         config: RunConfig,
         split: Split,
         num_items: int,
-        profiles_UF: npt.NDArray | None,
+        profiles_UF: npt.NDArray[Any] | None,
     ) -> None:
         self.scorers = make_scorers()
         self.config = config
@@ -99,7 +100,7 @@ class _Ranker:
         self.num_items = num_items
         self.profiles_UF = profiles_UF
 
-    def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
+    def __call__(self, shards: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
         data, parts = self.config.data, []
         for path in shards["path"]:

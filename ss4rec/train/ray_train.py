@@ -110,7 +110,7 @@ def _fit(
         return trainer.fit().return_value
 
     try:
-        outcome = retry_controller(controller, most, failure)
+        outcome: dict[str, Any] = retry_controller(controller, most, failure)
     except ray.train.ControllerError as error:
         raise errors.SS4RecError(
             f"Ray could not run the training: {error}. The same command continues from the last checkpoint"
