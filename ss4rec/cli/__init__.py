@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ import click
 from ss4rec.cluster.secrets import adopt_in_driver, redact
 from ss4rec.errors import SS4RecError
 from ss4rec.interrupt import EXIT_CODE, interruptible
+from ss4rec.train.status import Screen, use_display
 
 VERBS = {
     "demo": (
@@ -91,7 +93,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
     """Run a command and exit: an expected error becomes one sentence on stderr and its exit code."""
     adopt_in_driver()
     try:
-        with interruptible():
+        with interruptible(), _display():
             result = command.main(args=None if args is None else list(args), standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except SS4RecError as error:
@@ -104,6 +106,25 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
         reason = error.__cause__ if isinstance(error, click.Abort) else error
         click.echo(str(reason or "") or "stopped", err=True)
         sys.exit(EXIT_CODE)
+
+
+@contextmanager
+def _display() -> Iterator[None]:
+    """Show what happens on a live display while a command uses Ray, where there is a terminal."""
+
+    def make() -> AbstractContextManager[Screen]:
+        from rich.console import Console
+
+        from ss4rec.cli.display import Display, display_wanted
+
+        console = Console(stderr=True)
+        return Display(console=console) if display_wanted(console) else nullcontext(Screen())
+
+    use_display(make)
+    try:
+        yield
+    finally:
+        use_display(None)
 
 
 def main() -> None:

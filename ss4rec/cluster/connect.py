@@ -17,7 +17,7 @@ from ss4rec.cluster.join import Target, choose
 from ss4rec.cluster.worker_lines import show_worker_lines
 from ss4rec.errors import ResourceError, UsageError
 from ss4rec.interrupt import claim_signals
-from ss4rec.train.status import announce
+from ss4rec.train.status import announce, on_display
 
 _VERSIONS = re.compile(r"Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
 
@@ -43,7 +43,12 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
     os.environ.setdefault("RAY_num_workers_soft_limit", "8")
     # Ray Data would say after each operator that its progress bar is off.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    target = choose(address)
+    with on_display():
+        yield from _joined(choose(address), dashboard)
+
+
+def _joined(target: Target, dashboard: bool) -> Iterator[None]:
+    """Be connected to `target` until the caller goes on."""
     for warning in target.warnings:
         announce(f"warning: {warning}")
     announce("starting a local Ray ..." if target.starts_local else f"joining the Ray at {target} ...")

@@ -11,8 +11,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LOG_VARIABLE = "SS4REC_LOG"
 _context: dict[str, Any] = {}
-Sink = Callable[[str], None]
 
 
 def log_is_json() -> bool:
@@ -46,35 +45,66 @@ def say(line: str, **fields: Any) -> None:
 
 def say_line(line: str) -> None:
     """Write a line that is as it should be: of this process, or of a worker that has said it already."""
-    _sinks[-1](line)
+    _screens[-1].line(line)
+
+
+def say_panel(lines: Sequence[str]) -> None:
+    """Write lines that belong together and replace those of the last call where there is a display."""
+    _screens[-1].panel(lines)
 
 
 def announce(line: str) -> None:
     """Say what is being waited for: in a display, else on stderr, so that results on stdout stay alone."""
-    if len(_sinks) > 1:
-        _sinks[-1](line)
-    else:
-        sys.stderr.write(line + "\n")
+    _screens[-1].waiting(line)
+
+
+class Screen:
+    """Where lines go: plainly to stdout, and to stderr what is no result. A display is one too."""
+
+    def line(self, text: str) -> None:
+        """Show a line."""
+        # Not by `print`: Ray Train replaces it by one that writes every line twice.
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def panel(self, lines: Sequence[str]) -> None:
+        """Show lines that belong together."""
+        for text in lines:
+            say(text)
+
+    def waiting(self, text: str) -> None:
+        """Show what is being waited for."""
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
+_screens: list[Screen] = [Screen()]
+_display: Callable[[], AbstractContextManager[Screen]] | None = None
+
+
+def use_display(make: Callable[[], AbstractContextManager[Screen]] | None) -> None:
+    """Choose the display that `on_display` shows in this process; None: lines are written plainly."""
+    global _display
+    _display = make
+
+
 @contextmanager
-def lines_to(sink: Sink) -> Iterator[None]:
-    """Give every line of this process to `sink` for the length of the block."""
-    _sinks.append(sink)
-    try:
+def on_display() -> Iterator[None]:
+    """Show lines on the display, if one was chosen and none is on, for the length of the block."""
+    if _display is None or len(_screens) > 1 or log_is_json():
         yield
-    finally:
-        _sinks.remove(sink)
+        return
+    with _display() as screen:
+        _screens.append(screen)
+        try:
+            yield
+        finally:
+            _screens.remove(screen)
 
 
-def _to_stdout(line: str) -> None:
-    # Not by `print`: Ray Train replaces it by one that writes every line twice.
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-_sinks: list[Sink] = [_to_stdout]
+def run_name() -> str:
+    """Return the name of the run that this process trains, if it has one."""
+    return str(_context.get("run", ""))
 
 
 def duration(seconds: float) -> str:
