@@ -49,8 +49,10 @@ wait_for_dashboard() {
   local tries
   for tries in $(seq 1 120); do
     alive || { tail -n 20 "$STATE/head.log" >&2; die "the head ended at once; its log is above"; }
-    # Any answer will do: without a token it is 401.
-    if (exec 3<>"/dev/tcp/127.0.0.1/$DASHBOARD_PORT") 2>/dev/null; then return; fi
+    # Any answer will do: without a token it is 401. The log's line comes when commands can find the head.
+    if (exec 3<>"/dev/tcp/127.0.0.1/$DASHBOARD_PORT") 2>/dev/null && grep -q "Ray runtime started" "$STATE/head.log"; then
+      return
+    fi
     [ "$tries" -lt 120 ] && sleep 0.5
   done
   die "no dashboard on $URL after 60 s; see $STATE/head.log, then cluster/local.sh stop"

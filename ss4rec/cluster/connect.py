@@ -83,8 +83,9 @@ def _join(target: Target, dashboard: bool) -> None:
         raise UsageError(_other_version(str(error), target)) from None
     except (ConnectionError, TimeoutError, ValueError) as error:
         raise ResourceError(
-            f"the Ray cluster at {target} could not be joined: {_first_line(error)}. Does it run (`ray status "
-            f"--address {target.address}`)? --address local starts one for this command"
+            f"the Ray cluster at {target} could not be joined, although somebody listens there: {_first_line(error)}. "
+            "Mostly it wants another token: copy ~/.ray/auth_token of the head here, or set RAY_AUTH_TOKEN. --address "
+            "local starts a Ray for this command alone"
         ) from None
     claim_signals()  # `ray.init` has its own answer to SIGTERM
     show_worker_lines()
