@@ -31,7 +31,6 @@ class _Handler:
     def __init__(self) -> None:
         self.signals = 0
         self.finishing: list[Callable[[], str]] = []
-        self.message = "stopped"
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1
@@ -39,34 +38,44 @@ class _Handler:
             os.write(2, b"\x1b[?25h\nended at once\n" if sys.stderr.isatty() else b"ended at once\n")
             os._exit(EXIT_CODE)
         if not self.finishing:
-            raise Interrupted(self.message)
+            raise Interrupted(_last_words)
         threading.Thread(
             target=self._finish, args=(self.finishing[-1],), name="stopping", daemon=True
         ).start()
 
     def _finish(self, finish: Callable[[], str]) -> None:
+        global _last_words
         try:
-            self.message = finish()
+            _last_words = finish()
         except Exception as error:  # whatever it is, the user wanted to stop
-            self.message = f"stopped ({error})"
+            _last_words = f"stopped ({error})"
         signal.pthread_kill(threading.main_thread().ident or 0, _WAKE)
 
     def wake(self, number: int, frame: FrameType | None) -> None:
-        raise Interrupted(self.message)
+        raise Interrupted(_last_words)
 
 
 _handler: _Handler | None = None
+_last_words = "stopped"
+
+
+def last_words() -> str:
+    """Return what the user reads last after an interruption.
+
+    Not the exception's own text: Ray raises a plain KeyboardInterrupt instead of ours where it waits in C++.
+    """
+    return _last_words
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Handle SIGINT and SIGTERM as described above for the length of the block; only in the main thread."""
-    global _handler
+    global _handler, _last_words
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (*_SIGNALS, _WAKE)}
-    _handler = _Handler()
+    _handler, _last_words = _Handler(), "stopped"
     try:
         claim_signals()
         yield

@@ -30,6 +30,7 @@ from ss4rec.runs.folder import RunFolder
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import SCORE, Outcome
 from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.tracking import tracked
 from ss4rec.train.worker import loop_alone
 
 LOG_FILE = "log.txt"
@@ -90,7 +91,9 @@ def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str,
     try:
         RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
-        return _finished(Outcome(**fit(config, data_dir, run_dir, placement, callbacks=[reports])), run_dir)
+        with tracked(RunFolder(run_dir), config):
+            outcome = Outcome(**fit(config, data_dir, run_dir, placement, callbacks=[reports]))
+        return _finished(outcome, run_dir)
     except Exception as error:
         return _final(error)
 

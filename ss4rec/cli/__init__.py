@@ -15,7 +15,7 @@ import click
 
 from ss4rec.cluster.secrets import adopt_in_driver, redact
 from ss4rec.errors import SS4RecError
-from ss4rec.interrupt import EXIT_CODE, interruptible
+from ss4rec.interrupt import EXIT_CODE, interruptible, last_words
 from ss4rec.train.status import Screen, use_display
 
 VERBS = {
@@ -79,14 +79,36 @@ main_group = LazyGroup(
     help="Train and watch SS4Rec, a state-space recommender, on Ray.",
     no_args_is_help=True,
 )
+main_group.params.append(
+    click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=lambda context, option, wanted: _show_version(context) if wanted else None,
+        help="Show the version and exit.",
+    )
+)
 main_group.add_command(
     LazyGroup(
         "data",
         lazy=DATA_VERBS,
         help="Prepare, generate, download, export and split data.",
+        short_help="Prepare, generate, download, export, split data.",
         no_args_is_help=True,
     )
 )
+
+
+def _show_version(context: click.Context) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("ss4rec")
+    except PackageNotFoundError:  # a checkout that is not installed
+        found = "unknown (not installed)"
+    click.echo(f"ss4rec {found}")
+    context.exit()
 
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> None:
@@ -102,9 +124,8 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt) as error:
-        reason = error.__cause__ if isinstance(error, click.Abort) else error
-        click.echo(str(reason or "") or "stopped", err=True)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(last_words(), err=True)
         sys.exit(EXIT_CODE)
 
 

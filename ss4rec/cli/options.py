@@ -11,7 +11,7 @@ import click
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import parse_json, read_json
-from ss4rec.presets import preset
+from ss4rec.presets import PRESETS, preset
 
 Workers = tuple[int, int | None]
 """Fewest and most workers; None: a fixed number."""
@@ -54,13 +54,14 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
                 "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
                 "while nodes come and go."
             ),
-            set_option("Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them."),
+            set_option("Override a field, as in --set model.dim=128; `ss4rec config --fields` lists all."),
             click.option(
                 "--preset",
                 "preset_name",
                 default=default_preset,
                 show_default=True,
-                help="A named configuration, or @FILE: config.json of a run, best.json of a sweep.",
+                help=f"A named configuration ({', '.join(PRESETS)}), or @FILE: config.json of a run, best.json of a "
+                "sweep.",
             ),
         ):
             function = option(function)

@@ -56,6 +56,8 @@ def _joined(target: Target, dashboard: bool) -> Iterator[None]:
         try:
             _join(target, dashboard)
             quiet_ray()
+            if not target.starts_local:  # its dashboard has a page for this, which costs an actor
+                os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
             with ray_private.addresses_in_actors(ray.get_runtime_context().gcs_address):
                 yield
         finally:

@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.batch import EvalBatch, collate_eval
+from ss4rec.data.batches.ray_source import dataset_name
 from ss4rec.data.batches.windows import Split, eval_sequences
 from ss4rec.data.prepared.manifest import Manifest, sha256_of
 from ss4rec.data.prepared.tables import ITEMS_NAME, read_shard
@@ -144,6 +145,7 @@ def _evaluate(
         num_cpus=0 if gpu else 1,
         num_gpus=1 if gpu else 0,
     )
+    rows.set_name(dataset_name(manifest.name, "ranks", split))
     ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by("user")
     results = {}
     for name in dict.fromkeys(ranks["scorer"].to_pylist()):

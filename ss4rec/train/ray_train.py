@@ -30,7 +30,7 @@ from ss4rec.cluster.connect import quiet_ray
 from ss4rec.cluster.placement import Placement
 from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.ray_source import RaySource, dataset_name
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.interrupt import finish_first
 from ss4rec.io.untrusted import read_json
@@ -99,7 +99,7 @@ def _fit(
             torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
             scaling_config=_scaling(config, placement),
             run_config=ray.train.RunConfig(
-                name=f"attempt-{attempt}",
+                name=f"{dataset_name(run_dir.name)}-{attempt}",
                 storage_path=str(scratch),
                 failure_config=FailureConfig(max_failures=most),
                 logging_config=LoggingConfig(log_level="WARNING"),

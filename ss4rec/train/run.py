@@ -10,6 +10,7 @@ from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
 from ss4rec.train.status import log_as, say
+from ss4rec.train.tracking import tracked
 
 
 def train(
@@ -51,9 +52,14 @@ def train(
         log_as(run=run_dir.name, worker="driver")
         for line in (placement, *placement.notes):
             say(str(line))
-        result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data_dir, run_dir, placement)}
-        if config.evaluation.at_end:
-            result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
+        with tracked(folder, config) as tell_test:
+            result: dict[str, Any] = {
+                "run": str(run_dir),
+                "training": fit(config, data_dir, run_dir, placement),
+            }
+            if config.evaluation.at_end:
+                result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
+                tell_test(result["test"])
     if lost := manifest.rows_dropped.get(DROPPED):
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data_dir)}
     write_json(run_dir / RESULT_FILE, result)

@@ -27,6 +27,7 @@ from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
+from ss4rec.train.tracking import tracked
 from ss4rec.train.validation import Validation
 
 
@@ -123,7 +124,7 @@ def loop_alone(
     """
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
     source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    with hold(run_dir, say=say) as attempt:
+    with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config):
         yield build_loop(
             config,
             data_dir,

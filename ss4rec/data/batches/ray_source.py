@@ -8,8 +8,10 @@ of its own.
 from __future__ import annotations
 
 import pickle  # nosec B403
+import re
 from collections.abc import Callable, Generator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +28,11 @@ NODE_LABEL = "ray.io/node-id"
 """Ray gives each node this label."""
 LOOK_AHEAD_BYTES = 64 << 20
 """Object store that a pipeline may fill, or three of its tables if they take more; beside `data.prefetch_batches`."""
+
+
+def dataset_name(*words: str) -> str:
+    """Return a name that Ray takes for a data set: its dashboard and metrics show it."""
+    return "-".join(re.sub(r"[^A-Za-z0-9_]+", "_", word) for word in words)
 
 
 class RaySource(SequenceSource):
@@ -58,6 +65,7 @@ class RaySource(SequenceSource):
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)
         self.reserve, self.node_id = reserve, node_id
+        self.name = dataset_name(Path(str(folder)).name, f"rank{rank}")
         groups = -(-len(self.reader.paths) // data.shuffle_shards)
         self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
 
@@ -69,14 +77,19 @@ class RaySource(SequenceSource):
             [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
         )
         self._configure(items_dataset.context)
+
+        def read_windows(block: pa.Table) -> pa.Table:
+            return function(pickle.loads(block["item"][0].as_py()))  # nosec B301
+
         dataset = items_dataset.map_batches(
-            lambda block: function(pickle.loads(block["item"][0].as_py())),  # nosec B301
+            read_windows,  # Ray's dashboard shows the name
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=self.task_cpus if self.reserve else 0,
             compute=None if self.reserve else TaskPoolStrategy(size=round(self.cpus / self.task_cpus)),
             label_selector=None if self.node_id is None else {NODE_LABEL: self.node_id},
         )
+        dataset.set_name(self.name)
         # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
         batches: Any = iter(
             dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=self.prefetch)
