@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import ray
 import ray.data
-import ray.exceptions
 
 from ss4rec.cluster import ray_private
 from ss4rec.cluster.join import Target, choose
@@ -67,6 +66,14 @@ def _joined(target: Target, dashboard: bool) -> Iterator[None]:
 def _join(target: Target, dashboard: bool) -> None:
     """Call `ray.init` and turn what it may say into one sentence."""
     ray_private.send_token(new_cluster=target.starts_local)
+    refusal = None if target.starts_local else ray_private.knock(target.address)
+    if refusal == "token":
+        raise ResourceError(
+            f"the Ray cluster at {target} wants another token: copy ~/.ray/auth_token of its head here, or set "
+            "RAY_AUTH_TOKEN; --address local starts a Ray for this command alone"
+        )
+    if refusal is not None:
+        raise ResourceError(f"what listens at {target} is no Ray cluster, or one in trouble: {refusal}")
     try:
         ray.init(
             address=target.address,
@@ -74,20 +81,13 @@ def _join(target: Target, dashboard: bool) -> None:
             logging_level=logging.WARNING,
             include_dashboard=dashboard if target.starts_local else None,
         )
-    except ray.exceptions.AuthenticationError:
-        raise ResourceError(
-            f"the Ray cluster at {target} refuses this process's token: copy ~/.ray/auth_token of the head here (or "
-            "set RAY_AUTH_TOKEN), or set RAY_AUTH_MODE=disabled if the cluster has none"
-        ) from None
     except RuntimeError as error:
         if "Version mismatch" not in str(error):
             raise
         raise UsageError(_other_version(str(error), target)) from None
     except (ConnectionError, TimeoutError, ValueError) as error:
         raise ResourceError(
-            f"the Ray cluster at {target} could not be joined, although somebody listens there: {_first_line(error)}. "
-            "Mostly it wants another token: copy ~/.ray/auth_token of the head here, or set RAY_AUTH_TOKEN. --address "
-            "local starts a Ray for this command alone"
+            f"the Ray cluster at {target} could not be joined: {_first_line(error)}"
         ) from None
     claim_signals()  # `ray.init` has its own answer to SIGTERM
     show_worker_lines()

@@ -139,6 +139,11 @@ def read_cluster() -> Cluster:
     return Cluster(tuple(node["Resources"] for node in ray.nodes() if node["Alive"]), busy)
 
 
+def has_gpu(wanted: str = "auto") -> bool:
+    """Return whether a run would take GPUs: as `resources.gpu` says, or if the connected cluster has any."""
+    return wanted == "yes" or (wanted == "auto" and read_cluster().total("GPU") >= 1)
+
+
 def _grown(groups: Sequence[tuple[Resources, int]], unlimited: int = 1024) -> tuple[Resources, ...]:
     """Return the nodes of an autoscaler's node groups `(resources of a node, most nodes; -1: no limit)`."""
     return tuple(node for node, most in groups for _ in range(unlimited if most < 0 else most))

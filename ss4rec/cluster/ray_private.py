@@ -70,6 +70,28 @@ def send_token(*, new_cluster: bool) -> None:
         setup._enable_token_auth()
 
 
+def knock(address: str, timeout_s: float = 20.0) -> str | None:
+    """Ask a cluster at `host:port` for its id; return why it does not tell, None if it does.
+
+    `ray.init` asks the same, and where the token is wrong it asks once a second for 20 s, with a line each.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    channel = init_grpc_channel(address)
+    stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    try:
+        stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=timeout_s)  # type: ignore[attr-defined]
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            return "token"
+        return str(error.details() or error.code().name)
+    finally:
+        channel.close()
+    return None
+
+
 @contextmanager
 def addresses_in_actors(address: str) -> Iterator[None]:
     """Tell the actors of Ray Train which cluster they are in.

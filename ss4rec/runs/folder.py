@@ -1,8 +1,9 @@
 """The run folder: what a training run leaves behind, and how it is opened again.
 
 RUN/config.json       the resolved configuration
+RUN/protocol.json     the protocol in it: what trains, what chooses, what tests
 RUN/record.json       what ran: versions, backends, device, data manifest, configuration fingerprint
-RUN/items.parquet     the vocabulary
+RUN/items.parquet     the vocabulary: items that train
 RUN/metrics.jsonl     one line per status, epoch and validation
 RUN/checkpoints/      see ss4rec.runs.checkpoint
 RUN/result.json       test metrics
@@ -13,23 +14,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ss4rec.config import RunConfig, override, parse_config
+from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import ConfigError, DataError
-from ss4rec.io.untrusted import flush, parse_json, read_json
+from ss4rec.io.atomic import write_json, write_whole
+from ss4rec.io.untrusted import parse_json, read_json
+from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.record import RunRecord, data_fingerprint
 
 if TYPE_CHECKING:
-    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.data.prepared.folder import PreparedFolder
 
-CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
+CONFIG_FILE, PROTOCOL_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "config.json",
+    "protocol.json",
     "record.json",
     "items.parquet",
     "metrics.jsonl",
@@ -79,7 +82,7 @@ class RunFolder:
                 f"{self.path / RECORD_FILE} is not a run record of this version: {error}"
             ) from None
 
-    def start(self, config: RunConfig, manifest: Manifest, data_dir: Path) -> None:
+    def start(self, config: RunConfig, data: PreparedFolder) -> None:
         """Create the folder, or check that the run in it is the same one.
 
         Raises:
@@ -87,13 +90,17 @@ class RunFolder:
                 before continue the run.
         """
         if self.exists:
-            self._require_same(config, manifest)
+            self._require_same(config, data)
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        plan = make_plan(config.protocol, data)
+        if plan.items_I is None:
+            write_whole(self.path / ITEMS_FILE, (data.path / ITEMS_FILE).read_bytes())
+        else:
+            write_table(plan.items(data), self.path / ITEMS_FILE)
+        write_json(self.path / PROTOCOL_FILE, config.protocol.model_dump(mode="json"))
         write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
 
-    def _require_same(self, config: RunConfig, manifest: Manifest) -> None:
+    def _require_same(self, config: RunConfig, data: PreparedFolder) -> None:
         before = self.config()
         if self._is_longer(before, config):
             earlier = [*self.earlier_fingerprints(), before.fingerprint()]
@@ -105,7 +112,9 @@ class RunFolder:
                 f"the run {self.path.name} exists with another configuration ({changed}); "
                 "choose another --name, or repeat its options to continue it"
             )
-        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != data_fingerprint(manifest):
+        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != data_fingerprint(
+            data.manifest
+        ):
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
             )
@@ -147,19 +156,8 @@ class RunFolder:
     def rewind_metrics(self, global_step: int) -> None:
         """Drop lines after `global_step`: a resumed run writes them again."""
         kept = [json.dumps(row) for row in self.metrics() if row["global_step"] <= global_step]
-        _write_text(self.path / METRICS_FILE, "".join(line + "\n" for line in kept))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON, whole or not at all."""
-    _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    flush(draft)
-    draft.replace(path)
+        text = "".join(line + "\n" for line in kept)
+        write_whole(self.path / METRICS_FILE, text.encode(), durable=True)
 
 
 def _read_json(path: Path) -> Any:

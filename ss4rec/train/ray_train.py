@@ -32,9 +32,11 @@ from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.ray_source import RaySource, dataset_name
 from ss4rec.data.batches.source import LocalSource, SequenceSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.interrupt import finish_first
+from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
-from ss4rec.runs.folder import write_json
+from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
@@ -46,7 +48,7 @@ from ss4rec.train.worker import build_loop
 
 def fit(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     run_dir: Path,
     placement: Placement,
     callbacks: Sequence[UserCallback] = (),
@@ -55,7 +57,7 @@ def fit(
 
     Args:
         config: the resolved configuration.
-        data_dir: the prepared folder.
+        data: the prepared folder.
         run_dir: a run folder that `RunFolder.start` has made.
         placement: from `ss4rec.cluster.placement.preflight`.
         callbacks: told of every report.
@@ -67,12 +69,12 @@ def fit(
     with hold(run_dir, say=say) as attempt:
         forget(run_dir)
         with finish_first(lambda: stop_in_order([run_dir])):
-            return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
+            return _fit(config, data, run_dir, placement, attempt, callbacks)
 
 
 def _fit(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     run_dir: Path,
     placement: Placement,
     attempt: str,
@@ -89,7 +91,7 @@ def _fit(
             _work,
             train_loop_config={
                 "config": config.model_dump(mode="json"),
-                "data_dir": str(data_dir),
+                "data": data,
                 "run_dir": str(run_dir),
                 "data_cpus": placement.data_cpus,
                 "data_with_workers": placement.data_with_workers,
@@ -158,9 +160,9 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
     if settings["elastic"] and workers.is_main:
         say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
-        config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
-        source = _source(config, data_dir, workers, settings["data_cpus"], settings["data_with_workers"])
-        return _train(config, data_dir, run_dir, workers, source, attempt)
+        config, data = parse_config(settings["config"]), PreparedFolder.open(settings["data"])
+        source = _source(config, data, workers, settings["data_cpus"], settings["data_with_workers"])
+        return _train(config, run_dir, workers, source, attempt)
     return None
 
 
@@ -297,7 +299,7 @@ class FailureLine(UserCallback):
 
 
 def _train(
-    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, source: SequenceSource, attempt: str
+    config: RunConfig, run_dir: Path, workers: Workers, source: SequenceSource, attempt: str
 ) -> dict[str, Any]:
     """Run this worker's share of the training."""
     quiet_ray()
@@ -313,7 +315,7 @@ def _train(
         first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
         notice=lambda: _preemption() or from_scheduler(),
     )
-    loop = build_loop(config, data_dir, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
+    loop = build_loop(config, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
     return loop.run().as_dict()
 
 
@@ -331,15 +333,16 @@ def _preemption() -> str:
 
 
 def _source(
-    config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float, with_worker: bool
+    config: RunConfig, data: PreparedFolder, workers: Workers, data_cpus: float, with_worker: bool
 ) -> SequenceSource:
     """Return this worker's batches; `with_worker`: it has reserved its share of `data_cpus` on its own node."""
-    place = {"rank": workers.rank, "world": workers.world}
+    place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
+    place["plan"] = make_plan(config.protocol, data)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
-        return LocalSource(data_dir, config.data, **sizes, **place)
+        return LocalSource(data, config.data, **sizes, **place)
     return RaySource(
-        data_dir,
+        data,
         config.data,
         **sizes,
         **place,

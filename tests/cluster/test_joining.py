@@ -109,12 +109,14 @@ def by_script(environment, tmp_path):
     settings = {"SS4REC_PORT": str(SCRIPT_PORT), "SS4REC_DASHBOARD_PORT": str(DASHBOARD), "SS4REC_CPUS": "2"}
     settings |= {"SS4REC_STATE": str(tmp_path / "state"), "PATH": f"{Path(RAY).parent}:{environment['PATH']}"}
     script = [str(ROOT / "cluster/local.sh")]
-    started = subprocess.run([*script, "start"], env=environment | settings, capture_output=True, text=True)
-    assert started.returncode == 0, started.stderr
     try:
-        yield started.stdout
+        started = subprocess.run(
+            [*script, "start"], env=environment | settings, capture_output=True, text=True
+        )
+        assert started.returncode == 0, started.stderr
+        yield
     finally:
-        subprocess.run([*script, "stop"], env=environment | settings, check=True, capture_output=True)
+        subprocess.run([*script, "stop"], env=environment | settings, capture_output=True)
 
 
 def test_heads_of_both_kinds(environment, tmp_path):

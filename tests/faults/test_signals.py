@@ -34,10 +34,11 @@ def verb(finish_s):
         print("finishing", flush=True)
         time.sleep(finish_s)
         return "all is saved"
-    print("begun", flush=True)
     if finish_s < 0:
+        print("begun", flush=True)
         time.sleep(60)
     with finish_first(finish):
+        print("begun", flush=True)
         time.sleep(60)
 
 run(verb, sys.argv[1:])

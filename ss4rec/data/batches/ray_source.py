@@ -11,7 +11,6 @@ import pickle  # nosec B403
 import re
 from collections.abc import Callable, Generator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +19,9 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPool
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import Item, SequenceSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
+from ss4rec.protocol.plan import Plan
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
@@ -49,23 +50,24 @@ class RaySource(SequenceSource):
 
     def __init__(
         self,
-        folder: str | AnyPath,
+        folder: PreparedFolder | AnyPath,
         data: DataConfig,
         *,
         batch_size: int,
         seed: int,
         rank: int = 0,
         world: int = 1,
+        plan: Plan | None = None,
         cpu_limit: float = 1.0,
         reserve: bool = True,
         node_id: str | None = None,
     ) -> None:
-        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)
         self.reserve, self.node_id = reserve, node_id
-        self.name = dataset_name(Path(str(folder)).name, f"rank{rank}")
+        self.name = dataset_name(self.folder.manifest.name, f"rank{rank}")
         groups = -(-len(self.reader.paths) // data.shuffle_shards)
         self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
 

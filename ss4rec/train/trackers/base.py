@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
-from ss4rec.runs.folder import write_json
 
 IDS_FILE = "trackers.json"
 """In the run folder: the id that each tracker's server knows the run by. A folder's name may come again elsewhere."""
