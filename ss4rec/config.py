@@ -274,6 +274,16 @@ class TrackingConfig(Section):
     """Weights & Biases project."""
     group: str = ""
     """Weights & Biases group, as of a sweep's trials; empty for none."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
+    model: Literal["auto", "yes", "no"] = "auto"
+    """Whether trackers get the best checkpoint as an artifact; `auto`: W&B online and MLflow do, trials do not."""
+    mlflow: str = ""
+    """MLflow: address of a server or a store, or a folder for a store of its own; empty for none."""
+    mlflow_model: str = ""
+    """Name under which MLflow registers the model; empty does not register it."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run folder."""
 
 
 class RunConfig(Section):
