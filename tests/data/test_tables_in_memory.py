@@ -165,3 +165,9 @@ def _iceberg(tmp_path, expected):
     folder = next((tmp_path / "lake").rglob("metadata")).parent
     with pytest.raises(DataError, match=r"is an Iceberg table"):
         prepare(folder, tmp_path / "no")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write .*; give another --out"):
+        prepare(TABLES["pandas"](), tmp_path / "file" / "out", columns=NAMED)
