@@ -172,12 +172,12 @@ class Run:
 
     def evaluate(self, data: AnyFolder, *, split: Split = "test", **options: Any) -> Evaluation:
         """Rank all items for every user; see `ss4rec.evaluate`."""
-        from ss4rec.api.training import evaluate
+        from ss4rec.api import evaluate
 
         return evaluate(self, data, split=split, **options)
 
     def recommend(self, events: Any, k: int = 10, *, at: Moment | None = None, **options: Any) -> Any:
         """Return the `k` best items for each user of a table of events; see `ss4rec.recommend`."""
-        from ss4rec.api.training import recommend
+        from ss4rec.api import recommend
 
         return recommend(self, events, k, at=at, **options)

@@ -209,16 +209,23 @@ def _train_here(asked: RunConfig | Auto, data_dir: Path, run_dir: Path, device: 
         raise ConfigError(
             f"resources.workers is {config.resources.workers} here; pass workers= to train on Ray"
         )
+
+    def test() -> dict[str, Any]:
+        found = evaluate_with_baselines(run_dir, data, device)
+        tested.update({name: one.model_dump(mode="json") for name, one in found.items()})
+        return tested
+
+    tested: dict[str, Any] = {}
+    at_end = config.evaluation.at_end
     with _checkpoint_on_interrupt() as hooks, _generators_kept():
         if config.protocol.refit:
             chosen = train_alone(choosing(config), data, run_dir / CHOOSE_FOLDER, device, hooks)
             config = refitting(config, chosen.best_epoch)
-        outcome = train_alone(config, data, run_dir, device, hooks)
+        outcome = train_alone(config, data, run_dir, device, hooks, test if at_end else dict)
     result: dict[str, Any] = {"run": str(run_dir), "training": outcome.as_dict()}
     result["protocol"] = config.protocol.model_dump(mode="json")
-    if config.evaluation.at_end:
-        tested = evaluate_with_baselines(run_dir, data, device)
-        result["test"] = {name: one.model_dump(mode="json") for name, one in tested.items()}
+    if at_end:
+        result["test"] = tested
     write_json(run_dir / RESULT_FILE, result)
 
 
