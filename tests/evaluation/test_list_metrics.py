@@ -131,11 +131,8 @@ def test_by_hand():
     events_V = torch.tensor([0, 8, 4, 2, 1])
     features_VG, names = one_hot([["a"], ["a"], ["b"], ["a", "b"]])
     catalogue = Catalogue(events_V, events_V, 8, features_VG)
-    lists = Lists(
-        torch.tensor([[1, 2], [1, 3], [1, 4]]),
-        torch.tensor([1, 3, 2]),
-        torch.tensor([[1.0, 0.0]] * 3).double(),
-    )
+    history_BG = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
+    lists = Lists(torch.tensor([[1, 2], [1, 3], [1, 4]]), torch.tensor([1, 3, 2]), history_BG)
     found = totals_of(lists, catalogue, k=2).metrics
     assert names == ["a", "b"]
     assert found["coverage"] == 1.0

@@ -19,13 +19,9 @@ SAME = {
 
 
 def ranked(targets):
-    pairs = [
-        (row.index(item) + 1, user)
-        for user, (row, held) in enumerate(zip(CASE["order"], targets, strict=True))
-        for item in held
-    ]
-    ranks_N, lists_N = np.array(pairs).T
-    return RankedTargets.of(ranks_N.astype(float), lists_N)
+    ranks = [[row.index(item) + 1 for item in held] for row, held in zip(CASE["order"], targets, strict=True)]
+    lists_N = np.repeat(np.arange(USERS), [len(row) for row in ranks])
+    return RankedTargets.of(np.concatenate(ranks).astype(float), lists_N)
 
 
 @pytest.fixture(scope="module")
