@@ -1,4 +1,6 @@
-"""Drift of data and model over calendar windows after the training cut: statistics, profiles, verdicts, report.
+"""Drift of data and model over windows of time after the training cut: signals, tests, verdicts, report.
 
-Start at `drift.job.run_drift`; every other module is pure (no Ray) but `drift.ray_drift`.
+Start at `drift.job.run_drift`. The way of the data: plan (which windows) -> signals (histograms per user and window) ->
+cells (comparisons of windows) -> model (how well it ranks later events) -> report (verdicts, page, files). Only modules
+whose names begin with `ray_` import Ray.
 """

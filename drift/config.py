@@ -11,8 +11,10 @@ from ss4rec.config import Section
 Severity = Literal["undecided", "none", "noted", "drift", "severe"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Verdicts, rising; `undecided` is no all-clear, it says that there were too few users."""
-RIM = {"workers", "wandb", "project"}
-"""Fields that decide nothing in a report: where it is computed and who is told."""
+ALARMS: tuple[Severity, ...] = ("drift", "severe")
+"""Verdicts that raise an alarm."""
+NOT_DECISIVE = {"workers", "wandb", "project"}
+"""Fields that change no figure of a report: where it is computed, and who gets its summary."""
 Detector = Literal[
     "ks",
     "chi2",
@@ -27,7 +29,7 @@ Detector = Literal[
     "lsdd_online",
 ]
 DETECTORS: tuple[Detector, ...] = get_args(Detector)
-"""The alibi-detect detectors that `drift.alibi` adapts."""
+"""The alibi-detect detectors that `drift.cells.alibi` adapts."""
 
 
 class DriftConfig(Section):

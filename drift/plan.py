@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drift.calendar import Window, calendar, full_windows, windows_a_year
 from drift.config import DriftConfig
-from drift.windows import Window, calendar, full_windows, windows_a_year
 from ss4rec.data.prepared.manifest import Manifest, sha256_of
 from ss4rec.data.prepared.tables import ITEMS_NAME
 from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord

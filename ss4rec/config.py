@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic import NonNegativeInt as NonNegativeInt
 
 from ss4rec.errors import ConfigError
+from ss4rec.protocol.settings import Protocol
 
 Probability = Field(ge=0.0, lt=1.0)
 
@@ -275,14 +276,23 @@ class RunConfig(Section):
     """Loop."""
     evaluation: EvalConfig = EvalConfig()
     """Ranking metrics."""
+    protocol: Protocol = Protocol()
+    """What trains, what chooses the model, what tests it."""
     resources: ResourceConfig = ResourceConfig()
     """Cluster resources."""
     tracking: TrackingConfig = TrackingConfig()
     """Experiment tracking."""
 
     def fingerprint(self) -> str:
-        """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking)."""
-        decisive = self.model_dump(mode="json", exclude={"preset", "resources", "tracking"})
+        """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking).
+
+        Leave-one-out, which was the only protocol once, leaves no trace in it: old runs keep their fingerprints.
+        """
+        decisive = self.model_dump(
+            mode="json", exclude={"preset": True, "resources": True, "tracking": True, "protocol": {"name"}}
+        )
+        if decisive["protocol"] == Protocol().model_dump(mode="json", exclude={"name"}):
+            del decisive["protocol"]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

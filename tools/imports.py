@@ -34,7 +34,7 @@ RAY_LAYER = (
     "cluster.",
     "tuning.sweep",
     "drift.job",
-    "drift.model_job",
+    "drift.model.ray_quality",
     "benchmarks.",
     "tests.",
 )

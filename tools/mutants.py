@@ -13,33 +13,34 @@ P, S, Q, C, R, A = (
     f"test_drift_{name}.py" for name in ("profile", "stats", "quality", "cells", "report", "alibi")
 )
 STATS, QUALITY, VERDICT, CATALOGUE = (
-    "drift/stats.py",
-    "drift/quality.py",
-    "drift/verdict.py",
-    "drift/catalogue.py",
+    "drift/stats/resampling.py",
+    "drift/model/quality.py",
+    "drift/report/verdict.py",
+    "drift/signals/items.py",
 )
-PROFILE, CELLS, JOB, SIGNALS = "drift/profile.py", "drift/cells.py", "drift/job.py", "drift/signals.py"
+PROFILE, CELLS, JOB = "drift/signals/histograms.py", "drift/cells/compare.py", "drift/job.py"
+RUN, TYPES = "drift/cells/run.py", "drift/cells/types.py"
 MUTANTS = (
     # Rows permuted instead of users: each window of a user, or each side of a returning user, as a person of its own.
     Guard(f"{P}::weigh_each", PROFILE, "np.unique(user_R, return_inverse=True)", "np.arange(len(user_R)), np.arange(len(user_R))"),
     Guard(f"{S}::exchange_their_own", STATS, "    both = np.intersect1d(ref.users_N, cur.users_N)\n    alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]\n", "    both = np.array([], np.int64)\n    alone = [ref, cur]\n"),
     # The +1 dropped from a permutation p.
     Guard(f"{S}::never_zero", STATS, "return (1 + (null_BS >= observed_S).sum(axis=0)) / (1 + len(null_BS))", "return (null_BS >= observed_S).sum(axis=0) / len(null_BS)"),
-    Guard(f"{A}::never_zero", "drift/alibi.py", "(1 + float(p) * permutations) / (1 + permutations)", "float(p)"),
+    Guard(f"{A}::never_zero", "drift/cells/alibi.py", "(1 + float(p) * permutations) / (1 + permutations)", "float(p)"),
     # Bins from the future: labels of genres that nobody had seen by the cut; the lasting top of all windows.
     Guard(f"{P}::change_with_the_future", CATALOGUE, "for entry in listed[:seen]", "for entry in listed"),
     Guard(f"{P}::lasting_top", PROFILE, "counts.counts_WV[list(year_before)]", "counts.counts_WV"),
     # Popularity computed with the future: of signals, of the rolling baseline, of what follows what.
     Guard(f"{P}::looks_back_only", CATALOGUE, "counts_WV[max(0, window - lookback) : window]", "counts_WV[max(0, window - lookback) : window + 1]"),
     Guard(f"{P}::change_with_the_future", CATALOGUE, "counts_WV[max(0, window - lookback) : window]", "counts_WV[max(0, window - lookback) :]"),
-    Guard(f"{Q}::pairs_of_the_past", "drift/follow.py", "(items_E <= vocabulary) & (times_E <= cut_s)", "items_E <= vocabulary"),
+    Guard(f"{Q}::pairs_of_the_past", "drift/model/followers.py", "(items_E <= vocabulary) & (times_E <= cut_s)", "items_E <= vocabulary"),
     # Holm left out.
     Guard(f"{S}::holm_equals", STATS, "p_WS[w] * (count - rank)", "p_WS[w]"),
     Guard(f"{C}::adjusted_for_all", VERDICT, "adjusted_WS = holm(p_WS, ", "adjusted_WS = (lambda p, planned: p)(p_WS, "),
     # The sign of the drop: of the size, of the test, of the shift, of the order of quality's verdict.
     Guard(f"{Q}::ranks_and_summary", QUALITY, "float(1 - hits_N.mean() / base_N.mean())", "float(hits_N.mean() / base_N.mean() - 1)"),
     Guard(f"{S}::a_drop_is_found", STATS, "return (rest - cur_sum) / len(ref_N) - cur_sum / len(cur_M)", "return cur_sum / len(cur_M) - (rest - cur_sum) / len(ref_N)"),
-    Guard(f"{S}::fall_has_a_negative", "drift/distances.py", "(cur_MK[..., part] - ref_MK[..., part]) @ position_B", "(ref_MK[..., part] - cur_MK[..., part]) @ position_B"),
+    Guard(f"{S}::fall_has_a_negative", "drift/stats/distances.py", "(cur_MK[..., part] - ref_MK[..., part]) @ position_B", "(ref_MK[..., part] - cur_MK[..., part]) @ position_B"),
     Guard(f"{Q}::quality_severity", QUALITY, 'if record["drop"] < config.quality_drop:', 'if abs(record["drop"]) < config.quality_drop:'),
     # Other mistakes of the same kind.
     Guard(f"{S}::max_t_equals", STATS, "reach_BS.max(axis=1, keepdims=True)", "reach_BS"),
@@ -47,20 +48,20 @@ MUTANTS = (
     Guard(f"{S}::flip_of_all", STATS, "(2 * rng.integers(0, 2, (count, len(users))) - 1)", "rng.integers(0, 2, (count, len(users)))"),
     Guard(f"{S}::planned", STATS, "count = max(len(order), planned)", "count = len(order)"),
     Guard(f"{S}::noise_of_the_bins", STATS, "        cur_BK[:, noise.part] += noise.draw(len(cur_BK), rng)\n", "        pass\n"),
-    Guard(f"{C}::estimated_bins", CELLS, "    return map_noise(context", "    return None and map_noise(context"),
-    Guard(f"{C}::failed_cell", CELLS, '"*", status="error")', '"*")'),
+    Guard(f"{C}::estimated_bins", CELLS, "    return percentile_noise(", "    return None and percentile_noise("),
+    Guard(f"{C}::failed_cell", RUN, 'ALL_SIGNALS, status="error")', 'ALL_SIGNALS)'),
     Guard(f"{C}::test_severity", VERDICT, '    if row.effect < row.threshold:\n        return "noted"\n', ""),
     Guard(f"{C}::test_severity", VERDICT, "row.p_floor * windows > config.alpha", "False"),
     Guard(f"{C}::exit_codes", JOB, "    return EXIT_INCOMPLETE if any(", "    return 0 if any("),
-    Guard(f"{C}::do_not_depend", CELLS, 'f"{self.comparison}/{self.detector}".encode()', "str(np.random.default_rng().random()).encode()"),
+    Guard(f"{C}::do_not_depend", TYPES, 'f"{self.comparison}/{self.detector}".encode()', "str(np.random.default_rng().random()).encode()"),
     Guard(f"{C}::up_to_this_cut", "drift/plan.py", "    if record.cut_s != split.cut_s:\n", "    if False:\n"),
     Guard(f"{Q}::only_earlier_known", QUALITY, "items_E[start:at] <= task.vocabulary", "items_E[start:at] <= 10**9"),
     Guard(f"{Q}::ranks_and_summary", QUALITY, "np.where(unseen_S, np.inf, ranks_S.numpy())", "ranks_S.numpy()"),
     Guard(f"{Q}::add_up", QUALITY, "within += (cur_rate - ref_rate) * (share[0] + share[1]) / 2", "within += (cur_rate - ref_rate) * share[1]"),
-    Guard(f"{A}::lack_a_signal", "drift/alibi.py", "complete_N = (side.weights_NS > 0).all(axis=1)", "complete_N = (side.weights_NS >= 0).all(axis=1)"),
-    Guard(f"{A}::what_a_detector", "drift/alibi.py", "    ref = ref.take(np.setdiff1d(ref.users_N, cur.users_N))\n", ""),
-    Guard("test_drift_popularity.py::counts_as_one", "drift/popularity.py", 'order = np.argsort(user_R, kind="stable")\n    first = np.flatnonzero(np.r_[True, np.diff(user_R[order]) != 0])', "order = np.arange(len(user_R))\n    first = order"),
-    Guard(f"{R}::what_was_planted", VERDICT, 'alarmed = {\n        row.signal for row in rows if row.comparison == "reference"', 'alarmed = {\n        row.signal for row in rows if row.comparison == "control"'),
+    Guard(f"{A}::lack_a_signal", "drift/cells/alibi.py", "complete_N = (side.weights_NS > 0).all(axis=1)", "complete_N = (side.weights_NS >= 0).all(axis=1)"),
+    Guard(f"{A}::what_a_detector", "drift/cells/alibi.py", "    ref = ref.take(np.setdiff1d(ref.users_N, cur.users_N))\n", ""),
+    Guard("test_drift_popularity.py::counts_as_one", "drift/signals/popularity_noise.py", 'order = np.argsort(user_R, kind="stable")\n    first = np.flatnonzero(np.r_[True, np.diff(user_R[order]) != 0])', "order = np.arange(len(user_R))\n    first = order"),
+    Guard(f"{R}::what_was_planted", VERDICT, 'alarmed = {row.signal for row in rows if row.comparison == REFERENCE', 'alarmed = {row.signal for row in rows if row.comparison == CONTROL'),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from drift.windows import Window
+from drift.calendar import Window
 from ss4rec.errors import UsageError
 
 SHIPPED = Path(__file__).parent

@@ -13,10 +13,14 @@ from ss4rec.config import RunConfig
 @config_options(default_preset="paper")
 @click.option("--fields", is_flag=True, help="List every field with its default and meaning.")
 def config_command(
-    preset_name: str, assignments: tuple[str, ...], workers: Workers | None, fields: bool
+    preset_name: str,
+    protocol_name: str | None,
+    assignments: tuple[str, ...],
+    workers: Workers | None,
+    fields: bool,
 ) -> None:
     """Print the configuration that the same options give to `train`, as JSON."""
-    config = resolve_config(preset_name, assignments, workers)
+    config = resolve_config(preset_name, assignments, workers, protocol_name)
     if fields:
         _show_fields(config)
     else:

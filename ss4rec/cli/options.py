@@ -12,6 +12,8 @@ from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.presets import preset
+from ss4rec.protocol.named import protocol_of
+from ss4rec.protocol.settings import Protocol
 
 Workers = tuple[int, int | None]
 """Fewest and most workers; None: a fixed number."""
@@ -35,8 +37,19 @@ class WorkerRange(click.ParamType):
         return int(least), int(most) if colon else None
 
 
+def protocol_option(what: str) -> Callable[[Callable], Callable]:
+    """Return the option --protocol."""
+    return click.option(
+        "--protocol",
+        "protocol_name",
+        metavar="NAME|FILE",
+        help=f"{what}: leave-one-out, time-to-split, recbole, s3rec, or a JSON file. "
+        "--set protocol.FIELD=VALUE changes a field.",
+    )
+
+
 def config_options(default_preset: str) -> Callable[[Callable], Callable]:
-    """Add --preset, --set and --workers to a command."""
+    """Add --preset, --protocol, --set and --workers to a command."""
 
     def add(function: Callable) -> Callable:
         for option in (
@@ -53,6 +66,7 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
                 metavar="FIELD=VALUE",
                 help="Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them.",
             ),
+            protocol_option("How to divide events into training, validation and test"),
             click.option(
                 "--preset",
                 "preset_name",
@@ -68,7 +82,10 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
 
 
 def resolve_config(
-    start: str | RunConfig, assignments: Iterable[str], workers: Workers | None = None
+    start: str | RunConfig,
+    assignments: Iterable[str],
+    workers: Workers | None = None,
+    protocol_name: str | None = None,
 ) -> RunConfig:
     """Build the configuration that a command line asks for.
 
@@ -77,6 +94,7 @@ def resolve_config(
             `config.json` or a sweep's `best.json`.
         assignments: `FIELD=VALUE` texts.
         workers: `resources.workers` and `resources.max_workers`, if given.
+        protocol_name: a protocol's name or file, instead of that of `start`.
 
     Raises:
         ConfigError: unknown preset, assignment without `=`, or refused values; all problems at once.
@@ -84,7 +102,28 @@ def resolve_config(
     changes = assigned(assignments)
     if workers is not None:
         changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
-    return override(start if isinstance(start, RunConfig) else _named(start), changes)
+    config = start if isinstance(start, RunConfig) else _named(start)
+    if protocol_name is not None:
+        config = config.model_copy(update={"protocol": protocol_of(protocol_name)})
+    own = {name: value for name, value in changes.items() if name.startswith("protocol.")}
+    if own and "protocol.name" not in own:
+        texts = (f"{name.removeprefix('protocol.')}={value}" for name, value in own.items())
+        changes["protocol.name"] = f"{config.protocol.name} with {', '.join(texts)}"
+    return override(config, changes)
+
+
+def resolve_protocol(start: Protocol, name: str | None, assignments: Iterable[str]) -> Protocol:
+    """Build the protocol that a command line asks for, where nothing else can be set.
+
+    Raises:
+        ConfigError: for another field than those of the protocol, and as `resolve_config`.
+    """
+    assignments = tuple(assignments)
+    if others := [field for field in assigned(assignments) if not field.startswith("protocol.")]:
+        raise ConfigError(
+            f"--set {', '.join(others)}: only fields of the protocol can be set here (protocol.FIELD)"
+        )
+    return resolve_config(RunConfig(protocol=start), assignments, protocol_name=name).protocol
 
 
 def assigned(assignments: Iterable[str]) -> dict[str, Any]:

@@ -6,19 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from ss4rec.data.batches.windows import Split
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.tested import run_plan, tested_by
 
 
 def evaluate_run(
-    run_dir: Path, data_dir: Path, *, split: Split = "test", workers: int = 1, use_gpu: bool = False
+    run_dir: Path,
+    data_dir: Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    use_gpu: bool = False,
+    protocol: Protocol | None = None,
 ) -> dict[str, Any]:
     """Return the `EvalResult` of the run's best checkpoint (`model`) and of each baseline, as plain JSON values.
 
+    `protocol` is how to test, if not as the run's own protocol says.
+
     Raises:
-        DataError, ResourceError: as `evaluate_folder`.
+        DataError, UsageError, ResourceError: as `evaluate_folder`.
     """
     from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 
-    results = {"model": evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu)}
-    results |= evaluate_baselines(RunFolder.open(run_dir).config(), data_dir, split=split, workers=workers)
+    model = evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
+    folder = RunFolder.open(run_dir)
+    config = tested_by(folder.config(), protocol)
+    plan = run_plan(folder, config, data_dir)
+    results = {"model": model} | evaluate_baselines(config, data_dir, split=split, workers=workers, plan=plan)
     return {name: result.model_dump(mode="json") for name, result in results.items()}

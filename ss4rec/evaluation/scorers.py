@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ss4rec.data.batches.batch import EvalBatch
-from ss4rec.data.batches.windows import HOUR_S
+from ss4rec.evaluation.states import target_states
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.last_state import score_last
 
 if TYPE_CHECKING:
     from ss4rec.model.ss4rec import SequenceModel
 
 
 class Scorer(Protocol):
-    """Scores every item for every user of a batch; higher is better."""
+    """Scores every item for every target of a batch; higher is better."""
 
     uses_target_time: bool
     """Whether scores depend on `target_time_known`; if not, both settings share one pass."""
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
-        """Return the scores of all items for the batch's users.
+        """Return the scores of all items for the batch's targets.
 
         With `target_time_known=False` a scorer must look at neither `target_times_S` nor anything made from it.
         """
@@ -52,12 +50,6 @@ class ModelScorer:
     @torch.inference_mode()
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores, on the model's device."""
-        if self.uses_target_time and not target_time_known:
-            last_S = (batch.offsets_S1[1:] - 1).to(batch.gaps_T.device)
-            guessed_S = (batch.last_times_S + round(self.unknown_gap_s)) // HOUR_S
-            batch = replace(
-                batch,
-                gaps_T=batch.gaps_T.index_fill(0, last_S, self.unknown_gap_s),
-                hours_T=batch.hours_T.index_copy(0, last_S, guessed_S),
-            )
-        return score_last(self.model, batch, self.device)
+        hides_time = self.uses_target_time and not target_time_known
+        hidden_SD = target_states(self.model, batch, self.device, self.unknown_gap_s if hides_time else None)
+        return self.model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1)

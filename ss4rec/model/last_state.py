@@ -55,11 +55,16 @@ class HasHistories(HasContext, Protocol):
         ...
 
 
-def encode_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> Tensor:
-    """Return the hidden state after each history's last event, `[S, D]` on `device`, where the model is."""
+def encode_all(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> Tensor:
+    """Return the hidden state after every event of the histories, `[T, D]` on `device`, where the model is."""
     segments = Segments(batch.offsets_S1, device)
     items_T, gaps_T = batch.items_T.to(device), batch.gaps_T.to(device)
-    return model.encode(items_T, gaps_T, segments, Context.of(batch, device))[segments.last_S]
+    return model.encode(items_T, gaps_T, segments, Context.of(batch, device))
+
+
+def encode_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> Tensor:
+    """Return the hidden state after each history's last event, `[S, D]` on `device`, where the model is."""
+    return encode_all(model, batch, device)[batch.offsets_S1[1:].to(device) - 1]
 
 
 def score_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> ItemScores:

@@ -1,8 +1,9 @@
 """The run folder: what a training run leaves behind, and how it is opened again.
 
 RUN/config.json       the resolved configuration
+RUN/protocol.json     the protocol in it: what trains, what chooses, what tests
 RUN/record.json       what ran: versions, backends, device, data manifest, configuration fingerprint
-RUN/items.parquet     the vocabulary
+RUN/items.parquet     the vocabulary: items that train
 RUN/metrics.jsonl     one line per status, epoch and validation
 RUN/checkpoints/      see ss4rec.runs.checkpoint
 RUN/result.json       test metrics
@@ -20,15 +21,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ss4rec.config import RunConfig, parse_config
+from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import flush, parse_json, read_json
+from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.record import RunRecord, data_fingerprint
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import Manifest
 
-CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
+CONFIG_FILE, PROTOCOL_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "config.json",
+    "protocol.json",
     "record.json",
     "items.parquet",
     "metrics.jsonl",
@@ -84,8 +88,13 @@ class RunFolder:
         if self.exists:
             self._require_same(config, manifest)
             return
+        plan = make_plan(config.protocol, data_dir)
         self.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        if plan.items_I is None:
+            shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        else:
+            write_table(plan.items(data_dir), self.path / ITEMS_FILE)
+        write_json(self.path / PROTOCOL_FILE, config.protocol.model_dump(mode="json"))
         write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
 
     def _require_same(self, config: RunConfig, manifest: Manifest) -> None:

@@ -33,6 +33,7 @@ from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.io.untrusted import read_json
+from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
@@ -327,7 +328,8 @@ def _preemption() -> str:
 
 
 def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:
-    place = {"rank": workers.rank, "world": workers.world}
+    place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
+    place["plan"] = make_plan(config.protocol, data_dir)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data_dir, config.data, **sizes, **place)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ss4rec.config import RunConfig
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
 from ss4rec.train.status import log_as, say
+
+if TYPE_CHECKING:
+    from ss4rec.cluster.placement import Placement
+
+CHOOSE_FOLDER = "choose"
+"""Run folder, in a run's, of the training that finds the number of epochs (`protocol.refit`)."""
 
 
 def train(
@@ -22,6 +28,9 @@ def train(
 ) -> dict[str, Any]:
     """Train, evaluate the best epoch on the test items, and return the content of `result.json`.
 
+    With `protocol.refit` two models are trained: one in `run_dir/choose` that finds the best number of epochs, then the
+    run's own, as many epochs on all events up to the cut.
+
     Args:
         config: the resolved configuration.
         data_dir: absolute path of a prepared folder that all nodes can read.
@@ -33,31 +42,62 @@ def train(
         SS4RecError: any expected failure, as one sentence.
     """
     data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
-    folder = RunFolder(run_dir)
     # Ray is imported late: what is wrong with the data is said before it.
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
-    from ss4rec.cluster.storage_check import storage_preflight
 
     with cluster(address):
-        from ss4rec.data.batches.source import check_most_workers
         from ss4rec.evaluation.report import evaluate_run
-        from ss4rec.train.ray_train import fit
 
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
-        check_most_workers(data_dir, config)
-        storage_preflight(str(run_dir.parent))
-        folder.start(config, manifest, data_dir)
-        log_as(run=run_dir.name, worker="driver")
-        for line in (placement, *placement.notes):
-            say(str(line))
-        result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data_dir, run_dir, placement)}
+        if config.protocol.refit:
+            say("refit: first a training that finds the best number of epochs, in RUN/choose")
+            chosen = _fit_one(choosing(config), manifest, data_dir, run_dir / CHOOSE_FOLDER, placement)
+            config = refitting(config, int(chosen["best_epoch"]))
+            say(f"refit: now {config.train.epochs} epochs on all events up to the cut")
+        training = _fit_one(config, manifest, data_dir, run_dir, placement)
+        result: dict[str, Any] = {"run": str(run_dir), "training": training}
+        result["protocol"] = config.protocol.model_dump(mode="json")
         if config.evaluation.at_end:
             result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
     if lost := manifest.rows_dropped.get(DROPPED):
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data_dir)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def _fit_one(
+    config: RunConfig, manifest: Manifest, data_dir: Path, run_dir: Path, placement: Placement
+) -> dict[str, Any]:
+    """Train one run on the connected cluster; return the loop's outcome."""
+    from ss4rec.cluster.storage_check import storage_preflight
+    from ss4rec.data.batches.source import check_most_workers
+    from ss4rec.train.ray_train import fit
+
+    check_most_workers(data_dir, config)
+    storage_preflight(str(run_dir.parent))
+    RunFolder(run_dir).start(config, manifest, data_dir)
+    log_as(run=run_dir.name, worker="driver")
+    for line in (placement, *placement.notes):
+        say(str(line))
+    return fit(config, data_dir, run_dir, placement)
+
+
+def choosing(config: RunConfig) -> RunConfig:
+    """Return the first half of a protocol with `refit`: validation events do not train."""
+    return config.model_copy(update={"protocol": config.protocol.model_copy(update={"refit": False})})
+
+
+def refitting(config: RunConfig, epochs: int) -> RunConfig:
+    """Return the second half: all events up to the cut train for a fixed number of epochs.
+
+    The schedule of the learning rate ends with the last of them. The one validation at the end ranks events that have
+    trained; it chooses nothing.
+    """
+    train = config.train.model_copy(
+        update={"epochs": epochs, "validate_every": epochs, "patience": 0, "max_minutes": 0.0}
+    )
+    return config.model_copy(update={"train": train})
 
 
 def usable_data(data_dir: Path, run_dir: Path, skip_bad_shards: bool) -> tuple[Path, Manifest]:

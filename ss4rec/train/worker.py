@@ -14,10 +14,11 @@ from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.item_attributes import item_attributes
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.popularity import TrainingEvents
+from ss4rec.evaluation.training import training_parts
 from ss4rec.model.ss4rec import make_model
+from ss4rec.protocol.plan import Plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder, write_json
 from ss4rec.runs.lease import Writer, hold
 from ss4rec.runs.record import RunRecord, data_fingerprint
@@ -75,6 +76,7 @@ def build_loop(
             device=torch.cuda.get_device_name(workers.device) if workers.device.type == "cuda" else "CPU",
             workers=workers.world,
             backends=model.backends | steps,
+            plan=source.plan,
         )
         _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
@@ -99,9 +101,10 @@ def _objective(config: RunConfig, manifest: Manifest, data_dir: Path, source: Se
         ConfigError: if the model reads what the data do not have.
     """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = make_model(config.model, manifest.items)
+    plan = source.plan
+    model = make_model(config.model, plan.num_items)
     if config.model.item_attributes:
-        model.set_item_attributes(_attributes(manifest, data_dir))
+        model.set_item_attributes(_attributes(plan, manifest, data_dir))
     if "profile" not in config.model.inputs:
         source.leave_out_profiles()
     elif manifest.profile_values is None:
@@ -109,7 +112,7 @@ def _objective(config: RunConfig, manifest: Manifest, data_dir: Path, source: Se
             f"model.inputs has profile and {manifest.name} says nothing about users (no profiles.parquet); leave it "
             "out or prepare data that do"
         )
-    return Objective(model, config.loss, _popularity(config, manifest, data_dir))
+    return Objective(model, config.loss, _popularity(config, plan, manifest, data_dir))
 
 
 @contextmanager
@@ -120,7 +123,7 @@ def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.d
         LeaseError: if another process trains in `run_dir`.
     """
     RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
-    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    source = LocalSource.of(config, data_dir)
     with hold(run_dir, say=say) as attempt:
         yield build_loop(
             config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt
@@ -137,13 +140,13 @@ def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.
         return loop.run()
 
 
-def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
+def _attributes(plan: Plan, manifest: Manifest, data_dir: Path) -> torch.Tensor:
     """Return the items' attributes.
 
     Raises:
         ConfigError: if no item has any.
     """
-    attributes_VA = item_attributes(read_items(data_dir))
+    attributes_VA = item_attributes(plan.items(data_dir))
     if not bool(attributes_VA.any()):
         raise ConfigError(
             f"model.item_attributes is true and no item of {manifest.name} has a genre or a year behind its title; set "
@@ -152,12 +155,12 @@ def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
     return attributes_VA
 
 
-def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
+def _popularity(config: RunConfig, plan: Plan, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
     """Count the training events of each item where the loss draws negatives by popularity, `[V]`."""
     if config.loss.kind != "sampled_softmax" or config.loss.negative_sampling == "uniform":
         return None
-    events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
-    return torch.from_numpy(events.counts())
+    parts = list(training_parts(manifest.shard_paths(data_dir), manifest.items, plan))
+    return torch.from_numpy(TrainingEvents.of(parts, plan.num_items).counts())
 
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:

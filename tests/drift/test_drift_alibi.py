@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.drift_controls import layout_plan, still_context
-from drift import alibi
-from drift.alibi import Answer, Sides, run_detector, user_vectors
-from drift.cells import Cell, run_cell, sides
+from benchmarks.drift.controls import layout_plan, still_context
+from benchmarks.drift.simulate import Plant, simulate
+from drift.cells import alibi
+from drift.cells.alibi import Answer, Sides, run_detector, user_vectors
+from drift.cells.compare import sides
+from drift.cells.run import run_cell
+from drift.cells.types import Cell
 from drift.config import DETECTORS, DriftConfig
-from drift.report import COLOURS
-from drift.report_alibi import alibi_section, why_they_differ
-from drift.simulate import Plant, simulate
+from drift.report.alibi_section import alibi_section, why_they_differ
+from drift.report.page import COLOURS
 from tests.drift.test_drift_cells import CONFIG, context
 
 MOVED = Plant(windows=5, users=120, step=4, rating=-1.0, gap=1.0)
@@ -86,7 +88,7 @@ def test_what_a_detector_gets(moved, monkeypatch):
 
 def test_users_who_lack_a_signal_are_left_out(moved):
     """KS with one NaN says "no drift" and MMD with one says "drift": neither may ever see one."""
-    side = moved.profile.blocks([4], moved.layout)
+    side = moved.histograms.blocks([4], moved.layout)
     side.weights_NS[:7, 3] = 0
     rows_ND, users, names = user_vectors(side, moved.layout)
     assert np.isfinite(rows_ND).all()
@@ -95,9 +97,9 @@ def test_users_who_lack_a_signal_are_left_out(moved):
 
 
 def test_too_few_users_is_no_verdict(moved):
-    few = replace(moved, profile=replace(moved.profile, window_R=np.where(
-        (moved.profile.window_R == 4) & (np.arange(len(moved.profile.window_R)) % 40 > 0), 99, moved.profile.window_R
-    )))  # fmt: skip
+    window_R = moved.histograms.window_R
+    left_out_R = (window_R == 4) & (np.arange(len(window_R)) % 40 > 0)
+    few = replace(moved, histograms=replace(moved.histograms, window_R=np.where(left_out_R, 99, window_R)))
     row = run_cell(few, Cell("reference", 4, "alibi:ks"))[0]
     assert (row.status, row.severity) == ("too_few", "undecided")
 

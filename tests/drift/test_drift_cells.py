@@ -13,18 +13,21 @@ import pytest
 import ray
 import torch
 
-import drift.cells as cells_module
-from drift import report as reports
-from drift.catalogue import ItemCounts, read_catalogue
-from drift.cells import Cell, CellContext, Row, all_cells, run_cell
+import drift.cells.compare as cells_module
+from benchmarks.drift.simulate import Plant, simulate
+from drift.cells.run import all_cells, run_cell
+from drift.cells.types import Cell, CellContext, Row
 from drift.config import DriftConfig
-from drift.job import KEY_NAME, _earlier, assemble, exit_code, run_drift, write_all
-from drift.mmd import mmd_test
+from drift.job import exit_code, run_drift
 from drift.plan import Plan, check_contract
-from drift.popularity import map_noise
-from drift.profile import Profiler
-from drift.simulate import Plant, simulate
-from drift.verdict import date_changes, headline, judge, severity, worst
+from drift.report import contents, store
+from drift.report.assemble import assemble
+from drift.report.store import KEY_NAME, read_earlier, write_all
+from drift.report.verdict import date_changes, headline, judge, severity, worst
+from drift.signals.histograms import HistogramMaker
+from drift.signals.items import ItemCounts, read_item_facts
+from drift.signals.popularity_noise import percentile_noise
+from drift.stats.mmd import mmd_test
 from ss4rec.config import RunConfig, override
 from ss4rec.data.prepare.memory import prepare
 from ss4rec.data.prepared.manifest import Manifest
@@ -41,8 +44,8 @@ CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabl
 def context(plant, seed=0, config=CONFIG, past=3):
     made = simulate(plant, seed)
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
-    catalogue = read_catalogue(made.items, vocabulary=plant.items, seen=plant.items)
-    make = Profiler("quarter", made.windows, list(range(plant.windows)), catalogue, counts)
+    catalogue = read_item_facts(made.items, vocabulary=plant.items, seen=plant.items)
+    make = HistogramMaker("quarter", made.windows, list(range(plant.windows)), catalogue, counts)
     plan = Plan(
         made.windows,
         made.windows[past].start_s - 1,
@@ -105,8 +108,8 @@ def test_an_empty_window_says_so():
     found = context(Plant(windows=5, users=20, returning=0.0))
     empty = replace(
         found,
-        profile=replace(
-            found.profile, window_R=np.where(found.profile.window_R == 4, 99, found.profile.window_R)
+        histograms=replace(
+            found.histograms, window_R=np.where(found.histograms.window_R == 4, 99, found.histograms.window_R)
         ),
     )
     rows = run_cell(empty, Cell("reference", 4))
@@ -268,9 +271,9 @@ def test_whole_job_workers_and_since_last(two_cores, cut, tmp_path, monkeypatch)
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert code == 10
     assert report.since["rating"] == "2011Q2"
-    schema = json.loads((Path(reports.__file__).parent / "report.schema.json").read_text())
+    schema = json.loads((Path(contents.__file__).parent / "report.schema.json").read_text())
     jsonschema.validate(json.loads((tmp_path / "two/report.json").read_text()), schema)
-    assert schema == reports.Report.model_json_schema()
+    assert schema == contents.Report.model_json_schema()
     page = (tmp_path / "two/report.html").read_text()
     assert len(page) < 1_000_000
     assert not any(word in page for word in ("http:", "https:", "<script", "url("))
@@ -309,7 +312,7 @@ def test_contract_and_exit_codes(cut, tmp_path):
     (broken / "split.json").write_text(json.dumps({**record, "cut_s": record["cut_s"] + 1}))
     with pytest.raises(ContractError, match="split again"):
         run_drift(broken, None, tmp_path / "out", DriftConfig())
-    blank = reports.Report(
+    blank = contents.Report(
         headline="", verdict="drift", data_verdict="drift", model_verdict=None, cut_s=0, reference=[], calibration=[],
         quality=[], windows=[], past_turnover=None, known_events=[], since={},
         cells=[], distributions={}, config={}, versions={},
@@ -330,16 +333,16 @@ def test_a_report_that_was_killed_while_it_was_written_is_written_anew_and_never
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
     report, key = assemble(found, rows, [], counts, []), {"cut_s": 1}
     write_all(tmp_path, key, report, rows, found)
-    assert len(_earlier(tmp_path, key)[0]) == len(rows)
+    assert len(read_earlier(tmp_path, key)[0]) == len(rows)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "quality.parquet").write_bytes(b"of a report with a model")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reports, "page", lambda report, layout: 1 / 0)
+        patch.setattr(store, "page", lambda report, layout: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_all(tmp_path, key, report, rows, found)
     with pytest.raises(ContractError, match="holds no report that was finished"):
-        _earlier(tmp_path, key)
+        read_earlier(tmp_path, key)
     write_all(tmp_path, key, report, rows, found)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert KEY_NAME in files
@@ -383,14 +386,14 @@ def test_the_error_of_estimated_bins_reaches_each_test(monkeypatch):
 
     def huge(profile, layout, ref, cur, lookback):
         calls.append((list(ref), cur, lookback))
-        noise = map_noise(profile, layout, ref, cur, lookback)
+        noise = percentile_noise(profile, layout, ref, cur, lookback)
         return replace(noise, root_BB=np.eye(len(noise.root_BB)))
 
     def popularity(comparison):
         return next(r for r in run_cell(found, Cell(comparison, 5)) if r.signal == "popularity")
 
     assert popularity("reference").p <= 0.01
-    monkeypatch.setattr(cells_module, "map_noise", huge)
+    monkeypatch.setattr(cells_module, "percentile_noise", huge)
     for comparison in ("reference", "previous", "returning"):
         assert popularity(comparison).p > 0.5
     assert calls == [([2], 5, 4), ([4], 5, 4), ([2], 5, 4)]

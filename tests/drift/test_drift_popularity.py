@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drift.popularity import map_noise
-from drift.profile import Profile
+from drift.signals.histograms import UserHistograms
+from drift.signals.popularity_noise import percentile_noise
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def profile(windows, first_user):
         rng.integers(0, 5, (len(windows) * USERS, 2)),
         rng.multinomial(8, [0, 0.5, 0.5], len(windows) * USERS),
     ]
-    return Profile(
+    return UserHistograms(
         np.repeat(np.array(windows, np.int32), USERS),
         np.concatenate([first_user(w) + np.arange(USERS) for w in windows]),
         np.full(len(windows) * USERS, 8),
@@ -41,7 +41,7 @@ def covariance(made, window):
 def test_two_windows_in_a_row_share_half_of_the_error():
     """With a year of one window: (h3 - h2) - (h2 - h1) has coefficients 1, -2, 1; permuting users covers 1, -1."""
     made = profile([1, 2, 3], lambda window: 1000 * window)
-    noise = map_noise(made, LAYOUT, [2], 3, 1)
+    noise = percentile_noise(made, LAYOUT, [2], 3, 1)
     want = 3 * covariance(made, 2) + covariance(made, 1)
     assert noise.part == slice(2, 5)
     np.testing.assert_allclose(noise.root_BB @ noise.root_BB.T, want, atol=1e-12)
@@ -52,7 +52,7 @@ def test_two_windows_in_a_row_share_half_of_the_error():
 def test_a_user_of_both_windows_counts_as_one():
     """The same people in each window: their errors add up before they are squared."""
     made = profile([1, 2, 3], lambda window: 0)
-    noise = map_noise(made, LAYOUT, [2], 3, 1)
+    noise = percentile_noise(made, LAYOUT, [2], 3, 1)
     part = [made.counts_RK[made.window_R == w, 2:] / 8 for w in (1, 2, 3)]
     first, second, third = (share - share.mean(axis=0) for share in part)
     whole, own = (third - 2 * second + first) / USERS, (third - second) / USERS
@@ -63,7 +63,7 @@ def test_windows_without_a_year_before_them_tell_nothing():
     made = profile([1, 2, 3], lambda window: 1000 * window)
     counts = made.counts_RK.copy()
     counts[made.window_R == 1, 2:] = [8, 0, 0]
-    bare = Profile(made.window_R, made.user_R, made.events_R, counts)
-    noise = map_noise(bare, LAYOUT, [2], 3, 1)
+    bare = UserHistograms(made.window_R, made.user_R, made.events_R, counts)
+    noise = percentile_noise(bare, LAYOUT, [2], 3, 1)
     np.testing.assert_allclose(noise.root_BB @ noise.root_BB.T, 3 * covariance(made, 2), atol=1e-12)
-    assert map_noise(bare, LAYOUT[:1], [2], 3, 1) is None
+    assert percentile_noise(bare, LAYOUT[:1], [2], 3, 1) is None

@@ -8,20 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from drift.catalogue import ItemCounts, popularity_spans, read_catalogue
-from drift.distances import named_slices, slices
-from drift.profile import Profile, Profiler
-from drift.simulate import Plant, simulate
-from drift.windows import calendar, full_windows, window_of
+from benchmarks.drift.simulate import Plant, simulate
+from drift.calendar import calendar, full_windows, window_of
+from drift.signals.histograms import HistogramMaker, UserHistograms
+from drift.signals.items import ItemCounts, popularity_spans, read_item_facts
+from drift.stats.distances import named_slices, slices
 from ss4rec.data.prepared.item_months import item_months
 
 PLANT = Plant(windows=6, users=25, items=60, returning=0.5)
 
 
 def profiler(made, seen=50, wanted=range(6)):
-    catalogue = read_catalogue(made.items, vocabulary=40, seen=seen)
+    catalogue = read_item_facts(made.items, vocabulary=40, seen=seen)
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
-    return Profiler("quarter", made.windows, list(wanted), catalogue, counts)
+    return HistogramMaker("quarter", made.windows, list(wanted), catalogue, counts)
 
 
 def column(profile, layout, name):
@@ -51,7 +51,7 @@ def test_profile_equals_a_loop_over_events():
             want["rating"][*key, int(rating * 2) - 1] += 1
             want["unseen_item"][*key, int(item > 40)] += 1
             for genre in genres[item - 1]:
-                want["genre"][*key, make.catalogue.labels.index(genre)] += 1
+                want["genre"][*key, make.item_facts.labels.index(genre)] += 1
             gap = row["timestamps"][k] - row["timestamps"][k - 1] if k else None
             if gap is not None:
                 want["zero_gap"][*key, int(gap == 0)] += 1
@@ -75,8 +75,8 @@ def test_profiles_of_parts_add_up_to_the_whole():
     made = simulate(PLANT, 1)
     make = profiler(made)
     parts = [make(made.shard.slice(start, 40)) for start in range(0, made.shard.num_rows, 40)]
-    same(Profile.merge(parts), make(made.shard))
-    doubled = Profile.merge([make(made.shard)] * 2)
+    same(UserHistograms.merge(parts), make(made.shard))
+    doubled = UserHistograms.merge([make(made.shard)] * 2)
     np.testing.assert_array_equal(doubled.counts_RK, 2 * make(made.shard).counts_RK)
 
 
@@ -107,7 +107,7 @@ def test_the_past_does_not_change_with_the_future(tmp_path):
         "genres",
         pa.array([["Future"] if n > 50 else g for n, g in enumerate(made.items["genres"].to_pylist(), 1)]),
     )
-    assert "Future" not in read_catalogue(late_genre, 40, 50).labels
+    assert "Future" not in read_item_facts(late_genre, 40, 50).labels
 
 
 def test_popularity_looks_back_only():
@@ -180,7 +180,7 @@ def test_save_and_load(tmp_path):
     made = simulate(PLANT, 4)
     profile = profiler(made)(made.shard)
     profile.save(tmp_path / "p.parquet")
-    same(Profile.load(tmp_path / "p.parquet"), profile)
+    same(UserHistograms.load(tmp_path / "p.parquet"), profile)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_windows_that_the_data_does_not_fill_are_left_out():
 
 def test_the_lasting_top_is_that_of_the_year_before_the_reference():
     made = simulate(replace(PLANT, items=300, users=120), 6)
-    catalogue = read_catalogue(made.items, vocabulary=300, seen=300)
+    catalogue = read_item_facts(made.items, vocabulary=300, seen=300)
     counts = ItemCounts.of_shard(made.shard, made.windows, 300)
-    make = Profiler("quarter", made.windows, list(range(6)), catalogue, counts, [1, 2])
+    make = HistogramMaker("quarter", made.windows, list(range(6)), catalogue, counts, [1, 2])
     early_V = counts.counts_WV[1:3].sum(axis=0)
     best = set(np.argsort(-early_V, kind="stable")[:100].tolist())
     items, times = (
@@ -215,5 +215,5 @@ def test_the_lasting_top_is_that_of_the_year_before_the_reference():
     found = make(made.shard)
     top = column(found, make.layout, "lasting_top")[found.window_R == 4]
     assert top[:, 1].sum() == inside.sum() > 0
-    none = Profiler("quarter", made.windows, [4], catalogue, counts)(made.shard)
+    none = HistogramMaker("quarter", made.windows, [4], catalogue, counts)(made.shard)
     assert column(none, make.layout, "lasting_top")[:, 1].sum() == 0

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from drift.calendar import calendar
 from drift.config import DriftConfig
-from drift.follow import count_pairs, follow_scores
-from drift.model_job import remap
-from drift.quality import (
+from drift.model.followers import count_pairs, follow_scores
+from drift.model.quality import (
     Baselines,
     QualityTask,
     decompose,
@@ -23,7 +23,7 @@ from drift.quality import (
     summarise,
     targets,
 )
-from drift.windows import calendar
+from drift.model.retrained import remap
 from ss4rec.config import DataConfig, ModelConfig
 from ss4rec.data.batches.batch import collate_eval
 from ss4rec.data.batches.windows import eval_sequences

@@ -14,20 +14,21 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from drift.catalogue import ItemCounts, read_catalogue, top_items, turnover
-from drift.cells import CellContext, all_cells, run_cell
+from benchmarks.drift.simulate import Plant, PlantedModel, simulate
+from drift.calendar import calendar
+from drift.cells.run import all_cells, run_cell
+from drift.cells.types import CellContext
 from drift.config import DriftConfig
 from drift.events import SHIPPED, KnownEvent, event_records, read_events
-from drift.follow import count_pairs
-from drift.job import assemble
+from drift.model.followers import count_pairs
+from drift.model.quality import Baselines, QualityTask, rank, summarise, targets
 from drift.plan import Plan
-from drift.profile import Profiler
-from drift.quality import Baselines, QualityTask, rank, summarise, targets
-from drift.report import page
-from drift.simulate import Plant, PlantedModel, simulate
-from drift.summary import log_summary, window_figures
-from drift.verdict import judge
-from drift.windows import calendar
+from drift.report.assemble import assemble
+from drift.report.page import page
+from drift.report.verdict import judge
+from drift.report.wandb_summary import log_summary, window_figures
+from drift.signals.histograms import HistogramMaker
+from drift.signals.items import ItemCounts, read_item_facts, top_items, turnover
 from ss4rec.cli import run
 from ss4rec.cli.drift import _events, drift_command
 from ss4rec.config import DataConfig
@@ -68,8 +69,8 @@ def made_report():
     made = simulate(plant, 0)
     plan = Plan(made.windows, made.windows[5].start_s - 1, [3, 4], [1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 2])
     counts = ItemCounts.of_shard(made.shard, made.windows, plant.items)
-    catalogue = read_catalogue(made.items, plant.items, plant.items)
-    make = Profiler("quarter", made.windows, list(range(9)), catalogue, counts, plan.year_before)
+    catalogue = read_item_facts(made.items, plant.items, plant.items)
+    make = HistogramMaker("quarter", made.windows, list(range(9)), catalogue, counts, plan.year_before)
     context = CellContext(CONFIG, plan, make(made.shard), make.layout)
     rows = [row for cell in all_cells(plan, plan.future, ()) for row in run_cell(context, cell)]
     judge(context, rows)

@@ -8,8 +8,8 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-from drift.distances import distances, mean_shift
-from drift.stats import (
+from drift.stats.distances import distances, mean_shift
+from drift.stats.resampling import (
     Blocks,
     at_least,
     bootstrap_intervals,

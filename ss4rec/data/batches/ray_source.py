@@ -19,6 +19,7 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPool
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import Item, SequenceSource
 from ss4rec.io.paths import AnyPath
+from ss4rec.protocol.plan import Plan
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
@@ -45,10 +46,11 @@ class RaySource(SequenceSource):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        plan: Plan | None = None,
         cpu_limit: float = 1.0,
         reserve: bool = True,
     ) -> None:
-        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)

@@ -23,6 +23,8 @@ from ss4rec.data.prepared.tables import read_users
 from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
+from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.settings import Protocol
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards, in mapped Arrow files, if they take no more than this."""
@@ -42,6 +44,7 @@ class SequenceSource(ABC):
         seed: seed of the order.
         rank: this worker.
         world: number of workers.
+        plan: which events train and which are ranked; None: leave-one-out.
 
     Raises:
         ConfigError: if a step would leave a worker without a window.
@@ -57,6 +60,7 @@ class SequenceSource(ABC):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        plan: Plan | None = None,
     ) -> None:
         folder = to_path(folder).absolute()
         manifest = Manifest.load(folder)
@@ -64,8 +68,8 @@ class SequenceSource(ABC):
         self.profiles_UF = read_profiles(folder, manifest)
         users = read_users(folder)
         _check_users(folder, users, manifest)
-        self.num_users = users.num_rows
-        windows_U = num_train_windows(users["count"].to_numpy(), data.max_len, data.overlap)
+        self.plan = plan or make_plan(Protocol(), folder)
+        windows_U = num_train_windows(self.plan.fit_U, data.max_len, data.overlap, holdout=0)
         repeats = data.max_len / (data.max_len - data.overlap)
         self.epoch_bytes = int(pc.sum(users["count"]).as_py() * EVENT_BYTES * repeats)
         """Most bytes that the windows of all shards take."""
@@ -73,7 +77,7 @@ class SequenceSource(ABC):
         order = EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
         order.check_world(world)
         self.order = order
-        self.reader = ShardReader(paths, data, order, rank, world, manifest.items)
+        self.reader = ShardReader(paths, data, self.plan, order, rank, world, manifest.items)
 
     @abstractmethod
     def _map(
@@ -114,10 +118,9 @@ class SequenceSource(ABC):
             tables.close()
 
     def eval_batches(self, split: Split, batch_users: int) -> Generator[EvalBatch, None, None]:
-        """Yield this worker's users once each; over all workers every user comes exactly once."""
+        """Yield the targets of this worker's users once each, `batch_users` a batch; over all workers every user's."""
         reader = self.reader
-        mine = len(range(reader.rank, self.num_users, reader.world))
-        sizes = [batch_users] * (mine // batch_users) + [mine % batch_users] * (mine % batch_users > 0)
+        sizes = self.plan.batch_rows(split, reader.data.max_len, batch_users, reader.rank, reader.world)
         tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
             for table in rebatch(tables, sizes):
@@ -142,9 +145,16 @@ class LocalSource(SequenceSource):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        plan: Plan | None = None,
     ) -> None:
-        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
+
+    @classmethod
+    def of(cls, config: RunConfig, folder: str | AnyPath, **place: int) -> LocalSource:
+        """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
+        train, plan = config.train, make_plan(config.protocol, folder)
+        return cls(folder, config.data, batch_size=train.batch_size, seed=train.seed, plan=plan, **place)
 
     def _map(
         self, function: Callable[[Item], pa.Table], items: list[Item]
@@ -159,8 +169,7 @@ def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
         ConfigError: with the numbers.
     """
     world = config.resources.max_workers or config.resources.workers
-    train = config.train
-    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world)
+    LocalSource.of(config, folder, world=world)
 
 
 def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:

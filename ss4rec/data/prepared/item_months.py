@@ -1,7 +1,7 @@
 """Events of each item by month, counted once when a timeline is written.
 
 Popularity at any moment, catalogue turnover and the age of items in the data need this table only, so no report has to
-read all histories before it reads them (`drift.catalogue`). Months add up to quarters and years.
+read all histories before it reads them (`drift.signals.items`). Months add up to quarters and years.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""Pass 2, our own test: all signals of one window against the reference, the window before, or the same users earlier.
+
+Also what past windows differed by, which gives the threshold of each signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift.calendar import windows_a_year
+from drift.cells.types import CONTROL, PREVIOUS, RETURNING, Cell, CellContext, Row
+from drift.plan import Plan
+from drift.signals.popularity_noise import BinNoise, percentile_noise
+from drift.stats.distances import Array, distances
+from drift.stats.resampling import Blocks, bootstrap_intervals, permutation_test, sign_flip_test
+
+
+def sides(context: CellContext, cell: Cell, rng: np.random.Generator) -> tuple[Blocks, Blocks]:
+    """Return reference and current blocks of a cell, at most `max_users` users each."""
+    plan, histograms = context.plan, context.histograms
+    if cell.comparison == CONTROL:
+        users = np.unique(histograms.user_R[np.isin(histograms.window_R, plan.reference)])
+        half = rng.permuted(users)[: len(users) // 2]
+        chosen: list[NDArray[np.int64]] = [np.setdiff1d(users, half), half]
+        windows = [plan.reference, plan.reference]
+    else:
+        windows = [plan.reference, [cell.window]]
+        if cell.comparison == PREVIOUS:
+            windows[0] = [_previous(plan, cell.window)]
+        chosen = [np.unique(histograms.user_R[np.isin(histograms.window_R, side)]) for side in windows]
+    limit = context.config.max_users
+    kept = [
+        np.sort(rng.choice(users, limit, replace=False)) if len(users) > limit else users for users in chosen
+    ]
+    ref, cur = (
+        histograms.blocks(side, context.layout, users) for side, users in zip(windows, kept, strict=True)
+    )
+    return ref, cur
+
+
+def _bin_noise(context: CellContext, cell: Cell) -> BinNoise | None:
+    """Return the error of estimated bins; both sides of the control share theirs."""
+    if cell.comparison == CONTROL:
+        return None
+    plan = context.plan
+    ref = [_previous(plan, cell.window)] if cell.comparison == PREVIOUS else plan.reference
+    lookback = windows_a_year(context.config.window)
+    return percentile_noise(context.histograms, context.layout, ref, cell.window, lookback)
+
+
+def _previous(plan: Plan, window: int) -> int:
+    """Return the profiled window before `window`."""
+    return max(other for other in plan.wanted if other < window)
+
+
+def compare(context: CellContext, cell: Cell) -> list[Row]:
+    """Test all signals of a cell with whole users as the unit."""
+    config, layout = context.config, context.layout
+    rng = cell.rng(config.seed)
+    ref, cur = sides(context, cell, rng)
+    paired = cell.comparison == RETURNING
+    if paired:
+        both = np.intersect1d(ref.users_N, cur.users_N)
+        ref, cur = ref.take(both), cur.take(both)
+    if min(len(ref.users_N), len(cur.users_N)) < 2:
+        name = context.name(cell.window)
+        sizes = (len(ref.users_N), len(cur.users_N))
+        return [
+            Row(name, cell.comparison, cell.detector, signal.name, *sizes, status="too_few")
+            for signal in layout
+        ]
+    noise = _bin_noise(context, cell)
+    test = sign_flip_test if paired else permutation_test
+    tested = test(ref, cur, layout, config.permutations, rng, noise)
+    low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noise)
+    in_window = context.histograms.window_R == cell.window
+    return [
+        Row(
+            window=context.name(cell.window),
+            comparison=cell.comparison,
+            detector=cell.detector,
+            signal=signal.name,
+            n_users_ref=int((ref.weights_NS[:, s] > 0).sum()),
+            n_users_cur=int((cur.weights_NS[:, s] > 0).sum()),
+            n_events=int(context.histograms.events_R[in_window].sum()),
+            effect=float(tested.effect_S[s]),
+            effect_low=float(low_S[s]),
+            effect_high=float(high_S[s]),
+            effect_name=signal.distance,
+            shift=float(tested.shift_S[s]),
+            p=float(tested.p_S[s]),
+            p_max=float(tested.p_max_S[s]),
+            p_floor=tested.p_floor,
+        )
+        for s, signal in enumerate(layout)
+    ]
+
+
+def window_means(context: CellContext, windows: Sequence[int]) -> tuple[Array, NDArray[np.int64]]:
+    """Return mean histograms `[W, K]` and users `[W]` of windows."""
+    parts = [context.histograms.blocks([window], context.layout) for window in windows]
+    return np.stack([part.mean(context.layout) for part in parts]), np.array(
+        [len(part.users_N) for part in parts]
+    )
+
+
+def past_effects(context: CellContext) -> dict[int, Array]:
+    """Return, for each lag in windows, the `[pairs, S]` distances between calibration windows that far apart."""
+    windows = context.plan.calibration
+    means_WK, _ = window_means(context, windows)
+    found: dict[int, list[Array]] = {}
+    for late in range(len(windows)):
+        for early in range(late):
+            effect_S = distances(means_WK[early], means_WK[late], context.layout)
+            found.setdefault(windows[late] - windows[early], []).append(effect_S)
+    return {lag: np.stack(effects) for lag, effects in found.items()}
+
+
+def thresholds(context: CellContext, past: dict[int, Array], lag: int, share: float = 0.95) -> Array:
+    """Return the `[S]` effect that counts: the signal's minimum, or what the past did at this lag, if larger.
+
+    Pairs of the nearest lags are taken until there are at least 8 (all, if the calibration is shorter); beyond the
+    longest past lag the longest ones stand in.
+    """
+    minimum_S = np.array([signal.minimum for signal in context.layout])
+    pairs: list[Array] = []
+    for near in sorted(past, key=lambda other: (abs(other - lag), other)):
+        if sum(map(len, pairs)) >= 8:
+            break
+        pairs.append(past[near])
+    return np.maximum(minimum_S, np.quantile(np.concatenate(pairs), share, axis=0)) if pairs else minimum_S

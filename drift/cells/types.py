@@ -1,0 +1,94 @@
+"""What a cell is, what it gives, and what it needs. One cell is one window in one comparison with one detector.
+
+A cell's random numbers depend on the run's seed and the cell's name alone, so neither the order of cells nor the number
+of workers can change a result.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from drift.config import DriftConfig, Severity
+from drift.plan import Plan
+from drift.signals.definitions import Signal
+from drift.signals.histograms import UserHistograms
+
+REFERENCE, RETURNING, PREVIOUS, CONTROL = "reference", "returning", "previous", "control"
+
+COMPARISONS = {
+    REFERENCE: "all users of the window against all users of the reference",
+    RETURNING: "users who are in both, each against themselves",
+    PREVIOUS: "all users of the window against the window before it",
+    CONTROL: "two random halves of the reference users: must find nothing",
+}
+"""Comparison, and what stands against what in it."""
+OWN_TEST = "userperm"
+"""Our test: whole users are permuted."""
+ALIBI = "alibi:"
+"""What the names of alibi-detect's detectors begin with."""
+ALL_SIGNALS = "*"
+"""Signal of the row of a cell that failed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one worker computes at a time."""
+
+    comparison: str
+    window: int
+    detector: str = OWN_TEST
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """Return the cell's own random numbers."""
+        return np.random.default_rng(
+            [seed, zlib.crc32(f"{self.comparison}/{self.detector}".encode()), self.window]
+        )
+
+
+@dataclass
+class Row:
+    """One line of `drift.parquet`; p_adj, threshold and severity are filled in when all cells are there."""
+
+    window: str
+    comparison: str
+    detector: str
+    signal: str
+    n_users_ref: int = 0
+    n_users_cur: int = 0
+    n_events: int = 0
+    effect: float = float("nan")
+    effect_low: float = float("nan")
+    effect_high: float = float("nan")
+    effect_name: str = ""
+    shift: float = float("nan")
+    p: float = float("nan")
+    p_max: float = float("nan")
+    p_adj: float = float("nan")
+    p_floor: float = float("nan")
+    threshold: float = float("nan")
+    severity: Severity = "undecided"
+    status: str = "ok"
+    error: str = ""
+    ms: float = field(default=0.0, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """Return the row as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CellContext:
+    """What every worker needs."""
+
+    config: DriftConfig
+    plan: Plan
+    histograms: UserHistograms
+    layout: tuple[Signal, ...]
+
+    def name(self, window: int) -> str:
+        """Return a window's name."""
+        return self.plan.windows[window].name

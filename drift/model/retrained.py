@@ -1,0 +1,75 @@
+"""Models that were trained again on later cuts of the same data: which windows each stands for, in whose numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from drift.model.quality import QualityTask
+from ss4rec.data.prepared.tables import read_items
+from ss4rec.errors import ContractError
+from ss4rec.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Models:
+    """The runs whose quality is watched."""
+
+    frozen: Path
+    """Trained up to the report's cut."""
+    retrained: tuple[Path, ...] = ()
+    """Trained up to later cuts of the same data; each stands for the windows from its cut to the next one's."""
+
+
+def check_retrained(runs: Sequence[Path], folder: Path, cut_s: int) -> None:
+    """Check that retrained runs are of later cuts of the same data.
+
+    Raises:
+        ContractError: naming the run and what is wrong with it.
+    """
+    for run in runs:
+        own_s = RunFolder.open(run).record().cut_s
+        if own_s is None or own_s <= cut_s:
+            raise ContractError(
+                f"--retrained {run.name} was trained on data cut at {own_s}, the report's cut is {cut_s}; "
+                "split the same data at a later date and train on that past"
+            )
+        size = read_items(run).num_rows
+        remap_V = remap(read_items(folder)["source_id"], read_items(run)["source_id"])
+        if (known := int((remap_V[1:] <= size).sum())) != size:
+            raise ContractError(
+                f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {folder}; "
+                "give runs on the same data"
+            )
+
+
+def later_task(
+    task: QualityTask, future: Sequence[int], run: Path, runs: Sequence[Path], folder: Path
+) -> QualityTask:
+    """Return the task of a retrained run: its own items, the windows from its cut to the next run's."""
+    cuts = {other: RunFolder.open(other).record().cut_s or 0 for other in runs}
+    next_cut_s = min((cut_s for cut_s in cuts.values() if cut_s > cuts[run]), default=2**62)
+    own = [w for w in future if cuts[run] < task.windows[w].start_s <= next_cut_s]
+    return replace(
+        task,
+        data=RunFolder.open(run).config().data,
+        chosen={window: task.chosen[window] for window in own},
+        vocabulary=read_items(run).num_rows,
+        baselines=None,
+        remap_V=remap(read_items(folder)["source_id"], read_items(run)["source_id"]),
+    )
+
+
+def remap(timeline: pa.ChunkedArray, known: pa.ChunkedArray) -> NDArray[np.int32]:
+    """Return a model's index of each item of the timeline: its place in `known` plus 1, `len(known) + 1` if not there.
+
+    Entry 0 is padding.
+    """
+    at = pa.compute.index_in(timeline, value_set=known.combine_chunks())
+    found_V = pa.compute.fill_null(at, len(known)).to_numpy() + 1
+    return np.concatenate([[0], found_V]).astype(np.int32)

@@ -1,0 +1,283 @@
+"""Pass 1: from shards of whole histories to one row of fixed-bin histograms per user and window.
+
+Rows of different shards, windows or months add up (`UserHistograms.merge`); nothing later touches single events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from drift.calendar import Window, window_of, windows_a_year
+from drift.signals.definitions import (
+    AGE_EDGES_Y,
+    FIRST_SEEN_EDGES_D,
+    LOG_GAP_EDGES_S,
+    POPULARITY_BINS,
+    POWERS,
+    SESSION_BREAK_S,
+    TENURE_EDGES_D,
+    YEAR_S,
+    Signal,
+    signals,
+)
+from drift.signals.items import ItemCounts, ItemFacts, popularity_spans, top_items
+from drift.stats.distances import slices
+from drift.stats.resampling import Blocks
+from ss4rec.data.batches.windows import ragged
+
+DAY_S = 86_400
+EPOCH_YEAR = 1970
+
+
+@dataclass(frozen=True)
+class UserHistograms:
+    """Histograms of users in windows, rows in ascending order of (window, user)."""
+
+    window_R: NDArray[np.integer]
+    """Index into the calendar."""
+    user_R: NDArray[np.integer]
+    events_R: NDArray[np.integer]
+    """Events of the user in the window."""
+    counts_RK: NDArray[np.uint32]
+    """Counts by bin, all signals side by side."""
+
+    @classmethod
+    def merge(cls, parts: list[UserHistograms]) -> UserHistograms:
+        """Add up parts; rows of the same user and window become one."""
+        window, user, events = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("window_R", "user_R", "events_R")
+        )
+        order = np.lexsort((user, window))
+        counts_RK = np.concatenate([part.counts_RK for part in parts])[order]
+        window, user, events = window[order], user[order], events[order]
+        first = (
+            np.flatnonzero(np.r_[True, (np.diff(window) != 0) | (np.diff(user) != 0)]) if len(user) else order
+        )
+        if len(first) == len(user):
+            return cls(window, user, events, counts_RK)
+        added = (np.add.reduceat(values, first, axis=0) for values in (events, counts_RK))
+        return cls(window[first], user[first], *added)
+
+    def blocks(
+        self, windows: list[int], layout: tuple[Signal, ...], users: NDArray[np.int64] | None = None
+    ) -> Blocks:
+        """Return what each user did in `windows`, each of the user's windows normalised to weight 1 a signal.
+
+        Args:
+            windows: indices into the calendar.
+            layout: the signals.
+            users: keep only these.
+        """
+        keep_R = np.isin(self.window_R, windows)
+        if users is not None:
+            keep_R &= np.isin(self.user_R, users)
+        user_R, counts_RK = self.user_R[keep_R], self.counts_RK[keep_R].astype(np.float32)
+        totals_RS = np.stack([counts_RK[:, part].sum(axis=1) for part in slices(layout)], axis=1)
+        counts_RK /= np.repeat(np.maximum(totals_RS, 1), [signal.size for signal in layout], axis=1)
+        present_RS = (totals_RS > 0).astype(np.float32)
+        users_N, at_R = np.unique(user_R, return_inverse=True)
+        if len(users_N) == len(user_R):
+            order = np.argsort(at_R)
+            return Blocks(users_N, counts_RK[order], present_RS[order])
+        order = np.argsort(at_R, kind="stable")
+        first = np.searchsorted(at_R[order], np.arange(len(users_N)))
+        return Blocks(
+            users_N, *(np.add.reduceat(values[order], first, axis=0) for values in (counts_RK, present_RS))
+        )
+
+    def table(self) -> pa.Table:
+        """Return the rows as Arrow columns."""
+        bins = pa.FixedSizeListArray.from_arrays(pa.array(self.counts_RK.ravel()), self.counts_RK.shape[1])
+        columns = {"window": self.window_R, "user": self.user_R, "events": self.events_R, "counts": bins}
+        return pa.table(columns)
+
+    def save(self, path: Path) -> None:
+        """Write one Parquet file."""
+        pq.write_table(self.table(), path, compression="zstd")
+
+    @classmethod
+    def load(cls, path: Path) -> UserHistograms:
+        """Read what `save` wrote."""
+        return cls.of_table(pq.read_table(path))
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> UserHistograms:
+        """Read what `table` returned."""
+        bins = table["counts"].combine_chunks()
+        width = bins.type.list_size
+        counts_RK = bins.flatten().to_numpy().reshape(-1, width)
+        window_R, user_R, events_R = (table[name].to_numpy() for name in ("window", "user", "events"))
+        return cls(window_R, user_R, events_R, counts_RK)
+
+
+class HistogramMaker:
+    """Turns shards into histograms; small enough to be sent to every worker."""
+
+    def __init__(
+        self,
+        kind: str,
+        windows: list[Window],
+        wanted: list[int],
+        item_facts: ItemFacts,
+        counts: ItemCounts,
+        year_before: Sequence[int] = (),
+    ) -> None:
+        """Prepare for shards.
+
+        Args:
+            kind: length of a window.
+            windows: the calendar, without gaps.
+            wanted: indices of the windows to count.
+            item_facts: what is known of items.
+            counts: events by item and window, of all shards.
+            year_before: windows before the reference, whose most rated items `lasting_top` follows. Users of the
+                reference must have no say in it, or they would seem to like these items more than later users do.
+        """
+        self.windows = windows
+        self.wanted_W = np.isin(np.arange(len(windows)), wanted)
+        self.item_facts = item_facts
+        self.layout = signals(item_facts.labels)
+        self.first_V = counts.first_V
+        self.top_V = top_items(counts.counts_WV[list(year_before)].sum(axis=0))
+        lookback = windows_a_year(kind)
+        spans = [np.stack(popularity_spans(counts.counts_WV, window, lookback), axis=1) for window in wanted]
+        self.spans_XV2 = np.stack(spans) if spans else np.zeros((0, len(self.first_V), 2), np.float32)
+        self.span_of_W = np.zeros(len(windows), np.int64)
+        self.span_of_W[list(wanted)] = np.arange(len(wanted))
+
+    def __call__(self, shard: pa.Table) -> UserHistograms:
+        """Return the histograms of a shard's users; `shard` has whole histories in order of time."""
+        events = _Events.read(shard, self.windows, self.wanted_W)
+        bins = self._event_bins(events)
+        counts_RK = np.zeros((events.num_rows, sum(signal.size for signal in self.layout)), np.uint32)
+        for signal, part in zip(self.layout, slices(self.layout), strict=True):
+            if signal.name == "genre":
+                genre_RG = counts_RK[:, part]
+                for column in range(signal.size):
+                    has_E = self.item_facts.genres_VG[events.items_E, column]
+                    genre_RG[:, column] = np.bincount(events.row_E, has_E, minlength=events.num_rows)
+                continue
+            rows_X, bins_X = bins[signal.name]
+            cells = np.bincount(rows_X * signal.size + bins_X, minlength=events.num_rows * signal.size)
+            counts_RK[:, part] = cells.reshape(-1, signal.size)
+        first_R = events.first_R
+        events_R = np.diff(np.r_[first_R, len(events.row_E)])
+        made = UserHistograms(events.window_E[first_R], events.user_E[first_R], events_R, counts_RK)
+        return UserHistograms.merge([made])
+
+    def _event_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
+        """Return rows and bins of what counts for each signal but `genre`."""
+        every, gap_E = events.row_E, events.gap_E
+        half_E = np.rint(events.ratings_E * 2).astype(np.int64)
+        mean_R = np.bincount(every, events.ratings_E) / np.bincount(every)
+        centred_E = np.clip(np.rint((events.ratings_E - mean_R[every]) * 2), -9, 9).astype(np.int64) + 9
+        has_gap_E, late_E = gap_E >= 0, gap_E > 0
+        session_rows, session_sizes = events.sessions()
+        rows_R = np.arange(events.num_rows)
+        activity_R = np.diff(np.r_[events.first_R, len(every)])
+        years_E = self.item_facts.years_V[events.items_E]
+        age_E = EPOCH_YEAR + events.times_E / YEAR_S - years_E
+        decade_E = np.where(years_E == 0, 0, np.clip((years_E - 1930) // 10 + 2, 1, 11))
+        first_seen_E = (events.times_E - self.first_V[events.items_E]) / DAY_S
+        tenure_E = (events.times_E - events.joined_E) / DAY_S
+        history_R = events.history_E[events.first_R]
+        return {
+            "rating": (every, np.clip(half_E, 1, 10) - 1),
+            "rating_centred": (every, centred_E),
+            "half_stars": (every, half_E % 2),
+            "log_gap": (every[late_E], _bin(gap_E[late_E], LOG_GAP_EDGES_S)),
+            "zero_gap": (every[has_gap_E], (gap_E[has_gap_E] == 0).astype(np.int64)),
+            "session_events": (session_rows, _bin(session_sizes, POWERS[1:])),
+            "activity": (rows_R, _bin(activity_R, POWERS[1:])),
+            "history": (rows_R, np.where(history_R == 0, 0, 1 + _bin(history_R, POWERS[1:]))),
+            "tenure": (every, _bin(tenure_E, TENURE_EDGES_D)),
+            "item_age": (every, np.where(years_E == 0, 0, 1 + _bin(age_E, AGE_EDGES_Y))),
+            "first_seen": (every, _bin(first_seen_E, FIRST_SEEN_EDGES_D)),
+            "popularity": (every, self._popularity(events)),
+            "decade": (every, decade_E),
+            "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
+            "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
+        }
+
+    def _popularity(self, events: _Events) -> NDArray[np.int64]:
+        """Return the bin of each event: a place in its item's span that user, item and time decide alone."""
+        mixed_E = (events.user_E * 40_503 + events.items_E * 69_069 + events.times_E) * 2_654_435_761
+        place_E = ((mixed_E >> 16) & 0xFFFF).astype(np.float32) / 65_536
+        span_E2 = self.spans_XV2[self.span_of_W[events.window_E], events.items_E]
+        bin_E = ((span_E2[:, 0] + place_E * span_E2[:, 1]) * POPULARITY_BINS).astype(np.int64)
+        return np.where(span_E2[:, 1] == 0, 0, 1 + np.minimum(bin_E, POPULARITY_BINS - 1))
+
+
+@dataclass(frozen=True)
+class _Events:
+    """The events of a shard that lie in a window; a row is a user in a window, events of a row are contiguous."""
+
+    items_E: NDArray[np.integer]
+    times_E: NDArray[np.int64]
+    ratings_E: NDArray[np.floating]
+    window_E: NDArray[np.integer]
+    user_E: NDArray[np.integer]
+    row_E: NDArray[np.int64]
+    first_R: NDArray[np.int64]
+    gap_E: NDArray[np.int64]
+    """Seconds since the user's event before, -1 for the user's first event."""
+    joined_E: NDArray[np.int64]
+    """Time of the user's first event of all."""
+    history_E: NDArray[np.int64]
+    """Events of the user before this one."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of (user, window) rows."""
+        return len(self.first_R)
+
+    @classmethod
+    def read(cls, shard: pa.Table, windows: list[Window], wanted_W: NDArray[np.bool_]) -> _Events:
+        """Flatten a shard and keep the events of wanted windows."""
+        (items_E, offsets_U1), (times_E, _), (ratings_E, _) = (
+            ragged(shard[name]) for name in ("items", "timestamps", "ratings")
+        )
+        lengths_U = np.diff(offsets_U1)
+        starts_E = np.repeat(offsets_U1[:-1], lengths_U)
+        gap_E = np.diff(times_E, prepend=0)
+        gap_E[offsets_U1[:-1]] = -1
+        user_E = np.repeat(shard["user"].to_numpy().astype(np.int64), lengths_U)
+        window_E = window_of(times_E, windows)
+        keep_E = wanted_W[window_E] & (window_E >= 0)
+        user_E, window_E, starts_E, at_E = (
+            values[keep_E] for values in (user_E, window_E, starts_E, np.arange(len(times_E)))
+        )
+        change_E = np.ones(len(user_E), bool)
+        change_E[1:] = (np.diff(user_E) != 0) | (np.diff(window_E) != 0)
+        return cls(
+            items_E=items_E[keep_E],
+            times_E=times_E[keep_E],
+            ratings_E=ratings_E[keep_E],
+            window_E=window_E,
+            user_E=user_E,
+            row_E=np.cumsum(change_E) - 1,
+            first_R=np.flatnonzero(change_E),
+            gap_E=gap_E[keep_E],
+            joined_E=times_E[starts_E],
+            history_E=at_E - starts_E,
+        )
+
+    def sessions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the row and the number of events of each session; one that crosses a window's edge is two."""
+        starts_E = (self.gap_E < 0) | (self.gap_E > SESSION_BREAK_S)
+        starts_E[self.first_R] = True
+        first = np.flatnonzero(starts_E)
+        return self.row_E[first], np.diff(np.r_[first, len(self.row_E)])
+
+
+def _bin(values: NDArray, edges: tuple[float, ...]) -> NDArray[np.int64]:
+    """Return how many edges each value reaches."""
+    return np.searchsorted(edges, values, side="right")
