@@ -25,6 +25,7 @@ from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import ResourceError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
+from ss4rec.evaluation.recommended import ListSpec
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.protocol.plan import Plan, make_plan, sizes_of
 from ss4rec.protocol.settings import Protocol
@@ -44,7 +45,23 @@ def evaluate_folder(
     gpu: bool = False,
     protocol: Protocol | None = None,
 ) -> EvalResult:
-    """Rank the targets of every user with the best checkpoint of a run.
+    """Rank the targets of every user with the best checkpoint of a run; arguments and errors as of `rank_folder`."""
+    ranks = rank_folder(run_dir, data_dir, split=split, workers=workers, gpu=gpu, protocol=protocol)
+    config = tested_by(RunFolder.open(run_dir).config(), protocol)
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
+
+
+def rank_folder(
+    run_dir: Path,
+    data_dir: Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    gpu: bool = False,
+    protocol: Protocol | None = None,
+    lists: ListSpec | None = None,
+) -> pa.Table:
+    """Return the ranks of every user's targets with the best checkpoint of a run, as from `rank_users`.
 
     Args:
         run_dir: run folder, on storage that all nodes see.
@@ -53,6 +70,7 @@ def evaluate_folder(
         workers: actors; each loads the model once and takes one CPU, or one GPU with `gpu`.
         gpu: whether the model runs on GPUs.
         protocol: how to test, if not as the run's own protocol says; it must agree with that on what trains.
+        lists: which recommended lists to keep, if any.
 
     Raises:
         DataError: if the data has another vocabulary than the run, or users are missing from the result.
@@ -68,7 +86,7 @@ def evaluate_folder(
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
         return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
 
-    return _evaluate(make_scorers, config, data_dir, plan, split, workers, gpu)["model"]
+    return _rank(make_scorers, config, data_dir, plan, split, workers, gpu, lists)["model"]
 
 
 def evaluate_baselines(
@@ -80,8 +98,22 @@ def evaluate_baselines(
         DataError, ResourceError: as `evaluate_folder`.
     """
     plan = plan or make_plan(config.protocol, data_dir)
+    ranks = rank_baselines(config, data_dir, plan, split=split, workers=workers)
+    return {name: summarise(own, config.evaluation.ks, protocol=plan.protocol) for name, own in ranks.items()}
+
+
+def rank_baselines(
+    config: RunConfig,
+    data_dir: Path,
+    plan: Plan,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    lists: ListSpec | None = None,
+) -> dict[str, pa.Table]:
+    """Return the ranks of every user's targets by each baseline, as from `rank_users`; errors as `evaluate_folder`."""
     shared = ray.put(baselines(data_dir, plan))
-    return _evaluate(lambda: ray.get(shared), config, data_dir, plan, split, workers, gpu=False)
+    return _rank(lambda: ray.get(shared), config, data_dir, plan, split, workers, False, lists)
 
 
 class _Ranker:
@@ -95,6 +127,7 @@ class _Ranker:
         split: Split,
         num_items: int,
         profiles_UF: npt.NDArray | None,
+        lists: ListSpec | None,
     ) -> None:
         self.scorers = make_scorers()
         self.config = config
@@ -102,6 +135,7 @@ class _Ranker:
         self.split = split
         self.num_items = num_items
         self.profiles_UF = profiles_UF
+        self.lists = lists
 
     def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
@@ -110,7 +144,7 @@ class _Ranker:
             shard = read_shard(Path(path), self.num_items)
             histories = eval_rows(shard, self.split, self.plan, self.config.data)
             for name, scorer in self.scorers.items():
-                ranks = rank_users(scorer, self._batches(histories))
+                ranks = rank_users(scorer, self._batches(histories), self.lists)
                 parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows, pa.string())))
         return pa.concat_tables(parts)
 
@@ -123,7 +157,7 @@ class _Ranker:
             first += size
 
 
-def _evaluate(
+def _rank(
     make_scorers: MakeScorers,
     config: RunConfig,
     data_dir: Path,
@@ -131,8 +165,9 @@ def _evaluate(
     split: Split,
     workers: int,
     gpu: bool,
-) -> dict[str, EvalResult]:
-    """Deal all shards to `workers` actors and reduce their rows, scorer by scorer."""
+    lists: ListSpec | None,
+) -> dict[str, pa.Table]:
+    """Deal all shards to `workers` actors and return their rows, scorer by scorer."""
     _require_room(workers, gpu)
     manifest = Manifest.load(data_dir)
     manifest.quick_check(data_dir)
@@ -141,7 +176,7 @@ def _evaluate(
     profiles_UF = read_profiles(data_dir, manifest)
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, plan, split, manifest.items, profiles_UF),
+        fn_constructor_args=(make_scorers, config, plan, split, manifest.items, profiles_UF, lists),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,
@@ -150,12 +185,12 @@ def _evaluate(
     ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by(
         [("user", "ascending"), ("history", "ascending")]
     )
-    results = {}
+    tables = {}
     for name in dict.fromkeys(ranks["scorer"].to_pylist()):
         own = ranks.filter(pc.field("scorer") == name)
         require_all_targets(own["user"].to_numpy(), np.diff(plan.targets(split).offsets_U1))
-        results[name] = summarise(own, config.evaluation.ks, protocol=plan.protocol)
-    return results
+        tables[name] = own
+    return tables
 
 
 def _require_room(workers: int, gpu: bool) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from ss4rec.data.batches.windows import Split
+from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.user_profiles import profile_columns
+from ss4rec.evaluation.evaluator import summarise
+from ss4rec.evaluation.recommended import ListSpec, make_catalogue, summarise_lists
+from ss4rec.evaluation.saved import MODEL, EvaluationRecord, save
+from ss4rec.evaluation.training import training_parts
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.record import data_fingerprint
 from ss4rec.runs.tested import run_plan, tested_by
 
 
@@ -22,16 +30,47 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Return the `EvalResult` of the run's best checkpoint (`model`) and of each baseline, as plain JSON values.
 
+    Ranks, lists and metrics stay in the run folder (`ss4rec.evaluation.saved`), and its page is written anew.
+
     `protocol` is how to test, if not as the run's own protocol says.
 
     Raises:
         DataError, UsageError, ResourceError: as `evaluate_folder`.
     """
-    from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
+    from ss4rec.evaluation.ray_evaluate import rank_baselines, rank_folder
 
-    model = evaluate_folder(run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
-    folder = RunFolder.open(run_dir)
+    began = time.monotonic()
+    folder, manifest = RunFolder.open(run_dir), Manifest.load(data_dir)
     config = tested_by(folder.config(), protocol)
     plan = run_plan(folder, config, data_dir)
-    results = {"model": model} | evaluate_baselines(config, data_dir, split=split, workers=workers, plan=plan)
+    catalogue = make_catalogue(
+        plan.items(data_dir), training_parts(manifest.shard_paths(data_dir), manifest.items, plan)
+    )
+    lists = ListSpec(catalogue, config.protocol.seen == "excluded", config.protocol.target_time == "known")
+    ranks = {
+        MODEL: rank_folder(
+            run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol, lists=lists
+        )
+    }
+    ranks |= rank_baselines(config, data_dir, plan, split=split, workers=workers, lists=lists)
+    results = {
+        name: summarise(
+            table,
+            config.evaluation.ks,
+            protocol=config.protocol,
+            num_items=plan.num_items,
+            lists=summarise_lists(table, catalogue),
+        )
+        for name, table in ranks.items()
+    }
+    record = EvaluationRecord(
+        split=split,
+        protocol=config.protocol,
+        data_name=manifest.name,
+        data_sha256=data_fingerprint(manifest),
+        num_items=plan.num_items,
+        seconds=round(time.monotonic() - began, 3),
+        results=results,
+    )
+    save(run_dir, record, ranks, catalogue, profile_columns(data_dir, manifest))
     return {name: result.model_dump(mode="json") for name, result in results.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -49,6 +49,16 @@ class Lists:
     """The held-out item of each list, int64; 0 where it never trained."""
     history_BG: Tensor | None = None
     """Mean of the shares of features over each user's history (`history_shares`), float64; None: unknown."""
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """Values of list metrics that were computed before, float64 `[B]`, by name."""
+
+    def slice(self, part: slice, device: torch.device) -> Lists:
+        """Return some of the lists, on a device."""
+        history = None if self.history_BG is None else self.history_BG[part].to(device)
+        known = {name: values[part].to(device) for name, values in self.known.items()}
+        return Lists(
+            self.items_BK[part].to(device, torch.int64), self.targets_B[part].to(device), history, known
+        )
 
     @property
     def filled_BK(self) -> Tensor:

@@ -59,19 +59,19 @@ class ListTotals:
         """Add some lists; they may be on another device."""
         step = max(1, CHUNK_PLACES // self.k)
         for first in range(0, len(lists.items_BK), step):
-            part = slice(first, first + step)
-            history = None if lists.history_BG is None else lists.history_BG[part].to(self.device)
-            targets_B = lists.targets_B[part].to(self.device)
-            self._add(Lists(lists.items_BK[part].to(self.device, torch.int64), targets_B, history))
+            self._add(lists.slice(slice(first, first + step), self.device))
 
     def _add(self, lists: Lists) -> None:
         self.num_lists += len(lists.items_BK)
         self.counts_V += torch.bincount(lists.items_BK.flatten(), minlength=len(self.counts_V))
         self.counts_V[0] = 0
         for metric in self.per_list:
-            if metric.needs_history and lists.history_BG is None:
+            if metric.name in lists.known:
+                values_B: Tensor = lists.known[metric.name]
+            elif metric.needs_history and lists.history_BG is None:
                 continue
-            values_B: Tensor = metric.of(lists, self.catalogue)
+            else:
+                values_B = metric.of(lists, self.catalogue)
             total, count = torch.stack([values_B.nansum(), (~values_B.isnan()).sum().double()]).tolist()
             self.sums[metric.name][0] += total
             self.sums[metric.name][1] += int(count)
