@@ -27,6 +27,8 @@ from ss4rec.model.item_scores import ItemScores
 
 LIST_K = 10
 """Places of the lists that every evaluation keeps."""
+RECENT = 6
+"""Events at the end of each history that are kept beside its list."""
 FEATURE = "genres"
 """Column of `items.parquet` by which diversity and calibration are measured, where any item has it."""
 LIST_COLUMNS = pa.schema(
@@ -34,6 +36,7 @@ LIST_COLUMNS = pa.schema(
         ("repeat", pa.bool_()),
         ("unseen", pa.int64()),
         ("list", pa.list_(pa.int32(), LIST_K)),
+        ("recent", pa.list_(pa.int32(), RECENT)),
         (calibration.name, pa.float64()),
     ]
 )
@@ -52,7 +55,8 @@ class ListSpec:
         """Return the columns `LIST_COLUMNS` of a batch.
 
         `repeat`: whether the target is in the history. `unseen`: items that are ranked when seen ones are excluded, the
-        target among them. `list`: items, best first, 0 for an empty place. The last one: see `ss4rec.evaluation.lists`.
+        target among them. `list`: items, best first, 0 for an empty place. `recent`: the end of the history, oldest
+        first, 0 where it is shorter. The last one: see `ss4rec.evaluation.lists`.
         """
         best_BK, items_BK = scores.top(LIST_K, exclude_seen=self.exclude_seen)
         items_BK = torch.where(best_BK > -torch.inf, items_BK, 0).cpu()
@@ -64,11 +68,11 @@ class ListSpec:
             lists = Lists(lists_BK, batch.targets_S, history_BG)
             miscalibrated_B = calibration.of(lists, self.catalogue).numpy()
         repeat_B, unseen_B = _seen_facts(batch, scores.width - 1)
-        flat = pa.array(lists_BK.numpy().astype(np.int32).ravel())
         return {
             "repeat": repeat_B,
             "unseen": unseen_B,
-            "list": pa.FixedSizeListArray.from_arrays(flat, LIST_K),
+            "list": _fixed(lists_BK.numpy()),
+            "recent": _fixed(_recent(batch)),
             calibration.name: miscalibrated_B,
         }
 
@@ -108,6 +112,18 @@ def summarise_lists(ranks: pa.Table, catalogue: Catalogue, device: torch.device 
 def lists_of(column: pa.FixedSizeListArray) -> Tensor:
     """Return the lists of a column as int64 `[N, LIST_K]`."""
     return torch.from_numpy(column.flatten().to_numpy().astype(np.int64).reshape(len(column), LIST_K))
+
+
+def _fixed(values_BK: npt.NDArray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_BK.astype(np.int32).ravel()), values_BK.shape[1])
+
+
+def _recent(batch: EvalBatch) -> npt.NDArray:
+    """Return the last `RECENT` items of each history."""
+    ends_B = batch.seen_offsets_S1[1:].numpy()
+    places_BR = ends_B[:, None] - np.arange(RECENT, 0, -1)
+    inside_BR = places_BR >= batch.seen_offsets_S1[:-1].numpy()[:, None]
+    return np.where(inside_BR, batch.seen_X.numpy()[np.maximum(places_BR, 0)], 0)
 
 
 def _seen_facts(batch: EvalBatch, num_items: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:

@@ -6,13 +6,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from ss4rec.config import RunConfig
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.user_profiles import profile_columns
-from ss4rec.evaluation.evaluator import summarise
+from ss4rec.evaluation.evaluator import EvalResult, summarise
+from ss4rec.evaluation.lists import Catalogue
 from ss4rec.evaluation.recommended import ListSpec, make_catalogue, summarise_lists
+from ss4rec.evaluation.run_page import write_run_page
 from ss4rec.evaluation.saved import MODEL, EvaluationRecord, save
 from ss4rec.evaluation.training import training_parts
+from ss4rec.protocol.plan import Plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.record import data_fingerprint
@@ -53,6 +59,34 @@ def evaluate_run(
         )
     }
     ranks |= rank_baselines(config, data_dir, plan, split=split, workers=workers, lists=lists)
+    seconds = round(time.monotonic() - began, 3)
+    results = keep_evaluation(run_dir, data_dir, config, plan, catalogue, ranks, split=split, seconds=seconds)
+    return {name: result.model_dump(mode="json") for name, result in results.items()}
+
+
+def keep_evaluation(
+    run_dir: Path,
+    data_dir: Path,
+    config: RunConfig,
+    plan: Plan,
+    catalogue: Catalogue,
+    ranks: dict[str, pa.Table],
+    *,
+    split: Split,
+    seconds: float,
+) -> dict[str, EvalResult]:
+    """Turn ranks with lists into metrics, and write all of them into the run folder; return the metrics by scorer.
+
+    Args:
+        run_dir: the run folder.
+        data_dir: prepared folder that was ranked.
+        config: the run's configuration, with the protocol that was tested.
+        plan: what that protocol means for the data.
+        catalogue: from `make_catalogue`.
+        ranks: tables from `rank_users` with lists, by scorer, in one order; the model's is `model`.
+        split: which events were ranked.
+        seconds: time that ranking took.
+    """
     results = {
         name: summarise(
             table,
@@ -63,14 +97,16 @@ def evaluate_run(
         )
         for name, table in ranks.items()
     }
+    manifest = Manifest.load(data_dir)
     record = EvaluationRecord(
         split=split,
         protocol=config.protocol,
         data_name=manifest.name,
         data_sha256=data_fingerprint(manifest),
         num_items=plan.num_items,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=seconds,
         results=results,
     )
-    save(run_dir, record, ranks, catalogue, profile_columns(data_dir, manifest))
-    return {name: result.model_dump(mode="json") for name, result in results.items()}
+    path = save(run_dir, record, ranks, catalogue, profile_columns(data_dir, manifest))
+    write_run_page(run_dir, path.name)
+    return results

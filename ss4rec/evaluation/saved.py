@@ -1,7 +1,7 @@
 """What an evaluation leaves in the run folder, so that runs can be compared user by user and looked at later.
 
 RUN/evaluation/NAME/targets.parquet   a row per ranked event: user, item, times, and what segments are made of
-RUN/evaluation/NAME/ranks.parquet     in the same order: ranks of the model and of each baseline, and the model's list
+RUN/evaluation/NAME/ranks.parquet     in the same order: ranks of all scorers, the model's lists, ends of histories
 RUN/evaluation/NAME/result.json       metrics of all of them, protocol, data, time taken
 
 NAME is `test` or `valid`, with the protocol's name if that is not the run's own.
@@ -98,7 +98,13 @@ class SavedEvaluation:
     @property
     def scorers(self) -> list[str]:
         """Names of the scorers, the model first."""
-        return list(self.record.results)
+        names = (name.partition("/")[0] for name in self.ranks.column_names if "/" in name)
+        return list(dict.fromkeys(names))
+
+    @property
+    def results(self) -> dict[str, EvalResult]:
+        """Metrics by scorer, the model first."""
+        return {name: self.record.results[name] for name in self.scorers}
 
 
 def save(
@@ -189,7 +195,7 @@ def _ranks(ranks: dict[str, pa.Table]) -> pa.Table:
         for name, table in ranks.items()
         for setting in SETTINGS
     }
-    return pa.table(columns | {f"{MODEL}/list": ranks[MODEL]["list"]})
+    return pa.table(columns | {name: ranks[MODEL][name] for name in ("list", "recent")})
 
 
 def _read(path: Path) -> pa.Table:

@@ -61,5 +61,6 @@ def _environment(package: str) -> Environment:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {"style": Markup(style), "script": Markup(script), "script_digest": digest}
     environment.filters["number"] = label
+    environment.filters["rank"] = lambda value: "none" if value == float("inf") else f"{value:,.10g}"
     environment.tests["cell"] = lambda value: isinstance(value, Cell)
     return environment
