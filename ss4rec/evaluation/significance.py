@@ -102,12 +102,14 @@ def _sign_flip_p(gained_U: FloatArray, wider: float, permutations: int, rng: np.
         return 1.0
     observed = abs(float(gained_U.sum())) * (1 - 1e-12)
     sizes_G, counts_G = np.unique(sizes_U, return_counts=True)
-    if 8 * len(sizes_G) > len(sizes_U):
-        sizes_G, counts_G = sizes_U, np.ones(len(sizes_U), np.int64)
+    single = 8 * len(sizes_G) > len(sizes_U)
+    if single:
+        sizes_G, counts_G = sizes_U, np.ones_like(counts_G, shape=len(sizes_U))
     larger, step = 0, max(1, _BLOCK // len(sizes_G))
     for first in range(0, permutations, step):
         rows = min(step, permutations - first)
-        if len(sizes_G) == len(sizes_U):
+        kept_RG: npt.NDArray[np.generic]
+        if single:
             bits = np.frombuffer(rng.bytes(rows * -(-len(sizes_G) // 8)), np.uint8).reshape(rows, -1)
             kept_RG = np.unpackbits(bits, axis=1, count=len(sizes_G)).astype(np.float64)
         else:
