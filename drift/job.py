@@ -21,9 +21,8 @@ from drift.report.wandb_summary import log_summary
 from drift.signals.definitions import signals
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, read_item_facts
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_users
 from ss4rec.data.split import TIMELINE, SplitRecord
 
 EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
@@ -62,23 +61,21 @@ def run_drift(
 
     split = SplitRecord.load(data)
     check_contract(data, split, run)
-    folder = data / TIMELINE
-    check_retrained(retrained, folder, split.cut_s)
-    manifest = Manifest.load(folder)
-    plan = make_plan(config, manifest, split.cut_s)
-    items = read_item_facts(read_items(folder), split.vocabulary, split.seen)
+    timeline = PreparedFolder.open(data / TIMELINE)
+    check_retrained(retrained, timeline, split.cut_s)
+    plan = make_plan(config, timeline.manifest, split.cut_s)
+    items = read_item_facts(timeline.items, split.vocabulary, split.seen)
     out.mkdir(parents=True, exist_ok=True)
     key = merge_key(config, plan, items.labels)
     old_rows, old = read_earlier(out, key) if since_last else ([], None)
     done = {row.window for row in old_rows if row.comparison == REFERENCE and row.status != "error"}
     fresh = [window for window in plan.future if plan.windows[window].name not in done]
     with cluster(address):
-        shards = manifest.shard_paths(folder)
         counts = ItemCounts.of_months(read_item_months(data), plan.windows)
         wanted = plan.wanted if old is None else fresh
         make = HistogramMaker(config.window, plan.windows, wanted, items, counts, plan.year_before)
-        made = make_histograms(shards, make, manifest.items)
-        made = replace(made, user_R=stable_keys(read_users(folder)["source_id"].to_pylist())[made.user_R])
+        made = make_histograms(timeline.shard_paths, make, timeline.manifest.items)
+        made = replace(made, user_R=stable_keys(timeline.users["source_id"].to_pylist())[made.user_R])
         made = UserHistograms.merge([made] if old is None else [old, made])
         context = CellContext(config, plan, made, signals(items.labels))
         kept = [row for row in old_rows if row.window in done]
@@ -86,7 +83,7 @@ def run_drift(
         quality: list[dict[str, Any]] = []
         if run is not None:
             models = Models(run, tuple(retrained))
-            quality = quality_records(context, models, folder, shards, counts, split.vocabulary)
+            quality = quality_records(context, models, timeline, counts, split.vocabulary)
     judge(context, rows)
     report = assemble(context, rows, quality, counts, events)
     write_all(out, key, report, rows, context)

@@ -39,8 +39,7 @@ from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.export_recbole import export_recbole
 from ss4rec.data.prepare.chunks import Piece
-from ss4rec.data.prepare.engine import prepare_in_tasks
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepare.ray_map import ray_map
 from ss4rec.data.synth.generate import synth
 from ss4rec.data.synth.settings import LIKE
@@ -116,7 +115,7 @@ def etl(source: Path, out: Path, name: str, idle: int) -> dict[str, Any]:
     marks: list[tuple[float, str]] = []
     began = time.perf_counter()
     with PeakMemory() as memory:
-        manifest = prepare_in_tasks(
+        manifest = prepare(
             source,
             out,
             mapper=ray_map,
@@ -181,7 +180,7 @@ def four_nodes(source: Path, expected: Path, out: Path) -> None:
         yield from map(ray.get, waiting)
 
     began = time.perf_counter()
-    manifest = prepare_in_tasks(source, out, mapper=dealt, block_bytes=1 << 18)
+    manifest = prepare(source, out, mapper=dealt, block_bytes=1 << 18)
     names = ["manifest.json", *manifest.files, *(shard.name for shard in manifest.shards)]
     same = all((expected / name).read_bytes() == (out / name).read_bytes() for name in names)
     add(

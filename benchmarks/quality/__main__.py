@@ -32,8 +32,9 @@ from ss4rec.config import RunConfig
 from ss4rec.evaluation.alone import rank_alone
 from ss4rec.evaluation.evaluator import rank_column, summarise
 from ss4rec.evaluation.metrics import ndcg
+from ss4rec.io.atomic import write_json
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, write_json
+from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model, load_weights
 from ss4rec.runs.provenance import git_commit
 from ss4rec.train.loop import TrainLoop

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ss4rec.config import RunConfig, override
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.runs.folder import METRICS_FILE
 from ss4rec.train.worker import loop_alone
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,15 @@ from drift.model.quality import Baselines, QualityTask, summarise
 from drift.model.retrained import Models, later_task
 from drift.ray_passes import count_follow, rank_windows
 from drift.signals.items import ItemCounts, counts_before
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
-from ss4rec.data.prepared.user_profiles import read_profiles
-from ss4rec.io.paths import AnyPath
 from ss4rec.runs.folder import RunFolder
 
 
 def quality_records(
     context: CellContext,
     models: Models,
-    folder: Path,
-    shards: Sequence[AnyPath],
+    timeline: PreparedFolder,
     counts: ItemCounts,
     vocabulary: int,
 ) -> list[dict[str, Any]]:
@@ -36,8 +32,7 @@ def quality_records(
     Args:
         context: plan, histograms and configuration.
         models: what is ranked with.
-        folder: the timeline.
-        shards: its shards.
+        timeline: the whole data.
         counts: events by item and window.
         vocabulary: items 1..vocabulary of the timeline are those of the frozen model.
     """
@@ -50,15 +45,15 @@ def quality_records(
         chosen={window: config.quality_users / max(count, 1) for window, count in users.items()},
         cut_s=plan.cut_s,
         vocabulary=vocabulary,
-        baselines=_baselines(context, models.frozen, shards, counts, vocabulary),
-        profiles_UF=read_profiles(folder, Manifest.load(folder)),
+        baselines=_baselines(context, models.frozen, timeline, counts, vocabulary),
+        profiles_UF=timeline.profiles_UF,
     )
-    later = [later_task(task, plan.future, run, models.retrained, folder) for run in models.retrained]
-    ranks = rank_windows(shards, models.frozen, task)
+    later = [later_task(task, plan.future, run, models.retrained, timeline) for run in models.retrained]
+    ranks = rank_windows(timeline.shard_paths, models.frozen, task)
     if ranks is None:
         return []
     tables = [
-        rank_windows(shards, run, part)
+        rank_windows(timeline.shard_paths, run, part)
         for run, part in zip(models.retrained, later, strict=True)
         if part.chosen
     ]
@@ -69,7 +64,7 @@ def quality_records(
 
 
 def _baselines(
-    context: CellContext, run: Path, shards: Sequence[AnyPath], counts: ItemCounts, vocabulary: int
+    context: CellContext, run: Path, timeline: PreparedFolder, counts: ItemCounts, vocabulary: int
 ) -> Baselines:
     """Count what the model is compared with; nothing later than the window is in it."""
     lookback = windows_a_year(context.config.window)
@@ -78,7 +73,7 @@ def _baselines(
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,
-        follow_VV=count_follow(shards, vocabulary, context.plan.cut_s),
+        follow_VV=count_follow(timeline.shard_paths, vocabulary, context.plan.cut_s),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import data_folder, protocol_option, resolve_protocol
+from ss4rec.cli.options import data_folder, protocol_option, resolve_protocol, set_option
 from ss4rec.data.batches.windows import Split
 
 
@@ -18,13 +18,7 @@ from ss4rec.data.batches.windows import Split
 )
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @protocol_option("Test by another protocol than the run's own (it must train on the same events)")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="protocol.FIELD=VALUE",
-    help="Change a field of the protocol, as in --set protocol.targets=successive.",
-)
+@set_option("Change a field of the protocol, as in --set protocol.targets=successive.")
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Models that rank at a time."
 )

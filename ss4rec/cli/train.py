@@ -81,7 +81,7 @@ def train_command(
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_config(preset_name, assignments, workers, protocol_name)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.name}")
+    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
     if cuts and seeds:
         raise click.UsageError("--cuts and --seeds exclude one another; give one of them")
     if seeds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.evaluation.item_cosine import ItemCosine
 from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.own_items import OwnMostFrequent, OwnMostRecent
@@ -18,19 +18,18 @@ WINDOW_DAYS = (7, 30)
 """Windows of recent popularity."""
 
 
-def baselines(folder: AnyPath, plan: Plan) -> dict[str, Scorer]:
+def baselines(folder: PreparedFolder | AnyPath, plan: Plan) -> dict[str, Scorer]:
     """Return the baselines by name, in the order of tables.
 
     With a cut in time, `popular in N days` looks at the last days of training, as a model does that is not trained
     again; `popular in N days, now` counts all events before the moment of each recommendation, later ones too.
     """
-    manifest = Manifest.load(folder)
-    shards = manifest.shard_paths(folder)
-    parts = list(training_parts(shards, manifest.items, plan))
+    folder = PreparedFolder.open(folder)
+    parts = list(training_parts(folder.shard_paths, folder.manifest.items, plan))
     events = TrainingEvents.of(parts, plan.num_items)
     counts_V = events.counts()
     found: dict[str, Scorer] = {"most popular": MostPopular(counts_V)}
-    found |= _recent(shards, manifest, plan, events)
+    found |= _recent(folder, plan, events)
     found |= {
         "Markov chain": MarkovChain.of(parts, plan.num_items),
         "item to item": ItemCosine.count(parts, plan.num_items),
@@ -40,14 +39,12 @@ def baselines(folder: AnyPath, plan: Plan) -> dict[str, Scorer]:
     return found
 
 
-def _recent(
-    shards: list[AnyPath], manifest: Manifest, plan: Plan, events: TrainingEvents
-) -> dict[str, Scorer]:
+def _recent(folder: PreparedFolder, plan: Plan, events: TrainingEvents) -> dict[str, Scorer]:
     """Return popularity in windows of time."""
     if plan.cut_s is None:
         return {f"popular in {days} days": RecentlyPopular(events, days * DAY_S) for days in WINDOW_DAYS}
     last_s = int(events.times_E[-1])
-    later = training_parts(shards, manifest.items, plan, later=True)
+    later = training_parts(folder.shard_paths, folder.manifest.items, plan, later=True)
     everything = TrainingEvents.of(list(later), plan.num_items)
     found: dict[str, Scorer] = {}
     for days in WINDOW_DAYS:

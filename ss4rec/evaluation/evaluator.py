@@ -8,7 +8,7 @@ however many targets there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +110,7 @@ def rank_users(scorer: Scorer, batches: Iterable[EvalBatch], lists: ListSpec | N
 
 def rank_batch(
     scorer: Scorer, batch: EvalBatch, lists: ListSpec | None = None
-) -> dict[str, npt.NDArray | pa.Array]:
+) -> dict[str, npt.NDArray[Any] | pa.Array]:
     """Rank one batch in all settings; columns as in `rank_users`."""
     kept_B, excluded_B, more = _ranks(scorer, batch, lists, target_time_known=True)
     columns: dict[str, Tensor] = {

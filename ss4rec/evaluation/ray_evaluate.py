@@ -5,8 +5,9 @@ A row that leaves an actor is the ranks of one target, so nothing of size users 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,29 +17,28 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
-from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.reader import eval_rows
-from ss4rec.data.batches.windows import Split, ragged
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.batches.windows import Split
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
-from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import ResourceError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
 from ss4rec.evaluation.recommended import ListSpec
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
-from ss4rec.protocol.plan import Plan, make_plan, sizes_of
+from ss4rec.evaluation.successive import history_batches
+from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
-from ss4rec.runs.tested import run_plan, tested_by
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 MakeScorers = Callable[[], dict[str, Scorer]]
 
 
 def evaluate_folder(
     run_dir: Path,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     *,
     split: Split = "test",
     workers: int = 1,
@@ -46,14 +46,14 @@ def evaluate_folder(
     protocol: Protocol | None = None,
 ) -> EvalResult:
     """Rank the targets of every user with the best checkpoint of a run; arguments and errors as of `rank_folder`."""
-    ranks = rank_folder(run_dir, data_dir, split=split, workers=workers, gpu=gpu, protocol=protocol)
-    config = tested_by(RunFolder.open(run_dir).config(), protocol)
+    ranks = rank_folder(run_dir, data, split=split, workers=workers, gpu=gpu, protocol=protocol)
+    config = under_protocol(RunFolder.open(run_dir).config(), protocol)
     return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
 
 
 def rank_folder(
     run_dir: Path,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     *,
     split: Split = "test",
     workers: int = 1,
@@ -65,7 +65,7 @@ def rank_folder(
 
     Args:
         run_dir: run folder, on storage that all nodes see.
-        data_dir: prepared folder that the run was trained on, on storage that all nodes see.
+        data: prepared folder that the run was trained on, on storage that all nodes see.
         split: which targets.
         workers: actors; each loads the model once and takes one CPU, or one GPU with `gpu`.
         gpu: whether the model runs on GPUs.
@@ -77,34 +77,40 @@ def rank_folder(
         UsageError: if the run was trained on what this protocol tests.
         ResourceError: if the cluster cannot hold the actors.
     """
-    folder = RunFolder.open(run_dir)
-    config = tested_by(folder.config(), protocol)
-    plan = run_plan(folder, config, data_dir)
+    folder, opened = RunFolder.open(run_dir), PreparedFolder.open(data)
+    config = under_protocol(folder.config(), protocol)
+    plan = run_plan(folder, config, opened)
     median_gap_s = folder.record().median_gap_s
 
     def make_scorers() -> dict[str, Scorer]:
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
         return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
 
-    return _rank(make_scorers, config, data_dir, plan, split, workers, gpu, lists)["model"]
+    return _rank(make_scorers, config, opened, plan, split, workers, gpu, lists)["model"]
 
 
 def evaluate_baselines(
-    config: RunConfig, data_dir: Path, *, split: Split = "test", workers: int = 1, plan: Plan | None = None
+    config: RunConfig,
+    data: PreparedFolder | Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    plan: Plan | None = None,
 ) -> dict[str, EvalResult]:
     """Rank the targets of every user by each of `ss4rec.evaluation.baselines`; by name of the baseline.
 
     Raises:
         DataError, ResourceError: as `evaluate_folder`.
     """
-    plan = plan or make_plan(config.protocol, data_dir)
-    ranks = rank_baselines(config, data_dir, plan, split=split, workers=workers)
+    data = PreparedFolder.open(data)
+    plan = plan or make_plan(config.protocol, data)
+    ranks = rank_baselines(config, data, plan, split=split, workers=workers)
     return {name: summarise(own, config.evaluation.ks, protocol=plan.protocol) for name, own in ranks.items()}
 
 
 def rank_baselines(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     plan: Plan,
     *,
     split: Split = "test",
@@ -112,8 +118,8 @@ def rank_baselines(
     lists: ListSpec | None = None,
 ) -> dict[str, pa.Table]:
     """Return the ranks of every user's targets by each baseline, as from `rank_users`; errors as `evaluate_folder`."""
-    shared = ray.put(baselines(data_dir, plan))
-    return _rank(lambda: ray.get(shared), config, data_dir, plan, split, workers, False, lists)
+    shared = ray.put(baselines(data, plan))
+    return _rank(lambda: ray.get(shared), config, data, plan, split, workers, False, lists)
 
 
 class _Ranker:
@@ -126,7 +132,7 @@ class _Ranker:
         plan: Plan,
         split: Split,
         num_items: int,
-        profiles_UF: npt.NDArray | None,
+        profiles_UF: npt.NDArray[Any] | None,
         lists: ListSpec | None,
     ) -> None:
         self.scorers = make_scorers()
@@ -137,30 +143,23 @@ class _Ranker:
         self.profiles_UF = profiles_UF
         self.lists = lists
 
-    def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
+    def __call__(self, shards: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
-        parts = []
+        parts, batch_targets = [], self.config.evaluation.batch_users
         for path in shards["path"]:
             shard = read_shard(Path(path), self.num_items)
             histories = eval_rows(shard, self.split, self.plan, self.config.data)
             for name, scorer in self.scorers.items():
-                ranks = rank_users(scorer, self._batches(histories), self.lists)
+                batches = history_batches(histories, batch_targets, self.profiles_UF)
+                ranks = rank_users(scorer, batches, self.lists)
                 parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows, pa.string())))
         return pa.concat_tables(parts)
-
-    def _batches(self, histories: pa.Table) -> Iterator[EvalBatch]:
-        """Yield batches of `evaluation.batch_users` targets."""
-        targets_W = np.diff(ragged(histories["targets"])[1])
-        first = 0
-        for size in sizes_of(targets_W, self.config.evaluation.batch_users):
-            yield collate_eval(histories.slice(first, size), self.profiles_UF)
-            first += size
 
 
 def _rank(
     make_scorers: MakeScorers,
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     plan: Plan,
     split: Split,
     workers: int,
@@ -169,14 +168,12 @@ def _rank(
 ) -> dict[str, pa.Table]:
     """Deal all shards to `workers` actors and return their rows, scorer by scorer."""
     _require_room(workers, gpu)
-    manifest = Manifest.load(data_dir)
-    manifest.quick_check(data_dir)
+    data.quick_check()
     # Paths, not rows, are dealt: actors read whole shards, and a damaged one is named.
-    paths = [{"path": str(path.absolute())} for path in manifest.shard_paths(data_dir)]
-    profiles_UF = read_profiles(data_dir, manifest)
+    paths = [{"path": str(path.absolute())} for path in data.shard_paths]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, plan, split, manifest.items, profiles_UF, lists),
+        fn_constructor_args=(make_scorers, config, plan, split, data.manifest.items, data.profiles_UF, lists),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,

@@ -14,7 +14,7 @@ from torch import Tensor
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.evaluation.lists import (
     LIST_METRICS,
-    Catalogue,
+    ItemFacts,
     ListResult,
     Lists,
     ListTotals,
@@ -46,7 +46,7 @@ LIST_COLUMNS = pa.schema(
 class ListSpec:
     """Which lists to make: those of the protocol's own setting."""
 
-    catalogue: Catalogue
+    item_facts: ItemFacts
     exclude_seen: bool
     target_time_known: bool
     """Whether the scorer may use the time of the target."""
@@ -63,10 +63,10 @@ class ListSpec:
         lists_BK = torch.zeros(len(items_BK), LIST_K, dtype=torch.int64)
         lists_BK[:, : items_BK.shape[1]] = items_BK
         miscalibrated_B = np.full(len(lists_BK), np.nan)
-        if self.catalogue.features_VG is not None:
-            history_BG = history_shares(batch.seen_X, batch.seen_offsets_S1, self.catalogue.shares())
+        if self.item_facts.features_VG is not None:
+            history_BG = history_shares(batch.seen_X, batch.seen_offsets_S1, self.item_facts.shares())
             lists = Lists(lists_BK, batch.targets_S, history_BG)
-            miscalibrated_B = calibration.of(lists, self.catalogue).numpy()
+            miscalibrated_B = calibration.of(lists, self.item_facts).numpy()
         repeat_B, unseen_B = _seen_facts(batch, scores.width - 1)
         return {
             "repeat": repeat_B,
@@ -77,7 +77,7 @@ class ListSpec:
         }
 
 
-def make_catalogue(items: pa.Table, parts: Iterable[TrainingPart]) -> Catalogue:
+def count_item_facts(items: pa.Table, parts: Iterable[TrainingPart]) -> ItemFacts:
     """Count training events and users of each item, and read the items' features.
 
     Args:
@@ -95,18 +95,18 @@ def make_catalogue(items: pa.Table, parts: Iterable[TrainingPart]) -> Catalogue:
         users_V += np.bincount(pairs % size, minlength=size)
     values = items[FEATURE].to_pylist() if FEATURE in items.column_names else []
     features_VG = one_hot(values)[0] if any(values) else None
-    return Catalogue(torch.from_numpy(events_V), torch.from_numpy(users_V), max(num_users, 1), features_VG)
+    return ItemFacts(torch.from_numpy(events_V), torch.from_numpy(users_V), max(num_users, 1), features_VG)
 
 
-def summarise_lists(ranks: pa.Table, catalogue: Catalogue, device: torch.device | str = "cpu") -> ListResult:
+def summarise_lists(ranks: pa.Table, item_facts: ItemFacts, device: torch.device | str = "cpu") -> ListResult:
     """Return the list metrics of one scorer's table of ranks with `LIST_COLUMNS`."""
-    totals = ListTotals(catalogue.to(device), LIST_METRICS, LIST_K)
+    totals = ListTotals(item_facts.to(device), LIST_METRICS, LIST_K)
     for batch in ranks.select(["list", "target", calibration.name]).to_batches(max_chunksize=1 << 16):
         known = {calibration.name: torch.from_numpy(batch[calibration.name].to_numpy().copy())}
         totals.update(
             Lists(lists_of(batch["list"]), torch.from_numpy(batch["target"].to_numpy().copy()), known=known)
         )
-    return totals.result(FEATURE if catalogue.features_VG is not None else None)
+    return totals.result(FEATURE if item_facts.features_VG is not None else None)
 
 
 def lists_of(column: pa.FixedSizeListArray) -> Tensor:

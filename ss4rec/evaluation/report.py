@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.windows import Split
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.user_profiles import profile_columns
 from ss4rec.evaluation.evaluator import EvalResult, summarise
-from ss4rec.evaluation.lists import Catalogue
-from ss4rec.evaluation.recommended import ListSpec, make_catalogue, summarise_lists
+from ss4rec.evaluation.lists import ItemFacts
+from ss4rec.evaluation.recommended import ListSpec, count_item_facts, summarise_lists
 from ss4rec.evaluation.run_page import write_run_page
 from ss4rec.evaluation.saved import MODEL, EvaluationRecord, save
 from ss4rec.evaluation.training import training_parts
@@ -22,12 +22,12 @@ from ss4rec.protocol.plan import Plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.record import data_fingerprint
-from ss4rec.runs.tested import run_plan, tested_by
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 
 def evaluate_run(
     run_dir: Path,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     *,
     split: Split = "test",
     workers: int = 1,
@@ -46,30 +46,30 @@ def evaluate_run(
     from ss4rec.evaluation.ray_evaluate import rank_baselines, rank_folder
 
     began = time.monotonic()
-    folder, manifest = RunFolder.open(run_dir), Manifest.load(data_dir)
-    config = tested_by(folder.config(), protocol)
-    plan = run_plan(folder, config, data_dir)
-    catalogue = make_catalogue(
-        plan.items(data_dir), training_parts(manifest.shard_paths(data_dir), manifest.items, plan)
+    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
+    config = under_protocol(folder.config(), protocol)
+    plan = run_plan(folder, config, data)
+    item_facts = count_item_facts(
+        plan.items(data), training_parts(data.shard_paths, data.manifest.items, plan)
     )
-    lists = ListSpec(catalogue, config.protocol.seen == "excluded", config.protocol.target_time == "known")
+    lists = ListSpec(item_facts, config.protocol.seen == "excluded", config.protocol.target_time == "known")
     ranks = {
         MODEL: rank_folder(
-            run_dir, data_dir, split=split, workers=workers, gpu=use_gpu, protocol=protocol, lists=lists
+            run_dir, data, split=split, workers=workers, gpu=use_gpu, protocol=protocol, lists=lists
         )
     }
-    ranks |= rank_baselines(config, data_dir, plan, split=split, workers=workers, lists=lists)
+    ranks |= rank_baselines(config, data, plan, split=split, workers=workers, lists=lists)
     seconds = round(time.monotonic() - began, 3)
-    results = keep_evaluation(run_dir, data_dir, config, plan, catalogue, ranks, split=split, seconds=seconds)
+    results = keep_evaluation(run_dir, data, config, plan, item_facts, ranks, split=split, seconds=seconds)
     return {name: result.model_dump(mode="json") for name, result in results.items()}
 
 
 def keep_evaluation(
     run_dir: Path,
-    data_dir: Path,
+    data: PreparedFolder,
     config: RunConfig,
     plan: Plan,
-    catalogue: Catalogue,
+    item_facts: ItemFacts,
     ranks: dict[str, pa.Table],
     *,
     split: Split,
@@ -79,10 +79,10 @@ def keep_evaluation(
 
     Args:
         run_dir: the run folder.
-        data_dir: prepared folder that was ranked.
+        data: prepared folder that was ranked.
         config: the run's configuration, with the protocol that was tested.
         plan: what that protocol means for the data.
-        catalogue: from `make_catalogue`.
+        item_facts: from `count_item_facts`.
         ranks: tables from `rank_users` with lists, by scorer, in one order; the model's is `model`.
         split: which events were ranked.
         seconds: time that ranking took.
@@ -93,20 +93,19 @@ def keep_evaluation(
             config.evaluation.ks,
             protocol=config.protocol,
             num_items=plan.num_items,
-            lists=summarise_lists(table, catalogue),
+            lists=summarise_lists(table, item_facts),
         )
         for name, table in ranks.items()
     }
-    manifest = Manifest.load(data_dir)
     record = EvaluationRecord(
         split=split,
         protocol=config.protocol,
-        data_name=manifest.name,
-        data_sha256=data_fingerprint(manifest),
+        data_name=data.manifest.name,
+        data_sha256=data_fingerprint(data.manifest),
         num_items=plan.num_items,
         seconds=seconds,
         results=results,
     )
-    path = save(run_dir, record, ranks, catalogue, profile_columns(data_dir, manifest))
+    path = save(run_dir, record, ranks, item_facts, profile_columns(data.path, data.manifest))
     write_run_page(run_dir, path.name)
     return results

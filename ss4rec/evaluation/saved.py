@@ -9,9 +9,7 @@ NAME is `test` or `valid`, with the protocol's name if that is not the run's own
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +23,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ss4rec.data.batches.windows import Split
 from ss4rec.errors import DataError
 from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, Seen, TargetTime, rank_column
-from ss4rec.evaluation.lists import Catalogue
+from ss4rec.evaluation.lists import ItemFacts
+from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.settings import Protocol
-from ss4rec.runs.folder import ITEMS_FILE, RunFolder, write_json
+from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 
 FOLDER, TARGETS, RANKS, RESULT = "evaluation", "targets.parquet", "ranks.parquet", "result.json"
 MODEL = "model"
@@ -111,7 +110,7 @@ def save(
     run: Path,
     record: EvaluationRecord,
     ranks: dict[str, pa.Table],
-    catalogue: Catalogue,
+    item_facts: ItemFacts,
     profiles: dict[str, list[str | None]],
 ) -> Path:
     """Write an evaluation into its run folder, whole or not at all, in place of an older one; return its folder.
@@ -120,19 +119,14 @@ def save(
         run: the run folder.
         record: what `result.json` says.
         ranks: tables with lists by scorer, all in one order.
-        catalogue: training events of items.
+        item_facts: training events of items.
         profiles: what is known about users, by name: a value per user.
     """
-    folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
-    path = folder / _name(RunFolder.open(run).config().protocol, record)
-    draft = folder / f".{path.name}.{os.getpid()}"
-    draft.mkdir()
-    pq.write_table(_targets(ranks[MODEL], catalogue, profiles), draft / TARGETS, compression="zstd")
-    pq.write_table(_ranks(ranks), draft / RANKS, compression="zstd")
-    write_json(draft / RESULT, record.model_dump(mode="json"))
-    shutil.rmtree(path, ignore_errors=True)
-    draft.rename(path)
+    path = run / FOLDER / _name(RunFolder.open(run).config().protocol, record)
+    with new_folder(path) as draft:
+        pq.write_table(_targets(ranks[MODEL], item_facts, profiles), draft / TARGETS, compression="zstd")
+        pq.write_table(_ranks(ranks), draft / RANKS, compression="zstd")
+        write_json(draft / RESULT, record.model_dump(mode="json"))
     return path
 
 
@@ -172,14 +166,14 @@ def _name(own: Protocol, record: EvaluationRecord) -> str:
     return f"{record.split}-{re.sub('[^A-Za-z0-9._-]+', '-', record.protocol.name)}"
 
 
-def _targets(ranks: pa.Table, catalogue: Catalogue, profiles: dict[str, list[str | None]]) -> pa.Table:
+def _targets(ranks: pa.Table, item_facts: ItemFacts, profiles: dict[str, list[str | None]]) -> pa.Table:
     """Return what is known of each ranked event, whoever ranks it."""
     small = {name: pa.int32() for name in ("user", "history", "target", "unseen")}
     columns = {
         name: ranks[name].cast(small.get(name, ranks.schema.field(name).type))
         for name in ("user", "history", "target", "target_time", "last_time", "weight", "repeat", "unseen")
     }
-    columns["target_events"] = pa.array(catalogue.events_V.numpy()[ranks["target"].to_numpy()])
+    columns["target_events"] = pa.array(item_facts.events_V.numpy()[ranks["target"].to_numpy()])
     users = ranks["user"]
     for name, values in profiles.items():
         columns[f"{USER_PREFIX}{name}"] = (

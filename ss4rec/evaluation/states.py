@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ def target_states(
     """Return the state from which each target is ranked, `[S, D]`.
 
     The model is causal, so one pass over a history gives the state before each of its targets. That holds as long as
-    the gap before a target may be read (or no model reads it). Where it must stay unknown, the last gap of each target
-    differs from the one that later targets of the same history see, and each target gets a pass over its own prefix.
+    the gap before a target may be read (or no model reads it). Where it must stay unknown, the last gap of a target
+    differs from the one that later targets of the same history see; such a target gets a pass over its own prefix,
+    unless what stands in for its gap is what the gap is.
 
     Args:
         model: the model.
@@ -35,50 +37,57 @@ def target_states(
         return encode_all(model, batch, device)[batch.last_S.to(device)]
     if not batch.shares_histories:
         return encode_all(model, _hide_times(batch, unknown_gap_s), device)[batch.last_S.to(device)]
-    parts = (_hide_times(part, unknown_gap_s) for part in prefixes(batch, PREFIX_TOKENS))
-    return torch.cat([encode_all(model, part, device)[part.last_S.to(device)] for part in parts])
+    hidden, last_S = _hide_times(batch, unknown_gap_s), batch.last_S
+    changed_T = (hidden.gaps_T != batch.gaps_T) | (hidden.hours_T != batch.hours_T)
+    states_SD = encode_all(model, batch, device)[last_S.to(device)]
+    chosen_N = torch.nonzero(changed_T[last_S.to(changed_T.device)]).flatten().cpu()
+    done = 0
+    for part in prefixes(batch, PREFIX_TOKENS, chosen_N):
+        part = _hide_times(part, unknown_gap_s)
+        own_ND = encode_all(model, part, device)[part.last_S.to(device)]
+        states_SD[chosen_N[done : done + len(own_ND)].to(device)] = own_ND
+        done += len(own_ND)
+    return states_SD
 
 
-def prefixes(batch: EvalBatch, most_tokens: int) -> Iterator[EvalBatch]:
-    """Yield the same targets in their order, each with a history of its own, at most `most_tokens` tokens at a time.
+def prefixes(batch: EvalBatch, most_tokens: int, chosen_N: Tensor | None = None) -> Iterator[EvalBatch]:
+    """Yield targets in their order, each with a history of its own, at most `most_tokens` tokens at a time.
 
-    What was seen is left out of them (`seen_X` is the batch's).
+    Args:
+        batch: histories and targets.
+        most_tokens: a target with a longer history comes alone.
+        chosen_N: numbers of the targets, rising; None: all.
+
+    Yields:
+        Batches without what was seen (`seen_X` is that of `batch`).
     """
     last_S = batch.last_S.cpu()
-    first_S = batch.offsets_S1[torch.searchsorted(batch.offsets_S1, last_S, right=True) - 1]
-    ends_S = torch.cumsum(last_S + 1 - first_S, 0)
+    if chosen_N is None:
+        chosen_N = torch.arange(len(last_S))
+    last_N = last_S[chosen_N]
+    first_N = batch.offsets_S1[torch.searchsorted(batch.offsets_S1, last_N, right=True) - 1]
+    ends_N = torch.cumsum(last_N + 1 - first_N, 0)
     begin, done = 0, 0
-    while begin < len(last_S):
-        stop = int(torch.searchsorted(ends_S, done + most_tokens, right=True))
-        part = slice(begin, max(stop, begin + 1))
-        begin, done = part.stop, int(ends_S[part.stop - 1])
-        yield _own_histories(batch, first_S[part], last_S[part], part)
+    while begin < len(last_N):
+        stop = max(int(torch.searchsorted(ends_N, done + most_tokens, right=True)), begin + 1)
+        part = slice(begin, stop)
+        begin, done = stop, int(ends_N[stop - 1])
+        yield _own_histories(batch, first_N[part], last_N[part], chosen_N[part])
 
 
-def _own_histories(batch: EvalBatch, first_S: Tensor, last_S: Tensor, part: slice) -> EvalBatch:
+def _own_histories(batch: EvalBatch, first_N: Tensor, last_N: Tensor, chosen_N: Tensor) -> EvalBatch:
     """Return some targets of a batch with a history of their own each: tokens `first` to `last`."""
-    lengths_S = last_S + 1 - first_S
-    offsets_S1 = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(lengths_S, 0)])
-    token_T = torch.arange(int(offsets_S1[-1])) + torch.repeat_interleave(
-        first_S - offsets_S1[:-1], lengths_S
+    lengths_N = last_N + 1 - first_N
+    offsets_N1 = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(lengths_N, 0)])
+    token_T = torch.arange(int(offsets_N1[-1])) + torch.repeat_interleave(
+        first_N - offsets_N1[:-1], lengths_N
     )
-    token_T = token_T.to(batch.items_T.device)
-    return replace(
-        batch,
-        users_S=batch.users_S[part],
-        items_T=batch.items_T[token_T],
-        gaps_T=batch.gaps_T[token_T],
-        hours_T=batch.hours_T[token_T],
-        ratings_T=batch.ratings_T[token_T],
-        profiles_TF=batch.profiles_TF[token_T],
-        offsets_S1=offsets_S1,
-        last_S=offsets_S1[1:] - 1,
-        targets_S=batch.targets_S[part],
-        target_times_S=batch.target_times_S[part],
-        last_times_S=batch.last_times_S[part],
-        histories_S=batch.histories_S[part],
-        weights_S=batch.weights_S[part],
-    )
+    token_T, chosen_N = token_T.to(batch.items_T.device), chosen_N.to(batch.items_T.device)
+    of_tokens = ("items_T", "gaps_T", "hours_T", "ratings_T", "profiles_TF")
+    of_targets = ("users_S", "targets_S", "target_times_S", "last_times_S", "histories_S", "weights_S")
+    taken: dict[str, Any] = {name: getattr(batch, name)[token_T] for name in of_tokens}
+    taken |= {name: getattr(batch, name)[chosen_N] for name in of_targets}
+    return replace(batch, **taken, offsets_S1=offsets_N1, last_S=offsets_N1[1:] - 1)
 
 
 def _hide_times(batch: EvalBatch, unknown_gap_s: float) -> EvalBatch:

@@ -16,7 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ss4rec.kernels.launch import launch
+from ss4rec.kernels.cards import softmax_tile
+from ss4rec.kernels.launch import current_arch, launch
 from ss4rec.kernels.math_triton import INTERPRETED, exp2
 from ss4rec.model.segments import Segments
 
@@ -122,7 +123,8 @@ class _SoftmaxLoss(torch.autograd.Function):
                 held_logit,
             )
             ctx.smoothing = smoothing
-        return loss_R.sum()
+        loss: Tensor = loss_R.sum()
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -160,24 +162,9 @@ class _SoftmaxLoss(torch.autograd.Function):
 
 
 def _tile(dim: int, dtype: torch.dtype, walks_items: bool) -> dict[str, Any]:
-    """Return the shape of a program: what it sums up, and one tile of logits, must stay in its registers.
-
-    Measured on an H100 for the forward kernel, which walks over items, and for the items' gradient
-    (benchmarks/NOTES.md).
-    """
-    block_d = max(16, triton.next_power_of_2(dim))
-    if dtype == torch.bfloat16:
-        rows, stages = (128, 3) if block_d <= 64 or (block_d == 128 and not walks_items) else (64, 2)
-        tile = {
-            "BLOCK_R": rows,
-            "BLOCK_V": 64,
-            "PRECISION": "ieee",
-            "num_stages": stages if walks_items else 2,
-        }
-    else:
-        small = 64 if block_d <= 128 else 32
-        tile = {"BLOCK_R": small, "BLOCK_V": 32, "PRECISION": "tf32x3", "num_stages": 1}
-    return tile | {"BLOCK_D": block_d, "num_warps": 4}
+    """Return the shape of a program on the card at hand."""
+    tile = softmax_tile(dim, dtype, walks_items=walks_items, arch=current_arch())
+    return tile | {"BLOCK_D": max(16, triton.next_power_of_2(dim))}
 
 
 @triton.jit

@@ -104,8 +104,12 @@ class Rules:
     """The model's index of each item of the folder, 0 for items that never train. None: the folder's own."""
 
 
+@dataclass(frozen=True)
 class Targets(Ranked):
     """Events that are ranked, by user and time."""
+
+    source_N: npt.NDArray[np.int32]
+    """The folder's own index of the target, of an item that never trained too."""
 
     def counts(self, users: int) -> IntArray:
         """Return the targets of each of `users` users."""
@@ -224,7 +228,7 @@ def divide(shard: pa.Table, rules: Rules) -> Division:
     def targets(allowed_E: BoolArray, choice: TargetChoice) -> Targets:
         places_N = choose(events, allowed_E & enough_E, choice, protocol.seed)
         row_N, end_N = events.row_E[places_N], history_E[places_N]
-        return Targets(row_N, end_N, index_E[places_N], events.times_E[places_N])
+        return Targets(row_N, end_N, index_E[places_N], events.times_E[places_N], events.items_E[places_N])
 
     return Division(
         histories.table(),
@@ -252,24 +256,24 @@ def choose(events: Events, allowed_E: BoolArray, choice: TargetChoice, seed: int
 
 def _leave_one_out(shard: pa.Table, rules: Rules) -> Division:
     """Hold out the last two events of each user who has three."""
+    events, protocol = Events.of(shard), rules.protocol
     as_it_is = rules.index_V is None and rules.users_N is None
-    if not (as_it_is and rules.protocol.ties != "hash" and rules.protocol.repeats == "keep"):
-        events = counted(Events.of(shard), rules)
+    if not (as_it_is and protocol.ties != "hash" and protocol.repeats == "keep"):
+        events = counted(events, rules)
         shard = replace(events, items_E=_index(events, rules)).table()
-    elif (short_U := np.diff(ragged(shard["items"])[1]) < HELD_OUT + 1).any():
+    elif (short_U := events.counts_U < HELD_OUT + 1).any():
         row = int(np.argmax(short_U))
         raise DataError(
-            f"user {shard['user'][row]} has {len(shard['items'][row])} events; leave-one-out needs 3: "
+            f"user {events.users_U[row]} has {events.counts_U[row]} events; leave-one-out needs 3: "
             "prepare the data again with a k-core of at least 3"
         )
-    items_E, offsets_U1 = ragged(shard["items"])
-    times_E, _ = ragged(shard["timestamps"])
-    counts_U = np.diff(offsets_U1)
+    index_E, counts_U = _index(events, rules), events.counts_U
     row_N = np.flatnonzero(counts_U > HELD_OUT)
 
     def targets(from_end: int) -> Targets:
-        places_N = offsets_U1[1:][row_N] - from_end
-        return Targets(row_N, counts_U[row_N] - from_end, items_E[places_N], times_E[places_N])
+        places_N = events.offsets_U1[1:][row_N] - from_end
+        columns = (index_E[places_N], events.times_E[places_N], events.items_E[places_N])
+        return Targets(row_N, counts_U[row_N] - from_end, *columns)
 
     return Division(shard, np.maximum(counts_U - HELD_OUT, 0), targets(2), targets(1))
 

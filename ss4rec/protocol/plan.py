@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.batches.windows import ragged, window_starts
-from ss4rec.data.prepare.k_core_rows import k_core
+from ss4rec.data.prepare.k_core import k_core, kept_events
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_shard, read_users
 from ss4rec.data.sources.ties import hashed
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
@@ -32,6 +33,9 @@ from ss4rec.protocol.divide import (
     parts,
 )
 from ss4rec.protocol.settings import Protocol, cut_moment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,9 @@ class Plan:
         is_first_N[1:] = (np.diff(user_N[mine_N]) != 0) | (np.diff(start_N) != 0)
         return sizes_of(np.diff(np.append(np.flatnonzero(is_first_N), len(start_N))), batch_targets)
 
-    def items(self, folder: AnyPath) -> pa.Table:
+    def items(self, folder: PreparedFolder | AnyPath) -> pa.Table:
         """Return `items.parquet` of the items that the model knows, by its own indices, with their training events."""
-        table = read_items(folder)
+        table = PreparedFolder.open(folder).items
         if self.items_I is None:
             return table
         table = table.take(pa.array(self.items_I - 1))
@@ -135,6 +139,14 @@ class Plan:
                 table.column_names.index(name), table.schema.field(name), pa.array(values_I)
             )
         return table
+
+    def attributes(self, folder: PreparedFolder) -> Tensor:
+        """Return genres and period of release of the items that the model knows, 0/1, by its own indices."""
+        if self.items_I is None:
+            return folder.attributes_VA
+        from ss4rec.data.prepared.item_attributes import item_attributes
+
+        return item_attributes(self.items(folder))
 
 
 def sizes_of(targets_W: IntArray, batch_targets: int) -> list[int]:
@@ -148,7 +160,7 @@ def sizes_of(targets_W: IntArray, batch_targets: int) -> list[int]:
     return sizes
 
 
-def make_plan(protocol: Protocol, folder: AnyPath | str) -> Plan:
+def make_plan(protocol: Protocol, folder: PreparedFolder | AnyPath | str) -> Plan:
     """Work a protocol out for a prepared folder.
 
     Leave-one-out of a folder as it is reads no shard; anything else reads all events, 20 bytes of memory for each.
@@ -156,21 +168,19 @@ def make_plan(protocol: Protocol, folder: AnyPath | str) -> Plan:
     Raises:
         DataError: if the folder contradicts the protocol, or a part of the division is empty.
     """
-    folder = to_path(folder).absolute()
-    manifest = Manifest.load(folder)
-    return _plan(protocol, str(folder), manifest.to_json())
+    folder = PreparedFolder.open(folder)
+    _check_folder(protocol, folder)
+    if protocol.kind == "leave_one_out" and not _filters(protocol, folder.manifest):
+        return _as_it_is(protocol, folder)
+    return _plan(protocol, str(folder.path.absolute()), folder.manifest.to_json())
 
 
 @lru_cache(maxsize=4)
 def _plan(protocol: Protocol, place: str, manifest_json: str) -> Plan:
-    """Make the plan; `manifest_json` is here so that another folder in the same place is no old plan."""
-    folder = to_path(place)
-    manifest = Manifest.load(folder)
-    _check_folder(protocol, folder, manifest)
-    if protocol.kind == "leave_one_out" and not _filters(protocol, manifest):
-        return _as_it_is(protocol, folder, manifest)
-    events = _read(folder, manifest)
-    return plan_of(find_rules(protocol, events, manifest), events, manifest.items)
+    """Read all events and make the plan; by `manifest_json` another folder in the same place gets a plan of its own."""
+    folder = PreparedFolder(to_path(place), Manifest.model_validate_json(manifest_json))
+    events = _read(folder)
+    return plan_of(find_rules(protocol, events, folder.manifest), events, folder.manifest.items)
 
 
 def find_rules(protocol: Protocol, events: Events, manifest: Manifest) -> Rules:
@@ -317,9 +327,9 @@ def _training_gaps(division: Division) -> IntArray:
     return np.diff(times_E)[((place_E > 0) & (place_E < fit_E))[1:]]
 
 
-def _as_it_is(protocol: Protocol, folder: AnyPath, manifest: Manifest) -> Plan:
+def _as_it_is(protocol: Protocol, folder: PreparedFolder) -> Plan:
     """Return the plan of leave-one-out without filters, from the table of users alone."""
-    counts_U = read_users(folder)["count"].to_numpy().astype(np.int64)
+    counts_U = folder.users["count"].to_numpy().astype(np.int64)
     has_U = counts_U > HELD_OUT
     offsets_U1 = np.concatenate([[0], np.cumsum(has_U)])
     valid, test = (UserTargets(offsets_U1, (counts_U[has_U] - back).astype(np.int32), 0) for back in (2, 1))
@@ -327,12 +337,12 @@ def _as_it_is(protocol: Protocol, folder: AnyPath, manifest: Manifest) -> Plan:
     return Plan(
         rules=Rules(protocol),
         items_I=None,
-        num_items=manifest.items,
+        num_items=folder.manifest.items,
         fit_U=np.maximum(counts_U - HELD_OUT, 0),
         counts_I=None,
         valid=valid,
         test=test,
-        median_gap_s=manifest.median_gap_s,
+        median_gap_s=folder.manifest.median_gap_s,
         facts={
             "fit_rows": int(np.maximum(counts_U - HELD_OUT, 0).sum()),
             "fit_users": users,
@@ -353,13 +363,13 @@ def _filters(protocol: Protocol, manifest: Manifest) -> bool:
     return more_core or hashes or protocol.repeats == "drop"
 
 
-def _check_folder(protocol: Protocol, folder: AnyPath, manifest: Manifest) -> None:
+def _check_folder(protocol: Protocol, folder: PreparedFolder) -> None:
     """Refuse a folder whose preparation contradicts the protocol.
 
     Raises:
         DataError: saying how to prepare it.
     """
-    core, ties = manifest.filters.k_core, manifest.filters.ties
+    core, ties = folder.manifest.filters.k_core, folder.manifest.filters.ties
     if protocol.ties == "file" and ties == "hash":
         raise DataError(
             f"{folder} was prepared with --ties hash and protocol {protocol.name} wants the order of the file; prepare "
@@ -377,17 +387,23 @@ def _check_folder(protocol: Protocol, folder: AnyPath, manifest: Manifest) -> No
         )
 
 
-def _read(folder: AnyPath, manifest: Manifest) -> Events:
+def _read(folder: PreparedFolder) -> Events:
     """Read all events of a folder."""
-    shards = [read_shard(path, manifest.items) for path in manifest.shard_paths(folder)]
+    shards = [folder.read_shard(number) for number in range(len(folder.manifest.shards))]
     return Events.of(pa.concat_tables(shards).combine_chunks())
 
 
 def _core(events: Events, k: int, users: int, items: int) -> tuple[BoolArray, BoolArray]:
     """Return which users and which items are in the k-core."""
-    rows = k_core(events.user_E, events.items_E, k, k)
-    users_N = np.bincount(events.user_E[rows], minlength=users) > 0
-    return users_N, np.bincount(events.items_E[rows], minlength=items + 1) > 0
+
+    def count(mask_I: npt.NDArray[np.bool_], min_user: int) -> tuple[IntArray, tuple[IntArray, ...]]:
+        kept_E, kept_U = kept_events(events.items_E - 1, events.offsets_U1, mask_I, min_user)
+        return np.bincount(events.items_E[kept_E] - 1, minlength=items), (kept_U,)
+
+    core = k_core(count, np.ones(items, bool), k, k)
+    users_N = np.zeros(users, bool)
+    users_N[events.users_U[core.kept[0] > 0]] = True
+    return users_N, np.append(False, core.mask_V)
 
 
 def _quantile(times_E: IntArray, share: float) -> int:

@@ -55,7 +55,7 @@ class Objective(nn.Module):
         """
         if self.config.kind != "cross_entropy":
             return "torch"
-        return resolve_loss_backend(self.config.backend, self.model.device)
+        return resolve_loss_backend(self.config.backend, self.model.device, self.model.members[0].config.dim)
 
     def forward(
         self,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ss4rec.config import RunConfig, override
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.evaluator import EvalResult
-from ss4rec.runs.folder import write_json
+from ss4rec.io.atomic import write_json
 from ss4rec.train.run import train
 
 ROLLING_FILE = "rolling.json"
@@ -20,7 +21,7 @@ ROLLING_FILE = "rolling.json"
 
 def train_rolling(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     run_dir: Path,
     cuts: Sequence[float | int | str],
     *,
@@ -33,7 +34,7 @@ def train_rolling(
 
     Args:
         config: the resolved configuration; its `protocol.cut` is replaced.
-        data_dir: absolute path of a prepared folder.
+        data: a prepared folder, or its absolute path.
         run_dir: absolute path of a folder for all cuts.
         cuts: values of `protocol.cut`.
         address: Ray cluster, as in `ss4rec.train.run.train`.
@@ -58,7 +59,7 @@ def train_rolling(
     runs = {
         str(cut): train(
             one,
-            data_dir,
+            data,
             run_dir / f"cut-{re.sub(r'[^0-9A-Za-z.-]', '-', str(cut))}",
             address=address,
             skip_bad_shards=skip_bad_shards,

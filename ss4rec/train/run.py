@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ss4rec.config import RunConfig
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.evaluation.evaluator import EvalResult
-from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
+from ss4rec.io.atomic import write_json
+from ss4rec.runs.folder import RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ CHOOSE_FOLDER = "choose"
 
 def train(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     run_dir: Path,
     *,
     address: str | None = None,
@@ -36,7 +37,7 @@ def train(
 
     Args:
         config: the resolved configuration.
-        data_dir: absolute path of a prepared folder that all nodes can read.
+        data: a prepared folder that all nodes can read, or its absolute path.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
         address: Ray cluster, see `ss4rec.cluster.connect.cluster`.
         skip_bad_shards: train on the shards that are whole, as a prepared folder in `run_dir`, instead of refusing.
@@ -44,7 +45,7 @@ def train(
     Raises:
         SS4RecError: any expected failure, as one sentence.
     """
-    data_dir, manifest = usable_data(data_dir, run_dir, skip_bad_shards)
+    data = usable_data(PreparedFolder.open(data), run_dir, skip_bad_shards)
     # Ray is imported late: what is wrong with the data is said before it.
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
@@ -55,16 +56,16 @@ def train(
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         if config.protocol.refit:
             say("refit: first a training that finds the best number of epochs, in RUN/choose")
-            chosen = _fit_one(choosing(config), manifest, data_dir, run_dir / CHOOSE_FOLDER, placement)
+            chosen = _fit_one(choosing(config), data, run_dir / CHOOSE_FOLDER, placement)
             config = refitting(config, int(chosen["best_epoch"]))
             say(f"refit: now {config.train.epochs} epochs on all events up to the cut")
-        training = _fit_one(config, manifest, data_dir, run_dir, placement)
+        training = _fit_one(config, data, run_dir, placement)
         result: dict[str, Any] = {"run": str(run_dir), "training": training}
         result["protocol"] = config.protocol.model_dump(mode="json")
         if config.evaluation.at_end:
-            result["test"] = evaluate_run(run_dir, data_dir, split="test", use_gpu=placement.use_gpu)
-    if lost := manifest.rows_dropped.get(DROPPED):
-        result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data_dir)}
+            result["test"] = evaluate_run(run_dir, data, split="test", use_gpu=placement.use_gpu)
+    if lost := data.manifest.rows_dropped.get(DROPPED):
+        result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
     from ss4rec.evaluation.run_page import write_run_page
 
@@ -74,7 +75,7 @@ def train(
 
 def train_seeds(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     run_dir: Path,
     seeds: int,
     *,
@@ -90,7 +91,7 @@ def train_seeds(
     for seed in range(config.train.seed, config.train.seed + seeds):
         own = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
         folder = run_dir.with_name(f"{run_dir.name}-seed{seed}")
-        results[str(folder)] = train(own, data_dir, folder, address=address, skip_bad_shards=skip_bad_shards)
+        results[str(folder)] = train(own, data, folder, address=address, skip_bad_shards=skip_bad_shards)
     return {"runs": results, "summary": _over_seeds(config, list(results.values()))}
 
 
@@ -111,21 +112,19 @@ def _over_seeds(config: RunConfig, results: list[dict[str, Any]]) -> dict[str, d
     }
 
 
-def _fit_one(
-    config: RunConfig, manifest: Manifest, data_dir: Path, run_dir: Path, placement: Placement
-) -> dict[str, Any]:
+def _fit_one(config: RunConfig, data: PreparedFolder, run_dir: Path, placement: Placement) -> dict[str, Any]:
     """Train one run on the connected cluster; return the loop's outcome."""
     from ss4rec.cluster.storage_check import storage_preflight
-    from ss4rec.data.batches.source import check_most_workers
+    from ss4rec.data.batches.source import check_max_workers
     from ss4rec.train.ray_train import fit
 
-    check_most_workers(data_dir, config)
+    check_max_workers(data, config)
     storage_preflight(str(run_dir.parent))
-    RunFolder(run_dir).start(config, manifest, data_dir)
+    RunFolder(run_dir).start(config, data)
     log_as(run=run_dir.name, worker="driver")
     for line in (placement, *placement.notes):
         say(str(line))
-    return fit(config, data_dir, run_dir, placement)
+    return fit(config, data, run_dir, placement)
 
 
 def choosing(config: RunConfig) -> RunConfig:
@@ -145,17 +144,16 @@ def refitting(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def usable_data(data_dir: Path, run_dir: Path, skip_bad_shards: bool) -> tuple[Path, Manifest]:
-    """Return the prepared folder to train on, every byte of which was checked, and its manifest.
+def usable_data(data: PreparedFolder, run_dir: Path, skip_bad_shards: bool) -> PreparedFolder:
+    """Return the prepared folder to train on, every byte of which was checked.
 
     Raises:
         DataError: naming the first file that is damaged, unless it is a shard that may be left out.
     """
     if skip_bad_shards:
-        data_dir, left_out = intact_folder(data_dir, run_dir / "data")
+        data, left_out = intact_folder(data, run_dir / "data")
         if left_out:
             say(f"warning: --skip-bad-shards: {left_out}")
-        return data_dir, Manifest.load(data_dir)
-    manifest = Manifest.load(data_dir)
-    manifest.verify(data_dir)
-    return data_dir, manifest
+    else:
+        data.verify()
+    return data

@@ -5,16 +5,17 @@ import torch
 
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import rank_users
-from ss4rec.evaluation.recommended import ListSpec, make_catalogue
+from ss4rec.evaluation.recommended import ListSpec, count_item_facts
 from ss4rec.evaluation.report import keep_evaluation
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.evaluation.training import training_parts
-from ss4rec.runs.folder import RESULT_FILE, RunFolder, write_json
+from ss4rec.io.atomic import write_json
+from ss4rec.runs.folder import RESULT_FILE, RunFolder
 from ss4rec.runs.load import load_model
-from ss4rec.runs.tested import run_plan
+from ss4rec.runs.under_protocol import run_plan
 from ss4rec.train.worker import train_alone
 
 SMALL = {
@@ -33,18 +34,18 @@ def make_run(run_dir, data_dir, names=("most popular", "Markov chain"), split="t
 
 
 def evaluate(run_dir, data_dir, names=("most popular", "Markov chain"), split="test"):
-    folder, manifest = RunFolder.open(run_dir), Manifest.load(data_dir)
+    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data_dir)
     model, config = load_model(run_dir)
-    plan = run_plan(folder, config, data_dir)
-    parts = training_parts(manifest.shard_paths(data_dir), manifest.items, plan)
-    lists = ListSpec(make_catalogue(plan.items(data_dir), parts), False, True)
+    plan = run_plan(folder, config, data)
+    parts = training_parts(data.shard_paths, data.manifest.items, plan)
+    lists = ListSpec(count_item_facts(plan.items(data), parts), False, True)
     scorers = {"model": ModelScorer(model, folder.record().median_gap_s, config.data.target_time)}
-    scorers |= {name: scorer for name, scorer in baselines(data_dir, plan).items() if name in names}
-    source = LocalSource.of(config, data_dir)
+    scorers |= {name: scorer for name, scorer in baselines(data, plan).items() if name in names}
+    source = LocalSource.of(config, data)
     ranks = {
         name: rank_users(scorer, source.eval_batches(split, 64), lists) for name, scorer in scorers.items()
     }
-    keep_evaluation(run_dir, data_dir, config, plan, lists.catalogue, ranks, split=split, seconds=1.0)
+    keep_evaluation(run_dir, data, config, plan, lists.item_facts, ranks, split=split, seconds=1.0)
 
 
 @pytest.fixture(scope="session")

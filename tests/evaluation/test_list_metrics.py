@@ -9,7 +9,7 @@ import torch
 
 from ss4rec.evaluation.lists import (
     LIST_METRICS,
-    Catalogue,
+    ItemFacts,
     Lists,
     ListTotals,
     accumulate,
@@ -23,8 +23,8 @@ K, ITEMS, USERS = 4, 23, 31
 ALL = (*LIST_METRICS, hamming_diversity)
 
 
-def totals_of(lists, catalogue, k=K):
-    totals = ListTotals(catalogue, ALL, k)
+def totals_of(lists, item_facts, k=K):
+    totals = ListTotals(item_facts, ALL, k)
     totals.update(lists)
     return totals.result()
 
@@ -39,18 +39,18 @@ def case():
     features_VG[5] = 0
     histories = [rng.integers(1, ITEMS + 1, rng.integers(1, 9)) for _ in range(USERS)]
     targets_B = rng.integers(1, ITEMS + 1, USERS)
-    catalogue = Catalogue(torch.tensor(events_V), torch.tensor(events_V // 2), 12, torch.tensor(features_VG))
+    item_facts = ItemFacts(torch.tensor(events_V), torch.tensor(events_V // 2), 12, torch.tensor(features_VG))
     offsets = torch.tensor([0, *np.cumsum([len(h) for h in histories])])
-    history_BG = history_shares(torch.tensor(np.concatenate(histories)), offsets, catalogue.shares())
+    history_BG = history_shares(torch.tensor(np.concatenate(histories)), offsets, item_facts.shares())
     lists = Lists(torch.tensor(items_BK), torch.tensor(targets_B), history_BG)
-    return lists, catalogue, histories
+    return lists, item_facts, histories
 
 
-def naive(lists, catalogue, histories):
+def naive(lists, item_facts, histories):
     """Every metric again, with loops over users, places and pairs."""
     rows = [[item for item in row if item] for row in lists.items_BK.tolist()]
-    events, users = catalogue.events_V.tolist(), catalogue.users_V.tolist()
-    features = catalogue.features_VG.tolist()
+    events, users = item_facts.events_V.tolist(), item_facts.users_V.tolist()
+    features = item_facts.features_VG.tolist()
     shown = [sum(item in row for row in rows) for item in range(1, ITEMS + 1)]
     places = sum(shown)
     gaps = [abs(a - b) for a, b in itertools.product(shown, shown)]
@@ -106,10 +106,10 @@ def test_equals_a_naive_reference(case, metric):
 
 
 def test_batches_equal_one_piece(case, monkeypatch):
-    lists, catalogue, _ = case
-    whole = totals_of(lists, catalogue)
+    lists, item_facts, _ = case
+    whole = totals_of(lists, item_facts)
     monkeypatch.setattr(accumulate, "CHUNK_PLACES", 3 * K)
-    totals = ListTotals(catalogue, ALL, K)
+    totals = ListTotals(item_facts, ALL, K)
     for part in (slice(0, 10), slice(10, 11), slice(11, None)):
         totals.update(Lists(lists.items_BK[part], lists.targets_B[part], lists.history_BG[part]))
     parts = totals.result()
@@ -118,22 +118,22 @@ def test_batches_equal_one_piece(case, monkeypatch):
 
 
 def test_without_features_their_metrics_are_left_out(case):
-    lists, catalogue, _ = case
-    plain = Catalogue(catalogue.events_V, catalogue.users_V, 12)
+    lists, item_facts, _ = case
+    plain = ItemFacts(item_facts.events_V, item_facts.users_V, 12)
     found = totals_of(Lists(lists.items_BK, lists.targets_B), plain).metrics
     assert "diversity" not in found
     assert "miscalibration" not in found
-    assert found["coverage"] == totals_of(lists, catalogue).metrics["coverage"]
+    assert found["coverage"] == totals_of(lists, item_facts).metrics["coverage"]
 
 
 def test_by_hand():
     """Three users, items 1 to 4; item 1 is the one that all know."""
     events_V = torch.tensor([0, 8, 4, 2, 1])
     features_VG, names = one_hot([["a"], ["a"], ["b"], ["a", "b"]])
-    catalogue = Catalogue(events_V, events_V, 8, features_VG)
+    item_facts = ItemFacts(events_V, events_V, 8, features_VG)
     history_BG = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
     lists = Lists(torch.tensor([[1, 2], [1, 3], [1, 4]]), torch.tensor([1, 3, 2]), history_BG)
-    found = totals_of(lists, catalogue, k=2).metrics
+    found = totals_of(lists, item_facts, k=2).metrics
     assert names == ["a", "b"]
     assert found["coverage"] == 1.0
     assert found["Gini"] == pytest.approx((-3 - 1 + 1 + 3 * 3) / (4 * 6))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ss4rec.evaluation.lists import LIST_METRICS, Catalogue, Lists, ListTotals, hamming_diversity
+from ss4rec.evaluation.lists import LIST_METRICS, ItemFacts, Lists, ListTotals, hamming_diversity
 from ss4rec.evaluation.metrics import ALL_METRICS, RankedTargets, auc_of_lists, average_precision
 
 CASE = json.loads((Path(__file__).parent / "golden" / "peer_metrics.json").read_text())
@@ -32,8 +32,8 @@ def ours():
     values["AUC"] = float(np.average(auc_of_lists(ranks, ITEMS), weights=ranks.counts_L))
     events_V = np.bincount([item for row in CASE["train"] for item in row], minlength=ITEMS + 1)
     features_VG = torch.tensor([[0] * len(CASE["features"][0]), *CASE["features"]], dtype=torch.float64)
-    catalogue = Catalogue(torch.tensor(events_V), torch.tensor(events_V), USERS, features_VG)
-    totals = ListTotals(catalogue, (*LIST_METRICS, hamming_diversity), K)
+    item_facts = ItemFacts(torch.tensor(events_V), torch.tensor(events_V), USERS, features_VG)
+    totals = ListTotals(item_facts, (*LIST_METRICS, hamming_diversity), K)
     first_B = torch.tensor([row[0] for row in CASE["targets"]])
     totals.update(Lists(torch.tensor(CASE["order"])[:, :K], first_B))
     return values | totals.result().metrics

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import DataError
@@ -17,7 +18,7 @@ from ss4rec.evaluation.saved import load_evaluation, saved_evaluations
 def histories_of(prepared):
     manifest = Manifest.load(prepared)
     found = []
-    for path in manifest.shard_paths(prepared):
+    for path in PreparedFolder.open(prepared).shard_paths:
         items_E, offsets_U1 = ragged(read_shard(path, manifest.items)["items"])
         found += [items_E[a:b] for a, b in zip(offsets_U1, offsets_U1[1:], strict=False)]
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +110,7 @@ def profile_columns(folder: AnyPath, manifest: Manifest) -> dict[str, list[str |
     return columns
 
 
-def read_back(folder: Path, manifest: Manifest, user_ids: pa.Array) -> Profiles | None:
+def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> Profiles | None:
     """Return what a prepared folder says about its users in the form of a source."""
     if manifest.profile_values is None:
         return None

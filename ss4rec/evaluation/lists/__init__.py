@@ -12,9 +12,9 @@ from ss4rec.evaluation.lists._diversity import diversity, hamming_diversity
 from ss4rec.evaluation.lists._entropy import entropy
 from ss4rec.evaluation.lists._gini import gini
 from ss4rec.evaluation.lists._lists import (
-    Catalogue,
     Exposure,
     ExposureMetric,
+    ItemFacts,
     ListMetric,
     Lists,
     history_shares,
@@ -40,9 +40,9 @@ LIST_METRICS: tuple[ListMetric | ExposureMetric, ...] = (
 
 __all__ = [
     "LIST_METRICS",
-    "Catalogue",
     "Exposure",
     "ExposureMetric",
+    "ItemFacts",
     "ListMetric",
     "ListResult",
     "ListTotals",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, ListMetric, Lists, mean_over_items
+from ss4rec.evaluation.lists._lists import ItemFacts, ListMetric, Lists, mean_over_items
 
 
-def _of(lists: Lists, catalogue: Catalogue) -> Tensor:
+def _of(lists: Lists, item_facts: ItemFacts) -> Tensor:
     """Mean training events of a list's items."""
-    return mean_over_items(catalogue.events_V[lists.items_BK].double(), lists)
+    return mean_over_items(item_facts.events_V[lists.items_BK].double(), lists)
 
 
 average_popularity = ListMetric("popularity", _of)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, ListMetric, Lists
+from ss4rec.evaluation.lists._lists import ItemFacts, ListMetric, Lists
 
 MIX = 0.01
 """Part of the history in q~ (alpha in the paper)."""
 
 
-def _of(lists: Lists, catalogue: Catalogue) -> Tensor:
+def _of(lists: Lists, item_facts: ItemFacts) -> Tensor:
     """KL divergence in nats of each list; NaN where the history has no features."""
     assert lists.history_BG is not None
-    shares_VG = catalogue.shares()
+    shares_VG = item_facts.shares()
     list_BG = torch.zeros_like(lists.history_BG)
     for items_B in lists.items_BK.T:
         list_BG += shares_VG[items_B]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, Exposure
+from ss4rec.evaluation.lists._lists import Exposure, ItemFacts
 
 
 def by_popularity_decile(counts_V: Tensor, events_V: Tensor) -> list[float]:
@@ -23,7 +23,7 @@ def by_popularity_decile(counts_V: Tensor, events_V: Tensor) -> list[float]:
     return (sums.double() / sums.sum().clamp(min=1)).tolist()
 
 
-def exposure_by_decile(exposure: Exposure, catalogue: Catalogue) -> tuple[list[float], list[float]]:
+def exposure_by_decile(exposure: Exposure, item_facts: ItemFacts) -> tuple[list[float], list[float]]:
     """Return the fractions of places and, to compare, of training events, of each decile of items."""
-    events_V = catalogue.events_V
+    events_V = item_facts.events_V
     return by_popularity_decile(exposure.counts_V, events_V), by_popularity_decile(events_V, events_V)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, ListMetric, Lists
+from ss4rec.evaluation.lists._lists import ItemFacts, ListMetric, Lists
 
 
 def _sums(rows_VG: Tensor, lists: Lists) -> tuple[Tensor, Tensor]:
@@ -22,19 +22,19 @@ def _sums(rows_VG: Tensor, lists: Lists) -> tuple[Tensor, Tensor]:
     return sums_BG, count_B * (count_B - 1) / 2
 
 
-def _cosine(lists: Lists, catalogue: Catalogue) -> Tensor:
+def _cosine(lists: Lists, item_facts: ItemFacts) -> Tensor:
     """1 - mean cosine over pairs; an item without features has nothing in common with any. NaN for one item."""
-    assert catalogue.features_VG is not None
-    unit_VG = torch.nn.functional.normalize(catalogue.features_VG)
+    assert item_facts.features_VG is not None
+    unit_VG = torch.nn.functional.normalize(item_facts.features_VG)
     sums_BG, pairs_B = _sums(unit_VG, lists)
     own_B = (unit_VG**2).sum(1)[lists.items_BK].sum(1)
     return 1.0 - ((sums_BG**2).sum(1) - own_B) / 2 / pairs_B
 
 
-def _hamming(lists: Lists, catalogue: Catalogue) -> Tensor:
+def _hamming(lists: Lists, item_facts: ItemFacts) -> Tensor:
     """Mean over pairs of the number of values that differ: n (K - n) pairs differ in a value that n items have."""
-    assert catalogue.features_VG is not None
-    sums_BG, pairs_B = _sums(catalogue.features_VG, lists)
+    assert item_facts.features_VG is not None
+    sums_BG, pairs_B = _sums(item_facts.features_VG, lists)
     count_B1 = lists.filled_BK.sum(1, keepdim=True)
     return (sums_BG * (count_B1 - sums_BG)).sum(1) / pairs_B
 

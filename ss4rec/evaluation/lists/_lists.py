@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ItemFacts:
     """What list metrics know about items; index 0 is padding. All tensors are on one device."""
 
     events_V: Tensor
@@ -28,10 +28,10 @@ class Catalogue:
         """Items without padding."""
         return len(self.events_V) - 1
 
-    def to(self, device: torch.device | str) -> Catalogue:
-        """Return the catalogue on another device."""
+    def to(self, device: torch.device | str) -> ItemFacts:
+        """Return the facts on another device."""
         features = None if self.features_VG is None else self.features_VG.to(device)
-        return Catalogue(self.events_V.to(device), self.users_V.to(device), self.num_users, features)
+        return ItemFacts(self.events_V.to(device), self.users_V.to(device), self.num_users, features)
 
     def shares(self) -> Tensor:
         """Return each item's features as shares that sum to 1 `[V, G]`, 0 where it has none."""
@@ -84,10 +84,10 @@ class ListMetric:
 
     name: str
     """Name in tables and files."""
-    of: Callable[[Lists, Catalogue], Tensor]
+    of: Callable[[Lists, ItemFacts], Tensor]
     """Gives float64 `[B]`."""
     needs_features: bool = False
-    """Whether it needs `Catalogue.features_VG`."""
+    """Whether it needs `ItemFacts.features_VG`."""
     needs_history: bool = False
     """Whether it needs `Lists.history_BG`."""
 
@@ -113,7 +113,7 @@ def history_shares(seen_X: Tensor, offsets_B1: Tensor, shares_VG: Tensor) -> Ten
     Args:
         seen_X: items of the histories, user after user.
         offsets_B1: where each history begins and ends.
-        shares_VG: `Catalogue.shares`.
+        shares_VG: `ItemFacts.shares`.
     """
     num_rows = len(offsets_B1) - 1
     row_X = torch.repeat_interleave(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, ListMetric, Lists, mean_over_items
+from ss4rec.evaluation.lists._lists import ItemFacts, ListMetric, Lists, mean_over_items
 
 
-def _of(lists: Lists, catalogue: Catalogue) -> Tensor:
+def _of(lists: Lists, item_facts: ItemFacts) -> Tensor:
     """Mean of -log2(users with the item / users); an item of no user counts as one of one user."""
-    share_V = catalogue.users_V.double().clamp(min=1.0) / catalogue.num_users
+    share_V = item_facts.users_V.double().clamp(min=1.0) / item_facts.num_users
     return mean_over_items(-share_V.log2()[lists.items_BK], lists)
 
 

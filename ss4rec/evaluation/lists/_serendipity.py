@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, ListMetric, Lists
+from ss4rec.evaluation.lists._lists import ItemFacts, ListMetric, Lists
 
 
-def _of(lists: Lists, catalogue: Catalogue) -> Tensor:
+def _of(lists: Lists, item_facts: ItemFacts) -> Tensor:
     """Gain of the hit over popularity, over K; 0 without a hit."""
-    num_items = catalogue.num_items
-    levels, level_V = catalogue.events_V.unique(return_inverse=True)
-    rank_V = torch.where(catalogue.events_V > 0, len(levels) - level_V, num_items + 1)
+    num_items = item_facts.num_items
+    levels, level_V = item_facts.events_V.unique(return_inverse=True)
+    rank_V = torch.where(item_facts.events_V > 0, len(levels) - level_V, num_items + 1)
     place_K = torch.arange(1, lists.items_BK.shape[1] + 1, device=rank_V.device)
     better_BK = (rank_V[lists.items_BK] - place_K).clamp(min=0).double() / num_items
     hit_BK = (lists.items_BK == lists.targets_B[:, None]) & lists.filled_BK

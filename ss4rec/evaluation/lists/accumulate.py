@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor
 
-from ss4rec.evaluation.lists._lists import Catalogue, Exposure, ExposureMetric, ListMetric, Lists
+from ss4rec.evaluation.lists._lists import Exposure, ExposureMetric, ItemFacts, ListMetric, Lists
 
 CHUNK_PLACES = 1 << 21
 """Places of lists that are looked at together."""
@@ -35,24 +35,24 @@ class ListTotals:
     """Sums over lists; feed it batches with `update`, then ask for `result`.
 
     Args:
-        catalogue: what is known about items; its device is where everything is computed.
+        item_facts: what is known about items; its device is where everything is computed.
         metrics: which metrics; those that need features or histories that are not there are left out.
         k: places of a list.
     """
 
     def __init__(
-        self, catalogue: Catalogue, metrics: tuple[ListMetric | ExposureMetric, ...], k: int
+        self, item_facts: ItemFacts, metrics: tuple[ListMetric | ExposureMetric, ...], k: int
     ) -> None:
-        self.catalogue = catalogue
+        self.item_facts = item_facts
         self.k = k
         self.num_lists = 0
-        self.device = catalogue.events_V.device
-        has_features = catalogue.features_VG is not None
+        self.device = item_facts.events_V.device
+        has_features = item_facts.features_VG is not None
         self.per_list = [
             m for m in metrics if isinstance(m, ListMetric) and (has_features or not m.needs_features)
         ]
         self.of_exposure = [m for m in metrics if isinstance(m, ExposureMetric)]
-        self.counts_V = torch.zeros_like(catalogue.events_V)
+        self.counts_V = torch.zeros_like(item_facts.events_V)
         self.sums = {m.name: [0.0, 0] for m in self.per_list}
 
     def update(self, lists: Lists) -> None:
@@ -71,7 +71,7 @@ class ListTotals:
             elif metric.needs_history and lists.history_BG is None:
                 continue
             else:
-                values_B = metric.of(lists, self.catalogue)
+                values_B = metric.of(lists, self.item_facts)
             total, count = torch.stack([values_B.nansum(), (~values_B.isnan()).sum().double()]).tolist()
             self.sums[metric.name][0] += total
             self.sums[metric.name][1] += int(count)
@@ -83,7 +83,7 @@ class ListTotals:
         exposure = Exposure(self.counts_V, self.num_lists, self.k)
         values = {m.name: m.of(exposure) for m in self.of_exposure}
         values |= {name: total / count for name, (total, count) in self.sums.items() if count}
-        shown, trained = exposure_by_decile(exposure, self.catalogue)
+        shown, trained = exposure_by_decile(exposure, self.item_facts)
         return ListResult(
             k=self.k,
             num_lists=self.num_lists,

@@ -13,7 +13,8 @@ from ss4rec.evaluation.metrics._metric import FloatArray, Metric, RankedTargets
 
 def _discount(ranks_U: FloatArray, k: int) -> FloatArray:
     """1 / log2(1 + rank)."""
-    return 1.0 / np.log2(1.0 + ranks_U)
+    discount_U: FloatArray = 1.0 / np.log2(1.0 + ranks_U)
+    return discount_U
 
 
 def _several(ranks: RankedTargets, k: int) -> FloatArray:

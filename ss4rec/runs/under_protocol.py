@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 
 from ss4rec.config import RunConfig
-from ss4rec.data.prepared.manifest import Manifest, sha256_of
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import ITEMS_NAME
 from ss4rec.errors import DataError, UsageError
+from ss4rec.io.atomic import sha256_of
 from ss4rec.protocol.plan import Plan, make_plan
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 
 
-def tested_by(config: RunConfig, protocol: Protocol | None) -> RunConfig:
+def under_protocol(config: RunConfig, protocol: Protocol | None) -> RunConfig:
     """Return a run's configuration with the protocol by which it is tested; None: its own.
 
     Raises:
@@ -34,21 +33,21 @@ def tested_by(config: RunConfig, protocol: Protocol | None) -> RunConfig:
     return config.model_copy(update={"protocol": protocol})
 
 
-def run_plan(folder: RunFolder, config: RunConfig, data_dir: Path) -> Plan:
+def run_plan(folder: RunFolder, config: RunConfig, data: PreparedFolder) -> Plan:
     """Work the protocol of `config` out for the data that a run was trained on.
 
     Raises:
         DataError: if the data has other items than the run.
     """
-    plan = make_plan(config.protocol, data_dir)
+    plan = make_plan(config.protocol, data)
     path = folder.path / ITEMS_FILE
     if plan.items_I is None:
-        same = sha256_of(path) == Manifest.load(data_dir).files[ITEMS_NAME].sha256
+        same = sha256_of(path) == data.manifest.files[ITEMS_NAME].sha256
     else:
-        same = pq.read_table(path, columns=["source_id"]).equals(plan.items(data_dir).select(["source_id"]))
+        same = pq.read_table(path, columns=["source_id"]).equals(plan.items(data).select(["source_id"]))
     if not same:
         raise DataError(
-            f"{data_dir} has other items than the run {folder.path.name} was trained on; "
+            f"{data} has other items than the run {folder.path.name} was trained on; "
             "give the prepared folder that the run was trained on"
         )
     return plan
