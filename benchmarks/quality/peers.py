@@ -156,7 +156,7 @@ def train_rectools(
     """Train a model until validation stops rising or the time is over; return its best weights as a scorer.
 
     Args:
-        name: sasrec, hstu or bert4rec.
+        name: sasrec, esasrec, hstu or bert4rec.
         options: of rectools' class, beside `SHARED`; `validate_every` epochs and `patience` validations.
         data: prepared folder.
         seed: of everything.
@@ -222,7 +222,12 @@ def train_rectools(
             module.torch_model, items_N, plan.num_items, reads_time, plan.median_gap_s, session_len, mask
         )
 
-    make = {"sasrec": SASRecModel, "hstu": HSTUModel, "bert4rec": BERT4RecModel}[name]
+    classes = {"sasrec": SASRecModel, "esasrec": SASRecModel, "hstu": HSTUModel, "bert4rec": BERT4RecModel}
+    make = classes[name]
+    if name == "esasrec":  # LiGR layers, arXiv 2508.06450
+        from rectools.models.nn.transformers.ligr import LiGRLayers
+
+        settings = settings | {"transformer_layers_type": LiGRLayers}
     model = make(**settings, get_trainer_func=trainer)
     model.fit(Dataset.construct(_training_frame(data, manifest, plan)))
     module = model.lightning_model

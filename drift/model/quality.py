@@ -28,8 +28,9 @@ from ss4rec.data.batches.windows import eval_sequences, ragged
 from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.model.habits import Asked
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.last_state import Encoder, encode_last, score_last
+from ss4rec.model.last_state import Encoder, encode_last, events_of, score_last
 
 K = 10
 MIN_HISTORY = 2
@@ -136,7 +137,8 @@ def rank(model: Encoder, chosen: pa.Table, task: QualityTask) -> pa.Table:
     batch = collate_eval(sequences, task.profiles_UF)
     window_S = chosen["window"].to_numpy()
     hidden_SD = encode_last(model, batch)
-    scores_SV = model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1).matrix()
+    asked = Asked.after(events_of(batch))
+    scores_SV = model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1, asked).matrix()
     by_name = {"model": scores_SV}
     if task.baselines is not None:
         rng = np.random.default_rng([task.config.seed, int(batch.users_S[0]), int(window_S[0])])

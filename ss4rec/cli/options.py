@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.auto.choose import usable_minutes
+from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import parse_json, read_json
-from ss4rec.presets import preset
+from ss4rec.presets import AUTO, PRESETS, preset
 from ss4rec.protocol.named import protocol_of
 from ss4rec.protocol.settings import Protocol
 
@@ -70,14 +72,15 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
                 "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
                 "while nodes come and go."
             ),
-            set_option("Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them."),
+            set_option("Override a field, as in --set model.dim=128; `ss4rec config --fields` lists all."),
             protocol_option("How to divide events into training, validation and test"),
             click.option(
                 "--preset",
                 "preset_name",
                 default=default_preset,
                 show_default=True,
-                help="A named configuration, or @FILE: config.json of a run, best.json of a sweep.",
+                help=f"A named configuration ({', '.join(PRESETS)}), or @FILE: config.json of a run, best.json of a "
+                "sweep.",
             ),
         ):
             function = option(function)
@@ -115,6 +118,40 @@ def resolve_config(
         texts = (f"{name.removeprefix('protocol.')}={value}" for name, value in own.items())
         changes["protocol.name"] = f"{config.protocol.name} with {', '.join(texts)}"
     return override(config, changes)
+
+
+def minutes_option(function: Callable) -> Callable:
+    """Add --minutes."""
+    return click.option(
+        "--minutes",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Time for the whole run. The schedule ends with it, and `auto` chooses what fits.",
+    )(function)
+
+
+def resolve_train(
+    preset_name: str,
+    assignments: Iterable[str],
+    workers: Workers | None,
+    protocol_name: str | None,
+    minutes: float | None,
+) -> RunConfig | Auto:
+    """Build what a command line asks to train: a configuration, or `auto`, which needs the data first.
+
+    Raises:
+        ConfigError: as `resolve_config`.
+    """
+    if preset_name == AUTO:
+        plain = resolve_config(RunConfig(preset=AUTO), assignments, workers, protocol_name)
+        changes = assigned(assignments)
+        if workers is not None:
+            changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
+        own = {name: value for name, value in changes.items() if not name.startswith("protocol.")}
+        return Auto(plain.protocol, own, minutes)
+    config = resolve_config(preset_name, assignments, workers, protocol_name)
+    if minutes is None:
+        return config
+    return override(config, {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True})
 
 
 def resolve_protocol(start: Protocol, name: str | None, assignments: Iterable[str]) -> Protocol:

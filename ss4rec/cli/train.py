@@ -8,7 +8,18 @@ from typing import Any
 
 import click
 
-from ss4rec.cli.options import Workers, assigned, config_options, data_folder, resolve_config
+from ss4rec.auto.resolve import Auto
+from ss4rec.cli.options import (
+    Workers,
+    assigned,
+    config_options,
+    data_folder,
+    minutes_option,
+    resolve_train,
+)
+from ss4rec.config import RunConfig
+from ss4rec.errors import ConfigError
+from ss4rec.presets import AUTO
 
 
 def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -25,7 +36,8 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 
 @click.command("train")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
-@config_options(default_preset="paper")
+@config_options(default_preset="auto")
+@minutes_option
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--name", help="Name of the run; the same name continues it. Default: preset and data.")
 @click.option(
@@ -63,6 +75,7 @@ def train_command(
     protocol_name: str | None,
     assignments: tuple[str, ...],
     workers: Workers | None,
+    minutes: float | None,
     storage: Path,
     name: str | None,
     address: str | None,
@@ -79,18 +92,26 @@ def train_command(
     """
     if skip_bad_steps is not None:
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
-    config = resolve_config(preset_name, assignments, workers, protocol_name)
+    config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
+    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
     if cuts and seeds:
         raise click.UsageError("--cuts and --seeds exclude one another; give one of them")
     if seeds:
+        if isinstance(config, Auto):
+            raise ConfigError(
+                "--seeds compares seeds of one configuration; name a --preset, auto chooses for each run"
+            )
         from ss4rec.train.run import train_seeds
 
         found = train_seeds(config, folder, run_dir, seeds, address=address, skip_bad_shards=skip_bad_shards)
         _show_seeds(found, as_json)
         return
     if cuts:
+        if isinstance(config, Auto):
+            raise ConfigError(
+                "--cuts compares one configuration over cuts; name a --preset, auto chooses for each"
+            )
         from ss4rec.train.rolling import train_rolling
 
         rolling = train_rolling(
@@ -116,6 +137,10 @@ def _show_seeds(found: dict[str, Any], as_json: bool) -> None:
     for name, row in found["summary"].items():
         click.echo(f"{name:12} {row['mean']:.4f} ± {row['sd']:.4f}")
     click.echo(f"compare them with another recipe: ss4rec compare OTHER... {' '.join(found['runs'])}")
+
+
+def _preset_of(config: RunConfig | Auto) -> str:
+    return AUTO if isinstance(config, Auto) else config.preset
 
 
 def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:

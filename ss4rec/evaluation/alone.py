@@ -32,5 +32,7 @@ def rank_alone(
 ) -> pa.Table:
     """Return the ranks of every user's targets by weights of a run, a table as from `rank_users`."""
     gap_s = RunFolder(run_dir).record().median_gap_s
-    batches = LocalSource.of(config, data).eval_batches(split, config.evaluation.batch_users)
-    return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
+    source = LocalSource.of(config, data)
+    batches = source.eval_batches(split, config.evaluation.batch_users)
+    scorer = ModelScorer(model, gap_s, config.data.target_time, source.plan.asked_from_s(split))
+    return rank_users(scorer, batches)

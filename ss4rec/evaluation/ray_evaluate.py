@@ -17,6 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
+from ss4rec.data.batches.ray_source import dataset_name
 from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -81,10 +82,11 @@ def rank_folder(
     config = under_protocol(folder.config(), protocol)
     plan = run_plan(folder, config, opened)
     median_gap_s = folder.record().median_gap_s
+    asked_from_s = plan.asked_from_s(split)
 
     def make_scorers() -> dict[str, Scorer]:
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
-        return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
+        return {"model": ModelScorer(model, median_gap_s, config.data.target_time, asked_from_s)}
 
     return _rank(make_scorers, config, opened, plan, split, workers, gpu, lists)["model"]
 
@@ -179,6 +181,7 @@ def _rank(
         num_cpus=0 if gpu else 1,
         num_gpus=1 if gpu else 0,
     )
+    rows.set_name(dataset_name(data.manifest.name, "ranks", split))
     ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by(
         [("user", "ascending"), ("history", "ascending")]
     )

@@ -8,7 +8,9 @@ import torch
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.evaluation.states import target_states
+from ss4rec.model.habits import Asked
 from ss4rec.model.item_scores import ItemScores
+from ss4rec.model.last_state import events_of
 
 if TYPE_CHECKING:
     from ss4rec.model.ss4rec import SequenceModel
@@ -39,10 +41,19 @@ class ModelScorer:
         model: the model, on the device that it runs on; is switched to evaluation mode.
         unknown_gap_s: the median training gap in seconds (`Manifest.median_gap_s`).
         target_time: `config.data.target_time` of the model's run.
+        asked_from_s: moment before which nobody asks, unix seconds, as a cut in time: a model with a horizon is told
+            how long ago the last event was then, for those who were not seen since. None: nothing is known.
     """
 
-    def __init__(self, model: SequenceModel, unknown_gap_s: float, target_time: bool) -> None:
+    def __init__(
+        self,
+        model: SequenceModel,
+        unknown_gap_s: float,
+        target_time: bool,
+        asked_from_s: int | None = None,
+    ) -> None:
         self.model = model.eval()
+        self.asked_from_s = asked_from_s if model.config.horizon else None
         self.unknown_gap_s = unknown_gap_s
         self.uses_target_time = target_time
         self.device = next(model.parameters()).device
@@ -51,5 +62,7 @@ class ModelScorer:
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores, on the model's device."""
         hides_time = self.uses_target_time and not target_time_known
-        hidden_SD = target_states(self.model, batch, self.device, self.unknown_gap_s if hides_time else None)
-        return self.model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1)
+        gap_s = self.unknown_gap_s if hides_time else None
+        hidden_SD = target_states(self.model, batch, self.device, gap_s, self.asked_from_s)
+        asked = Asked(events_of(batch, self.device), batch.last_S.to(self.device), gap_s)
+        return self.model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1, asked)

@@ -18,7 +18,11 @@ PREFIX_TOKENS = 1 << 19
 
 
 def target_states(
-    model: Encoder, batch: EvalBatch, device: torch.device, unknown_gap_s: float | None = None
+    model: Encoder,
+    batch: EvalBatch,
+    device: torch.device,
+    unknown_gap_s: float | None = None,
+    asked_from_s: int | None = None,
 ) -> Tensor:
     """Return the state from which each target is ranked, `[S, D]`.
 
@@ -32,22 +36,34 @@ def target_states(
         batch: histories and targets.
         device: where the model is.
         unknown_gap_s: stands in for the gap to each target, in seconds; None: the gaps of the batch are read.
+        asked_from_s: moment before which nobody asks, for a model that reads it (`ModelConfig.horizon`).
     """
+
+    def states(read: EvalBatch) -> Tensor:
+        elapsed_T = None if asked_from_s is None else _elapsed(read, asked_from_s).to(device)
+        return encode_all(model, read, device, elapsed_T)[read.last_S.to(device)]
+
     if unknown_gap_s is None:
-        return encode_all(model, batch, device)[batch.last_S.to(device)]
-    if not batch.shares_histories:
-        return encode_all(model, _hide_times(batch, unknown_gap_s), device)[batch.last_S.to(device)]
+        return states(batch)
     hidden, last_S = _hide_times(batch, unknown_gap_s), batch.last_S
+    if not batch.shares_histories:
+        return states(hidden)
     changed_T = (hidden.gaps_T != batch.gaps_T) | (hidden.hours_T != batch.hours_T)
-    states_SD = encode_all(model, batch, device)[last_S.to(device)]
+    states_SD = states(batch)
     chosen_N = torch.nonzero(changed_T[last_S.to(changed_T.device)]).flatten().cpu()
     done = 0
     for part in prefixes(batch, PREFIX_TOKENS, chosen_N):
-        part = _hide_times(part, unknown_gap_s)
-        own_ND = encode_all(model, part, device)[part.last_S.to(device)]
+        own_ND = states(_hide_times(part, unknown_gap_s))
         states_SD[chosen_N[done : done + len(own_ND)].to(device)] = own_ND
         done += len(own_ND)
     return states_SD
+
+
+def _elapsed(batch: EvalBatch, asked_from_s: int) -> Tensor:
+    """Return the seconds from each target's last event to that moment, -1 where it is later, `[T]`; see `Context`."""
+    elapsed_S = (asked_from_s - batch.last_times_S).float()
+    elapsed_T = torch.full((len(batch.items_T),), -1.0, device=elapsed_S.device)
+    return elapsed_T.index_copy(0, batch.last_S.to(elapsed_S.device), elapsed_S.clamp_min(-1.0))
 
 
 def prefixes(batch: EvalBatch, most_tokens: int, chosen_N: Tensor | None = None) -> Iterator[EvalBatch]:

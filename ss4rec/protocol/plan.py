@@ -91,6 +91,12 @@ class Plan:
         """Last second that training and validation have seen; None for leave-one-out."""
         return self.rules.cut_s
 
+    def asked_from_s(self, split: Split) -> int | None:
+        """Return the moment before which nobody asks for targets of a split: its cut; None where there is none."""
+        if split == "test" or self.rules.valid_cut_s is None:
+            return self.cut_s if split == "test" else None
+        return self.rules.valid_cut_s
+
     def divide(self, shard: pa.Table) -> Division:
         """Return what of a shard trains, validates and tests; see `divide`."""
         return divide(shard, self.rules)

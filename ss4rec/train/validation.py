@@ -33,7 +33,9 @@ class Validation:
         self, model: SequenceModel, source: SequenceSource, workers: Workers, config: EvalConfig
     ) -> None:
         self.source, self.workers, self.config = source, workers, config
-        self.scorer = ModelScorer(model, source.plan.median_gap_s, source.reader.data.target_time)
+        self.scorer = ModelScorer(
+            model, source.plan.median_gap_s, source.reader.data.target_time, source.plan.asked_from_s("valid")
+        )
         self._cache: list[EvalBatch] | None = None
 
     def __call__(self) -> dict[str, float]:

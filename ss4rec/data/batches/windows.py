@@ -206,7 +206,7 @@ def _gaps(shard: pa.Table, token_T: IntArray, target_time: bool) -> npt.NDArray[
     times_E, offsets_U1 = ragged(shard["timestamps"])
     gaps_E = np.zeros(len(times_E), dtype=np.float32)
     gaps_E[1:] = np.diff(times_E)  # time since the event before
-    gaps_E[offsets_U1[:-1]] = 0.0
+    gaps_E[offsets_U1[:-1][np.diff(offsets_U1) > 0]] = 0.0  # users without an event have no first one
     return gaps_E[_next(token_T, times_E) if target_time else token_T]
 
 
@@ -220,6 +220,6 @@ def _next(token_T: IntArray, times_E: IntArray) -> IntArray:
 
 
 def ranges(start_S: IntArray, length_S: IntArray) -> tuple[IntArray, IntArray]:
-    """Return `arange(start, start + length)` of all sequences behind one another, and their offsets `[S + 1]`."""
+    """Return `arange(start, start + length)` of all sequences, concatenated, and their offsets `[S + 1]`."""
     offsets_S1 = np.concatenate([[0], np.cumsum(length_S)])
     return np.arange(offsets_S1[-1]) + np.repeat(start_S - offsets_S1[:-1], length_S), offsets_S1

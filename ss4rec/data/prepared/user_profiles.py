@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import PROFILES_NAME, PROFILES_SCHEMA, read_profile_table
-from ss4rec.data.sources.rows import Profiles
+from ss4rec.data.sources.rows import UserProfiles
 from ss4rec.errors import DataError, UsageError
 from ss4rec.io.paths import AnyPath
 
@@ -25,7 +25,7 @@ MAX_VALUES = 255
 
 
 def profiles_table(
-    user_ids: pa.Array, known: Profiles | None
+    user_ids: pa.Array, known: UserProfiles | None
 ) -> tuple[pa.Table | None, tuple[str, ...] | None]:
     """Return `profiles.parquet` and the meaning of its codes; None for a source that says nothing about users.
 
@@ -110,9 +110,11 @@ def profile_columns(folder: AnyPath, manifest: Manifest) -> dict[str, list[str |
     return columns
 
 
-def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> Profiles | None:
+def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> UserProfiles | None:
     """Return what a prepared folder says about its users in the form of a source."""
     if manifest.profile_values is None:
         return None
     columns = profile_columns(folder, manifest)
-    return Profiles(user_ids, pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns])))
+    return UserProfiles(
+        user_ids, pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+    )
