@@ -1,14 +1,10 @@
-import io
 import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ss4rec.data.sources import Rules, Source, resolve_source
-from ss4rec.data.sources.archive import SingleByteSeparator
 from ss4rec.data.sources.checks import enforce_limit
 from ss4rec.data.sources.rows import plain_ids
 from ss4rec.errors import DataError
@@ -74,7 +70,7 @@ def read(path, **columns):
     """The source and its rows, all of which must be usable."""
     source = Source.open(path, columns or None)
     rows = source.read()
-    enforce_limit(rows.bad, rows.rows, Rules(), source.plan.where)
+    enforce_limit(rows.quarantine, rows.rows, Rules(), source.plan.where)
     return source, rows
 
 
@@ -208,14 +204,3 @@ def test_names_are_looked_up_in_data(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/ml-1m.zip").touch()
     assert resolve_source("ml-1m").as_posix() == "data/ml-1m.zip"
-
-
-@settings(derandomize=True, deadline=None, max_examples=100)
-@given(st.lists(st.sampled_from([b"::", b"a", b"b:c", b"\n"])), st.integers(2, 9))
-def test_separator_stream_at_any_chunk_size(parts, size):
-    text = b"".join(parts)
-    stream, out = SingleByteSeparator(io.BytesIO(text)), []
-    while chunk := stream.read(size):
-        assert len(chunk) <= size
-        out.append(chunk)
-    assert b"".join(out) == text.replace(b"::", b"\x1f")

@@ -1,4 +1,4 @@
-"""Packed batches: the tokens of many sequences behind one another, with offsets and without padding.
+"""Packed batches: the tokens of many sequences concatenated, with offsets and without padding.
 
 `PackedBatch` is what a training step takes, `EvalBatch` what full ranking takes; both are made from Arrow tables
 as `ss4rec.data.batches.windows` returns them, straight from the offsets and values buffers.

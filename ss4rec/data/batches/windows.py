@@ -220,6 +220,6 @@ def _next(token_T: IntArray, times_E: IntArray) -> IntArray:
 
 
 def ranges(start_S: IntArray, length_S: IntArray) -> tuple[IntArray, IntArray]:
-    """Return `arange(start, start + length)` of all sequences behind one another, and their offsets `[S + 1]`."""
+    """Return `arange(start, start + length)` of all sequences, concatenated, and their offsets `[S + 1]`."""
     offsets_S1 = np.concatenate([[0], np.cumsum(length_S)])
     return np.arange(offsets_S1[-1]) + np.repeat(start_S - offsets_S1[:-1], length_S), offsets_S1

@@ -82,7 +82,7 @@ def looks_sorted(source: Source) -> bool:
         lines = stream.read(SAMPLE_BYTES).splitlines(keepends=True)[:-1]
     users = [plan.user_of(line) for line in lines]
     runs = [user for user, before in zip(users, [None, *users], strict=False) if user != before]
-    # A bad row cuts a user's rows in two here and no longer does once it is put aside. Blocks are checked anyway.
+    # An unusable row cuts a user's rows in two here, and no longer once it is in quarantine. Blocks are checked anyway.
     return len(runs) - len(set(runs)) <= MAX_BROKEN * len(runs)
 
 

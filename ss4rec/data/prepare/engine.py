@@ -69,11 +69,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Blocks:
-    """All blocks, and the rows that were put aside on the way."""
+    """All blocks, and the rows in quarantine on the way."""
 
     blocks: list[BlockFile]
     rows: int
-    bad: pa.Table
+    quarantine: pa.Table
 
 
 def prepare(
@@ -132,7 +132,7 @@ def prepare(
         found = _blocks(job, mapper, progress)
         if not found.rows:
             raise DataError(f"{opened.plan.where} has no rows; give a file with ratings")
-        enforce_limit(found.bad, found.rows, rules, opened.plan.where)
+        enforce_limit(found.quarantine, found.rows, rules, opened.plan.where)
         progress(f"{k_core}-core of {found.rows:,} rows")
         item_ids, codes = vocabulary(found.blocks)
         core, dropped = core_and_dropped(found.blocks, codes, k_core, mapper)
@@ -155,7 +155,7 @@ def prepare(
             user_ids=user_ids,
             lengths_U=lengths_U,
             profiles=opened.profiles(),
-            bad=found.bad,
+            quarantine=found.quarantine,
             rows_per_shard=rows_per_shard,
             mapper=mapper,
             name=name or opened.path.resolve().stem,
@@ -215,7 +215,7 @@ def _whole(job: Job, mapper: Mapper) -> Blocks:
     for _ in mapper(partial(_make_whole, job), [] if is_done(folder) else [folder]):
         pass
     block = BlockFile.load(folder)
-    return Blocks([block], block.read, block.bad)
+    return Blocks([block], block.read, block.quarantine)
 
 
 def _make_whole(job: Job, folder: AnyPath) -> None:
@@ -249,8 +249,10 @@ def _direct(job: Job, mapper: Mapper) -> Blocks | None:
     if pc.count_distinct(users).as_py() < len(users):
         return None
     firsts = np.cumsum([job.source.plan.first_row, *(block.read for block in blocks)]).tolist()
-    bad = [shift_rows(block.bad, first) for block, first in zip(blocks, firsts[:-1], strict=True)]
-    return Blocks(blocks, firsts[-1] - firsts[0], pa.concat_tables(bad))
+    quarantine = [
+        shift_rows(block.quarantine, first) for block, first in zip(blocks, firsts[:-1], strict=True)
+    ]
+    return Blocks(blocks, firsts[-1] - firsts[0], pa.concat_tables(quarantine))
 
 
 def _make_direct(job: Job, chunk: Chunk) -> bool:
@@ -274,9 +276,11 @@ def _partitioned(job: Job, mapper: Mapper) -> Blocks:
     for _ in mapper(partial(_gather, job, paths, firsts[:-1]), todo):
         pass
     blocks = [BlockFile.load(folder) for folder in folders]
-    shifted = [shift_rows(bad, first) for (_, bad), first in zip(heads, firsts[:-1], strict=True)]
-    bad = pa.concat_tables([*shifted, *(block.bad for block in blocks)]).sort_by("row")
-    return Blocks(blocks, firsts[-1] - firsts[0], bad)
+    shifted = [
+        shift_rows(quarantine, first) for (_, quarantine), first in zip(heads, firsts[:-1], strict=True)
+    ]
+    quarantine = pa.concat_tables([*shifted, *(block.quarantine for block in blocks)]).sort_by("row")
+    return Blocks(blocks, firsts[-1] - firsts[0], quarantine)
 
 
 def _scatter(job: Job, chunk: Chunk) -> bool:

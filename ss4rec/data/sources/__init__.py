@@ -1,4 +1,8 @@
-"""Sources of ratings: find the layout of a zip, a folder or a file, and read its rows in file order."""
+"""Sources of ratings: find the layout of a zip, a folder or a file, and read its rows in file order.
+
+Shapes: R rows in file order; S the same rows sorted by user and time; T those of them that share user and second with
+another; I items of a catalogue; G genres. E in `ties` are events of a prepared folder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import IO
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import Parsed, Rules, concatenated
 from ss4rec.data.sources.layouts import LAYOUTS, ROLES, Layout, plan_table
-from ss4rec.data.sources.rows import Catalogue, Profiles
+from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.data.sources.table import ParquetPlan, open_parquet, parse_groups
 from ss4rec.data.sources.text import TextPlan, line_blocks, parse_block
 from ss4rec.errors import DataError
@@ -74,7 +78,7 @@ class Source:
         """Return what it says about items."""
         return self.layout.catalogue(self.archive, self.plan.file)
 
-    def profiles(self) -> Profiles | None:
+    def profiles(self) -> UserProfiles | None:
         """Return what it says about users."""
         return self.layout.profiles(self.archive, self.plan.file)
 

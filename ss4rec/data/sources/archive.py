@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import stat
 import struct
 import zipfile
@@ -156,29 +155,3 @@ def _inside(folder: AnyPath, name: str) -> AnyPath:
     if isinstance(path, Path) and not path.resolve().is_relative_to(Path(str(folder)).resolve()):
         raise DataError(f"{path} is a symbolic link out of its folder; copy the file to its place")
     return path
-
-
-class SingleByteSeparator(io.RawIOBase):
-    """A stream of bytes in which each `::` has become the one byte 0x1f, since CSV readers split at one byte."""
-
-    separator = "\x1f"
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._held = b""
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Return at most `size` translated bytes (2 or more, or all if negative); empty only at the end."""
-        while True:
-            # The last of an odd number of `:` at a chunk's end may be half a separator: it waits for the next chunk.
-            chunk = self._stream.read(size - len(self._held) if size > 0 else -1)
-            data = self._held + chunk
-            colons = len(data) - len(data.rstrip(b":"))
-            self._held = b":" if chunk and colons % 2 else b""
-            data = data[: len(data) - len(self._held)].replace(b"::", b"\x1f")
-            if data or not chunk:
-                return data

@@ -1,7 +1,7 @@
 """Which rows can be used: the rules, and what becomes of rows that break them.
 
-A row that cannot be used is put aside with its number, a reason (one word that is counted) and a sentence; a source
-with too many of them is refused.
+A row that cannot be used goes into quarantine with its number, a reason (one word that is counted) and a sentence;
+a source with too many of them is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ LATEST_S = 2**33
 DAY_S = 86_400
 MOVIELENS_FROM_S = 788_918_400
 """1995-01-01; MovieLens' first ratings are of that January."""
-BAD_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])
-"""A row that was put aside: number in the file (the header counts), reason, sentence."""
+QUARANTINE_SCHEMA = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])
+"""A row in quarantine: number in the file (the header counts), reason, sentence."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Rules:
     repeats: bool = True
     """Whether the same user, item and second may come twice; else the first in the file stays."""
     max_bad_share: float = 0.0
-    """A source with a larger share of bad rows is refused."""
+    """A source with a larger share of unusable rows is refused."""
 
 
 def rules_for(layout: str, now_s: int, max_bad_share: float = 0.01) -> Rules:
@@ -57,7 +57,7 @@ def rules_for(layout: str, now_s: int, max_bad_share: float = 0.01) -> Rules:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Rows that can be used, in file order, and those that were put aside."""
+    """Rows that can be used, in file order, and those in quarantine."""
 
     users: pa.Array
     """int64, or dictionary of strings."""
@@ -68,30 +68,30 @@ class Parsed:
     ratings_R: np.ndarray
     """float32; all 1 without a rating column."""
     numbers_R: np.ndarray
-    """int64 place of each row among all rows that were given, bad ones too; from 0."""
-    bad: pa.Table
-    """As in `BAD_SCHEMA`, `row` counted as in `numbers_R`."""
+    """int64 place of each row among all rows that were given, unusable ones too; from 0."""
+    quarantine: pa.Table
+    """As in `QUARANTINE_SCHEMA`, `row` counted as in `numbers_R`."""
     rows: int
     """Rows that were given."""
 
 
-def bad_table(rows: Iterable[tuple[int, str, str]]) -> pa.Table:
-    """Make a table as in `BAD_SCHEMA` from (row, reason, sentence)."""
+def quarantine_table(rows: Iterable[tuple[int, str, str]]) -> pa.Table:
+    """Make a table as in `QUARANTINE_SCHEMA` from (row, reason, sentence)."""
     return pa.Table.from_pylist(
-        [dict(zip(BAD_SCHEMA.names, row, strict=True)) for row in rows], schema=BAD_SCHEMA
+        [dict(zip(QUARANTINE_SCHEMA.names, row, strict=True)) for row in rows], schema=QUARANTINE_SCHEMA
     )
 
 
 def check_rows(
     columns: dict[str, pa.Array], rules: Rules, numbers_R: np.ndarray, unreadable: pa.Table, rows: int
 ) -> Parsed:
-    """Put aside the rows that break a rule.
+    """Put rows that break a rule into quarantine.
 
     Args:
         columns: `user`, `item` (int64, string or dictionary), `time` (number, timestamp or date), perhaps `rating`.
         rules: what a row must be.
         numbers_R: place of each row among all that were given.
-        unreadable: rows that were put aside before.
+        unreadable: rows in quarantine before.
         rows: rows that were given.
     """
     time = columns["time"]
@@ -125,19 +125,19 @@ def check_rows(
         ),
     ]
     bad_R = np.logical_or.reduce([mask_R for mask_R, *_ in found])
-    aside = []
+    refused = []
     for row in np.flatnonzero(bad_R).tolist():
         reason, sentence = next((reason, say) for mask_R, reason, say in found if mask_R[row])
-        aside.append((int(numbers_R[row]), reason, sentence(row)))
+        refused.append((int(numbers_R[row]), reason, sentence(row)))
     good = pa.array(~bad_R)
-    bad = pa.concat_tables([unreadable, bad_table(aside)]).sort_by("row")
+    quarantine = pa.concat_tables([unreadable, quarantine_table(refused)]).sort_by("row")
     return Parsed(
         users.filter(good),
         items.filter(good),
         times_R[~bad_R],
         ratings_R[~bad_R],
         numbers_R[~bad_R],
-        bad,
+        quarantine,
         rows,
     )
 
@@ -156,46 +156,46 @@ def concatenated(parts: Sequence[Parsed], first_row: int) -> Parsed:
         times_R=np.concatenate([part.times_R for part in parts]),
         ratings_R=np.concatenate([part.ratings_R for part in parts]),
         numbers_R=np.concatenate([part.numbers_R + first for part, first in numbered]),
-        bad=pa.concat_tables([shift_rows(part.bad, first) for part, first in numbered]),
+        quarantine=pa.concat_tables([shift_rows(part.quarantine, first) for part, first in numbered]),
         rows=int(firsts[-1]) - first_row,
     )
 
 
-def shift_rows(bad: pa.Table, first: int) -> pa.Table:
+def shift_rows(quarantine: pa.Table, first: int) -> pa.Table:
     """Add `first` to the row numbers."""
-    return bad.set_column(0, "row", pa.array(bad["row"].to_numpy() + first, pa.int64()))
+    return quarantine.set_column(0, "row", pa.array(quarantine["row"].to_numpy() + first, pa.int64()))
 
 
 def repeat_sentence(user: object, item: object, time_s: int) -> str:
-    """Say why a repeated row was put aside."""
+    """Say why a repeated row went into quarantine."""
     return f"user {user!r} and item {item!r} at {time_s} are in an earlier row"
 
 
-def enforce_limit(bad: pa.Table, rows: int, rules: Rules, where: str) -> None:
-    """Refuse a source with too many bad rows.
+def enforce_limit(quarantine: pa.Table, rows: int, rules: Rules, where: str) -> None:
+    """Refuse a source with too many unusable rows.
 
     Args:
-        bad: rows that were put aside, `row` as a person counts in the file.
+        quarantine: rows in quarantine, `row` as a person counts in the file.
         rows: all rows of the source.
         rules: hold the limit.
         where: what messages call the file.
 
     Raises:
-        DataError: naming the first bad row, and how many there are for which reason.
+        DataError: naming the first unusable row, and how many there are for which reason.
     """
-    if bad.num_rows <= rules.max_bad_share * rows:
+    if quarantine.num_rows <= rules.max_bad_share * rows:
         return
-    first = bad.slice(0, 1).to_pylist()[0]
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in count_reasons(bad).items())
+    first = quarantine.slice(0, 1).to_pylist()[0]
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in count_reasons(quarantine).items())
     raise DataError(
-        f"{where}, row {first['row']}: {first['detail']}. In all {bad.num_rows:,} of {rows:,} rows cannot be used "
-        f"({reasons}); the limit is a share of {rules.max_bad_share:g}: repair the file, or raise --max-bad-share"
+        f"{where}, row {first['row']}: {first['detail']}. In all {quarantine.num_rows:,} of {rows:,} rows cannot be "
+        f"used ({reasons}); the limit is a share of {rules.max_bad_share:g}: repair the file, or raise --max-bad-share"
     )
 
 
-def count_reasons(bad: pa.Table) -> dict[str, int]:
-    """Return how many rows were put aside, by reason in alphabetical order."""
-    counts = pc.value_counts(bad["reason"]).to_pylist()
+def count_reasons(quarantine: pa.Table) -> dict[str, int]:
+    """Return how many rows went into quarantine, by reason in alphabetical order."""
+    counts = pc.value_counts(quarantine["reason"]).to_pylist()
     return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda entry: entry["values"])}
 
 

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ss4rec.data.sources.archive import Archive, SingleByteSeparator
+from ss4rec.data.sources.archive import Archive
 from ss4rec.errors import DataError
+
+UNIT_SEPARATOR = b"\x1f"
+"""Stands for `::`, since CSV readers split at one byte."""
 
 
 def read_delimited(
@@ -40,13 +43,13 @@ def read_delimited(
     """
 
     def read(use_threads: bool) -> pa.Table:
-        with archive.open(name) as raw:
-            stream = SingleByteSeparator(raw) if delimiter == "::" else raw
+        with archive.open(name) as stream:
+            text = stream.read()
             return pacsv.read_csv(
-                stream,
+                pa.BufferReader(text.replace(b"::", UNIT_SEPARATOR) if delimiter == "::" else text),
                 pacsv.ReadOptions(column_names=names, encoding=encoding, use_threads=use_threads),
                 pacsv.ParseOptions(
-                    delimiter=SingleByteSeparator.separator if delimiter == "::" else delimiter,
+                    delimiter=UNIT_SEPARATOR.decode() if delimiter == "::" else delimiter,
                     quote_char='"' if quotes else False,
                 ),
                 pacsv.ConvertOptions(

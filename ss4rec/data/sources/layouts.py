@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.delimited import header, read_delimited
-from ss4rec.data.sources.rows import Catalogue, Profiles, plain_ids
+from ss4rec.data.sources.rows import Catalogue, UserProfiles, plain_ids
 from ss4rec.data.sources.table import ParquetPlan, open_parquet
 from ss4rec.data.sources.text import ID, TextPlan, infer_type, read_head
 from ss4rec.errors import DataError
@@ -42,7 +42,7 @@ class Layout:
     patterns: tuple[str, ...]
     plan: Callable[[Archive, str], TextPlan | ParquetPlan]
     catalogue: Callable[[Archive, str], Catalogue | None]
-    profiles: Callable[[Archive, str], Profiles | None]
+    profiles: Callable[[Archive, str], UserProfiles | None]
 
 
 def plan_dat(archive: Archive, name: str) -> TextPlan:
@@ -190,17 +190,19 @@ def _u_item(archive: Archive, ratings: str) -> Catalogue | None:
     return _catalogue(table["item"], table["title"], lists)
 
 
-def _users_dat(archive: Archive, ratings: str) -> Profiles | None:
+def _users_dat(archive: Archive, ratings: str) -> UserProfiles | None:
     """Read `users.dat` (`::`): gender, age group, occupation, zip code."""
     return _people(archive, ratings, "users.dat", "::", ["user", "gender", "age", "occupation", "zip"])
 
 
-def _u_user(archive: Archive, ratings: str) -> Profiles | None:
+def _u_user(archive: Archive, ratings: str) -> UserProfiles | None:
     """Read `u.user` (`|`): age in years, gender, occupation, zip code."""
     return _people(archive, ratings, "u.user", "|", ["user", "age", "gender", "occupation", "zip"])
 
 
-def _people(archive: Archive, ratings: str, file: str, delimiter: str, names: list[str]) -> Profiles | None:
+def _people(
+    archive: Archive, ratings: str, file: str, delimiter: str, names: list[str]
+) -> UserProfiles | None:
     """Read a file of users; ages become the groups of ML-1M, zip codes their first digit (a region of the US)."""
     name = archive.neighbour(ratings, file)
     if name is None:
@@ -215,7 +217,7 @@ def _people(archive: Archive, ratings: str, file: str, delimiter: str, names: li
         "occupation": table["occupation"],
         "zip_region": pc.if_else(pc.utf8_is_digit(region), region, pa.scalar(None, pa.string())),
     }
-    return Profiles(table["user"].combine_chunks(), pa.table(values))
+    return UserProfiles(table["user"].combine_chunks(), pa.table(values))
 
 
 def _recbole_items(archive: Archive, ratings: str) -> Catalogue | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, check_rows
+from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
@@ -52,7 +52,7 @@ def open_parquet(archive: Archive, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def parse_groups(file: pq.ParquetFile, groups: Sequence[int], plan: ParquetPlan, rules: Rules) -> Parsed:
-    """Turn row groups into rows; those that break a rule are put aside.
+    """Turn row groups into rows; those that break a rule go into quarantine.
 
     Raises:
         DataError: if a column has a type that cannot play its role.
@@ -60,7 +60,7 @@ def parse_groups(file: pq.ParquetFile, groups: Sequence[int], plan: ParquetPlan,
     table = file.read_row_groups(list(groups), columns=list(plan.roles.values()))
     columns = {role: _converted(table[column], role, plan) for role, column in plan.roles.items()}
     rows = table.num_rows
-    return check_rows(columns, rules, np.arange(rows), BAD_SCHEMA.empty_table(), rows)
+    return check_rows(columns, rules, np.arange(rows), QUARANTINE_SCHEMA.empty_table(), rows)
 
 
 def _converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array:

@@ -1,6 +1,6 @@
 """Delimited text in blocks of whole lines: how a file is laid out, where it may be cut, and one block into rows.
 
-Both engines of `ss4rec data prepare` parse with `parse_block`, so they agree on every row.
+Whatever reads a source parses with `parse_block`, so all agree on every row.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed, Rules, bad_table, check_rows
+from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows, quarantine_table
+from ss4rec.data.sources.delimited import UNIT_SEPARATOR
 from ss4rec.errors import DataError
 
 BLOCK_BYTES = 16 << 20
 """Text that is parsed at a time."""
-MOST_UNREADABLE = 50_000
+MAX_UNREADABLE = 50_000
 """More unreadable lines in one block mean that the file is something else; finding each takes time."""
 ID = pa.dictionary(pa.int32(), pa.string())
-UNIT_SEPARATOR = "\x1f"
-"""Stands for `::`, since CSV readers split at one byte."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def next_change(stream: IO[bytes], place: int, plan: TextPlan) -> int:
 
 
 def parse_block(data: bytes, plan: TextPlan, rules: Rules) -> Parsed:
-    """Turn a block of whole lines into rows; lines that cannot be read or break a rule are put aside.
+    """Turn a block of whole lines into rows; lines that cannot be read or break a rule go into quarantine.
 
     Empty lines are no rows.
 
@@ -135,9 +134,9 @@ def parse_block(data: bytes, plan: TextPlan, rules: Rules) -> Parsed:
         if isinstance(piece, bytes):
             unreadable.append((count, *_why(piece, plan)))
             count += 1
-            if len(unreadable) > MOST_UNREADABLE:
+            if len(unreadable) > MAX_UNREADABLE:
                 raise DataError(
-                    f"{plan.where} has over {MOST_UNREADABLE:,} unreadable lines in {len(data) >> 20} MiB, such as "
+                    f"{plan.where} has over {MAX_UNREADABLE:,} unreadable lines in {len(data) >> 20} MiB, such as "
                     f"{piece[:80]!r} ({unreadable[-1][2]}); is it a file of ratings?"
                 )
         else:
@@ -150,9 +149,9 @@ def parse_block(data: bytes, plan: TextPlan, rules: Rules) -> Parsed:
     if len(tables) > 1:
         table = table.unify_dictionaries()
     columns = {role: _one(table[column]) for role, column in plan.roles.items()}
-    bad = bad_table(unreadable) if unreadable else BAD_SCHEMA.empty_table()
+    quarantine = quarantine_table(unreadable) if unreadable else QUARANTINE_SCHEMA.empty_table()
     numbers_R = np.concatenate(numbers) if len(numbers) > 1 else numbers[0]
-    return check_rows(columns, rules, numbers_R, bad, count)
+    return check_rows(columns, rules, numbers_R, quarantine, count)
 
 
 def infer_type(values: pa.ChunkedArray, types: Iterable[pa.DataType]) -> pa.DataType | None:
@@ -195,9 +194,9 @@ def _readable(data: bytes, plan: TextPlan) -> Iterator[pa.Table | bytes]:
 def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType], skip: bool = False) -> pa.Table:
     """Read whole lines with Arrow, columns as `types` says."""
     if plan.delimiter == "::":
-        data = data.replace(b"::", UNIT_SEPARATOR.encode())
+        data = data.replace(b"::", UNIT_SEPARATOR)
     parse = pacsv.ParseOptions(
-        delimiter=UNIT_SEPARATOR if plan.delimiter == "::" else plan.delimiter,
+        delimiter=UNIT_SEPARATOR.decode() if plan.delimiter == "::" else plan.delimiter,
         quote_char='"' if plan.quotes else False,
         invalid_row_handler=(lambda row: "skip") if skip else None,
     )
