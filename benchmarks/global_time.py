@@ -284,7 +284,11 @@ def _kept(work: Path, name: str, measure: Any) -> list[dict[str, Any]]:
 def rank_run(run: Path, config: RunConfig, data: Path, device: torch.device) -> list[dict[str, Any]]:
     """Rank the targets with a run's best checkpoint."""
     model, _ = load_model(run, str(device))
-    scorer = ModelScorer(model, RunFolder.open(run).record().median_gap_s, config.data.target_time)
+    gap_s, asked_s = (
+        RunFolder.open(run).record().median_gap_s,
+        make_plan(config.protocol, data).asked_from_s("test"),
+    )
+    scorer = ModelScorer(model, gap_s, config.data.target_time, asked_s)
     return [
         _row(f"ss4rec {run.name}", scorer, plan, LocalSource.of(_with(config, plan.protocol), data), config)
         for plan in plans(data, config.protocol)

@@ -22,7 +22,7 @@ def baselines(folder: PreparedFolder | AnyPath, plan: Plan) -> dict[str, Scorer]
     """Return the baselines by name, in the order of tables.
 
     With a cut in time, `popular in N days` looks at the last days of training, as a model does that is not trained
-    again; `popular in N days, now` counts all events before the moment of each recommendation, later ones too.
+    again; `popular now, N days` counts all events before the moment of each recommendation, later ones too.
     """
     folder = PreparedFolder.open(folder)
     parts = list(training_parts(folder.shard_paths, folder.manifest.items, plan))
@@ -51,5 +51,5 @@ def _recent(folder: PreparedFolder, plan: Plan, events: TrainingEvents) -> dict[
         recent_E = events.times_E > last_s - days * DAY_S
         counts_V = np.bincount(events.items_E[recent_E], minlength=plan.num_items + 1)
         found[f"popular in {days} days"] = MostPopular(counts_V)
-        found[f"popular in {days} days, now"] = RecentlyPopular(everything, days * DAY_S)
+        found[f"popular now, {days} days"] = RecentlyPopular(everything, days * DAY_S)
     return found

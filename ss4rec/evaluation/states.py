@@ -38,18 +38,22 @@ def target_states(
         unknown_gap_s: stands in for the gap to each target, in seconds; None: the gaps of the batch are read.
         asked_from_s: moment before which nobody asks, for a model that reads it (`ModelConfig.horizon`).
     """
-    if unknown_gap_s is None or not batch.shares_histories:
-        read = batch if unknown_gap_s is None else _hide_times(batch, unknown_gap_s)
-        elapsed_T = None if asked_from_s is None else _elapsed(batch, asked_from_s).to(device)
-        return encode_all(model, read, device, elapsed_T)[batch.last_S.to(device)]
+
+    def states(read: EvalBatch) -> Tensor:
+        elapsed_T = None if asked_from_s is None else _elapsed(read, asked_from_s).to(device)
+        return encode_all(model, read, device, elapsed_T)[read.last_S.to(device)]
+
+    if unknown_gap_s is None:
+        return states(batch)
     hidden, last_S = _hide_times(batch, unknown_gap_s), batch.last_S
+    if not batch.shares_histories:
+        return states(hidden)
     changed_T = (hidden.gaps_T != batch.gaps_T) | (hidden.hours_T != batch.hours_T)
-    states_SD = encode_all(model, batch, device)[last_S.to(device)]
+    states_SD = states(batch)
     chosen_N = torch.nonzero(changed_T[last_S.to(changed_T.device)]).flatten().cpu()
     done = 0
     for part in prefixes(batch, PREFIX_TOKENS, chosen_N):
-        part = _hide_times(part, unknown_gap_s)
-        own_ND = encode_all(model, part, device)[part.last_S.to(device)]
+        own_ND = states(_hide_times(part, unknown_gap_s))
         states_SD[chosen_N[done : done + len(own_ND)].to(device)] = own_ND
         done += len(own_ND)
     return states_SD

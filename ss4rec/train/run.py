@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
+from ss4rec.data.batches.source import check_max_workers, check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.io.atomic import write_json
@@ -48,6 +49,7 @@ def train(
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
 
+    check_before_ray(config, data)
     with cluster(address):
         from ss4rec.evaluation.report import evaluate_run
 
@@ -69,6 +71,18 @@ def train(
     return result
 
 
+def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
+    """Refuse what no cluster can train: users that are too short, more workers than windows.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    if isinstance(config, RunConfig):
+        check_max_workers(data, choosing(config) if config.protocol.refit else config)
+    else:
+        check_trainable(data, config.protocol)
+
+
 def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
     """Return the configuration of a run: that of its folder where `auto` continues one, else what `auto` chooses.
 
@@ -88,7 +102,6 @@ def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> R
 def _fit_one(config: RunConfig, data: PreparedFolder, run_dir: Path, placement: Placement) -> dict[str, Any]:
     """Train one run on the connected cluster; return the loop's outcome."""
     from ss4rec.cluster.storage_check import storage_preflight
-    from ss4rec.data.batches.source import check_max_workers
     from ss4rec.train.ray_train import fit
 
     check_max_workers(data, config)

@@ -93,7 +93,7 @@ def test_all_baselines_count_nothing_but_training(prepared, protocol):
         "own frequent",
         "own recent",
     } <= set(found)
-    assert ("popular in 7 days, now" in found) == (plan.cut_s is not None)
+    assert ("popular now, 7 days" in found) == (plan.cut_s is not None)
     assert found["Markov chain"] == max(found.values())
 
 
@@ -108,7 +108,7 @@ def test_popularity_now_counts_what_happened_before_the_moment(prepared):
     source = LocalSource(prepared, DataConfig(max_len=10, overlap=2), batch_size=4, seed=0, plan=plan)
     batch = next(source.eval_batches("test", 8))
     both = baselines(prepared, plan)
-    scores = both["popular in 7 days, now"].scores(batch, target_time_known=True).matrix()
+    scores = both["popular now, 7 days"].scores(batch, target_time_known=True).matrix()
     for row, moment in enumerate(batch.target_times_S.tolist()):
         expected = np.zeros(plan.num_items + 1)
         for time, item in events:

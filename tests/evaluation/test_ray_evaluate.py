@@ -106,6 +106,7 @@ def test_many_targets_on_two_actors_equal_one_process(cluster, prepared, tmp_pat
         evaluate_folder(run, prepared, protocol=Protocol())
     first = evaluate_folder(run, prepared, protocol=cut.model_copy(update={"targets": "first"}))
     assert first.num_targets == first.num_users == plan.facts["test_users"]
+    assert ss4rec.load(run).protocol == cut
     assert ss4rec.load(run).item_ids == plan.items(prepared)["source_id"].to_pylist()
 
 
