@@ -276,6 +276,15 @@ class TrackingConfig(Section):
     """Weights & Biases group, as of a sweep's trials; empty for none."""
 
 
+YOUNGER_FIELDS: dict[str, Any] = {
+    "model.horizon": False,
+    "optim.base_dim": 0,
+    "train.fit_minutes": False,
+    "train.divergence": "go_back",
+}
+"""Fields that came after the first release, with the value that means what was done before."""
+
+
 class RunConfig(Section):
     """Everything that decides a run's result, plus where it runs."""
 
@@ -303,11 +312,16 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking).
 
-        Leave-one-out, which was the only protocol once, leaves no trace in it: old runs keep their fingerprints.
+        Leave-one-out, which was the only protocol once, and fields that came later leave no trace in it as long as
+        they have the value that was the only one before: old runs keep their fingerprints.
         """
         decisive = self.model_dump(
             mode="json", exclude={"preset": True, "resources": True, "tracking": True, "protocol": {"name"}}
         )
+        for dotted, plain in YOUNGER_FIELDS.items():
+            section, name = dotted.split(".")
+            if decisive[section][name] == plain:
+                del decisive[section][name]
         if decisive["protocol"] == Protocol().model_dump(mode="json", exclude={"name"}):
             del decisive["protocol"]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
