@@ -17,9 +17,7 @@ from ss4rec.cli.options import (
     minutes_option,
     resolve_train,
 )
-from ss4rec.config import RunConfig
 from ss4rec.errors import ConfigError
-from ss4rec.presets import AUTO
 
 
 def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -94,7 +92,7 @@ def train_command(
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
+    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
     if cuts and seeds:
         raise click.UsageError("--cuts and --seeds exclude one another; give one of them")
     if seeds:
@@ -137,10 +135,6 @@ def _show_seeds(found: dict[str, Any], as_json: bool) -> None:
     for name, row in found["summary"].items():
         click.echo(f"{name:12} {row['mean']:.4f} ± {row['sd']:.4f}")
     click.echo(f"compare them with another recipe: ss4rec compare OTHER... {' '.join(found['runs'])}")
-
-
-def _preset_of(config: RunConfig | Auto) -> str:
-    return AUTO if isinstance(config, Auto) else config.preset
 
 
 def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:
