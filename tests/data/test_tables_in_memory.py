@@ -110,7 +110,7 @@ def test_ray_datasets_stream(tmp_path, expected):
     import ray
     import ray.data
 
-    ray.init(num_cpus=1, include_dashboard=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         dataset = ray.data.from_arrow(arrow()).repartition(5)
         prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
