@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import flush, parse_json, read_json
-from ss4rec.runs.record import RunRecord, data_fingerprint
+from ss4rec.runs.record import RunRecord, is_same_data
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import Manifest
@@ -96,7 +96,7 @@ class RunFolder:
                 f"the run {self.path.name} exists with another configuration ({changed}); "
                 "choose another --name, or repeat its options to continue it"
             )
-        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != data_fingerprint(manifest):
+        if (self.path / RECORD_FILE).exists() and not is_same_data(self.record(), manifest):
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
             )
