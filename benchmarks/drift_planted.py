@@ -18,7 +18,6 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -56,16 +55,23 @@ PROFILE = replace(SMALL, wander=0.01, fashion=3.0)
 """Less fashion than in `ss4rec data synth`: there a fifth of all events go to other items in each quarter, by law."""
 
 
-def archive(folder: Path, seed: int, drift: str | None) -> Events:
+def archive(folder: Path, seed: int, drift: str | None, users: int = USERS) -> Events:
     """Make an archive and give it a rhythm."""
     planted = [parse_drift(f"{drift}@2019-01-01")] if drift else []
-    synth(folder / "csv", users=USERS, items=ITEMS, mean_len=MEAN_LEN, seed=seed, fmt="csv", profile=PROFILE,
+    synth(folder / "csv", users=users, items=ITEMS, mean_len=MEAN_LEN, seed=seed, fmt="csv", profile=PROFILE,
           drift=planted, processes=1)  # fmt: skip
     table = np.loadtxt(folder / "csv/ratings.csv", delimiter=",", skiprows=1)
     with (folder / "csv/movies.csv").open(newline="") as file:
         movies = list(csv.reader(file))[1:]
     user_E, item_E, time_E = (table[:, column].astype(np.int64) for column in (0, 1, 3))
-    events = Events(user_E, item_E, time_E, table[:, 2], {int(m[0]): m[1] for m in movies}, {int(m[0]): m[2] for m in movies})
+    events = Events(
+        user_E,
+        item_E,
+        time_E,
+        table[:, 2],
+        {int(m[0]): m[1] for m in movies},
+        {int(m[0]): m[2] for m in movies},
+    )
     events = events.keep(events.time_E < END).ordered()
     return daily(events)
 
@@ -125,7 +131,9 @@ def planted(name: str, seed: int) -> dict[str, Any]:
     with threadpool_limits(1), tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         clean = archive(folder / "made", seed, None)
-        events = archive(folder / "other", seed, plant.generator) if plant.generator else clean
+        events = clean
+        if plant.generator or plant.twice:
+            events = archive(folder / "other", seed, plant.generator, USERS * (1 + plant.twice))
         changed = plant.change(events, STEP, rng)
         before = None
         if plant.second_file:
@@ -151,7 +159,9 @@ def judged(report: Report, plant: Plant) -> dict[str, Any]:
         "first": near and near[0].kind == "pipeline",
         "advice": report.verdicts.pipeline.action == "look" and report.verdicts.pipeline.severity in ALARMS,
         "headline": report.headline,
-        "changes": [f"{c.name} {c.first}..{c.last} {c.kind} x{c.ratio:.1f} {','.join(c.signals[:6])}" for c in alarmed],
+        "changes": [
+            f"{c.name} {c.first}..{c.last} {c.kind} x{c.ratio:.1f} {','.join(c.signals[:6])}" for c in alarmed
+        ],
         "alarms": len(alarmed),
         "alarms_before": len([c for c in alarmed if names.index(c.first) < step - 1]),
     }
@@ -163,14 +173,21 @@ def _run(task: tuple[str, int]) -> tuple[tuple[str, int], dict[str, Any]]:
 
 def run_all(tasks: Sequence[tuple[str, int]], processes: int, cache: Path) -> dict[str, dict[str, Any]]:
     """Run what is not in the cache yet."""
-    done = {} if not cache.exists() else {k: v for line in cache.read_text().splitlines() for k, v in json.loads(line).items()}
+    done = (
+        {}
+        if not cache.exists()
+        else {k: v for line in cache.read_text().splitlines() for k, v in json.loads(line).items()}
+    )
     todo = [task for task in tasks if f"{task[0]}/{task[1]}" not in done]
     with get_context("spawn").Pool(processes) as pool:
         for (name, seed), found in pool.imap_unordered(_run, todo):
             done[f"{name}/{seed}"] = found
             with cache.open("a") as file:
                 file.write(json.dumps({f"{name}/{seed}": found}) + "\n")
-            print(f"{name}/{seed}: named {found['named']}, pipeline {found['advice']}; {found['changes'][:4]}", flush=True)
+            print(
+                f"{name}/{seed}: named {found['named']}, pipeline {found['advice']}; {found['changes'][:4]}",
+                flush=True,
+            )
     return done
 
 
@@ -192,7 +209,12 @@ def main() -> None:
     if options.out is None or options.only:
         return
     named = {name: sum(done[f"{name}/{seed}"]["named"] for seed in range(options.seeds)) for name in PLANTS}
-    faults = [done[f"{n}/{s}"]["advice"] for n, plant in PLANTS.items() if plant.pipeline for s in range(options.seeds)]
+    faults = [
+        done[f"{n}/{s}"]["advice"]
+        for n, plant in PLANTS.items()
+        if plant.pipeline
+        for s in range(options.seeds)
+    ]
     controls = [done[f"none/{100 + seed}"]["alarms"] > 0 for seed in range(options.controls)]
     figures = [
         headline("drift.planted_found", sum(2 * count > options.seeds for count in named.values()), "of 14"),
@@ -202,7 +224,7 @@ def main() -> None:
     write_record(options.out, "drift-planted", figures, {"named": named, "results": done})
 
 
-__all__ = ["partial", "planted", "report_on"]
+__all__ = ["planted", "report_on", "run_all"]
 
 if __name__ == "__main__":
     main()

@@ -30,14 +30,19 @@ class Events:
         """Return the events in order of user and time."""
         order = np.lexsort((self.time_E, self.user_E))
         parts = (self.user_E, self.item_E, self.time_E, self.rating_E)
-        return replace(self, **dict(zip(("user_E", "item_E", "time_E", "rating_E"), (p[order] for p in parts), strict=True)))
+        return replace(
+            self,
+            **dict(zip(("user_E", "item_E", "time_E", "rating_E"), (p[order] for p in parts), strict=True)),
+        )
 
     def keep(self, kept_E: np.ndarray) -> Events:
         """Return some of the events."""
         return replace(self, user_E=self.user_E[kept_E], item_E=self.item_E[kept_E], time_E=self.time_E[kept_E],
                        rating_E=self.rating_E[kept_E])  # fmt: skip
 
-    def append(self, user_X: np.ndarray, item_X: np.ndarray, time_X: np.ndarray, rating_X: np.ndarray) -> Events:
+    def append(
+        self, user_X: np.ndarray, item_X: np.ndarray, time_X: np.ndarray, rating_X: np.ndarray
+    ) -> Events:
         """Return the events with more."""
         return replace(
             self,
@@ -62,6 +67,8 @@ class Plant:
     """Whether it is a fault of the pipeline."""
     generator: str | None = None
     """A drift of `ss4rec data synth` instead of a change of the events, as `SIGNAL=SIZE`."""
+    twice: bool = False
+    """Whether it needs an archive of twice the users."""
     second_file: bool = False
     """Whether the change is in what a second, grown file says of items."""
 
@@ -121,22 +128,17 @@ def minutes(events: Events, from_s: int, rng: np.random.Generator) -> Events:
 def twice(events: Events, from_s: int, rng: np.random.Generator) -> Events:
     """Each event is logged twice."""
     later_E = _later(events, from_s)
-    return events.append(*(part[later_E] for part in (events.user_E, events.item_E, events.time_E, events.rating_E)))
+    return events.append(
+        *(part[later_E] for part in (events.user_E, events.item_E, events.time_E, events.rating_E))
+    )
 
 
 def new_users(events: Events, from_s: int, rng: np.random.Generator) -> Events:
-    """Twice as many users join: other people with histories like those of users who joined then."""
-    order = np.flatnonzero(np.r_[True, np.diff(events.user_E) != 0])
-    joined = events.user_E[order][events.time_E[order] >= from_s]
-    again_E = np.isin(events.user_E, joined)
-    first = int(events.user_E.max()) + 1
-    shift_E = rng.integers(-20 * DAY_S, 20 * DAY_S, len(events.user_E))
-    # Each newcomer is another person: two thirds of a history, some days earlier or later.
-    kept_E = again_E & (rng.random(len(again_E)) < 0.9)
-    by_user = dict(zip(joined.tolist(), shift_E[: len(joined)].tolist(), strict=True))
-    moved = np.array([by_user[user] for user in events.user_E[kept_E].tolist()])
-    return events.append(events.user_E[kept_E] + first, events.item_E[kept_E],
-                         np.maximum(events.time_E[kept_E] + moved, from_s), events.rating_E[kept_E])  # fmt: skip
+    """Twice as many users join: the second half of an archive of twice the size joins from then on alone."""
+    first = np.flatnonzero(np.r_[True, np.diff(events.user_E) != 0])
+    users, joined = events.user_E[first], events.time_E[first]
+    early = users[(users > np.median(users)) & (joined < from_s)]
+    return events.keep(~np.isin(events.user_E, early))
 
 
 def lost(events: Events, from_s: int, rng: np.random.Generator) -> Events:
@@ -179,7 +181,7 @@ PLANTS = {
     "clock +8 h": Plant(clock, ("clock moved by +8 h",), True),
     "full minutes": Plant(minutes, ("times rounded to minutes",), True),
     "logged twice": Plant(twice, ("events logged twice",), True),
-    "new users doubled": Plant(new_users, ("new users",), False),
+    "new users doubled": Plant(new_users, ("new users",), False, twice=True),
     "60 % lost": Plant(lost, ("events lost",), True),
     "label noise": Plant(noise, ("label noise",), True),
     "half of ids shuffled": Plant(shuffled_ids, ("item ids mixed up",), True),

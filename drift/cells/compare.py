@@ -17,6 +17,8 @@ from drift.stats.distances import Array, distances
 from drift.stats.resampling import Blocks, bootstrap_intervals, permutation_test, sign_flip_test
 
 UNSEEN = "unseen_item"
+GUESS = 1.25
+"""Margin of a threshold at a lag that the past does not reach."""
 
 
 def sides(context: CellContext, cell: Cell, rng: np.random.Generator) -> tuple[Blocks, Blocks]:
@@ -133,7 +135,8 @@ def thresholds(context: CellContext, past: dict[int, Array], lag: int, share: fl
     """Return the `[S]` effect that counts: the signal's minimum, or what the past did at this lag, if larger.
 
     Pairs of the nearest lags are taken until there are at least 8 (all, if the calibration is shorter). Beyond the
-    longest past lag the longest ones are stretched in proportion: what moves steadily has moved further by then.
+    longest past lag the longest ones are stretched in proportion, and by a quarter since that is a guess: what moves
+    steadily has moved further by then.
     """
     minimum_S = np.array([signal.minimum for signal in context.layout])
     pairs: list[Array] = []
@@ -143,5 +146,5 @@ def thresholds(context: CellContext, past: dict[int, Array], lag: int, share: fl
         pairs.append(past[near])
     if not pairs:
         return minimum_S
-    stretch = max(1.0, lag / max(past))
+    stretch = 1.0 if lag <= max(past) else GUESS * lag / max(past)
     return np.maximum(minimum_S, stretch * np.quantile(np.concatenate(pairs), share, axis=0))

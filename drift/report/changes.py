@@ -177,7 +177,7 @@ def find_changes(
     found: list[Change] = []
     taken: set[int] = set()
     for at, name in enumerate(names):
-        sudden = [e for e in jumps if e.first == name]
+        sudden = [e for e in jumps if e.first == name and not _follows(e, found, names)]
         if not sudden:
             continue
         # A level that passes its threshold with the jump, or in the window after it, belongs to it.
@@ -186,6 +186,7 @@ def find_changes(
         taken |= {id(e) for e in moved}
         found += _named(context, rows, moved, at, names, means, sudden=True)
     left = [e for e in levels if id(e) not in taken and not _explained(e, found, names)]
+    left = [e for e in left if not _follows(e, found, names)]
     for name in dict.fromkeys(e.first for e in left):
         at = names.index(name)
         found += _named(context, rows, [e for e in left if e.first == name], at, names, means, sudden=False)
@@ -307,6 +308,19 @@ def _goes_back(
     return now > 0 and ratios[names[now]] < min(1.0, ratios[names[now - 1]])
 
 
+def _follows(episode: Episode, changes: Sequence[Change], names: list[str]) -> bool:
+    """Whether a signal moves as a fault of the pipeline that began earlier, and goes on, would have it move."""
+    takes = {rule.name: rule.takes for rule in RULES}
+    at = names.index(episode.first)
+    return any(
+        episode.signal in (takes.get(change.name.split(" by ")[0]) or set())
+        for change in changes
+        if change.kind == "pipeline"
+        and names.index(change.first) < at
+        and (change.ongoing or names.index(change.last) >= at - 2)
+    )
+
+
 def _explained(episode: Episode, changes: Sequence[Change], names: list[str]) -> bool:
     """Whether a level belongs to a change that named its signal up to a window before or after."""
     at = names.index(episode.first)
@@ -316,11 +330,11 @@ def _explained(episode: Episode, changes: Sequence[Change], names: list[str]) ->
 
 
 def _merge(changes: list[Change], names: list[str]) -> list[Change]:
-    """Put changes of one name that begin in windows next to each other into one: it came within a window."""
+    """Put changes of one name into one that have at most a window between them: it came within a window, or paused."""
     kept: list[Change] = []
     for change in sorted(changes, key=lambda c: names.index(c.first)):
         same = [
-            k for k in kept if k.name == change.name and names.index(change.first) - names.index(k.first) <= 1
+            k for k in kept if k.name == change.name and names.index(change.first) - names.index(k.last) <= 2
         ]
         if not same:
             kept.append(change)
