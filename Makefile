@@ -48,8 +48,8 @@ audit: setup
 	$(BIN)/python tools/audit.py --advisories
 
 bench: setup
-	$(BIN)/python benchmarks/cpu_scan.py
-	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python -m benchmarks.cpu_scan
+	$(BIN)/python -m benchmarks.loader
 
 setup: $(VENV)/.ss4rec-installed
 

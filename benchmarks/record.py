@@ -30,6 +30,14 @@ def _without_machine(argument: str) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
+def _program(path: str) -> list[str]:
+    """Return how Python was told what to run: `-m PACKAGE` for a package's `__main__`."""
+    relative = Path(_without_machine(path))
+    if relative.name != "__main__.py":
+        return [str(relative)]
+    return ["-m", ".".join(relative.parent.parts)]
+
+
 def device_name() -> str:
     """Return the GPU's name, or the processor's where there is none."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
@@ -48,7 +56,7 @@ def write_record(
         "name": name,
         "date": now.isoformat(timespec="seconds"),
         "commit": git_commit(),
-        "command": shlex.join(["python", *(_without_machine(argument) for argument in sys.argv)]),
+        "command": shlex.join(["python", *_program(sys.argv[0]), *map(_without_machine, sys.argv[1:])]),
         "device": device or device_name(),
         "versions": installed_versions() | {"python": platform.python_version()},
         "rows": list(rows),

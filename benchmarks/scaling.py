@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from benchmarks.record import headline, write_record
-from benchmarks.steady import ENDLESS, make_catalogue, steady_figures
+from benchmarks.train_step.steady import ENDLESS, make_catalogue, steady_figures
 from ss4rec.cli.options import resolve_config
 from ss4rec.config import override
 

@@ -1,4 +1,4 @@
-"""What a sweep costs beside its training, and what pruning saves: `python benchmarks/tune.py`.
+"""What a sweep costs beside its training, and what pruning saves: `python -m benchmarks.tune`.
 
 Sweeps over the demo space on synthetic data: a few unpruned trials one after another (overhead); then for each seed
 64 trials with ASHA and the same 64 without pruning. Overhead is the sweep's wall time less the seconds that its trials
@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
-from record import headline, write_record
 
+from benchmarks.record import headline, write_record
 from ss4rec.cluster.connect import cluster
 from ss4rec.data.synth.generate import synth
 from tuning.space import load_space

@@ -27,9 +27,9 @@ from drift.report.wandb_summary import log_summary
 from drift.signals.definitions import signals
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_users
+from ss4rec.data.prepared.tables import read_items
 from ss4rec.data.split import TIMELINE, SplitRecord
 
 EXIT_ALERT, EXIT_UNDECIDED, EXIT_INCOMPLETE = 10, 11, 1
@@ -40,8 +40,7 @@ class Source:
     """What a report is about: the timeline, its plan, and what is known of items and users."""
 
     data: Path
-    folder: Path
-    manifest: Manifest
+    timeline: PreparedFolder
     config: DriftConfig
     plan: Plan
     facts: ItemFacts
@@ -50,14 +49,17 @@ class Source:
 
     @classmethod
     def open(
-        cls, data: Path, split: SplitRecord, config: DriftConfig, labels: tuple[str, ...] | None
+        cls,
+        data: Path,
+        timeline: PreparedFolder,
+        split: SplitRecord,
+        config: DriftConfig,
+        labels: tuple[str, ...] | None,
     ) -> Source:
-        """Open a split folder; `labels` are the genres of an earlier report."""
-        folder = data / TIMELINE
-        manifest = Manifest.load(folder)
-        facts = read_item_facts(read_items(folder), split.vocabulary, split.seen, labels)
-        keys_U = stable_keys(read_users(folder)["source_id"].to_pylist())
-        return cls(data, folder, manifest, config, make_plan(config, manifest, split.cut_s), facts, keys_U)
+        """Plan a report; `labels` are the genres of an earlier one."""
+        facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels)
+        keys_U = stable_keys(timeline.users["source_id"].to_pylist())
+        return cls(data, timeline, config, make_plan(config, timeline.manifest, split.cut_s), facts, keys_U)
 
 
 def run_drift(
@@ -91,8 +93,9 @@ def run_drift(
 
     split = SplitRecord.load(data)
     check_contract(data, split, run)
-    check_retrained(retrained, data / TIMELINE, split.cut_s)
-    source = Source.open(data, split, config, earlier_genres(out) if since_last else None)
+    timeline = PreparedFolder.open(data / TIMELINE)
+    check_retrained(retrained, timeline, split.cut_s)
+    source = Source.open(data, timeline, split, config, earlier_genres(out) if since_last else None)
     out.mkdir(parents=True, exist_ok=True)
     key = merge_key(config, source.plan, source.facts.labels, run)
     earlier = read_earlier(out, key) if since_last else None
@@ -103,7 +106,7 @@ def run_drift(
     report = assemble(
         context, rows, quality, _counts_of(context), events, fresh, _metadata(source, earlier, run)
     )
-    write_all(out, key, report, rows, context, read_items(source.folder), quality.ranks)
+    write_all(out, key, report, rows, context, timeline.items, quality.ranks)
     log_summary(report, config, out)
     return report, exit_code(config, report)
 
@@ -113,14 +116,14 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
     from drift.ray_passes import count_past, make_histograms, run_cells
 
     plan, config = source.plan, source.config
-    shards = source.manifest.shard_paths(source.folder)
+    shards, num_items = source.timeline.shard_paths, source.timeline.manifest.items
     seen = set() if earlier is None else {int(w) for w in np.unique(earlier.histograms.window_R)}
     fresh = [window for window in plan.future if window not in seen]
     by_month = whole_months(plan.windows)
     past = count_past(
         shards,
         plan.windows[plan.reference[0]].start_s,
-        source.manifest.items,
+        num_items,
         None if by_month else plan.windows,
     )
     counts = past.items or ItemCounts.of_months(read_item_months(source.data), plan.windows)
@@ -133,7 +136,7 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
         past.tables(),
         plan.lookback,
     )
-    made = make_histograms(shards, make, source.manifest.items)
+    made = make_histograms(shards, make, num_items)
     made = replace(made, user_R=source.keys_U[made.user_R])
     made = UserHistograms.merge([made] if earlier is None else [earlier.histograms, made])
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
@@ -180,8 +183,7 @@ def _rank(
     return rank_quality(
         context,
         Models(run, tuple(retrained)),
-        source.folder,
-        source.manifest.shard_paths(source.folder),
+        source.timeline,
         _counts_of(context),
         source.facts,
         source.keys_U,
@@ -196,7 +198,7 @@ def _counts_of(context: CellContext) -> ItemCounts:
 
 def _metadata(source: Source, earlier: Earlier | None, run: Path | None) -> dict | None:
     """Compare what is said about items with the report before, or with what the run knew."""
-    now = read_items(source.folder)
+    now = source.timeline.items
     if earlier is not None:
         return compare_items(earlier.items, now, "the report before")
     return (

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from drift.calendar import DAY_S, SECONDS, Window, calendar, full_windows, lookback
 from drift.config import DriftConfig
-from ss4rec.data.prepared.manifest import Manifest, sha256_of
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import ITEMS_NAME
 from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord
 from ss4rec.errors import ContractError, UsageError
+from ss4rec.io.atomic import sha256_of
 
 CALIBRATION_WINDOWS, REFERENCE_WINDOWS = 20, 4
 MAX_FUTURE = 2000
@@ -92,7 +94,7 @@ def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
     Raises:
         ContractError: naming what differs.
     """
-    past = Manifest.load(data / PAST)
+    past = PreparedFolder.open(data / PAST).manifest
     if past.last_time_s > split.cut_s:
         raise ContractError(
             f"{data / PAST} has an event at {past.last_time_s}, after the cut {split.cut_s}; split again"

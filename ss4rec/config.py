@@ -12,7 +12,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -38,6 +38,9 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
     )
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class DataConfig(Section):
@@ -287,16 +290,26 @@ class RunConfig(Section):
 
 
 def parse_config(raw: Mapping[str, Any]) -> RunConfig:
-    """Validate `raw` (nested, as from JSON) into a `RunConfig`.
+    """Validate `raw` (nested, as from JSON) into a `RunConfig`; raises as `parse_section`."""
+    return parse_section(RunConfig, raw, "configuration")
+
+
+def parse_section(kind: type[AnySection], raw: Mapping[str, Any], what: str) -> AnySection:
+    """Validate `raw` (nested, as from JSON) into a section of type `kind`.
+
+    Args:
+        kind: the section.
+        raw: its fields.
+        what: how errors name it, as in "drift configuration".
 
     Raises:
         ConfigError: with every problem on a line of its own; unknown keys come with the nearest known one.
     """
     try:
-        return RunConfig.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        problems = [_describe(item) for item in error.errors()]
-        raise ConfigError("configuration refused:\n  " + "\n  ".join(problems)) from None
+        problems = [_describe(item, kind) for item in error.errors()]
+        raise ConfigError(f"{what} refused:\n  " + "\n  ".join(problems)) from None
 
 
 def override(config: RunConfig, assignments: Mapping[str, Any]) -> RunConfig:
@@ -338,19 +351,22 @@ def at(config: BaseModel, dotted: str) -> Any:
     return functools.reduce(getattr, dotted.split("."), config)
 
 
-def _describe(item: Mapping[str, Any]) -> str:
+def _describe(item: Mapping[str, Any], kind: type[BaseModel]) -> str:
     """Turn one pydantic error into `field: what, value, what to do`."""
     dotted = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        near = nearest_field(dotted)
-        hint = f'; did you mean "{near}"?' if near else "; see `ss4rec config --fields` for all names"
+        near = nearest_field(dotted, kind)
+        everything = "see `ss4rec config --fields` for all names"
+        if kind is not RunConfig:
+            everything = f"fields: {', '.join(field_names(kind))}"
+        hint = f'; did you mean "{near}"?' if near else f"; {everything}"
         return f"{dotted}: no such field{hint}"
     return f"{dotted}: {item['msg'][0].lower()}{item['msg'][1:]}, got {reprlib.repr(item['input'])}"
 
 
-def nearest_field(dotted: str) -> str | None:
-    """Return the known field nearest to `dotted`: by its own name first, then by the whole path."""
-    names = [*RunConfig.model_fields, *field_names()]
+def nearest_field(dotted: str, kind: type[BaseModel] = RunConfig) -> str | None:
+    """Return the field of `kind` nearest to `dotted`: by the whole path first, then by its last name."""
+    names = [*kind.model_fields, *field_names(kind)]
     leaf = dotted.rsplit(".", 1)[-1]
     by_leaf = {name.rsplit(".", 1)[-1]: name for name in reversed(names)}
     for wanted, known in ((dotted, {name: name for name in names}), (leaf, by_leaf)):

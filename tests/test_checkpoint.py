@@ -81,7 +81,7 @@ def test_other_format_is_refused(tmp_path):
     state = json.loads((path / "state.json").read_text()) | {"format": 99}
     (path / "state.json").write_text(json.dumps(state))
     sums = json.loads((path / "checksums.json").read_text()) | {
-        "state.json": checkpoint._sha256(path / "state.json")
+        "state.json": checkpoint.sha256_of(path / "state.json")
     }
     (path / "checksums.json").write_text(json.dumps(sums))
     with pytest.raises(CheckpointError, match="format 99"):

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks import quality
-from benchmarks.quality_curves import draw
-from benchmarks.quality_peers import SESSION_LEN, RecToolsScorer, unique_ids
-from benchmarks.quality_rows import GROUPS, Row
-from benchmarks.quality_table import headlines, markdown, merged, write_curves
+from benchmarks.quality import __main__ as quality
+from benchmarks.quality.curves import draw
+from benchmarks.quality.peers import SESSION_LEN, RecToolsScorer, unique_ids
+from benchmarks.quality.rows import GROUPS, Row
+from benchmarks.quality.table import headlines, markdown, merged, write_curves
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.evaluation.evaluator import SETTINGS, rank_column, summarise
@@ -70,9 +70,9 @@ def test_means_and_headlines_are_over_seeds_and_a_failure_stays_visible(results,
     curves = write_curves("quality", results, tmp_path)
     assert "curve" not in best["runs"][0]
     assert ["config" in run for run in best["runs"]] == [True, False]
-    draw(curves, tmp_path / "one.svg", [])
-    draw(curves, tmp_path / "two.svg", [])
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    draw(curves, tmp_path / "one.png", [])
+    draw(curves, tmp_path / "two.png", [])
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
 def test_the_difference_to_the_first_row_is_between_the_same_users(tmp_path):

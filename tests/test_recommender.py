@@ -6,6 +6,7 @@ import torch
 
 from ss4rec.config import DataConfig, ModelConfig
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_items, read_shard
 from ss4rec.errors import UsageError
@@ -34,7 +35,7 @@ def recommender(prepared):
 def users(prepared):
     """Histories of some users with the last event held out, and its time as the target's."""
     ids = np.array(read_items(prepared)["source_id"].to_pylist())
-    rows = read_shard(Manifest.load(prepared).shard_paths(prepared)[0]).slice(0, 8).to_pylist()
+    rows = read_shard(PreparedFolder.open(prepared).shard_paths[0]).slice(0, 8).to_pylist()
     return [
         History(ids[np.array(r["items"][:-1]) - 1].tolist(), r["timestamps"][:-1], r["timestamps"][-1])
         for r in rows

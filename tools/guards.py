@@ -47,10 +47,11 @@ LOOP, STEP, RESUME, SAVE, RUNS = (
     "ss4rec/runs/folder.py",
 )
 BACKEND = "ss4rec/train/ray_train.py"
-ZIP, SHARDS, MANIFEST = (
+ZIP, SHARDS, MANIFEST, FOLDER = (
     "ss4rec/data/sources/archive.py",
     "ss4rec/data/prepared/tables.py",
     "ss4rec/data/prepared/manifest.py",
+    "ss4rec/data/prepared/folder.py",
 )
 GUARDS = (
     Guard(f"{R}::same_seed", "ss4rec/train/worker.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
@@ -77,25 +78,25 @@ GUARDS = (
     Guard(f"{C}::given_up_for_lost", SAVE, "            allowed()\n"),
     Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
     Guard(f"{C}::absurd_shapes", "ss4rec/runs/load.py", "    _require_size(saved, config, record)\n"),
-    Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "    manifest.verify(data_dir)\n"),
+    Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "        data.verify()\n", "        pass\n"),
     Guard(f"{D}::bad_row and -5", "ss4rec/data/sources/checks.py", "(times_R < rules.earliest_s,", "(times_R < -(10**18),"),
     Guard(f"{D}::set_aside", "ss4rec/data/sources/checks.py", "if bad.num_rows <= rules.max_bad_share * rows:", "if True:"),
-    Guard(f"{D}::out_of_order", "ss4rec/data/prepare/memory.py", "sorted_places(users_K, times_K)", "np.lexsort((users_K,))"),
-    Guard(f"{D}::fewer_windows", "ss4rec/data/batches/source.py", "        order.check_world(world)\n"),
+    Guard(f"{D}::out_of_order", "ss4rec/data/prepare/block.py", "sorted_places(users_R, times_R)", "np.lexsort((users_R,))"),
+    Guard(f"{D}::fewer_windows", "ss4rec/data/batches/source.py", "        self.order.check_world(world)\n"),
     Guard(f"{D}::all_processors", "ss4rec/cluster/placement.py", "if ray_data and not resources.elastic and left + 1e-9 < resources.data_cpus:", "if False:"),
     Guard(f"{H}::zip_that_climbs", ZIP, 'if member.is_absolute() or ".." in member.parts:', "if False:"),
     Guard(f"{H}::zip_with_a_link", ZIP, "if stat.S_ISLNK(info.external_attr >> 16):", "if False:"),
     Guard(f"{H}::zip_bomb and not lies", ZIP, "        refuse_bomb(self.where(name), info.compress_size, info.file_size)\n"),
     Guard(f"{H}::encrypted", ZIP, "except (RuntimeError, zipfile", "except (zipfile"),
     Guard(f"{H}::link_out_of", ZIP, "_inside(path, name).open", "(path / name).open"),
-    Guard(f"{H}::link_in_a_prepared", MANIFEST, "if isinstance(path, Path) and (", "if False and ("),
+    Guard(f"{H}::link_in_a_prepared", FOLDER, "if isinstance(path, Path) and (", "if False and ("),
     Guard(f"{H}::absurd_manifest", MANIFEST, "        manifest._check_sums(path)\n"),
     Guard(f"{H}::absurd_manifest", MANIFEST, r'Field(pattern=r"^shards/part-\d{5,9}\.parquet$")', "Field()"),
     Guard(f"{H}::pipe_in_place", "ss4rec/io/untrusted.py", "not path.is_file()", "False"),
     Guard(f"{H}::million_levels and lists", "ss4rec/io/untrusted.py", "except RecursionError:", "except KeyError:"),
     Guard(f"{H}::gigabyte", "ss4rec/io/untrusted.py", "path.stat().st_size > MOST_JSON_BYTES", "False"),
     Guard(f"{H}::absurd_values", SHARDS, "    _check_events(path, table, num_items)\n"),
-    Guard(f"{H}::users_table", "ss4rec/data/batches/source.py", "        _check_users(folder, users, manifest)\n"),
+    Guard(f"{H}::users_table", FOLDER, "        _check_users(self, users)\n"),
     Guard(f"{H}::parquet_bomb", SHARDS, "            refuse_bomb(str(path), path.stat().st_size, unpacked_bytes(file.metadata))\n"),
     Guard(f"{H}::pickled_objects", SHARDS, "            _check_schema(path, file.schema_arrow, expected(file.schema_arrow))\n"),
     Guard(f"{H}::torch_pickle", SAVE, "        return load_file(path, device=device)\n", "        import torch\n\n        return torch.load(path.open('rb'), weights_only=False)\n"),

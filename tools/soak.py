@@ -142,7 +142,7 @@ def train_round(
     """Train a run with a fault; returns whether the promise held, and the recovery time."""
     from ss4rec.cluster.placement import preflight
     from ss4rec.data.batches.source import LocalSource
-    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.data.prepared.folder import PreparedFolder
     from ss4rec.errors import DataError, NonFiniteError, SS4RecError
     from ss4rec.runs import checkpoint
     from ss4rec.runs.folder import RunFolder
@@ -155,7 +155,7 @@ def train_round(
     source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     total = config.train.epochs * source.steps_per_epoch(0)
     flags.mkdir()
-    folder.start(config, Manifest.load(data), data)
+    folder.start(config, PreparedFolder.open(data))
     honest = ray_train._work
     step, rank = int(rng.integers(2, total - 1)), int(rng.integers(workers))
     kind = {"skip": "nan"}.get(fault, fault)
@@ -251,7 +251,7 @@ def soak(minutes: float, seed: int) -> tuple[list[Round], list[dict[str, float]]
     import ray
 
     from ss4rec.cluster.connect import quiet_ray
-    from ss4rec.data.prepare.memory import prepare
+    from ss4rec.data.prepare.engine import prepare
     from ss4rec.data.split import split
     from ss4rec.data.synth.generate import synth
 

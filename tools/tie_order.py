@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_users, summarise
@@ -24,7 +25,7 @@ def tied_pairs(folder: Path, manifest: Manifest) -> csr_matrix:
     """Count neighbouring training events of one user and second by (film, next film)."""
     size = manifest.items + 1
     counts_VV = csr_matrix((size, size), dtype=np.int64)
-    for path in manifest.shard_paths(folder):
+    for path in PreparedFolder.open(folder).shard_paths:
         shard = read_shard(path, manifest.items)
         items_E, offsets_U1 = ragged(shard["items"])
         times_E, _ = ragged(shard["timestamps"])
@@ -49,7 +50,7 @@ def main() -> None:
     print(
         f"pairs of one second that occur {LEAST} times or more: {share:.1%} of occurrences in the usual order"
     )
-    chain = MarkovChain.count(manifest.shard_paths(folder), manifest.items)
+    chain = MarkovChain.count(PreparedFolder.open(folder).shard_paths, manifest.items)
     source = LocalSource(folder, DataConfig(), batch_size=64, seed=0)
     for split in ("valid", "test"):
         found = summarise(rank_users(chain, source.eval_batches(split, 512)), (10,)).setting(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ss4rec.data.sources import Archive, read_source
+from ss4rec.data.sources import Source
 
 NAMES = ("ml-1m", "ml-100k", "ml-latest-small", "ml-32m-slice", "ml-union-open")
 FIRST, LAST = 1995, 2023
@@ -20,7 +20,7 @@ COLOUR = "#4878a8"
 
 def volume(archive: Path) -> dict[int, int]:
     """Return the ratings of each calendar year (UTC)."""
-    times_R = read_source(Archive(archive)).times_R
+    times_R = Source.open(archive).read().times_R
     years, counts = np.unique(times_R.astype("datetime64[s]").astype("datetime64[Y]"), return_counts=True)
     return dict(zip((years.astype(int) + 1970).tolist(), counts.tolist(), strict=True))
 

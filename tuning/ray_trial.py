@@ -24,7 +24,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from ss4rec.cluster.placement import preflight
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import BUGS, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train.loop import SCORE, Outcome
@@ -86,9 +86,10 @@ def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str,
 
     config, data_dir, run_dir = _unpack(settings)
     try:
-        RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
+        data = PreparedFolder.open(data_dir)
+        RunFolder(run_dir).start(config, data)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
-        return _finished(Outcome(**fit(config, data_dir, run_dir, placement, callbacks=[reports])), run_dir)
+        return _finished(Outcome(**fit(config, data, run_dir, placement, callbacks=[reports])), run_dir)
     except Exception as error:
         return _final(error)
 

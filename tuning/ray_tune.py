@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from ss4rec.cluster.ray_private import dashboard_url
 from ss4rec.cluster.secrets import redact
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from tuning.plan import TrialPlan
@@ -153,7 +154,7 @@ class _Pruner(FIFOScheduler):
 def run_trials(
     sweep: Sweep,
     plan: TrialPlan,
-    data_dir: Path,
+    data: PreparedFolder,
     sweep_dir: Path,
     *,
     max_failures: int,
@@ -165,7 +166,7 @@ def run_trials(
     Args:
         sweep: asks for trials and takes their results.
         plan: what a trial takes.
-        data_dir: prepared folder.
+        data: prepared folder.
         sweep_dir: trial N runs in `sweep_dir/trials/N`.
         max_failures: lost processes after which a trial counts as failed.
         listen: told of every result.
@@ -181,7 +182,7 @@ def run_trials(
         return {
             "number": asked.number,
             "config": asked.config.model_dump(mode="json"),
-            "data_dir": str(data_dir),
+            "data_dir": str(data),
             "run_dir": str(run_dir),
             "gpu": plan.use_gpu,
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from optuna.distributions import (
 )
 
 from ss4rec.config import RunConfig, at, field_names, nearest_field, override
-from ss4rec.errors import ConfigError, UsageError
+from ss4rec.errors import ConfigError, SS4RecError, UsageError
 from ss4rec.presets import preset
 
 Value = str | int | float | bool | None
@@ -169,19 +170,36 @@ def load_space(path: Path) -> SearchSpace:
     """Run the Python file `path` and return its `SPACE`.
 
     Raises:
-        UsageError: if there is no such file or it defines no `SPACE`.
+        UsageError: if there is no such file, it cannot be run (with its line), or it defines no `SPACE`.
         ConfigError: if the space is refused.
     """
     if not path.is_file():
         raise UsageError(
             f"no search space {path}; give a Python file that defines SPACE, as tuning/spaces/ml_1m.py does"
         )
-    found = runpy.run_path(str(path)).get("SPACE")
+    try:
+        found = runpy.run_path(str(path)).get("SPACE")
+    except SS4RecError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's Python may do
+        raise UsageError(
+            f"{_place(path, error)}: {type(error).__name__}: {error}; correct the space file"
+        ) from None
     if not isinstance(found, SearchSpace):
         raise UsageError(
             f"{path} defines no SPACE of type tuning.space.SearchSpace (found {type(found).__name__})"
         )
     return found
+
+
+def _place(path: Path, error: BaseException) -> str:
+    """Return the line of the file `path` that led to `error`."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}"
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+    ]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
 def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: BaseDistribution) -> Value:

@@ -15,10 +15,10 @@ from ss4rec.cluster.connect import cluster
 from ss4rec.cluster.placement import read_cluster
 from ss4rec.cluster.storage_check import storage_preflight
 from ss4rec.config import RunConfig, Section, config_changes, override
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import SS4RecError
+from ss4rec.io.atomic import write_json
 from ss4rec.presets import preset
-from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import hold
 from ss4rec.runs.provenance import installed_versions
 from ss4rec.runs.record import data_fingerprint
@@ -61,7 +61,7 @@ class SweepConfig(Section):
 
 def run_sweep(
     space: SearchSpace,
-    data_dir: Path,
+    data: PreparedFolder | Path,
     sweep_dir: Path,
     settings: SweepConfig,
     *,
@@ -72,7 +72,7 @@ def run_sweep(
 
     Args:
         space: what is searched.
-        data_dir: absolute path of a prepared folder that all nodes can read.
+        data: a prepared folder that all nodes can read, or its absolute path.
         sweep_dir: absolute path of the sweep's folder, on storage that all nodes share.
         settings: how it is searched.
         base: configuration of what is not searched; default: the space's own.
@@ -83,7 +83,7 @@ def run_sweep(
     """
     ends_at = time.monotonic() + 60 * settings.minutes if settings.minutes else None
     base = space.start() if base is None else base
-    manifest = Manifest.load(data_dir)
+    data = PreparedFolder.open(data)
     with hold(sweep_dir, say=say), cluster(address):
         from tuning.ray_tune import placement_groups_held, require_dashboard, run_trials
 
@@ -98,7 +98,7 @@ def run_sweep(
         )
         say("\n".join([str(plan), *plan.notes]))
         base = trial_base(base, sweep_dir.name, plan)
-        study = _study(space, base, manifest, sweep_dir, settings)
+        study = _study(space, base, data, sweep_dir, settings)
         objectives = [OBJECTIVES[name] for name in settings.objectives]
         sweep = Sweep(study, space, base, objectives, settings.trials)
         table = LiveTable(space, base.train.epochs, settings.trials, plan.concurrent, ends_at)
@@ -110,7 +110,7 @@ def run_sweep(
                 run_trials(
                     sweep,
                     plan,
-                    data_dir,
+                    data,
                     sweep_dir,
                     max_failures=base.resources.max_failures,
                     listen=table,
@@ -191,7 +191,7 @@ def best_config(space: SearchSpace, base: RunConfig, best: FrozenTrial) -> RunCo
 
 
 def _study(
-    space: SearchSpace, base: RunConfig, manifest: Manifest, sweep_dir: Path, settings: SweepConfig
+    space: SearchSpace, base: RunConfig, data: PreparedFolder, sweep_dir: Path, settings: SweepConfig
 ) -> optuna.Study:
     every = base.train.validate_every
     grace = settings.grace_epochs or max(1, base.train.epochs // 9)
@@ -200,7 +200,7 @@ def _study(
         sweep_dir.name,
         space=space,
         identity={
-            "data": f"{manifest.name} {data_fingerprint(manifest)[:12]}",
+            "data": f"{data.manifest.name} {data_fingerprint(data.manifest)[:12]}",
             "base configuration": base.fingerprint(),
         },
         objectives=[OBJECTIVES[name] for name in settings.objectives],

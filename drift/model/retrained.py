@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from drift.model.rank import RankTask
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.errors import ContractError
 from ss4rec.runs.folder import RunFolder
@@ -26,7 +27,7 @@ class Models:
     """Trained up to later cuts of the same data; each stands for the windows from its cut to the next one's."""
 
 
-def check_retrained(runs: Sequence[Path], folder: Path, cut_s: int) -> None:
+def check_retrained(runs: Sequence[Path], timeline: PreparedFolder, cut_s: int) -> None:
     """Check that retrained runs are of later cuts of the same data.
 
     Raises:
@@ -40,16 +41,16 @@ def check_retrained(runs: Sequence[Path], folder: Path, cut_s: int) -> None:
                 "split the same data at a later date and train on that past"
             )
         size = read_items(run).num_rows
-        remap_V = remap(read_items(folder)["source_id"], read_items(run)["source_id"])
+        remap_V = remap(timeline.items["source_id"], read_items(run)["source_id"])
         if (known := int((remap_V[1:] <= size).sum())) != size:
             raise ContractError(
-                f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {folder}; "
+                f"--retrained {run.name} knows {size:,} items, {known:,} of them are in {timeline}; "
                 "give runs on the same data"
             )
 
 
 def later_task(
-    task: RankTask, future: Sequence[int], run: Path, runs: Sequence[Path], folder: Path
+    task: RankTask, future: Sequence[int], run: Path, runs: Sequence[Path], timeline: PreparedFolder
 ) -> RankTask:
     """Return the task of a retrained run: its own items, the windows from its cut to the next run's."""
     cuts = {other: RunFolder.open(other).record().cut_s or 0 for other in runs}
@@ -61,7 +62,7 @@ def later_task(
         data=RunFolder.open(run).config().data,
         users={window: task.choice.users[window] for window in own},
         vocabulary=read_items(run).num_rows,
-        remap_V=remap(read_items(folder)["source_id"], read_items(run)["source_id"]),
+        remap_V=remap(timeline.items["source_id"], read_items(run)["source_id"]),
     )
     return replace(task, choice=choice, baselines=None, genres_VG=None)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from pydantic import ValidationError
 
-from ss4rec.errors import ConfigError, UsageError
-from ss4rec.io.untrusted import parse_json
+from ss4rec.cli.options import assigned, set_option
+from ss4rec.config import parse_section
+from ss4rec.errors import UsageError
+
+if TYPE_CHECKING:
+    from drift.config import DriftConfig
 
 
 @click.command("drift")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of `ss4rec data split`.")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run that was trained on DATA/past.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
-@click.option(
-    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of drift.config.DriftConfig."
-)
+@set_option("A field of the report, as in --set window=year.")
 @click.option(
     "--retrained",
     multiple=True,
@@ -47,7 +50,7 @@ def drift_command(
     """Report what changed after the cut, in OUT/report.html and OUT/report.json."""
     from drift.job import run_drift
 
-    config = _config(assignments)
+    config = drift_config(assignments)
     run_dir = None if run_dir is None else run_dir.resolve()
     if retrained and run_dir is None:
         raise UsageError("--retrained is drawn beside --run; give --run too")
@@ -76,26 +79,12 @@ def _events(name: str | None):
     return read_events(shipped if shipped.is_file() else Path(name))
 
 
-def _config(assignments: tuple[str, ...]):
-    """Read FIELD=VALUE pairs; values are JSON or plain strings."""
+def drift_config(assignments: Iterable[str]) -> DriftConfig:
+    """Build the configuration of a report from the values of --set.
+
+    Raises:
+        ConfigError: assignment without `=`, or refused values; all problems at once.
+    """
     from drift.config import DriftConfig
 
-    raw = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(
-                f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in window=year"
-            )
-        try:
-            raw[name] = parse_json(text)
-        except ValueError:
-            raw[name] = text
-    try:
-        return DriftConfig.model_validate(raw)
-    except ValidationError as error:
-        problems = [f"{item['loc'][0]}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
-        known = ", ".join(DriftConfig.model_fields)
-        raise ConfigError(
-            "drift configuration refused:\n  " + "\n  ".join(problems) + f"\nfields: {known}"
-        ) from None
+    return parse_section(DriftConfig, assigned(assignments, example="window=year"), "drift configuration")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.presets import preset
+
+if TYPE_CHECKING:
+    from ss4rec.data.prepared.folder import PreparedFolder
 
 Workers = tuple[int, int | None]
 """Fewest and most workers; None: a fixed number."""
@@ -35,24 +38,26 @@ class WorkerRange(click.ParamType):
         return int(least), int(most) if colon else None
 
 
+def set_option(about: str) -> Callable[[Callable], Callable]:
+    """Return the option --set; `assigned` reads what it gives."""
+    return click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help=about)
+
+
+def workers_option(about: str) -> Callable[[Callable], Callable]:
+    """Return the option --workers, which gives `Workers`."""
+    return click.option("--workers", type=WorkerRange(), help=about)
+
+
 def config_options(default_preset: str) -> Callable[[Callable], Callable]:
     """Add --preset, --set and --workers to a command."""
 
     def add(function: Callable) -> Callable:
         for option in (
-            click.option(
-                "--workers",
-                type=WorkerRange(),
-                help="Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
-                "while nodes come and go.",
+            workers_option(
+                "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
+                "while nodes come and go."
             ),
-            click.option(
-                "--set",
-                "assignments",
-                multiple=True,
-                metavar="FIELD=VALUE",
-                help="Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them.",
-            ),
+            set_option("Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them."),
             click.option(
                 "--preset",
                 "preset_name",
@@ -87,8 +92,12 @@ def resolve_config(
     return override(start if isinstance(start, RunConfig) else _named(start), changes)
 
 
-def assigned(assignments: Iterable[str]) -> dict[str, Any]:
-    """Return the values of `FIELD=VALUE` texts by field.
+def assigned(assignments: Iterable[str], example: str = "model.dim=128") -> dict[str, Any]:
+    """Return the values of `FIELD=VALUE` texts by field; values are JSON or plain strings.
+
+    Args:
+        assignments: as given to --set.
+        example: an assignment that would be right, for the error.
 
     Raises:
         ConfigError: if one has no `=`.
@@ -97,20 +106,18 @@ def assigned(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(
-                f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in model.dim=128"
-            )
+            raise ConfigError(f"--set {assignment!r} has no value; write --set FIELD=VALUE, as in {example}")
         changes[name.strip()] = _value(text.strip())
     return changes
 
 
-def data_folder(path: Path) -> Path:
-    """Return the absolute path of a prepared folder after looking at its manifest; a bare name may mean `data/NAME`.
+def data_folder(path: Path) -> PreparedFolder:
+    """Open a prepared folder by its absolute path and check the sizes of its files; a bare name may mean `data/NAME`.
 
     Raises:
         DataError: if it is missing, of another version, or a shard has the wrong size.
     """
-    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.data.prepared.folder import PreparedFolder
 
     if not path.exists() and path.name == str(path) and (Path("data") / path).is_dir():
         path = Path("data") / path
@@ -118,8 +125,8 @@ def data_folder(path: Path) -> Path:
         raise DataError(
             f"no data folder {path}; make it with `ss4rec data prepare --source ... --out {path}`"
         )
-    folder = path.resolve()
-    Manifest.load(folder).quick_check(folder)
+    folder = PreparedFolder.open(path.resolve())
+    folder.quick_check()
     return folder
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +14,10 @@ from ss4rec.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ss4rec.data.prepared.build import Mapper
     from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.data.sources import Rules
+    from ss4rec.data.sources.ties import Ties
     from ss4rec.io.paths import AnyPath
 
 
@@ -56,8 +59,7 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
 @click.option(
     "--engine",
     type=click.Choice(["memory", "tasks", "ray"]),
-    help="memory: all at once; tasks: bounded memory, here; ray: tasks on a cluster. "
-    "By default ray with --address, tasks with a remote path, else memory.",
+    help="ray: on a Ray cluster, as with --address. There is one engine now: memory and tasks both mean here.",
 )
 @click.option("--address", help="Ray cluster to run on; local starts one here.")
 @click.option(
@@ -103,7 +105,7 @@ def prepare_command(
     latest: str | None,
     scale: tuple[float, float] | None,
     repeats: str | None,
-    ties: str,
+    ties: Ties,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -111,30 +113,40 @@ def prepare_command(
 
     Rows that cannot be used are listed in quarantine.parquet with a reason each.
     """
+    from contextlib import nullcontext
+
     from rich.console import Console
 
-    from ss4rec.data.sources import resolve_source
-    from ss4rec.io.paths import RemotePath, to_path
+    from ss4rec.data.prepare.engine import prepare
+    from ss4rec.data.sources import Source, resolve_source
+    from ss4rec.io.paths import to_path
 
-    source_path, folder = resolve_source(source), to_path(out)
-    remote = isinstance(source_path, RemotePath) or isinstance(folder, RemotePath)
-    if engine == "memory" and (remote or address):
-        raise UsageError("--engine memory works on this machine's files only; leave --engine out")
-    engine = engine or ("ray" if address else "tasks" if remote else "memory")
-    rules = _rules(source_path, columns, max_bad_share, earliest, latest, scale, repeats)
-    with Console(stderr=True).status("starting") as status:
-        manifest = _prepare(
-            engine,
-            address,
-            source_path,
+    on_ray = engine == "ray" or address is not None
+    if on_ray and engine in ("memory", "tasks"):
+        raise UsageError(
+            f"--engine {engine} runs in this process and --address on a cluster; leave one of them out"
+        )
+    if engine and not on_ray:
+        click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
+    found, folder = resolve_source(source), to_path(out)
+    if on_ray:  # tasks open these paths wherever they run
+        found, folder = found.absolute(), folder.absolute()
+    opened = Source.open(found, columns)
+    rules = _rules(opened.plan.layout, max_bad_share, earliest, latest, scale, repeats)
+    with (
+        Console(stderr=True).status("starting") as status,
+        _ray_mapper(address) if on_ray else nullcontext(map) as mapper,
+    ):
+        manifest = prepare(
+            opened,
             folder,
             k_core=k_core,
             name=name,
-            columns=columns,
             rows_per_shard=rows_per_shard,
             overwrite=overwrite,
             rules=rules,
             ties=ties,
+            mapper=mapper,
             progress=status.update,
         )
     if as_json:
@@ -143,42 +155,31 @@ def prepare_command(
         Console().print(summary(manifest, folder))
 
 
-def _prepare(engine: str, address: str | None, source: AnyPath, out: AnyPath, **options: Any) -> Manifest:
-    """Run the engine that was asked for."""
-    if engine == "memory":
-        from ss4rec.data.prepare.memory import prepare
-
-        return prepare(Path(source), Path(out), **options)  # type: ignore[arg-type]  # remote ones were refused
-    from ss4rec.data.prepare.engine import prepare_in_tasks
-
-    if engine == "tasks":
-        return prepare_in_tasks(source, out, **options)
+@contextmanager
+def _ray_mapper(address: str | None) -> Iterator[Mapper]:
+    """Connect to a cluster and yield what runs tasks on it."""
     from ss4rec.cluster.connect import cluster
     from ss4rec.data.prepare.ray_map import ray_map
 
-    # Tasks open these paths wherever they run.
     with cluster(address, dashboard=False):
-        return prepare_in_tasks(source.absolute(), out.absolute(), mapper=ray_map, **options)
+        yield ray_map
 
 
 def _rules(
-    source: AnyPath,
-    columns: dict[str, str],
+    layout: str,
     max_bad_share: float,
     earliest: str | None,
     latest: str | None,
     scale: tuple[float, float] | None,
     repeats: str | None,
 ) -> Rules:
-    """Return the usual rules of the source's layout with what the command line changes."""
+    """Return the usual rules of a layout with what the command line changes."""
     import time
     from dataclasses import replace
 
-    from ss4rec.data.sources import Archive, plan_source
     from ss4rec.data.sources.checks import rules_for
     from ss4rec.data.split import DAY_S, parse_cut
 
-    plan, _ = plan_source(Archive(source), columns)
     changes: dict[str, Any] = {}
     if earliest:
         whole_day = len(earliest) == len("1995-01-01")
@@ -189,7 +190,7 @@ def _rules(
         changes |= {"lowest": scale[0], "highest": scale[1]}
     if repeats:
         changes["repeats"] = repeats == "keep"
-    return replace(rules_for(plan.layout, int(time.time()), max_bad_share), **changes)
+    return replace(rules_for(layout, int(time.time()), max_bad_share), **changes)
 
 
 def summary(manifest: Manifest, folder: AnyPath) -> Table:

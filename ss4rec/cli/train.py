@@ -57,7 +57,7 @@ def train_command(
     result = train(
         config,
         folder,
-        storage.resolve() / (name or f"{config.preset}-{folder.name}"),
+        storage.resolve() / (name or f"{config.preset}-{folder.path.name}"),
         address=address,
         skip_bad_shards=skip_bad_shards,
     )

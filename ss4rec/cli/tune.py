@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import Workers, assigned, data_folder, resolve_config
+from ss4rec.cli.options import Workers, assigned, data_folder, resolve_config, set_option, workers_option
 from ss4rec.errors import ConfigError
 
 
@@ -26,8 +26,8 @@ from ss4rec.errors import ConfigError
 )
 @click.option("--name", required=True, help="Name of the sweep; the same name continues it.")
 @click.option("--preset", "preset_name", help="Start from this preset instead of the space's own.")
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of every trial.")
-@click.option("--workers", type=click.IntRange(min=1), help="Training workers of a trial.")
+@set_option("A field of every trial, as in --set train.epochs=20.")
+@workers_option("Training workers of a trial.")
 @click.option(
     "--objective",
     "objectives",

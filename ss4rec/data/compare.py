@@ -15,8 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_shard
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
 
@@ -51,18 +50,16 @@ def compare(first: AnyPath, second: AnyPath) -> Comparison:
     Raises:
         DataError: if a folder is damaged or one has numbers and the other strings as item ids.
     """
-    manifests = Manifest.load(first), Manifest.load(second)
-    ids = [read_items(folder)["source_id"] for folder in (first, second)]
+    folders = PreparedFolder.open(first), PreparedFolder.open(second)
+    manifests = [folder.manifest for folder in folders]
+    ids = [folder.items["source_id"] for folder in folders]
     if ids[0].type != ids[1].type:
         raise DataError(
             f"items of {first} have ids of type {ids[0].type}, those of {second} {ids[1].type}; prepare both from the "
             "same kind of source"
         )
     numbers = _numbers(*ids)
-    keys = [
-        _keys(folder, manifest, number)
-        for folder, manifest, number in zip((first, second), manifests, numbers, strict=True)
-    ]
+    keys = [_keys(folder, number) for folder, number in zip(folders, numbers, strict=True)]
     years = sorted({*np.unique(keys[0][1]).tolist(), *np.unique(keys[1][1]).tolist()})
     return Comparison(
         facts={
@@ -86,12 +83,12 @@ def _numbers(*ids: pa.ChunkedArray) -> list[npt.NDArray[np.int64]]:
 
 
 def _keys(
-    folder: AnyPath, manifest: Manifest, numbers: npt.NDArray[np.int64]
+    folder: PreparedFolder, numbers: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int16]]:
     """Return a key and the year of each rating."""
     keys, years = [], []
-    for path in manifest.shard_paths(folder):
-        shard = read_shard(path, manifest.items)
+    for number in range(len(folder.manifest.shards)):
+        shard = folder.read_shard(number)
         (items_E, _), (times_E, _), (ratings_E, _) = (
             ragged(shard[n]) for n in ("items", "timestamps", "ratings")
         )

@@ -7,8 +7,6 @@ difference between no genres and unknown genres.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_shard, read_users
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import DataError
+from ss4rec.io.atomic import new_folder
 from ss4rec.io.paths import AnyPath
 
 
-def export_recbole(data: AnyPath, out: Path, name: str | None = None) -> dict[str, int]:
+def export_recbole(data: PreparedFolder | AnyPath, out: Path, name: str | None = None) -> dict[str, int]:
     """Write `out`, a folder as RecBole looks for it (`data_path/NAME/NAME.inter`), one shard at a time.
 
     Args:
@@ -40,20 +39,14 @@ def export_recbole(data: AnyPath, out: Path, name: str | None = None) -> dict[st
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is taken; give a new --out")
     name = name or out.name
-    manifest = Manifest.load(data)
-    items, users = read_items(data), read_users(data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        folder = Path(temporary) / "new"
-        folder.mkdir()
+    prepared = PreparedFolder.open(data)
+    items, users = prepared.items, prepared.users
+    with new_folder(out) as folder:
         _write(folder / f"{name}.item", [_item_table(items)])
         _write(folder / f"{name}.user", [users.select(["source_id"]).rename_columns(["user_id:token"])])
-        parts = (_inter_table(read_shard(path), items, users) for path in manifest.shard_paths(data))
+        parts = (_inter_table(read_shard(path), items, users) for path in prepared.shard_paths)
         _write(folder / f"{name}.inter", parts)
-        if out.exists():
-            out.rmdir()
-        shutil.move(folder, out)
-    return {"inter": manifest.interactions, "item": items.num_rows, "user": users.num_rows}
+    return {"inter": prepared.manifest.interactions, "item": items.num_rows, "user": users.num_rows}
 
 
 def _inter_table(shard: pa.Table, items: pa.Table, users: pa.Table) -> pa.Table:

@@ -7,7 +7,7 @@ concatenation; `require_each_user_once` is the check that nobody is missing or c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +85,7 @@ def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
     return pa.Table.from_batches([part for several in parts for part in several], schema=schema)
 
 
-def rank_batch(scorer: Scorer, batch: EvalBatch) -> dict[str, npt.NDArray]:
+def rank_batch(scorer: Scorer, batch: EvalBatch) -> dict[str, npt.NDArray[Any]]:
     """Rank one batch in all settings; columns as in `rank_users`."""
     kept_B, excluded_B = _ranks(scorer, batch, target_time_known=True)
     columns = {"user": batch.users_S, "rank_kept_known": kept_B, "rank_excluded_known": excluded_B}

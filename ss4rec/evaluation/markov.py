@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,7 @@ PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
 
 
-def count_transitions(
-    items_E: npt.NDArray[np.integer], users_E: npt.NDArray[np.integer], num_items: int
-) -> csr_matrix:
+def count_transitions(items_E: npt.NDArray[Any], users_E: npt.NDArray[Any], num_items: int) -> csr_matrix:
     """Return `[V, V]` int32 counts of (item, next item of the same user), V = num_items + 1; counts of shards add up.
 
     Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,13 +18,13 @@ from ray.data import ActorPoolStrategy
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.batch import EvalBatch, collate_eval
 from ss4rec.data.batches.windows import Split, eval_sequences
-from ss4rec.data.prepared.manifest import Manifest, sha256_of
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import ITEMS_NAME, read_shard
-from ss4rec.data.prepared.user_profiles import read_profiles
 from ss4rec.errors import DataError, ResourceError
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_each_user_once, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
+from ss4rec.io.atomic import sha256_of
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 from ss4rec.runs.load import load_model
 
@@ -31,13 +32,18 @@ MakeScorers = Callable[[], dict[str, Scorer]]
 
 
 def evaluate_folder(
-    run_dir: Path, data_dir: Path, *, split: Split = "test", workers: int = 1, gpu: bool = False
+    run_dir: Path,
+    data: PreparedFolder | Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    gpu: bool = False,
 ) -> EvalResult:
     """Rank every user's held-out item with the best checkpoint of a run.
 
     Args:
         run_dir: run folder, on storage that all nodes see.
-        data_dir: prepared folder with the run's vocabulary, on storage that all nodes see.
+        data: prepared folder with the run's vocabulary, on storage that all nodes see.
         split: which held-out event.
         workers: actors; each loads the model once and takes one CPU, or one GPU with `gpu`.
         gpu: whether the model runs on GPUs.
@@ -46,10 +52,10 @@ def evaluate_folder(
         DataError: if the data has another vocabulary than the run, or users are missing from the result.
         ResourceError: if the cluster cannot hold the actors.
     """
-    folder, manifest = RunFolder.open(run_dir), Manifest.load(data_dir)
-    if sha256_of(run_dir / ITEMS_FILE) != manifest.files[ITEMS_NAME].sha256:
+    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
+    if sha256_of(run_dir / ITEMS_FILE) != data.manifest.files[ITEMS_NAME].sha256:
         raise DataError(
-            f"{data_dir} ({manifest.name}) has other items than the run {run_dir.name} was trained on; "
+            f"{data} ({data.manifest.name}) has other items than the run {run_dir.name} was trained on; "
             "give the prepared folder that the run was trained on"
         )
     median_gap_s = folder.record().median_gap_s
@@ -58,19 +64,19 @@ def evaluate_folder(
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
         return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
 
-    return _evaluate(make_scorers, folder.config(), data_dir, manifest, split, workers, gpu)["model"]
+    return _evaluate(make_scorers, folder.config(), data, split, workers, gpu)["model"]
 
 
 def evaluate_baselines(
-    config: RunConfig, data_dir: Path, *, split: Split = "test", workers: int = 1
+    config: RunConfig, data: PreparedFolder | Path, *, split: Split = "test", workers: int = 1
 ) -> dict[str, EvalResult]:
     """Rank every user's held-out item by popularity, of all time and of the last 30 days; by name of the baseline.
 
     Raises:
         DataError, ResourceError: as `evaluate_folder`.
     """
-    manifest = Manifest.load(data_dir)
-    events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
+    data = PreparedFolder.open(data)
+    events = TrainingEvents.read(data.shard_paths, data.manifest.items)
     counts_V, shared_events = events.counts(), ray.put(events)
 
     def make_scorers() -> dict[str, Scorer]:
@@ -79,7 +85,7 @@ def evaluate_baselines(
             "popular in 30 days": RecentlyPopular(ray.get(shared_events)),
         }
 
-    return _evaluate(make_scorers, config, data_dir, manifest, split, workers, gpu=False)
+    return _evaluate(make_scorers, config, data, split, workers, gpu=False)
 
 
 class _Ranker:
@@ -91,7 +97,7 @@ class _Ranker:
         config: RunConfig,
         split: Split,
         num_items: int,
-        profiles_UF: npt.NDArray | None,
+        profiles_UF: npt.NDArray[Any] | None,
     ) -> None:
         self.scorers = make_scorers()
         self.config = config
@@ -99,7 +105,7 @@ class _Ranker:
         self.num_items = num_items
         self.profiles_UF = profiles_UF
 
-    def __call__(self, shards: dict[str, npt.NDArray]) -> pa.Table:
+    def __call__(self, shards: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
         data, parts = self.config.data, []
         for path in shards["path"]:
@@ -124,20 +130,19 @@ class _Ranker:
 def _evaluate(
     make_scorers: MakeScorers,
     config: RunConfig,
-    data_dir: Path,
-    manifest: Manifest,
+    data: PreparedFolder,
     split: Split,
     workers: int,
     gpu: bool,
 ) -> dict[str, EvalResult]:
     """Deal all shards to `workers` actors and reduce their rows, scorer by scorer."""
     _require_room(workers, gpu)
-    manifest.quick_check(data_dir)
+    data.quick_check()
     # Paths, not rows, are dealt: actors read whole shards, and a damaged one is named.
-    paths = [{"path": str(path.absolute())} for path in manifest.shard_paths(data_dir)]
+    paths = [{"path": str(path.absolute())} for path in data.shard_paths]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, split, manifest.items, read_profiles(data_dir, manifest)),
+        fn_constructor_args=(make_scorers, config, split, data.manifest.items, data.profiles_UF),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,
@@ -147,7 +152,7 @@ def _evaluate(
     results = {}
     for name in dict.fromkeys(ranks["scorer"].to_pylist()):
         own = ranks.filter(pc.field("scorer") == name)
-        require_each_user_once(own["user"].to_numpy(), manifest.users)
+        require_each_user_once(own["user"].to_numpy(), data.manifest.users)
         results[name] = summarise(own, config.evaluation.ks)
     return results
 

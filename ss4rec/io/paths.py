@@ -8,9 +8,7 @@ that serves it (`s3fs`, `adlfs`, ...). An S3-compatible server is named by `AWS_
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,9 +19,6 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from ss4rec.errors import DataError
-
-WHOLE_OR_NOT = ("s3", "gcs", "abfs")
-"""File systems on which a file appears when it is complete and not before, and where a rename is a copy."""
 
 
 @dataclass(frozen=True)
@@ -171,28 +166,6 @@ def _through_fsspec(text: str) -> RemotePath:
             "install the package it names, or give a local path"
         ) from None
     return RemotePath(pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path)
-
-
-def write_whole(path: AnyPath, data: bytes | pa.Buffer) -> None:
-    """Write a file that appears complete or not at all; its folder is made if it is missing."""
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return
-    direct = path.filesystem.type_name in WHOLE_OR_NOT
-    if not direct:
-        path.filesystem.create_dir(path.parent.path, recursive=True)
-    target = path if direct else path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    with target.filesystem.open_output_stream(target.path) as stream:
-        stream.write(data)
-    if not direct:
-        path.filesystem.move(target.path, path.path)
 
 
 def read_range(path: AnyPath, start: int, length: int) -> bytes:

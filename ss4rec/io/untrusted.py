@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from ss4rec.errors import DataError
@@ -69,12 +67,3 @@ def unpacked_bytes(metadata: Any) -> int:
         values += sum(column.num_values for column in columns)
         pages += sum(column.total_uncompressed_size for column in columns)
     return max(4 * values, pages)
-
-
-def flush(path: Path) -> None:
-    """Force a file or a folder's entries to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -51,7 +51,7 @@ def selective_scan(
     kind = A_EN.dtype
     u_TE = u_TE.to(kind)
     dt_TE = F.softplus(delta_TE.to(kind) + delta_bias_E)
-    y_TE = _Scan.apply(dt_TE * u_TE, dt_TE, A_EN, B_TN.to(kind), C_TN.to(kind), segments)
+    y_TE = _Scan.apply(dt_TE * u_TE, dt_TE, A_EN, B_TN.to(kind), C_TN.to(kind), segments)  # type: ignore[no-untyped-call]  # torch leaves it so
     return torch.addcmul(y_TE, D_E, u_TE) * F.silu(z_TE.to(kind))
 
 

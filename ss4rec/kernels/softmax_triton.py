@@ -122,7 +122,8 @@ class _SoftmaxLoss(torch.autograd.Function):
                 held_logit,
             )
             ctx.smoothing = smoothing
-        return loss_R.sum()
+        loss: Tensor = loss_R.sum()
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

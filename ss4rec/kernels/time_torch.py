@@ -32,7 +32,7 @@ def time_scan(
     if gap_weight_P is not None and gap_bias_P is not None:
         steps_TP = F.softplus(gap_weight_P * torch.log1p(steps_TP) + gap_bias_P)
     steps_TP = steps_TP * torch.exp(log_step_P)
-    states_T2P: Tensor = _TimeScan.apply(drive_T2P, steps_TP, lambda_re_P, lambda_im_P, segments)
+    states_T2P: Tensor = _TimeScan.apply(drive_T2P, steps_TP, lambda_re_P, lambda_im_P, segments)  # type: ignore[no-untyped-call]  # torch leaves it so
     return states_T2P
 
 

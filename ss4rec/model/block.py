@@ -26,7 +26,8 @@ class FeedForward(nn.Module):
 
     def forward(self, values_TD: Tensor, backend: LayerBackend) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]`."""
-        return self.down(backend.swiglu(self.gate_up(values_TD)))
+        down_TD: Tensor = self.down(backend.swiglu(self.gate_up(values_TD)))
+        return down_TD
 
 
 class SSBlock(nn.Module):

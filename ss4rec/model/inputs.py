@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
+
+if TYPE_CHECKING:
+    from ss4rec.data.batches.batch import Histories, PackedBatch
 
 RATING_CODES = 13
 """Unknown (not finite), and half steps from 0 to 5.5 and above."""
@@ -39,25 +42,6 @@ WIDTHS = {
 """Rows of the table of each input."""
 
 
-class HasContext(Protocol):
-    """A batch of events with what is known beside items and gaps (`PackedBatch`, `EvalBatch`)."""
-
-    @property
-    def hours_T(self) -> Tensor:
-        """Unix hours, whole numbers."""
-        ...
-
-    @property
-    def ratings_T(self) -> Tensor:
-        """Ratings, float32."""
-        ...
-
-    @property
-    def profiles_TF(self) -> Tensor:
-        """Codes of profiles."""
-        ...
-
-
 @dataclass(frozen=True)
 class Context:
     """What is known at each event beside its item and gap, on the model's device."""
@@ -71,7 +55,7 @@ class Context:
     """Codes of the user's profile, whole numbers, 0 for unknown."""
 
     @classmethod
-    def of(cls, batch: HasContext, device: torch.device | str | None = None) -> Context:
+    def of(cls, batch: PackedBatch | Histories, device: torch.device | str | None = None) -> Context:
         """Take the fields from a batch."""
         return cls(*(x.to(device) for x in (batch.hours_T, batch.ratings_T, batch.profiles_TF)))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from ss4rec.model.inputs import Context, HasContext
+from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.segments import Segments
+
+if TYPE_CHECKING:
+    from ss4rec.data.batches.batch import Histories
 
 
 class Encoder(Protocol):
@@ -26,42 +29,13 @@ class Encoder(Protocol):
         ...
 
 
-class HasHistories(HasContext, Protocol):
-    """Packed histories of some users (`ss4rec.data.batches.batch.Histories`)."""
-
-    @property
-    def items_T(self) -> Tensor:
-        """Last items of each history."""
-        ...
-
-    @property
-    def gaps_T(self) -> Tensor:
-        """Gaps in seconds."""
-        ...
-
-    @property
-    def offsets_S1(self) -> Tensor:
-        """Where histories begin and end, on the host."""
-        ...
-
-    @property
-    def seen_X(self) -> Tensor:
-        """Items of the whole histories."""
-        ...
-
-    @property
-    def seen_offsets_S1(self) -> Tensor:
-        """Where each history begins and ends in `seen_X`, on the host."""
-        ...
-
-
-def encode_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> Tensor:
+def encode_last(model: Encoder, batch: Histories, device: torch.device | str = "cpu") -> Tensor:
     """Return the hidden state after each history's last event, `[S, D]` on `device`, where the model is."""
     segments = Segments(batch.offsets_S1, device)
     items_T, gaps_T = batch.items_T.to(device), batch.gaps_T.to(device)
     return model.encode(items_T, gaps_T, segments, Context.of(batch, device))[segments.last_S]
 
 
-def score_last(model: Encoder, batch: HasHistories, device: torch.device | str = "cpu") -> ItemScores:
+def score_last(model: Encoder, batch: Histories, device: torch.device | str = "cpu") -> ItemScores:
     """Return the scores of all items after each history."""
     return model.scores(encode_last(model, batch, device), batch.seen_X, batch.seen_offsets_S1)

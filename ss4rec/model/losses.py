@@ -76,7 +76,7 @@ def cross_entropy(
             hidden_TD, weight_VD, targets_T, rows_R,
             smoothing=label_smoothing, kind=kind, bits_TW=bits_TW, held_logit=logit, needs_grad=needs_grad,
         )  # fmt: skip
-    total: Tensor = _ChunkedCrossEntropy.apply(
+    total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
         hidden_TD.index_select(0, rows_R),
         weight_VD,
         targets_T.index_select(0, rows_R).long() - 1,

@@ -49,7 +49,8 @@ class RelationSSM(nn.Module):
         y_TE = backend.selective_scan(
             u_TE, self.dt_proj(rank_TR), A_EN, B_TN, C_TN, self.skip, z_TE, self.dt_bias, segments
         )
-        return self.out_proj(y_TE)
+        projected_TD: Tensor = self.out_proj(y_TE)
+        return projected_TD
 
 
 def _linear(inputs: int, outputs: int, deviation: float) -> nn.Linear:

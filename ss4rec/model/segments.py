@@ -159,7 +159,7 @@ class Segments:
         """Scatter `[T, ...]` into a zero-filled `[S, max_len, ...]` rectangle (sequences at its left)."""
         flat = values_TX.new_zeros(self.num_sequences * self.max_len, *values_TX.shape[1:])
         flat = flat.index_copy(0, self.padded_index_T, values_TX)
-        return flat.unflatten(0, (self.num_sequences, self.max_len))
+        return flat.view(self.num_sequences, self.max_len, *values_TX.shape[1:])
 
     def unpad(self, values_SLX: Tensor) -> Tensor:
         """Gather `[S, max_len, ...]` back into `[T, ...]`."""

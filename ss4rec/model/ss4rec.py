@@ -140,7 +140,7 @@ class SS4Rec(SequenceModel):
             resolve_relation_backend(self.config.relation_backend, self.device),
             resolve_layer_backend(self.config.layer_backend, self.device),
         )
-        values_TD = self.embedding(items_T)
+        values_TD: Tensor = self.embedding(items_T)
         if self.attributes is not None:
             values_TD = values_TD + F.embedding(items_T, self.attributes())
         if self.inputs is not None:

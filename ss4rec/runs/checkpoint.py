@@ -15,7 +15,6 @@ disagree with the folders. Random state is not stored either: it is a function o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -31,7 +30,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ss4rec.errors import CheckpointError
-from ss4rec.io.untrusted import flush, read_json
+from ss4rec.io.atomic import flush, sha256_of
+from ss4rec.io.untrusted import read_json
 
 FORMAT = 1
 MODEL_FILE, TRAINING_FILE, STATE_FILE, SUMS_FILE = (
@@ -153,7 +153,7 @@ def _write_draft(
     save_file(_contiguous(model), draft / MODEL_FILE)
     save_file(_contiguous(training), draft / TRAINING_FILE)
     (draft / STATE_FILE).write_text(json.dumps(state, indent=2, sort_keys=True, allow_nan=False) + "\n")
-    sums = {file: _sha256(draft / file) for file in (MODEL_FILE, TRAINING_FILE, STATE_FILE)}
+    sums = {file: sha256_of(draft / file) for file in (MODEL_FILE, TRAINING_FILE, STATE_FILE)}
     (draft / SUMS_FILE).write_text(json.dumps(sums, indent=2) + "\n")
     for file in draft.iterdir():
         flush(file)
@@ -180,7 +180,7 @@ def read(path: Path) -> Checkpoint:
     try:
         sums = read_json(path / SUMS_FILE)
         for file in (MODEL_FILE, TRAINING_FILE, STATE_FILE):
-            found = _sha256(path / file)
+            found = sha256_of(path / file)
             if found != sums[file]:
                 raise CheckpointError(
                     f"checkpoint {path}: {file} has sha256 {found[:12]}, expected {sums[file][:12]}: it is damaged"
@@ -285,11 +285,6 @@ def _load(path: Path, device: str) -> dict[str, Tensor]:
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_space(folder: Path, needed_bytes: int) -> None:

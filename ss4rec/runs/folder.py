@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +19,12 @@ from pydantic import ValidationError
 
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.errors import ConfigError, DataError
-from ss4rec.io.untrusted import flush, parse_json, read_json
+from ss4rec.io.atomic import write_json, write_whole
+from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.runs.record import RunRecord, is_same_data
 
 if TYPE_CHECKING:
-    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.data.prepared.folder import PreparedFolder
 
 CONFIG_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE = (
     "config.json",
@@ -75,20 +74,19 @@ class RunFolder:
                 f"{self.path / RECORD_FILE} is not a run record of this version: {error}"
             ) from None
 
-    def start(self, config: RunConfig, manifest: Manifest, data_dir: Path) -> None:
+    def start(self, config: RunConfig, data: PreparedFolder) -> None:
         """Create the folder, or check that the run in it is the same one.
 
         Raises:
             ConfigError: if the folder holds a run of another configuration or other data.
         """
         if self.exists:
-            self._require_same(config, manifest)
+            self._require_same(config, data)
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data_dir / ITEMS_FILE, self.path / ITEMS_FILE)
+        write_whole(self.path / ITEMS_FILE, (data.path / ITEMS_FILE).read_bytes())
         write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
 
-    def _require_same(self, config: RunConfig, manifest: Manifest) -> None:
+    def _require_same(self, config: RunConfig, data: PreparedFolder) -> None:
         before = self.config()
         if before.fingerprint() != config.fingerprint():
             changed = ", ".join(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
@@ -96,7 +94,7 @@ class RunFolder:
                 f"the run {self.path.name} exists with another configuration ({changed}); "
                 "choose another --name, or repeat its options to continue it"
             )
-        if (self.path / RECORD_FILE).exists() and not is_same_data(self.record(), manifest):
+        if (self.path / RECORD_FILE).exists() and not is_same_data(self.record(), data.manifest):
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
             )
@@ -127,19 +125,8 @@ class RunFolder:
     def rewind_metrics(self, global_step: int) -> None:
         """Drop lines after `global_step`: a resumed run writes them again."""
         kept = [json.dumps(row) for row in self.metrics() if row["global_step"] <= global_step]
-        _write_text(self.path / METRICS_FILE, "".join(line + "\n" for line in kept))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON, whole or not at all."""
-    _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    flush(draft)
-    draft.replace(path)
+        text = "".join(line + "\n" for line in kept)
+        write_whole(self.path / METRICS_FILE, text.encode(), durable=True)
 
 
 def _read_json(path: Path) -> Any:

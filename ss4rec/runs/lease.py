@@ -25,7 +25,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ss4rec.errors import LeaseError
-from ss4rec.io.untrusted import flush, read_json
+from ss4rec.io.atomic import write_whole
+from ss4rec.io.untrusted import read_json
 
 LEASE_FILE = "lease.json"
 BEAT_S, EXPIRES_S = 10.0, 60.0
@@ -185,10 +186,8 @@ def _read(path: Path) -> Holder | None:
 
 
 def _write(path: Path, holder: Holder) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    draft.write_text(json.dumps(holder.model_dump(), indent=2) + "\n")
-    flush(draft)
-    draft.replace(path)
+    text = json.dumps(holder.model_dump(), indent=2) + "\n"
+    write_whole(path, text.encode(), durable=True)
 
 
 def _host(holder: Holder) -> str:

@@ -91,7 +91,9 @@ def data_fingerprint(manifest: Manifest) -> str:
     The source file is no part of it: a file that has grown since gives the same past, and that is the same data.
     """
     seen = manifest.model_dump(
-        mode="json", include={"filters", "shards", "files", "profile_values", "median_gap_s"}, exclude_none=True
+        mode="json",
+        include={"filters", "shards", "files", "profile_values", "median_gap_s"},
+        exclude_none=True,
     )
     seen["files"].pop("quarantine.parquet", None)
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ class Prefetcher:
         self._batches = batches
         self._device = device
         self._stager = stager
-        self._ready: queue.Queue = queue.Queue(maxsize=depth)
+        self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._waits = DeviceWaits() if device.type == "cuda" else HostWaits()
         self._stopped = threading.Event()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None

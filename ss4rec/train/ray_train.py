@@ -32,8 +32,9 @@ from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource, SequenceSource
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
-from ss4rec.runs.folder import write_json
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
@@ -45,7 +46,7 @@ from ss4rec.train.worker import build_loop
 
 def fit(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     run_dir: Path,
     placement: Placement,
     callbacks: Sequence[UserCallback] = (),
@@ -54,7 +55,7 @@ def fit(
 
     Args:
         config: the resolved configuration.
-        data_dir: the prepared folder.
+        data: the prepared folder.
         run_dir: a run folder that `RunFolder.start` has made.
         placement: from `ss4rec.cluster.placement.preflight`.
         callbacks: told of every report.
@@ -65,12 +66,12 @@ def fit(
     """
     with hold(run_dir, say=say) as attempt:
         forget(run_dir)
-        return _fit(config, data_dir, run_dir, placement, attempt, callbacks)
+        return _fit(config, data, run_dir, placement, attempt, callbacks)
 
 
 def _fit(
     config: RunConfig,
-    data_dir: Path,
+    data: PreparedFolder,
     run_dir: Path,
     placement: Placement,
     attempt: str,
@@ -87,7 +88,7 @@ def _fit(
             _work,
             train_loop_config={
                 "config": config.model_dump(mode="json"),
-                "data_dir": str(data_dir),
+                "data": data,
                 "run_dir": str(run_dir),
                 "data_cpus": placement.data_cpus,
                 "attempt": attempt,
@@ -106,7 +107,7 @@ def _fit(
         return trainer.fit().return_value
 
     try:
-        outcome = retry_controller(controller, most, failure)
+        outcome: dict[str, Any] = retry_controller(controller, most, failure)
     except ray.train.ControllerError as error:
         raise errors.SS4RecError(
             f"Ray could not run the training: {error}. The same command continues from the last checkpoint"
@@ -154,8 +155,10 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
     if settings["elastic"] and workers.is_main:
         say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
-        config, data_dir = parse_config(settings["config"]), Path(settings["data_dir"])
-        return _train(config, data_dir, run_dir, workers, settings["data_cpus"], attempt)
+        config = parse_config(settings["config"])
+        return _train(
+            config, PreparedFolder.open(settings["data"]), run_dir, workers, settings["data_cpus"], attempt
+        )
     return None
 
 
@@ -292,7 +295,7 @@ class FailureLine(UserCallback):
 
 
 def _train(
-    config: RunConfig, data_dir: Path, run_dir: Path, workers: Workers, data_cpus: float, attempt: str
+    config: RunConfig, data: PreparedFolder, run_dir: Path, workers: Workers, data_cpus: float, attempt: str
 ) -> dict[str, Any]:
     """Run this worker's share of the training."""
     quiet_ray()
@@ -308,8 +311,8 @@ def _train(
         first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
         notice=lambda: _preemption() or from_scheduler(),
     )
-    source = _source(config, data_dir, workers, data_cpus)
-    loop = build_loop(config, data_dir, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
+    source = _source(config, data, workers, data_cpus)
+    loop = build_loop(config, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
     return loop.run().as_dict()
 
 
@@ -326,10 +329,10 @@ def _preemption() -> str:
     return f"Ray takes back the node of worker(s) {info.preempted_ranks}{left}"
 
 
-def _source(config: RunConfig, data_dir: Path, workers: Workers, data_cpus: float) -> SequenceSource:
+def _source(config: RunConfig, data: PreparedFolder, workers: Workers, data_cpus: float) -> SequenceSource:
     place = {"rank": workers.rank, "world": workers.world}
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
-        return LocalSource(data_dir, config.data, **sizes, **place)
+        return LocalSource(data, config.data, **sizes, **place)
     fixed = not config.resources.elastic
-    return RaySource(data_dir, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)
+    return RaySource(data, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)

@@ -212,7 +212,7 @@ def _obstacle(config: RunConfig, objective: Objective, device: torch.device) -> 
     return ""
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which forward passes of this precision run."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)

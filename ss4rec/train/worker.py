@@ -12,13 +12,12 @@ import torch
 
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import LocalSource, SequenceSource
-from ss4rec.data.prepared.item_attributes import item_attributes
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.popularity import TrainingEvents
+from ss4rec.io.atomic import write_json
 from ss4rec.model.ss4rec import make_model
-from ss4rec.runs.folder import RECORD_FILE, RunFolder, write_json
+from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.lease import Writer, hold
 from ss4rec.runs.record import RunRecord, manifest_fingerprint
 from ss4rec.train.group import Workers
@@ -32,7 +31,6 @@ from ss4rec.train.validation import Validation
 
 def build_loop(
     config: RunConfig,
-    data_dir: Path,
     run_dir: Path,
     *,
     workers: Workers,
@@ -44,7 +42,6 @@ def build_loop(
 
     Args:
         config: the resolved configuration.
-        data_dir: the prepared folder.
         run_dir: a run folder that `RunFolder.start` has made.
         workers: this process's place in the group.
         source: this worker's batches.
@@ -59,8 +56,8 @@ def build_loop(
     if attempt and workers.is_main:
         hooks = replace(hooks, may_write=Writer(run_dir, attempt).check)
     set_up_torch(config, workers.device)
-    manifest, folder = Manifest.load(data_dir), RunFolder(run_dir)
-    objective = _objective(config, manifest, data_dir, source).to(workers.device)
+    manifest, folder = source.folder.manifest, RunFolder(run_dir)
+    objective = _objective(config, source).to(workers.device)
     model = objective.model
     graphs = choose_graphs(config, objective, workers.device)
     if config.train.compile:
@@ -92,42 +89,46 @@ def build_loop(
     )
 
 
-def _objective(config: RunConfig, manifest: Manifest, data_dir: Path, source: SequenceSource) -> Objective:
+def _objective(config: RunConfig, source: SequenceSource) -> Objective:
     """Return model and loss with fresh weights, the same on all workers, on the host.
 
     Raises:
         ConfigError: if the model reads what the data do not have.
     """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    model = make_model(config.model, manifest.items)
+    data = source.folder
+    model = make_model(config.model, data.manifest.items)
     if config.model.item_attributes:
-        model.set_item_attributes(_attributes(manifest, data_dir))
+        model.set_item_attributes(_attributes(data))
     if "profile" not in config.model.inputs:
         source.leave_out_profiles()
-    elif manifest.profile_values is None:
+    elif data.manifest.profile_values is None:
         raise ConfigError(
-            f"model.inputs has profile and {manifest.name} says nothing about users (no profiles.parquet); leave it "
-            "out or prepare data that do"
+            f"model.inputs has profile and {data.manifest.name} says nothing about users (no profiles.parquet); "
+            "leave it out or prepare data that do"
         )
-    return Objective(model, config.loss, _popularity(config, manifest, data_dir))
+    return Objective(model, config.loss, _popularity(config, data))
 
 
 @contextmanager
-def loop_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> Iterator[TrainLoop]:
+def loop_alone(
+    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+) -> Iterator[TrainLoop]:
     """Hold a run that trains in this process without Ray, as a Tune trial of one worker does, and build its loop.
 
     Raises:
         LeaseError: if another process trains in `run_dir`.
     """
-    RunFolder(run_dir).start(config, Manifest.load(data_dir), data_dir)
-    source = LocalSource(data_dir, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    data = PreparedFolder.open(data_dir)
+    RunFolder(run_dir).start(config, data)
+    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
     with hold(run_dir, say=say) as attempt:
-        yield build_loop(
-            config, data_dir, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt
-        )
+        yield build_loop(config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt)
 
 
-def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.device) -> Outcome:
+def train_alone(
+    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+) -> Outcome:
     """Train in this process without Ray, from the last checkpoint (or the start) to the end.
 
     Raises:
@@ -137,26 +138,25 @@ def train_alone(config: RunConfig, data_dir: Path, run_dir: Path, device: torch.
         return loop.run()
 
 
-def _attributes(manifest: Manifest, data_dir: Path) -> torch.Tensor:
+def _attributes(data: PreparedFolder) -> torch.Tensor:
     """Return the items' attributes.
 
     Raises:
         ConfigError: if no item has any.
     """
-    attributes_VA = item_attributes(read_items(data_dir))
-    if not bool(attributes_VA.any()):
+    if not bool(data.attributes_VA.any()):
         raise ConfigError(
-            f"model.item_attributes is true and no item of {manifest.name} has a genre or a year behind its title; set "
-            "it to false or prepare data that have"
+            f"model.item_attributes is true and no item of {data.manifest.name} has a genre or a year behind its "
+            "title; set it to false or prepare data that have"
         )
-    return attributes_VA
+    return data.attributes_VA
 
 
-def _popularity(config: RunConfig, manifest: Manifest, data_dir: Path) -> torch.Tensor | None:
+def _popularity(config: RunConfig, data: PreparedFolder) -> torch.Tensor | None:
     """Count the training events of each item where the loss draws negatives by popularity, `[V]`."""
     if config.loss.kind != "sampled_softmax" or config.loss.negative_sampling == "uniform":
         return None
-    events = TrainingEvents.read(manifest.shard_paths(data_dir), manifest.items)
+    events = TrainingEvents.read(data.shard_paths, data.manifest.items)
     return torch.from_numpy(events.counts())
 
 

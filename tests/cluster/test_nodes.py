@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
 from ss4rec.train.ray_gauges import GAUGES, PREFIX

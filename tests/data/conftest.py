@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ss4rec.data.prepare.memory import Sequences, write_prepared
+from ss4rec.data.prepared.build import Sequences, write_prepared
 from ss4rec.data.prepared.manifest import Filters, SourceRecord
+from ss4rec.data.sources.rows import Catalogue
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +19,9 @@ def sharded(tmp_path_factory) -> Path:
     events = int(lengths_U.sum())
     sequences = Sequences(
         user_ids=pa.array(np.arange(100) * 3),
-        item_ids=pa.array(np.arange(50)),
-        titles=pa.nulls(50, pa.string()),
-        genres=pa.nulls(50, pa.list_(pa.string())),
+        items=Catalogue(
+            pa.array(np.arange(50)), pa.nulls(50, pa.string()), pa.nulls(50, pa.list_(pa.string()))
+        ),
         offsets_U1=np.concatenate([[0], np.cumsum(lengths_U)]),
         items_E=rng.integers(1, 51, events).astype(np.int32),
         times_E=10**9 + np.cumsum(rng.choice([0, 7, 10**5], events)),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ss4rec.cli.compare import compare_command
 from ss4rec.data.compare import compare
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.errors import DataError
 
 YEAR_S = 365 * 86_400

@@ -1,9 +1,9 @@
-"""Preparation in tasks gives the bytes of preparation in memory, also when it is stopped and started again."""
+"""A source in many blocks gives the bytes of the same source in one block, also after a stop and a new start."""
 
 import random
 import zipfile
 from collections import Counter
-from functools import partial
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -13,41 +13,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.data.prepare import chunks
-from ss4rec.data.prepare.engine import prepare_in_tasks
-from ss4rec.data.prepare.gap_median import LOW, GapCounts
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.gap_median import LOW, GapCounts
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.sources import Rules
 from ss4rec.data.sources.event_order import repeated, sorted_places
 from ss4rec.errors import DataError
+from tests.data.reference import content, many_blocks
 
 IDS = st.one_of(st.integers(8, 12), st.sampled_from(["x", "8", "08", "y,z"]))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_partitions():
-    """Several partitions also of small sources."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ss4rec.data.prepare.engine.PARTITION_BYTES", 200)
+@pytest.fixture
+def large():
+    """Sources of a test are large ones."""
+    with many_blocks():
         yield
-
-
-def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_same_bytes(folder, source, *, block_bytes=64, **options):
     """Prepare both ways and compare; returns the manifest, or None if both refuse with the same words."""
-    memory, tasks = folder / "memory", folder / "tasks"
-    k_core = options.pop("k_core", 5)
+    one, many = folder / "one", folder / "many"
     refusals = []
-    for make, sizes in (
-        (partial(prepare, k_core=k_core), {}),
-        (partial(prepare_in_tasks, k_core=k_core), {"block_bytes": block_bytes}),
-    ):
-        out = tasks if sizes else memory
+    for out, blocks in ((one, nullcontext()), (many, many_blocks())):
         try:
-            manifest = make(source, out, **sizes, **options)
+            with blocks:
+                manifest = prepare(source, out, block_bytes=block_bytes, **options)
         except DataError as error:
             refusals.append(str(error))
             assert not out.exists()
@@ -55,9 +47,9 @@ def assert_same_bytes(folder, source, *, block_bytes=64, **options):
         assert len(refusals) == 2
         assert refusals[0] == refusals[1]
         return None
-    assert content(tasks) == content(memory)
-    manifest.verify(tasks)
-    assert not (folder / ".tasks.work").exists()
+    assert content(many) == content(one)
+    PreparedFolder.open(many).verify()
+    assert not (folder / ".many.work").exists()
     return manifest
 
 
@@ -134,12 +126,12 @@ def test_same_bytes_for_any_form(tmp_path, ratings, form):
 
 
 @pytest.mark.parametrize("spoil", [False, True])
-def test_rows_move_between_tasks_only_if_they_must(tmp_path, ratings, spoil):
+def test_rows_move_between_tasks_only_if_they_must(tmp_path, ratings, large, spoil):
     if spoil:  # one row of user 1 at the end
         with (ratings / "ratings.csv").open("a") as file:
             file.write("1,39,3.0,1000000000\n")
     told = []
-    prepare_in_tasks(ratings, tmp_path / "out", block_bytes=1000, progress=told.append)
+    prepare(ratings, tmp_path / "out", block_bytes=1000, progress=told.append)
     assert any("partitioning by user" in message for message in told) == spoil
 
 
@@ -202,12 +194,12 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_a_stopped_job_goes_on_and_ends_with_the_same_bytes(tmp_path, ratings, shuffled):
+def test_a_stopped_job_goes_on_and_ends_with_the_same_bytes(tmp_path, ratings, large, shuffled):
     if shuffled:
         lines = (ratings / "ratings.csv").read_text().splitlines(keepends=True)
         lines[1:] = random.Random(2).sample(lines[1:], len(lines) - 1)
         (ratings / "ratings.csv").write_text("".join(lines))
-    expected = prepare(ratings, tmp_path / "memory", rows_per_shard=7)
+    expected = prepare(ratings, tmp_path / "one", rows_per_shard=7)
     files, stops = 0, 0
     while True:
         left = 5
@@ -221,7 +213,7 @@ def test_a_stopped_job_goes_on_and_ends_with_the_same_bytes(tmp_path, ratings, s
                 yield function(item)
 
         try:
-            prepare_in_tasks(ratings, tmp_path / "out", rows_per_shard=7, block_bytes=2000, mapper=dying)
+            prepare(ratings, tmp_path / "out", rows_per_shard=7, block_bytes=2000, mapper=dying)
         except StoppedError:
             stops += 1
             # Rounds of counting leave no file; they are let through once the blocks stand.
@@ -240,24 +232,24 @@ def test_a_stopped_job_goes_on_and_ends_with_the_same_bytes(tmp_path, ratings, s
             ran.append(item)
             yield function(item)
 
-    prepare_in_tasks(ratings, tmp_path / "out", rows_per_shard=7, block_bytes=2000, mapper=counting)
-    assert content(tmp_path / "out") == content(tmp_path / "memory")
+    prepare(ratings, tmp_path / "out", rows_per_shard=7, block_bytes=2000, mapper=counting)
+    assert content(tmp_path / "out") == content(tmp_path / "one")
     assert Manifest.load(tmp_path / "out") == expected
-    assert not any(isinstance(item, chunks.Piece) for item in ran)  # no piece was read again
+    assert not any(isinstance(item, chunks.Chunk) for item in ran)  # no chunk was read again
 
 
-def test_another_source_does_not_go_on_with_the_old_blocks(tmp_path, ratings):
+def test_another_source_does_not_go_on_with_the_old_blocks(tmp_path, ratings, large):
     def dying(function, items):
         yield function(next(iter(items)))
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, k_core=0, mapper=dying)
+        prepare(ratings, tmp_path / "out", block_bytes=2000, k_core=0, mapper=dying)
     text = (ratings / "ratings.csv").read_text()
     (ratings / "ratings.csv").write_text(text.replace("\n1,", "\n61,"))
-    prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, k_core=0)
-    prepare(ratings, tmp_path / "memory", k_core=0)
-    assert content(tmp_path / "out") == content(tmp_path / "memory")
+    prepare(ratings, tmp_path / "out", block_bytes=2000, k_core=0)
+    prepare(ratings, tmp_path / "one", k_core=0)
+    assert content(tmp_path / "out") == content(tmp_path / "one")
 
 
 BAD = {
@@ -305,7 +297,7 @@ def test_bad_rows_are_listed_with_reasons(tmp_path, ratings, shuffled):
     assert manifest.quarantined == REASONS
     assert manifest.interactions == good.interactions
     assert manifest.source.rows == manifest.interactions + sum(REASONS.values())
-    table = pq.read_table(tmp_path / "tasks/quarantine.parquet").to_pylist()
+    table = pq.read_table(tmp_path / "many/quarantine.parquet").to_pylist()
     assert [row["row"] for row in table] == sorted(row["row"] for row in table)
     for row in table:
         line = lines[row["row"] - 1].strip()
@@ -326,9 +318,9 @@ def test_a_file_that_is_something_else_is_refused_soon(tmp_path, monkeypatch):
 
 
 def test_a_taken_folder_is_refused_before_any_work(tmp_path, ratings):
-    prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000)
+    prepare(ratings, tmp_path / "out", block_bytes=2000)
     with pytest.raises(DataError, match="--overwrite"):
-        prepare_in_tasks(ratings, tmp_path / "out", block_bytes=2000, mapper=None)
-    prepare_in_tasks(ratings, tmp_path / "out", k_core=0, block_bytes=2000, overwrite=True)
+        prepare(ratings, tmp_path / "out", block_bytes=2000, mapper=None)
+    prepare(ratings, tmp_path / "out", k_core=0, block_bytes=2000, overwrite=True)
     assert Manifest.load(tmp_path / "out").filters.k_core == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]

@@ -4,9 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared import tables
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.build import write_prepared
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.manifest import Filters, Manifest
 from ss4rec.errors import DataError
 
 
@@ -19,12 +21,13 @@ def folder(tmp_path):
 
 
 def test_loads_what_was_saved_and_verifies(folder):
-    manifest = Manifest.load(folder)
-    manifest.quick_check(folder)
-    manifest.verify(folder)
+    prepared = PreparedFolder.open(folder)
+    prepared.quick_check()
+    prepared.verify()
+    manifest = prepared.manifest
     assert (manifest.users, manifest.items, manifest.interactions) == (5, 4, 20)
     assert [shard.rows for shard in manifest.shards] == [2, 2, 1]
-    assert [path.name for path in manifest.shard_paths(folder)] == [f"part-0000{n}.parquet" for n in range(3)]
+    assert [path.name for path in prepared.shard_paths] == [f"part-0000{n}.parquet" for n in range(3)]
     before = (folder / "manifest.json").read_bytes()
     manifest.save(folder)
     assert (folder / "manifest.json").read_bytes() == before
@@ -63,27 +66,27 @@ def test_unknown_and_wrong_fields_are_named(folder):
 
 @pytest.mark.parametrize("name", ["shards/part-00001.parquet", "items.parquet"])
 def test_a_flipped_bit_is_found_by_checksum_only(folder, name):
-    manifest = Manifest.load(folder)
+    prepared = PreparedFolder.open(folder)
     content = bytearray((folder / name).read_bytes())
     content[40] ^= 1
     (folder / name).write_bytes(content)
-    manifest.quick_check(folder)
+    prepared.quick_check()
     with pytest.raises(DataError, match=rf"{name}.*expected sha256 [0-9a-f]{{64}}, found [0-9a-f]{{64}}"):
-        manifest.verify(folder)
+        prepared.verify()
 
 
 def test_truncated_and_missing_shards(folder):
-    manifest = Manifest.load(folder)
+    prepared = PreparedFolder.open(folder)
     path = folder / "shards/part-00000.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    for check in (manifest.quick_check, manifest.verify):
+    for check in (prepared.quick_check, prepared.verify):
         with pytest.raises(DataError, match=r"part-00000.*expected [\d,]+ bytes, found 100"):
-            check(folder)
+            check()
     with pytest.raises(DataError, match=r"part-00000.*truncated or damaged.*prepare"):
         tables.read_shard(path)
     path.unlink()
     with pytest.raises(DataError, match=r"part-00000.*is missing"):
-        manifest.quick_check(folder)
+        prepared.quick_check()
     with pytest.raises(DataError, match=r"part-00000.*is missing"):
         tables.read_shard(path)
 
@@ -97,19 +100,18 @@ def test_other_columns_are_refused(folder):
         tables.read_items(folder)
 
 
-def test_shards_round_trip(tmp_path):
-    offsets = np.array([0, 3, 4, 9])
-    columns = {
-        "items_E": np.arange(1, 10, dtype=np.int32),
-        "times_E": np.arange(9) * 10**9,
-        "ratings_E": np.linspace(0.5, 5, 9, dtype=np.float32),
-    }
-    records = tables.write_shards(tmp_path, **columns, offsets_U1=offsets, rows_per_shard=2)
-    assert [(record.rows, record.events) for record in records] == [(2, 4), (1, 5)]
-    rows = pa.concat_tables([tables.read_shard(tmp_path / record.name) for record in records]).to_pylist()
-    assert [row["user"] for row in rows] == [0, 1, 2]
-    for user, row in enumerate(rows):
-        part = slice(offsets[user], offsets[user + 1])
-        assert row["items"] == columns["items_E"][part].tolist()
-        assert row["timestamps"] == columns["times_E"][part].tolist()
-        assert row["ratings"] == columns["ratings_E"][part].tolist()
+def test_events_in_memory_round_trip(tmp_path, sharded):
+    before = PreparedFolder.open(sharded).sequences()
+    facts = {"source": PreparedFolder.open(sharded).manifest.source, "filters": Filters(k_core=0)}
+    write_prepared(tmp_path / "out", before, name="x", rows_dropped={}, rows_per_shard=7, **facts)
+    after = PreparedFolder.open(tmp_path / "out").sequences()
+    assert len(after.user_ids) == 100
+    for name in ("offsets_U1", "items_E", "times_E", "ratings_E"):
+        assert np.array_equal(getattr(before, name), getattr(after, name))
+    assert after.user_ids == before.user_ids
+    some = PreparedFolder.open(sharded).sequences([1, 3])
+    kept_E = (before.users_E // 21) % 2 == 1
+    assert np.array_equal(some.items_E, before.items_E[kept_E])
+    chosen = before.select(before.items_E % 2 == 0)
+    assert chosen.items.source_id.to_pylist() == list(range(1, 50, 2))
+    assert np.array_equal(chosen.items_E, before.items_E[before.items_E % 2 == 0] // 2)

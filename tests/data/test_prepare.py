@@ -1,55 +1,20 @@
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared import tables
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
+from tests.data.reference import content, many_blocks, naive_core, naive_sequences, read_back
 
 REAL = Path(os.environ.get("SS4REC_DATA", "../shared/data"))
-
-
-def naive_core(rows, min_user, min_item):
-    """Rows (user, item, rating, time) that stay, in file order."""
-    while True:
-        users, items = [row[0] for row in rows], [row[1] for row in rows]
-        kept = [row for row in rows if users.count(row[0]) >= min_user and items.count(row[1]) >= min_item]
-        if kept == rows:
-            return kept
-        rows = kept
-
-
-def naive_sequences(rows):
-    """Per user in ascending id: (items, times, ratings) in the order (time, file order)."""
-    return {
-        user: [
-            (row[1], row[3], row[2]) for row in sorted((r for r in rows if r[0] == user), key=lambda r: r[3])
-        ]
-        for user in sorted({row[0] for row in rows})
-    }
-
-
-def read_back(folder):
-    """The same as `naive_sequences`, from a prepared folder."""
-    manifest = Manifest.load(folder)
-    manifest.verify(folder)
-    users = tables.read_users(folder)["source_id"].to_pylist()
-    items = tables.read_items(folder)["source_id"].to_pylist()
-    rows = pa.concat_tables([tables.read_shard(path) for path in manifest.shard_paths(folder)]).to_pylist()
-    assert [row["user"] for row in rows] == list(range(len(users)))
-    return {
-        users[row["user"]]: [
-            (items[item - 1], time, rating)
-            for item, time, rating in zip(row["items"], row["timestamps"], row["ratings"], strict=True)
-        ]
-        for row in rows
-    }
 
 
 def write_rows(path, rows):
@@ -67,21 +32,27 @@ def some_rows(ids):
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(st.one_of(some_rows(INTEGERS), some_rows(STRINGS)), st.integers(0, 5), st.integers(1, 4))
-def test_same_rows_in_the_same_order_as_naive(tmp_path_factory, rows, k_core, rows_per_shard):
+@given(
+    st.one_of(some_rows(INTEGERS), some_rows(STRINGS)), st.integers(0, 5), st.integers(1, 4), st.booleans()
+)
+def test_same_rows_in_the_same_order_as_naive(tmp_path_factory, rows, k_core, rows_per_shard, large):
     folder = tmp_path_factory.mktemp("p")
     source = write_rows(folder / "p.csv", rows)
+    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": 64}
     core = naive_core(rows, k_core, k_core)
     kept = naive_core(core, max(k_core, 3), k_core)
     if not kept:
-        with pytest.raises(DataError, match=r"none is left|no rows"):
-            prepare(source, folder / "out", k_core=k_core)
+        with (
+            many_blocks() if large else nullcontext(),
+            pytest.raises(DataError, match=r"none is left|no rows"),
+        ):
+            prepare(source, folder / "out", **options)
         assert [path.name for path in folder.iterdir()] == ["p.csv"]
         return
-    manifest = prepare(source, folder / "out", k_core=k_core, rows_per_shard=rows_per_shard)
+    with many_blocks() if large else nullcontext():
+        manifest = prepare(source, folder / "out", **options)
     expected = naive_sequences(kept)
     assert read_back(folder / "out") == expected
-    assert list(read_back(folder / "out")) == sorted(expected)
     assert manifest.rows_dropped == {"k_core": len(rows) - len(core), "short_users": len(core) - len(kept)}
     assert manifest.interactions + sum(manifest.rows_dropped.values()) == manifest.source.rows == len(rows)
     check_statistics(manifest, expected)
@@ -120,10 +91,6 @@ def test_items_stay_frequent_enough_when_short_users_go(tmp_path):
 
 
 ROWS = [(user, item, 3.0, user * item) for user in range(6) for item in range(6)]
-
-
-def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_same_input_gives_the_same_bytes(tmp_path):
@@ -177,10 +144,10 @@ def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old_folder(tmp_pat
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables, "write_table", full)
+    monkeypatch.setattr("ss4rec.data.prepare.assemble.write_table", full)
     with pytest.raises(DataError, match="No space left"):
         prepare(source, tmp_path / "out", overwrite=True)
-    Manifest.load(tmp_path / "out").verify(tmp_path / "out")
+    PreparedFolder.open(tmp_path / "out").verify()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "p.csv"]
 
 
@@ -206,7 +173,7 @@ def test_real_archives(tmp_path, name, rows, users, items, interactions):
     if not archive.exists():
         pytest.skip(f"{archive} is not here; set SS4REC_DATA to the folder with the MovieLens archives")
     manifest = prepare(archive, tmp_path / "out")
-    manifest.verify(tmp_path / "out")
+    PreparedFolder.open(tmp_path / "out").verify()
     found = (manifest.source.rows, manifest.users, manifest.items, manifest.interactions)
     assert found == (rows, users, items, interactions)
     assert tables.read_items(tmp_path / "out")["title"].null_count == 0

@@ -9,12 +9,12 @@ import torch
 import ss4rec
 from ss4rec.config import override
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepare.engine import prepare_in_tasks
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_attributes import GENRE_COLUMNS, item_attributes
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_items, read_shard
-from ss4rec.data.prepared.user_profiles import profile_codes, read_profiles
+from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.data.split import split
 from ss4rec.errors import ConfigError, UsageError
 from ss4rec.evaluation.alone import evaluate_alone
@@ -55,7 +55,7 @@ def folder(archive):
 def test_codes_say_what_the_source_says(folder):
     manifest = Manifest.load(folder)
     values = manifest.profile_values
-    codes_UF = read_profiles(folder, manifest)
+    codes_UF = PreparedFolder.open(folder).profiles_UF
     meaning = [[values[code - 1] if code else None for code in row] for row in codes_UF[:4].tolist()]
     assert meaning == [
         ["gender=F", "age=1", "occupation=10", "zip_region=4"],
@@ -82,7 +82,7 @@ def test_attributes_say_what_the_source_says(folder):
 @pytest.mark.parametrize("ties", ["file", "hash"])
 def test_both_engines_write_the_same_bytes(archive, tmp_path, ties):
     one = prepare(archive, tmp_path / "memory", rows_per_shard=16, ties=ties)
-    two = prepare_in_tasks(archive, tmp_path / "tasks", rows_per_shard=16, ties=ties, block_bytes=4096)
+    two = prepare(archive, tmp_path / "tasks", rows_per_shard=16, ties=ties, block_bytes=4096)
     assert one.to_json() == two.to_json()
     assert one.filters.ties == (None if ties == "file" else "hash")
 
@@ -110,8 +110,8 @@ def test_a_cut_keeps_profiles(archive, tmp_path):
     for part in ("past", "timeline"):
         manifest = Manifest.load(tmp_path / "cut" / part)
         assert manifest.profile_values == whole.profile_values
-        codes = read_profiles(tmp_path / "cut" / part, manifest)
-        assert codes[:3].tolist() == read_profiles(tmp_path / "whole", whole)[:3].tolist()
+        codes = PreparedFolder.open(tmp_path / "cut" / part).profiles_UF
+        assert codes[:3].tolist() == PreparedFolder.open(tmp_path / "whole").profiles_UF[:3].tolist()
 
 
 def test_a_run_learns_and_serves_all_inputs(folder, tmp_path):

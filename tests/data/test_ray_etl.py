@@ -1,4 +1,4 @@
-"""Preparation on Ray: same bytes as in memory, results in order, and a killed driver's work is not lost."""
+"""Preparation on Ray: same bytes as in this process, results in order, and a killed driver's work is not lost."""
 
 import os
 import signal
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import ray
 
-from ss4rec.data.prepare.engine import prepare_in_tasks
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare import engine
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepare.ray_map import ray_map
 from ss4rec.errors import DataError
+from tests.data.reference import content
 
 pytestmark = pytest.mark.ray
 
@@ -40,20 +41,18 @@ def ratings(request, tmp_path_factory):
     return path
 
 
-def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_same_bytes_after_a_kill(tmp_path, ratings):
+def test_same_bytes_after_a_kill(tmp_path, ratings, monkeypatch):
     options = {"rows_per_shard": 37, "block_bytes": 20_000}
-    prepare(ratings, tmp_path / "memory", rows_per_shard=37)
+    prepare(ratings, tmp_path / "one", rows_per_shard=37)
+    monkeypatch.setattr(engine, "WHOLE_BYTES", 0)
     # The same job in a process of its own, slowed down, killed once some blocks stand.
     code = (
-        "import sys, time; from pathlib import Path; from ss4rec.data.prepare.engine import prepare_in_tasks\n"
+        "import sys, time; from pathlib import Path; from ss4rec.data.prepare import engine\n"
+        "engine.WHOLE_BYTES = 0\n"
         "def slow(function, items):\n"
         "    for item in items:\n"
         "        time.sleep(0.05); yield function(item)\n"
-        f"prepare_in_tasks(Path({str(ratings)!r}), Path({str(tmp_path / 'ray')!r}), mapper=slow, **{options})"
+        f"engine.prepare(Path({str(ratings)!r}), Path({str(tmp_path / 'ray')!r}), mapper=slow, **{options})"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     work = tmp_path / ".ray.work"
@@ -66,9 +65,9 @@ def test_same_bytes_after_a_kill(tmp_path, ratings):
     process.wait()
     assert not (tmp_path / "ray").exists()
     told = []
-    prepare_in_tasks(ratings, tmp_path / "ray", mapper=ray_map, progress=told.append, **options)
+    prepare(ratings, tmp_path / "ray", mapper=ray_map, progress=told.append, **options)
     assert told[0].startswith("going on")
-    assert content(tmp_path / "ray") == content(tmp_path / "memory")
+    assert content(tmp_path / "ray") == content(tmp_path / "one")
     assert not work.exists()
 
 

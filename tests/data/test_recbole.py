@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from ss4rec.cli.export import export_command
 from ss4rec.data.export_recbole import export_recbole
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError

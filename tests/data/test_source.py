@@ -9,7 +9,7 @@ import torch
 from ss4rec.config import DataConfig
 from ss4rec.data.batches import reader, source
 from ss4rec.data.batches.source import LocalSource, rebatch
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import ConfigError, DataError
 
@@ -19,7 +19,7 @@ SIZES = {"batch_size": 16, "seed": 9}
 
 def users(folder):
     """Items of every user, from the shards themselves."""
-    tables = [read_shard(path) for path in Manifest.load(folder).shard_paths(folder)]
+    tables = [read_shard(path) for path in PreparedFolder.open(folder).shard_paths]
     return {row["user"]: row["items"] for row in pa.concat_tables(tables).to_pylist()}
 
 

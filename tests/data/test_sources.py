@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.sources import Archive, read_source, resolve_source
+from ss4rec.data.sources import Rules, Source, resolve_source
 from ss4rec.data.sources.archive import SingleByteSeparator
+from ss4rec.data.sources.checks import enforce_limit
+from ss4rec.data.sources.rows import plain_ids
 from ss4rec.errors import DataError
 
 ROWS = [(7, 20, 4.5, 100), (3, 10, 1.0, 50), (7, 10, 3.0, 100)]
@@ -69,21 +71,16 @@ def make_zip(path, files):
 
 
 def read(path, **columns):
-    return read_source(Archive(path), columns or None)
+    """The source and its rows, all of which must be usable."""
+    source = Source.open(path, columns or None)
+    rows = source.read()
+    enforce_limit(rows.bad, rows.rows, Rules(), source.plan.where)
+    return source, rows
 
 
 def triples(rows):
-    users, items = rows.users.values.to_pylist(), rows.items.values.to_pylist()
-    return [
-        (users[u], items[i], r, t)
-        for u, i, r, t in zip(
-            rows.users.codes_R,
-            rows.items.codes_R,
-            rows.ratings_R.tolist(),
-            rows.times_R.tolist(),
-            strict=True,
-        )
-    ]
+    users, items = (plain_ids(ids.cast(pa.string())).to_pylist() for ids in (rows.users, rows.items))
+    return list(zip(users, items, rows.ratings_R.tolist(), rows.times_R.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("layout", FILES)
@@ -97,18 +94,19 @@ def test_layouts(tmp_path, layout, form):
         path = make_folder(tmp_path / "x" / ("sub" if "sub" in form else ""), files)
         path = tmp_path / "x" if "sub" in form else path
         path = path / next(iter(files)) if form == "file" else path
-    rows = read(path)
-    assert rows.layout == layout
+    source, rows = read(path)
+    assert source.plan.layout == layout
     assert triples(rows) == ROWS
     if layout in GENRES:
-        assert rows.catalogue.source_id.to_pylist() == [10, 20]
-        assert rows.catalogue.title.to_pylist() == ["Amélie: le film, 2001 (2001)", '"Quoted"']
-        assert rows.catalogue.genres.to_pylist() == GENRES[layout]
+        known = source.catalogue()
+        assert known.source_id.to_pylist() == [10, 20]
+        assert known.title.to_pylist() == ["Amélie: le film, 2001 (2001)", '"Quoted"']
+        assert known.genres.to_pylist() == GENRES[layout]
 
 
 def test_titles_are_optional(tmp_path):
-    rows = read(make_folder(tmp_path / "x", {"ratings.dat": FILES["grouplens-dat"]["ratings.dat"]}))
-    assert rows.catalogue is None
+    source, _ = read(make_folder(tmp_path / "x", {"ratings.dat": FILES["grouplens-dat"]["ratings.dat"]}))
+    assert source.catalogue() is None
 
 
 def test_ids_are_joined_over_many_blocks(tmp_path):
@@ -116,7 +114,7 @@ def test_ids_are_joined_over_many_blocks(tmp_path):
     rows = [(number // 50, number % 77, 3.0, number) for number in range(120_000)]
     text = "".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in rows)
     assert len(text) > 2 * 2**20
-    assert triples(read(make_folder(tmp_path / "x", {"ratings.dat": text}))) == rows
+    assert triples(read(make_folder(tmp_path / "x", {"ratings.dat": text}))[1]) == rows
 
 
 def test_parquet_with_string_ids_dates_and_no_ratings(tmp_path):
@@ -124,15 +122,15 @@ def test_parquet_with_string_ids_dates_and_no_ratings(tmp_path):
     pq.write_table(
         pa.table({"Customer_ID": ["b", "a"], "SKU": [1, 2], "date": times}), tmp_path / "p.parquet"
     )
-    rows = read(tmp_path / "p.parquet")
-    assert rows.layout == "parquet"
+    source, rows = read(tmp_path / "p.parquet")
+    assert source.plan.layout == "parquet"
     assert triples(rows) == [("b", 1, 1.0, 1), ("a", 2, 1.0, 2)]
 
 
 def test_named_columns_win_over_guesses(tmp_path):
     text = 'user_id,buyer,"what, exactly",when,rating\nx,007,p,2020-01-02T00:00:00,2\ny,7,q,2020-01-01T00:00:01,3\n'
     (tmp_path / "p.csv").write_text(text)
-    rows = read(tmp_path / "p.csv", user="buyer", item="what, exactly", time="when")
+    _, rows = read(tmp_path / "p.csv", user="buyer", item="what, exactly", time="when")
     assert triples(rows) == [("007", "p", 2.0, 1577923200), ("7", "q", 3.0, 1577836801)]
 
 

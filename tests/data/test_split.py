@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ss4rec.cli.split import split_command
 from ss4rec.data.batches.windows import train_windows
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import item_months, month_of, month_start_s, read_item_months
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_items, read_shard, read_users
@@ -26,7 +27,7 @@ def events_of(folder):
     """All (user id, item id, time) of a prepared folder."""
     items, users = read_items(folder)["source_id"].to_pylist(), read_users(folder)["source_id"].to_pylist()
     found = []
-    for path in Manifest.load(folder).shard_paths(folder):
+    for path in PreparedFolder.open(folder).shard_paths:
         for row in pq.read_table(path).to_pylist():
             times = zip(row["items"], row["timestamps"], strict=True)
             found += [(users[row["user"]], items[item - 1], time) for item, time in times]
@@ -99,7 +100,7 @@ def check_training_inputs(past, events, cut_s):
     """Every window that training sees is made of events at or before the cut, gaps to its targets too."""
     times = {(user, item): time for user, item, time in events}
     users, items = read_users(past)["source_id"].to_pylist(), read_items(past)["source_id"].to_pylist()
-    for path in Manifest.load(past).shard_paths(past):
+    for path in PreparedFolder.open(past).shard_paths:
         windows = train_windows(read_shard(path), max_len=4, overlap=1, target_time=True).to_pylist()
         for row in windows:
             inputs = [items[item - 1] for item in row["items"]]

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from ss4rec.cli.prepare import prepare_command
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepare.engine import prepare_in_tasks
-from ss4rec.data.prepare.memory import prepare
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
-from ss4rec.io.paths import RemotePath, read_range, to_path, write_whole
+from ss4rec.io.atomic import write_whole
+from ss4rec.io.paths import RemotePath, read_range, to_path
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_s3_in_and_out(s3, tmp_path, ratings):
     assert "40" in result.output
     out = to_path(f"{s3}/prepared")
     assert_same_folder(out, tmp_path / "local")
-    Manifest.load(out).verify(out)
+    PreparedFolder.open(out).verify()
     assert not to_path(f"{s3}/.prepared.work").exists()
 
     sizes = {"batch_size": 8, "seed": 1}
@@ -81,10 +81,10 @@ def test_s3_in_and_out(s3, tmp_path, ratings):
         assert torch.equal(a[2].items_T, b[2].items_T)
 
     with pytest.raises(DataError, match="--overwrite"):
-        prepare_in_tasks(ratings, out)
+        prepare(ratings, out)
     for overwrite in (False, True):
         with pytest.raises(DataError, match="other files"):
-            prepare_in_tasks(ratings, to_path(f"{s3}/raw"), overwrite=overwrite)
+            prepare(ratings, to_path(f"{s3}/raw"), overwrite=overwrite)
     assert to_path(f"{s3}/raw/ratings.csv").is_file()
 
 
@@ -100,9 +100,9 @@ def test_a_stopped_job_goes_on_in_a_bucket(s3, tmp_path, ratings):
 
     out, options = to_path(f"{s3}/again"), {"rows_per_shard": 9, "block_bytes": 500}
     with pytest.raises(StoppedError):
-        prepare_in_tasks(ratings, out, mapper=dying, **options)
+        prepare(ratings, out, mapper=dying, **options)
     assert not (out / "manifest.json").exists()
-    prepare_in_tasks(ratings, out, **options)
+    prepare(ratings, out, **options)
     prepare(ratings, tmp_path / "local", rows_per_shard=9)
     assert_same_folder(out, tmp_path / "local")
 
@@ -110,7 +110,7 @@ def test_a_stopped_job_goes_on_in_a_bucket(s3, tmp_path, ratings):
 def test_any_fsspec_file_system(tmp_path, ratings):
     out = to_path("memory://data/prepared")
     assert isinstance(out, RemotePath)
-    prepare_in_tasks(ratings, out, rows_per_shard=9)
+    prepare(ratings, out, rows_per_shard=9)
     prepare(ratings, tmp_path / "local", rows_per_shard=9)
     assert_same_folder(out, tmp_path / "local")
     assert read_range(out / "users.parquet", 0, 4) == b"PAR1"

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ss4rec.cli.synth import synth_command
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.synth import generate as module
 from ss4rec.data.synth.generate import chunks, law_quality, make_world, next_item_law, synth
 from ss4rec.errors import UsageError
@@ -209,11 +210,11 @@ def test_shards_are_a_prepared_folder_in_rated_order(tmp_path: Path):
     result = CliRunner().invoke(synth_command, ["--out", str(out), *arguments], catch_exceptions=False)
     assert "300 users" in result.output
     manifest = manifest_module.Manifest.load(out)
-    manifest.verify(out)
+    PreparedFolder.open(out).verify()
     assert (manifest.users, manifest.items) == (300, 100)
     assert (out / "truth.json").is_file()
     ids = np.array([0, *pq.read_table(out / "items.parquet")["source_id"].to_pylist()])
-    prepared = pq.read_table(manifest.shard_paths(out)[0])["items"][0].as_py()
+    prepared = pq.read_table(PreparedFolder.open(out).shard_paths[0])["items"][0].as_py()
     world = make_world(100, 0)
     part = next(chunks(world, 300, 30, 0))
     assert ids[prepared].tolist() == world.movie_ids_V[part.items_T[: part.lengths_U[0]]].tolist()

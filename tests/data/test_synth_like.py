@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from ss4rec.cli.synth import synth_command
-from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.synth import generate as module
 from ss4rec.data.synth.generate import QUARTER_S, law_quality, make_chunk, make_world, synth
 from ss4rec.data.synth.settings import LIKE, ML_32M, SMALL, Drift, parse_drift
@@ -149,14 +148,9 @@ def test_one_signal_twice_is_refused(tmp_path):
         synth(tmp_path / "x", users=30, items=120, mean_len=25, drift=twice)
 
 
-def test_processes_and_tasks_change_no_byte(tmp_path, monkeypatch):
+def test_processes_change_no_byte(tmp_path):
     sizes = {"users": 9000, "items": 100, "mean_len": 22}
     synth(tmp_path / "one", **sizes, fmt="csv", processes=1)
     synth(tmp_path / "two", **sizes, fmt="csv", processes=2)
     for name in ("ratings.csv", "movies.csv", "truth.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    monkeypatch.setattr("ss4rec.data.synth.write.MANY_RATINGS", 1)
-    synth(tmp_path / "tasks", users=50, items=120, mean_len=25)
-    monkeypatch.undo()
-    synth(tmp_path / "memory", users=50, items=120, mean_len=25)
-    assert Manifest.load(tmp_path / "tasks") == Manifest.load(tmp_path / "memory")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.drift_controls import layout_plan, still_context
-from benchmarks.drift_simulate import Plant, simulate
+from benchmarks.drift.controls import layout_plan, still_context
+from benchmarks.drift.simulate import Plant, simulate
 from drift.cells import alibi
 from drift.cells.alibi import Answer, Sides, run_detector, user_vectors
 from drift.cells.compare import sides

@@ -14,7 +14,7 @@ import ray
 import torch
 
 import drift.cells.compare as cells_module
-from benchmarks.drift_simulate import Plant, simulate
+from benchmarks.drift.simulate import Plant, simulate
 from drift.cells.run import all_cells, run_cell
 from drift.cells.types import Cell, CellContext, Row
 from drift.config import DriftConfig
@@ -29,13 +29,15 @@ from drift.signals.items import ItemCounts, read_item_facts
 from drift.signals.popularity_noise import percentile_noise
 from drift.stats.mmd import mmd_test
 from ss4rec.config import RunConfig, override
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.split import SplitRecord, split
 from ss4rec.errors import ContractError
+from ss4rec.io.atomic import write_json
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RunFolder, write_json
+from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.record import RunRecord, data_fingerprint
 
 CONFIG = DriftConfig(permutations=299, bootstrap=50, min_users=50, wandb="disabled")
@@ -45,7 +47,7 @@ def context(plant, seed=0, config=CONFIG, past=3):
     made = simulate(plant, seed)
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
     catalogue = read_item_facts(made.items, vocabulary=plant.items, seen=plant.items)
-    make = HistogramMaker("quarter", made.windows, list(range(plant.windows)), catalogue, counts)
+    make = HistogramMaker(made.windows, list(range(plant.windows)), catalogue, counts)
     plan = Plan(
         made.windows,
         made.windows[past].start_s - 1,
@@ -220,7 +222,7 @@ def untrained(past: Path, path: Path) -> Path:
         "data.overlap": 2,
     }
     config, manifest, folder = override(RunConfig(), shape), Manifest.load(past), RunFolder(path)
-    folder.start(config, manifest, past)
+    folder.start(config, PreparedFolder.open(past))
     model = SS4Rec(config.model, manifest.items)
     facts = {"config": config, "manifest": manifest, "model": model, "device": "cpu", "workers": 1}
     write_json(path / "record.json", RunRecord.collect(name=path.name, **facts).model_dump())
@@ -247,8 +249,8 @@ def log_reads(monkeypatch, log):
                 file.write(f"{number}\n")
             return super().__getitem__(number)
 
-    whole = Manifest.shard_paths
-    monkeypatch.setattr(Manifest, "shard_paths", lambda self, folder: Logged(whole(self, folder)))
+    whole = PreparedFolder.shard_paths.fget
+    monkeypatch.setattr(PreparedFolder, "shard_paths", property(lambda self: Logged(whole(self))))
 
 
 @pytest.mark.ray

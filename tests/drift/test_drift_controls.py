@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.drift_controls import CONCEPT, DATA_ONLY, Alarms, controlled
+from benchmarks.drift.controls import CONCEPT, DATA_ONLY, Alarms, controlled
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from drift.plan import make_plan
 from drift.report.verdict import date_changes, judge
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, read_item_facts
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_items, read_shard
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.data.split import TIMELINE, split
 from ss4rec.data.synth.generate import synth
 from ss4rec.data.synth.settings import SMALL, Drift
@@ -38,16 +38,15 @@ def context(tmp_path_factory):
           drift=planted, processes=1)  # fmt: skip
     prepare(folder / "csv", folder / "full", k_core=0)
     record = split(folder / "full", folder / "cut", second("2018-01-01") - 1)
-    timeline = folder / "cut" / TIMELINE
-    manifest = Manifest.load(timeline)
+    timeline = PreparedFolder.open(folder / "cut" / TIMELINE)
     config = DriftConfig(
         permutations=199, bootstrap=20, min_users=30, max_users=120, seed=7, wandb="disabled"
     )
-    plan = make_plan(config, manifest, record.cut_s)
-    facts = read_item_facts(read_items(timeline), record.vocabulary, record.seen)
+    plan = make_plan(config, timeline.manifest, record.cut_s)
+    facts = read_item_facts(timeline.items, record.vocabulary, record.seen)
     counts = ItemCounts.of_months(read_item_months(folder / "cut"), plan.windows)
     make = HistogramMaker(config.window, plan.windows, plan.wanted, facts, counts, plan.year_before)
-    parts = [make(read_shard(path)) for path in manifest.shard_paths(timeline)]
+    parts = [make(read_shard(path)) for path in timeline.shard_paths]
     return CellContext(config, plan, UserHistograms.merge(parts), make.layout)
 
 

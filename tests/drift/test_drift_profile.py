@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.drift_simulate import Plant, simulate
+from benchmarks.drift.simulate import Plant, simulate
 from drift.calendar import calendar, full_windows, window_of
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, popularity_spans, read_item_facts
@@ -21,7 +21,7 @@ PLANT = Plant(windows=6, users=25, items=60, returning=0.5)
 def profiler(made, seen=50, wanted=range(6)):
     catalogue = read_item_facts(made.items, vocabulary=40, seen=seen)
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
-    return HistogramMaker("quarter", made.windows, list(wanted), catalogue, counts)
+    return HistogramMaker(made.windows, list(wanted), catalogue, counts)
 
 
 def column(profile, layout, name):
@@ -205,7 +205,7 @@ def test_the_lasting_top_is_that_of_the_year_before_the_reference():
     made = simulate(replace(PLANT, items=300, users=120), 6)
     catalogue = read_item_facts(made.items, vocabulary=300, seen=300)
     counts = ItemCounts.of_shard(made.shard, made.windows, 300)
-    make = HistogramMaker("quarter", made.windows, list(range(6)), catalogue, counts, [1, 2])
+    make = HistogramMaker(made.windows, list(range(6)), catalogue, counts, [1, 2])
     early_V = counts.counts_WV[1:3].sum(axis=0)
     best = set(np.argsort(-early_V, kind="stable")[:100].tolist())
     items, times = (
@@ -215,5 +215,5 @@ def test_the_lasting_top_is_that_of_the_year_before_the_reference():
     found = make(made.shard)
     top = column(found, make.layout, "lasting_top")[found.window_R == 4]
     assert top[:, 1].sum() == inside.sum() > 0
-    none = HistogramMaker("quarter", made.windows, [4], catalogue, counts)(made.shard)
+    none = HistogramMaker(made.windows, [4], catalogue, counts)(made.shard)
     assert column(none, make.layout, "lasting_top")[:, 1].sum() == 0

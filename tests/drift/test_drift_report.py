@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.drift_simulate import Plant, PlantedModel, simulate
+from benchmarks.drift.simulate import Plant, PlantedModel, simulate
 from drift.calendar import calendar
 from drift.cells.run import all_cells, run_cell
 from drift.cells.types import CellContext
@@ -70,7 +70,7 @@ def made_report():
     plan = Plan(made.windows, made.windows[5].start_s - 1, [3, 4], [1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 2])
     counts = ItemCounts.of_shard(made.shard, made.windows, plant.items)
     catalogue = read_item_facts(made.items, plant.items, plant.items)
-    make = HistogramMaker("quarter", made.windows, list(range(9)), catalogue, counts, plan.year_before)
+    make = HistogramMaker(made.windows, list(range(9)), catalogue, counts, plan.year_before)
     context = CellContext(CONFIG, plan, make(made.shard), make.layout)
     rows = [row for cell in all_cells(plan, plan.future, ()) for row in run_cell(context, cell)]
     judge(context, rows)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import DataError
 from ss4rec.evaluation.evaluator import (
@@ -91,7 +92,7 @@ def test_known_and_unknown_time_are_asked_for_apart(prepared, manifest):
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_excluding_seen_items_never_hurts(prepared, split):
-    events = TrainingEvents.read(Manifest.load(prepared).shard_paths(prepared), Manifest.load(prepared).items)
+    events = TrainingEvents.read(PreparedFolder.open(prepared).shard_paths, Manifest.load(prepared).items)
     for scorer in (MostPopular(events.counts()), RecentlyPopular(events)):
         table = rank(prepared, scorer, split=split)
         for time in ("known", "unknown"):

@@ -7,6 +7,7 @@ from scipy.sparse import csr_matrix
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_users, summarise
@@ -17,13 +18,13 @@ from ss4rec.evaluation.popularity import MostPopular, TrainingEvents
 def test_counts_are_those_of_the_loop_and_no_held_out_event_is_in_them(prepared):
     manifest = Manifest.load(prepared)
     naive, events = np.zeros((manifest.items + 1,) * 2), np.zeros(manifest.items + 1)
-    for path in manifest.shard_paths(prepared):
+    for path in PreparedFolder.open(prepared).shard_paths:
         for row in read_shard(path).to_pylist():
             training = row["items"][:-2]
             np.add.at(events, training, 1)
             for one, two in zip(training, training[1:], strict=False):
                 naive[one, two] += 1
-    chain = MarkovChain.count(manifest.shard_paths(prepared), manifest.items)
+    chain = MarkovChain.count(PreparedFolder.open(prepared).shard_paths, manifest.items)
     assert np.array_equal(chain.counts_VV.toarray(), naive)
     np.testing.assert_allclose(chain.prior_V, 20 * events / events.sum())
 
@@ -46,7 +47,7 @@ def test_scores_are_probabilities_that_lean_on_popularity_where_nothing_was_coun
 
 def test_it_beats_popularity_where_items_follow_each_other(prepared):
     manifest = Manifest.load(prepared)
-    paths = manifest.shard_paths(prepared)
+    paths = PreparedFolder.open(prepared).shard_paths
     source = LocalSource(prepared, DataConfig(max_len=5, overlap=1), batch_size=4, seed=0)
     scorers = [
         MarkovChain.count(paths, manifest.items),

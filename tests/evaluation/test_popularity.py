@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
@@ -50,10 +51,10 @@ def test_recent_counts_equal_naive_ones(rows, moments, window_s):
 
 def test_events_are_those_of_training_in_order_of_time(prepared):
     manifest = Manifest.load(prepared)
-    events = TrainingEvents.read(manifest.shard_paths(prepared), manifest.items)
+    events = TrainingEvents.read(PreparedFolder.open(prepared).shard_paths, manifest.items)
     expected = sorted(
         (time, item)
-        for path in manifest.shard_paths(prepared)
+        for path in PreparedFolder.open(prepared).shard_paths
         for row in read_shard(path).to_pylist()
         for item, time in list(zip(row["items"], row["timestamps"], strict=True))[:-2]
     )

@@ -7,6 +7,7 @@ import torch
 import ss4rec
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.synth.generate import synth
 from ss4rec.errors import DataError, ResourceError
@@ -14,9 +15,10 @@ from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.io.atomic import write_json
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import checkpoint
-from ss4rec.runs.folder import RECORD_FILE, RunFolder, write_json
+from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.load import load_model
 from ss4rec.runs.record import RunRecord
 
@@ -42,7 +44,7 @@ def run_dir(prepared, tmp_path_factory):
         RunConfig(), shape | {"data.max_len": 10, "data.overlap": 2, "evaluation.batch_users": 32}
     )
     manifest, folder = Manifest.load(prepared), RunFolder(tmp_path_factory.mktemp("runs") / "run")
-    folder.start(config, manifest, prepared)
+    folder.start(config, PreparedFolder.open(prepared))
     model = SS4Rec(config.model, manifest.items)
     record = RunRecord.collect(
         name="run", config=config, manifest=manifest, model=model, device="cpu", workers=1
@@ -69,7 +71,7 @@ def test_a_run_on_two_actors_equals_one_process(cluster, prepared, run_dir):
 
 def test_baselines_equal_one_process(cluster, prepared, run_dir):
     manifest, config = Manifest.load(prepared), RunFolder.open(run_dir).config()
-    events = TrainingEvents.read(manifest.shard_paths(prepared), manifest.items)
+    events = TrainingEvents.read(PreparedFolder.open(prepared).shard_paths, manifest.items)
     found = evaluate_baselines(config, prepared)
     assert found == {
         "most popular": alone(prepared, config, MostPopular(events.counts()), "test"),

@@ -4,12 +4,12 @@ import json
 
 import pyarrow.parquet as pq
 
-from ss4rec.data.prepared import tables
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.manifest import file_record
 
 
 def shard_of(folder):
-    return Manifest.load(folder).shard_paths(folder)[0]
+    return PreparedFolder.open(folder).shard_paths[0]
 
 
 def rewrite_manifest(folder, change):
@@ -22,7 +22,7 @@ def rewrite_manifest(folder, change):
 def replace_table(folder, name, table):
     """Put another table in a file's place, as a stranger would: size and checksum of the manifest fit."""
     pq.write_table(table, folder / name)
-    found = {"bytes": (folder / name).stat().st_size, "sha256": tables.file_record(folder / name).sha256}
+    found = file_record(folder / name).model_dump()
 
     def change(raw):
         records = raw["files"].values() if name in raw["files"] else raw["shards"]

@@ -9,7 +9,7 @@ import torch
 
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.presets import preset
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
@@ -49,7 +49,7 @@ def train(
     **hooks: Any,
 ) -> Outcome:
     """Train in this process, as one of `world` workers if a process group is there."""
-    RunFolder(run).start(config, Manifest.load(prepared), prepared)
+    RunFolder(run).start(config, PreparedFolder.open(prepared))
     source = LocalSource(
         prepared,
         config.data,
@@ -60,7 +60,7 @@ def train(
     )
     workers = Workers(rank, world, torch.device(device))
     return build_loop(
-        config, prepared, run, workers=workers, source=source, attempt=attempt, hooks=Hooks(**hooks)
+        config, run, workers=workers, source=source, attempt=attempt, hooks=Hooks(**hooks)
     ).run()
 
 

@@ -95,7 +95,7 @@ def test_every_checkpoint_damaged(prepared, run):
     assert all(name in str(error.value) for name in names)
 
 
-@pytest.mark.parametrize("moment", ["save_file", "_sha256", "flush", "rename"])
+@pytest.mark.parametrize("moment", ["save_file", "sha256_of", "flush", "rename"])
 def test_killed_while_saving(prepared, tmp_path, whole, monkeypatch, moment):
     """Row 9: a kill at any moment of a save leaves the checkpoint before it; the rest is swept.
 
@@ -313,7 +313,7 @@ def rewrite(path: Path, **changes):
         save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path / file)
     names = ("model.safetensors", "training.safetensors", "state.json")
     (path / "checksums.json").write_text(
-        json.dumps({name: checkpoint._sha256(path / name) for name in names})
+        json.dumps({name: checkpoint.sha256_of(path / name) for name in names})
     )
 
 

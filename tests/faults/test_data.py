@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from ss4rec.cluster.placement import preflight
 from ss4rec.config import ResourceConfig
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared import tables
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_users
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.sources import Rules
 from ss4rec.data.synth.generate import synth
 from ss4rec.errors import ConfigError, DataError, ResourceError
@@ -51,34 +50,32 @@ def test_damaged_shards_are_left_out_when_asked(tmp_path, capsys):
     whole, run = tmp_path / "whole", tmp_path / "run"
     synth(tmp_path / "csv", users=60, items=100, mean_len=26, seed=3, fmt="csv")
     prepare(tmp_path / "csv", whole, k_core=0, rows_per_shard=16)
-    before = Manifest.load(whole)
-    shards = {path.name: tables.read_shard(path) for path in before.shard_paths(whole)}
-    names = read_users(whole)["source_id"].to_pylist()
-    missing, cut, first, _ = before.shard_paths(whole)
+    prepared = PreparedFolder.open(whole)
+    before, paths = prepared.manifest, prepared.shard_paths
+    shards = {path.name: tables.read_shard(path) for path in paths}
+    names = prepared.users["source_id"].to_pylist()
+    missing, cut, first, _ = paths
     missing.unlink()
     os.truncate(cut, 100)
-    data, manifest = usable_data(whole, run, skip_bad_shards=True)
+    data = usable_data(prepared, run, skip_bad_shards=True)
+    manifest = data.manifest
     lost = sum(shard.events for shard in before.shards[:2])
     assert (
         f"2 of 4 shards are damaged and left out, with 32 of 60 users and {lost:,} of"
         in capsys.readouterr().out
     )
     assert manifest.rows_dropped["damaged_shards"] == lost == before.interactions - manifest.interactions
-    left = [
-        row
-        for path in manifest.shard_paths(data)
-        for row in tables.read_shard(path, manifest.items).to_pylist()
-    ]
+    left = [row for number in range(2) for row in data.read_shard(number).to_pylist()]
     expected = [row for name in sorted(shards)[2:] for row in shards[name].to_pylist()]
     assert [row["user"] for row in left] == list(range(28))
     assert [row | {"user": 0} for row in left] == [row | {"user": 0} for row in expected]
-    assert read_users(data)["source_id"].to_pylist() == names[32:]
+    assert data.users["source_id"].to_pylist() == names[32:]
     train(data, run, small(**{"train.epochs": 1}))
     os.truncate(first, 100)  # a third one, before the run is continued
-    assert usable_data(whole, run, skip_bad_shards=True)[1] == manifest
+    assert usable_data(prepared, run, skip_bad_shards=True).manifest == manifest
     assert "goes on with" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"part-0000\d.parquet is (missing|damaged)"):
-        usable_data(whole, run, skip_bad_shards=False)
+        usable_data(prepared, run, skip_bad_shards=False)
 
 
 @pytest.mark.parametrize("damaged", ["items.parquet", "users.parquet", "shards/part-00000.parquet"])
@@ -89,7 +86,7 @@ def test_damage_that_cannot_be_left_out(folder, tmp_path, damaged):
     """
     os.truncate(folder / damaged, 50)
     with pytest.raises(DataError, match=f"{damaged} is damaged"):
-        usable_data(folder, tmp_path / "run", skip_bad_shards=True)
+        usable_data(PreparedFolder.open(folder), tmp_path / "run", skip_bad_shards=True)
     assert not (tmp_path / "run").exists()
 
 

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drift.config import DriftConfig
-from ss4rec.cli.drift import _config as drift_config
+from ss4rec.cli.drift import drift_config
 from ss4rec.cli.options import data_folder, resolve_config
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepared import tables
-from ss4rec.data.sources import Archive, read_source
+from ss4rec.data.sources import Source
 from ss4rec.data.split import SplitRecord
 from ss4rec.errors import SS4RecError
 from ss4rec.runs import checkpoint
@@ -206,7 +206,7 @@ def test_checkpoints(data, prepared, run, tmp_path_factory):
         (path / name).write_bytes(edited(raw[:head], data.draw(EDITS)) + raw[head:])
     if data.draw(st.booleans()):
         names = ("model.safetensors", "training.safetensors", "state.json")
-        (path / "checksums.json").write_text(json.dumps({n: checkpoint._sha256(path / n) for n in names}))
+        (path / "checksums.json").write_text(json.dumps({n: checkpoint.sha256_of(path / n) for n in names}))
     refused_or_fine(lambda: load_model(folder))
     refused_or_fine(lambda: train(prepared, folder, small(**{"train.epochs": 1})))
     shutil.rmtree(folder.parent)
@@ -250,7 +250,7 @@ def test_sources(data, tmp_path_factory):
         for n, content in contents.items():
             (folder / n).write_bytes(content)
         (folder / "movies.csv" if name == "t.csv" else folder / "none").unlink(missing_ok=True)
-    refused_or_fine(lambda: read_source(Archive(path)))
+    refused_or_fine(lambda: Source.open(path).read())
     shutil.rmtree(folder)
 
 
@@ -275,7 +275,7 @@ def test_parquet(data, prepared, tmp_path_factory):
         lambda: list(LocalSource(folder, small().data, batch_size=8, seed=0).train_batches(0, 0, 1)),
         lambda: list(LocalSource(folder, small().data, batch_size=8, seed=0).eval_batches("test", 8)),
         lambda: tables.read_items(folder),
-        lambda: read_source(Archive(folder / "source")),
+        lambda: Source.open(folder / "source").read(),
     ):
         refused_or_fine(action)
     shutil.rmtree(folder)

@@ -16,7 +16,7 @@ import pytest
 from ss4rec.cli.options import data_folder, resolve_config
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepared import tables
-from ss4rec.data.sources import Archive, read_source
+from ss4rec.data.sources import Archive, Source
 from ss4rec.errors import ConfigError, DataError
 from tests.faults.folders import replace_table, rewrite_manifest, shard_of
 from tests.faults.small import small
@@ -78,7 +78,7 @@ def test_zip_bomb(tmp_path):
     ):
         for _ in range(1100):
             member.write(bytes(1 << 20))
-    assert "unpacks from" in bounded(lambda: read_source(Archive(path)))
+    assert "unpacks from" in bounded(lambda: Source.open(path).read())
 
 
 def test_zip_bomb_that_lies_about_its_size(tmp_path):
@@ -91,7 +91,7 @@ def test_zip_bomb_that_lies_about_its_size(tmp_path):
     real, fake = struct.pack("<L", 11 * (8 << 20)), struct.pack("<L", 1000)
     assert raw.count(real) == 2
     path.write_bytes(raw.replace(real, fake))
-    bounded(lambda: read_source(Archive(path)))
+    bounded(lambda: Source.open(path).read())
 
 
 def test_encrypted_zip(tmp_path):
@@ -104,7 +104,7 @@ def test_encrypted_zip(tmp_path):
     raw[6] |= 1
     raw[raw.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(raw)
-    assert "cannot be opened" in bounded(lambda: read_source(Archive(path)))
+    assert "cannot be opened" in bounded(lambda: Source.open(path).read())
 
 
 def test_link_out_of_a_source_folder(tmp_path):
@@ -115,7 +115,7 @@ def test_link_out_of_a_source_folder(tmp_path):
     (tmp_path / "secret").write_text("1::2::3::4\n")
     (tmp_path / "source").mkdir()
     (tmp_path / "source/ratings.dat").symlink_to(tmp_path / "secret")
-    assert "symbolic link" in bounded(lambda: read_source(Archive(tmp_path / "source")))
+    assert "symbolic link" in bounded(lambda: Source.open(tmp_path / "source").read())
 
 
 def test_link_in_a_prepared_folder(folder):
@@ -268,7 +268,7 @@ def test_parquet_bomb(folder):
     with pq.ParquetWriter(source, pa.table(columns).schema, compression="zstd") as writer:
         for _ in range(100):
             writer.write_table(pa.table(columns))
-    assert "unpacks from" in bounded(lambda: read_source(Archive(source)))
+    assert "unpacks from" in bounded(lambda: Source.open(source).read())
 
 
 class Bomb:
@@ -318,7 +318,7 @@ def test_torch_pickle_in_place_of_a_checkpoint(tmp_path):
     torch.save({"x": Bomb(flag)}, path / "model.safetensors")
     names = ("model.safetensors", "training.safetensors", "state.json")
     (path / "checksums.json").write_text(
-        json.dumps({name: checkpoint._sha256(path / name) for name in names})
+        json.dumps({name: checkpoint.sha256_of(path / name) for name in names})
     )
     with pytest.raises(CheckpointError, match="no safetensors"):
         checkpoint.read(path).model_tensors()

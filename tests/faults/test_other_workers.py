@@ -15,7 +15,7 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
 
 from ss4rec.cluster.placement import preflight
 from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train.optim import lr_share
 from tests.faults.inject import Fault, with_faults
@@ -113,7 +113,7 @@ def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
     config = small(**TRAINING, **RANGE, **{"data.source": "ray"})
     flags.mkdir()
     train(prepared, tmp_path / "whole", small(**TRAINING))
-    RunFolder(run).start(config, Manifest.load(prepared), prepared)
+    RunFolder(run).start(config, PreparedFolder.open(prepared))
     faults = [Fault("gate", 1, 4), Fault("gate", 0, 8)]
     monkeypatch.setattr(ray_train, "_work", with_faults(ray_train._work, faults, flags, log))
     cluster = Cluster(

@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from ray.exceptions import ActorDiedError
 
 from ss4rec.cluster.placement import preflight
-from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import SS4RecError
 from ss4rec.runs.folder import RunFolder
 from tests.faults.inject import Fault, recovery_s, with_faults
@@ -55,7 +55,7 @@ def fit(prepared, run, monkeypatch, faults, **changes):
     config = small(**changes)
     flags = run.parent / "flags"
     flags.mkdir()
-    RunFolder(run).start(config, Manifest.load(prepared), prepared)
+    RunFolder(run).start(config, PreparedFolder.open(prepared))
     monkeypatch.setattr(ray_train, "_work", with_faults(ray_train._work, faults, flags))
     began = time.monotonic()
     ray_train.fit(config, prepared, run, preflight(config.resources, ray_data=False))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ss4rec.config import override
-from ss4rec.data.prepare.memory import prepare
+from ss4rec.data.prepare.engine import prepare
 from ss4rec.presets import preset
 from ss4rec.train.loop import seed_step
 from ss4rec.train.prefetch import Prefetcher

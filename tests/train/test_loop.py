@@ -7,6 +7,7 @@ import torch
 
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.model.ss4rec import SS4Rec
@@ -35,7 +36,7 @@ def make(prepared, folder, *, die_at=None, poison_at=None, objective=None, **cha
     config: RunConfig = override(preset("debug"), fields | changes)
     manifest = Manifest.load(prepared)
     run = RunFolder(folder)
-    run.start(config, manifest, prepared)
+    run.start(config, PreparedFolder.open(prepared))
     seed_step(config.train.seed, 0, 0)
     model = SS4Rec(config.model, manifest.items)
     source = LocalSource(prepared, config.data, batch_size=config.train.batch_size, seed=config.train.seed)

@@ -5,6 +5,7 @@ import torch
 
 from ss4rec.config import override
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.scorers import ModelScorer
@@ -37,14 +38,14 @@ def train(rank, world, prepared, run):
         rank=rank,
         world=world,
     )
-    build_loop(settings, prepared, run, workers=workers, source=source).run()
+    build_loop(settings, run, workers=workers, source=source).run()
 
 
 @pytest.mark.timeout(180)
 def test_two_workers_end_with_the_weights_and_metrics_of_one(prepared, tmp_path):
     for world in (1, 2):
         run = RunFolder(tmp_path / str(world))
-        run.start(config(), Manifest.load(prepared), prepared)
+        run.start(config(), PreparedFolder.open(prepared))
         if world == 1:
             train(0, world, prepared, run.path)
         else:
@@ -87,7 +88,7 @@ def test_random_numbers_differ_between_steps_seeds_and_ranks():
 
 def test_the_best_checkpoint_is_what_loads(prepared, tmp_path):
     run = RunFolder(tmp_path / "run")
-    run.start(config(), Manifest.load(prepared), prepared)
+    run.start(config(), PreparedFolder.open(prepared))
     train(0, 1, prepared, run.path)
     model, _ = load_model(run.path)
     saved = checkpoint.best(run.checkpoints).model_tensors()

@@ -18,6 +18,7 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPool
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import Item, SequenceSource
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
 
 TASK_CPUS = 0.5
@@ -38,7 +39,7 @@ class RaySource(SequenceSource):
 
     def __init__(
         self,
-        folder: str | AnyPath,
+        folder: PreparedFolder | AnyPath,
         data: DataConfig,
         *,
         batch_size: int,

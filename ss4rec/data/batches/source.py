@@ -11,18 +11,14 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.batch import EvalBatch, PackedBatch, collate_eval, collate_train
 from ss4rec.data.batches.epoch_order import EpochOrder
 from ss4rec.data.batches.reader import ShardReader
 from ss4rec.data.batches.windows import Split, num_train_windows
-from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_users
-from ss4rec.data.prepared.user_profiles import read_profiles
-from ss4rec.errors import DataError
-from ss4rec.io.paths import AnyPath, to_path
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.io.paths import AnyPath
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards, in mapped Arrow files, if they take no more than this."""
@@ -36,7 +32,7 @@ class SequenceSource(ABC):
     """One worker's batches. Close a generator (`contextlib.closing`) that is left before its end.
 
     Args:
-        folder: prepared folder; on a cluster, a path that every node sees or an address such as `s3://bucket/data`.
+        folder: the prepared folder; on a cluster, on storage that every node sees.
         data: how sequences are cut and shuffled.
         batch_size: windows a step over all workers.
         seed: seed of the order.
@@ -50,7 +46,7 @@ class SequenceSource(ABC):
 
     def __init__(
         self,
-        folder: str | AnyPath,
+        folder: PreparedFolder | AnyPath,
         data: DataConfig,
         *,
         batch_size: int,
@@ -58,22 +54,16 @@ class SequenceSource(ABC):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        folder = to_path(folder).absolute()
-        manifest = Manifest.load(folder)
-        paths = tuple(manifest.shard_paths(folder))
-        self.profiles_UF = read_profiles(folder, manifest)
-        users = read_users(folder)
-        _check_users(folder, users, manifest)
-        self.num_users = users.num_rows
-        windows_U = num_train_windows(users["count"].to_numpy(), data.max_len, data.overlap)
+        self.folder = PreparedFolder.open(folder)
+        self.order = training_order(self.folder, data, batch_size, seed)
+        self.order.check_world(world)
+        self.profiles_UF = self.folder.profiles_UF
+        manifest = self.folder.manifest
         repeats = data.max_len / (data.max_len - data.overlap)
-        self.epoch_bytes = int(pc.sum(users["count"]).as_py() * EVENT_BYTES * repeats)
-        """Most bytes that the windows of all shards take."""
-        windows = np.bincount(users["shard"].to_numpy(), weights=windows_U, minlength=len(paths))
-        order = EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
-        order.check_world(world)
-        self.order = order
-        self.reader = ShardReader(paths, data, order, rank, world, manifest.items)
+        self.epoch_bytes = int(manifest.interactions * EVENT_BYTES * repeats)
+        """Maximum bytes that the windows of all shards take."""
+        paths = tuple(path.absolute() for path in self.folder.shard_paths)
+        self.reader = ShardReader(paths, data, self.order, rank, world, manifest.items)
 
     @abstractmethod
     def _map(
@@ -116,7 +106,7 @@ class SequenceSource(ABC):
     def eval_batches(self, split: Split, batch_users: int) -> Generator[EvalBatch, None, None]:
         """Yield this worker's users once each; over all workers every user comes exactly once."""
         reader = self.reader
-        mine = len(range(reader.rank, self.num_users, reader.world))
+        mine = len(range(reader.rank, self.folder.manifest.users, reader.world))
         sizes = [batch_users] * (mine // batch_users) + [mine % batch_users] * (mine % batch_users > 0)
         tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
@@ -135,7 +125,7 @@ class LocalSource(SequenceSource):
 
     def __init__(
         self,
-        folder: str | AnyPath,
+        folder: PreparedFolder | AnyPath,
         data: DataConfig,
         *,
         batch_size: int,
@@ -152,35 +142,29 @@ class LocalSource(SequenceSource):
         yield from map(function, items)
 
 
-def check_most_workers(folder: str | AnyPath, config: RunConfig) -> None:
+def training_order(folder: PreparedFolder, data: DataConfig, batch_size: int, seed: int) -> EpochOrder:
+    """Return the order of training on a prepared folder, from the lengths of its histories alone.
+
+    Args:
+        folder: the data.
+        data: how sequences are cut and shuffled.
+        batch_size: windows per step, over all workers.
+        seed: seed of the order.
+    """
+    windows_U = num_train_windows(folder.users["count"].to_numpy(), data.max_len, data.overlap)
+    shards = len(folder.manifest.shards)
+    windows = np.bincount(folder.users["shard"].to_numpy(), weights=windows_U, minlength=shards)
+    return EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
+
+
+def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
     """Refuse a number of workers, for an elastic run its largest, of which one would be left without a window.
 
     Raises:
         ConfigError: with the numbers.
     """
-    world = config.resources.max_workers or config.resources.workers
-    train = config.train
-    LocalSource(folder, config.data, batch_size=train.batch_size, seed=train.seed, world=world)
-
-
-def _check_users(folder: AnyPath, users: pa.Table, manifest: Manifest) -> None:
-    """Refuse a table of users that contradicts the manifest: sizes of arrays are taken from it.
-
-    Raises:
-        DataError: naming the first contradiction.
-    """
-    shard_U, count_U = users["shard"].to_numpy(), users["count"].to_numpy().astype(np.int64)
-    rows = np.array([shard.rows for shard in manifest.shards])
-    if users.num_rows != manifest.users or not np.array_equal(shard_U, np.repeat(np.arange(len(rows)), rows)):
-        problem = f"{users.num_rows:,} users in {len(rows)} shards"
-    elif count_U.min() < 1 or count_U.sum() != manifest.interactions:
-        problem = f"{count_U.sum():,} events, of one user {count_U.min():,}"
-    else:
-        return
-    raise DataError(
-        f"{folder}: users.parquet has {problem}, which is not what manifest.json says; copy the folder again or run "
-        "`ss4rec data prepare` again"
-    )
+    order = training_order(folder, config.data, config.train.batch_size, config.train.seed)
+    order.check_world(config.resources.max_workers or config.resources.workers)
 
 
 def rebatch(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:

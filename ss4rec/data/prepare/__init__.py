@@ -1,8 +1,10 @@
 """`prepare` for sources of any size: small tasks that read and write files, run by any mapper (here, or Ray).
 
-    blocks   a byte range (or a piece of a stream) becomes rows sorted by (user, time, file order), in a file
-    core     item counts of all blocks, again and again, until the k-core stands
-    shards   ranges of users, gathered from the blocks that hold them, become the prepared folder
+    chunks     what one task reads: a byte range, some row groups, or lines of a stream; a small source is one chunk
+    block      a chunk's rows sorted by (user, time, file order), in files
+    partition  only for large sources that are not in the order of users: rows are dealt by user first
+    k_core     item counts of all blocks, again and again, until the k-core stands
+    assemble   ranges of users, gathered from the blocks that hold them, become the shards of the prepared folder
 
 A finished file is never made again, so a job that was killed continues where it stood.
 """

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepare.block import RowsFile
-from ss4rec.data.prepare.gap_median import LOW_BITS, GapCounts
-from ss4rec.data.prepared.build import training_gaps
-from ss4rec.data.prepared.manifest import FileRecord, ShardRecord
+from ss4rec.data.prepare.block import BlockFile, RowsFile
+from ss4rec.data.prepare.k_core import Core
+from ss4rec.data.prepared.build import WrittenShard, written_shard
 from ss4rec.data.prepared.tables import read_shard, shard_name, shard_table, write_table
 from ss4rec.data.sources.ties import Ties, hash_order
 from ss4rec.io.paths import AnyPath
@@ -34,7 +32,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class ShardWork:
+class ShardPlan:
     """One shard to write."""
 
     number: int
@@ -43,7 +41,7 @@ class ShardWork:
 
 
 @dataclass(frozen=True)
-class Gathering:
+class Assembly:
     """What all tasks need to know."""
 
     out: AnyPath
@@ -52,84 +50,79 @@ class Gathering:
     """The rows of the blocks."""
     finals: tuple[np.ndarray, ...]
     """Index of each block's items in the prepared folder; 0: dropped."""
-    ties: Ties = "file"
+    ties: Ties
     """What decides between events of one user and second."""
 
+    @classmethod
+    def of(
+        cls, out: AnyPath, blocks: Sequence[BlockFile], core: Core, codes: Sequence[np.ndarray], ties: Ties
+    ) -> Assembly:
+        """Number the items that stay."""
+        final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
+        return cls(
+            out, tuple(block.rows for block in blocks), tuple(final_V[codes_of] for codes_of in codes), ties
+        )
 
-@dataclass(frozen=True)
-class ShardResult:
-    """A written shard and what the manifest says about its events."""
 
-    record: ShardRecord
-    first_s: int
-    last_s: int
-    gaps: GapCounts
+def number_users(blocks: Sequence[BlockFile], core: Core) -> tuple[pa.Array, np.ndarray, list[np.ndarray]]:
+    """Return ids and lengths of the users that stay, ascending by id, and each block's users' places (-1: dropped)."""
+    ids = pa.concat_arrays([block.users["user"].combine_chunks() for block in blocks])
+    kept = np.concatenate(core.kept)
+    staying = np.flatnonzero(kept)
+    user_ids = ids.take(pa.array(staying))
+    ascending = pc.sort_indices(user_ids).to_numpy()
+    index = np.full(len(kept), -1, np.int64)
+    index[staying[ascending]] = np.arange(len(staying))
+    bounds = np.cumsum([len(part) for part in core.kept])[:-1]
+    return user_ids.take(pa.array(ascending)), kept[staying[ascending]], np.split(index, bounds)
 
 
 def plan_shards(
-    index: Sequence[np.ndarray], counts: Sequence[np.ndarray], users: int, rows_per_shard: int
-) -> list[ShardWork]:
+    index: Sequence[np.ndarray], blocks: Sequence[BlockFile], users: int, rows_per_shard: int
+) -> list[ShardPlan]:
     """Find the users of every shard in the blocks.
 
     Args:
         index: for each block, the index of each of its users in the prepared folder, ascending but for -1 (dropped).
-        counts: for each block, rows of each of its users.
+        blocks: the blocks.
         users: users in the prepared folder.
-        rows_per_shard: users a shard.
+        rows_per_shard: users per shard.
     """
     slices: list[list[Slice]] = [[] for _ in range(-(-users // rows_per_shard))]
-    for block, (index_U, counts_U) in enumerate(zip(index, counts, strict=True)):
+    for number, (index_U, block) in enumerate(zip(index, blocks, strict=True)):
+        counts_U = block.users["count"].to_numpy()
         kept_K = np.flatnonzero(index_U >= 0)
         if not len(kept_K):
             continue
         shard_K = index_U[kept_K] // rows_per_shard
         firsts = np.flatnonzero(np.concatenate([[True], shard_K[1:] != shard_K[:-1]]))
-        starts_U1 = np.concatenate([[0], np.cumsum(counts_U)])
+        starts_U1 = block.offsets_U1
         for first, last in zip(firsts, [*firsts[1:], len(kept_K)], strict=True):
             low, high = int(kept_K[first]), int(kept_K[last - 1]) + 1
             slices[shard_K[first]].append(
-                Slice(block, int(starts_U1[low]), counts_U[low:high], index_U[low:high])
+                Slice(number, int(starts_U1[low]), counts_U[low:high], index_U[low:high])
             )
-    return [ShardWork(number, number * rows_per_shard, tuple(found)) for number, found in enumerate(slices)]
+    return [ShardPlan(number, number * rows_per_shard, tuple(found)) for number, found in enumerate(slices)]
 
 
-def write_shard(gathering: Gathering, work: ShardWork) -> ShardResult:
-    """Write a shard, unless it stands already, and return its record and statistics."""
-    name = shard_name(work.number)
-    path = gathering.out / name
+def write_shard(assembly: Assembly, shard: ShardPlan) -> WrittenShard:
+    """Write a shard, unless it stands already, and describe it."""
+    name = shard_name(shard.number)
+    path = assembly.out / name
     if path.is_file():
         table = read_shard(path)
     else:
-        table = _gather(gathering, work)
+        table = _gather(assembly, shard)
         write_table(table, path)
-    record = record_of(path)
-    times_E, offsets_U1 = ragged(table["timestamps"])
-    return ShardResult(
-        ShardRecord(name=name, rows=table.num_rows, events=len(times_E), **record.model_dump()),
-        int(times_E.min()),
-        int(times_E.max()),
-        GapCounts.of(training_gaps(times_E, offsets_U1)),
-    )
+    return written_shard(assembly.out, name, table)
 
 
-def gaps_within(out: AnyPath, bucket: int, name: str) -> np.ndarray:
-    """Return the training gaps of a written shard whose upper bits are `bucket`."""
-    gaps = training_gaps(*ragged(read_shard(out / name)["timestamps"]))
-    return gaps[gaps >> LOW_BITS == bucket]
-
-
-def record_of(path: AnyPath) -> FileRecord:
-    """Return size and checksum of a small file."""
-    data = path.read_bytes()
-    return FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
+def _gather(assembly: Assembly, shard: ShardPlan) -> pa.Table:
     """Read, filter and order the events of a shard's users."""
     items, times, ratings, lengths, index = [], [], [], [], []
-    for part in work.slices:
-        rows, events = gathering.blocks[part.block], (part.start, part.start + int(part.counts_U.sum()))
-        final_E = gathering.finals[part.block][rows.read_items(*events)]
+    for part in shard.slices:
+        rows, events = assembly.blocks[part.block], (part.start, part.start + int(part.counts_U.sum()))
+        final_E = assembly.finals[part.block][rows.read_items(*events)]
         kept_U = part.index_U >= 0
         kept_E = (final_E > 0) & np.repeat(kept_U, part.counts_U)
         before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
@@ -147,9 +140,9 @@ def _gather(gathering: Gathering, work: ShardWork) -> pa.Table:
         begins_U = np.cumsum(lengths_U) - lengths_U
         order_E = np.repeat(starts_U - begins_U, lengths_U) + np.arange(lengths_U.sum())
         items_E, times_E, ratings_E = (values_E[order_E] for values_E in (items_E, times_E, ratings_E))
-    if gathering.ties == "hash":
-        users_E = np.repeat(work.first_user + np.arange(len(lengths_U)), lengths_U)
+    if assembly.ties == "hash":
+        users_E = np.repeat(shard.first_user + np.arange(len(lengths_U)), lengths_U)
         places_E = hash_order(users_E, items_E, times_E)
         items_E, times_E, ratings_E = (values_E[places_E] for values_E in (items_E, times_E, ratings_E))
     offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
-    return shard_table(work.first_user, items_E, times_E, ratings_E, offsets_U1)
+    return shard_table(shard.first_user, items_E, times_E, ratings_E, offsets_U1)

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from ss4rec.data.sources.checks import Parsed, bad_table, repeat_sentence
 from ss4rec.data.sources.event_order import repeated, sorted_places
 from ss4rec.data.sources.rows import plain_ids
-from ss4rec.io.paths import AnyPath, read_range, write_whole
+from ss4rec.io.atomic import write_whole
+from ss4rec.io.paths import AnyPath, read_range
 
-BLOCK_FORMAT = 2
-"""Changes when files of blocks do: a job that another version left is not gone on with."""
+BLOCK_FORMAT = 3
+"""Changes when files of blocks do: what a job of another version left is not used."""
 
 SPAN_PER_ROW = 4
 """Item ids that are this close together, for each row, are looked up in a table."""

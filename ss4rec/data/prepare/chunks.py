@@ -1,4 +1,4 @@
-"""Pieces of a source that tasks can read on their own: byte ranges, row groups, or text from a stream."""
+"""Chunks of a source that tasks can read on their own: byte ranges, row groups, or text from a stream."""
 
 from __future__ import annotations
 
@@ -7,85 +7,83 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from ss4rec.data.sources import Archive, data_stream, parse_groups, pieces
+from ss4rec.data.sources import Source, data_stream, read_parts
 from ss4rec.data.sources.checks import Parsed, Rules
-from ss4rec.data.sources.table import ParquetPlan, open_parquet
-from ss4rec.data.sources.text import TextPlan, line_blocks, next_change, parse_block
-from ss4rec.io.paths import AnyPath
+from ss4rec.data.sources.table import ParquetPlan, open_parquet, parse_groups
+from ss4rec.data.sources.text import line_blocks, next_change, parse_block
 
 SAMPLE_BYTES = 1 << 20
 """Text that decides whether the source looks as if it were in the order of users."""
-MOST_BROKEN = 0.1
-"""Share of runs of rows in the sample that may be of a user who had a run before."""
+MAX_BROKEN = 0.1
+"""Fraction of runs of rows in the sample that may be of a user who had a run before."""
 GROUP_BYTES = 64 << 20
 """Parquet row groups are joined up to this size of their columns in memory."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some rows of a source, in file order after those of the piece before."""
+class Chunk:
+    """Some rows of a source, in file order after those of the chunk before."""
 
     number: int
     """From 0."""
     start: int = 0
-    """First byte (the piece begins behind it, where the next user begins), or first row group."""
+    """First byte (the chunk begins behind it, where the next user begins), or first row group."""
     stop: int = 0
-    """Byte from which the next piece takes over, or end of the row groups."""
+    """Byte from which the next chunk takes over, or end of the row groups."""
     text: bytes | None = None
     """The lines themselves, where the source can only be read from its beginning."""
 
 
-def source_pieces(
-    archive: Archive, plan: TextPlan | ParquetPlan, block_bytes: int
-) -> tuple[Iterator[Piece], int | None]:
-    """Return the pieces of a source, and how many there are if that is known before it is read.
+def source_chunks(source: Source, block_bytes: int) -> tuple[Iterator[Chunk], int | None]:
+    """Return the chunks of a source, and how many there are if that is known before it is read.
 
     A member of a zip is decompressed here, once, while tasks work on what came before.
     """
+    archive, plan = source.archive, source.plan
     if isinstance(plan, ParquetPlan):
         with open_parquet(archive, plan.file) as file:
             groups = _joined_groups(file)
-        return (Piece(n, *group) for n, group in enumerate(groups)), len(groups)
+        return (Chunk(n, *group) for n, group in enumerate(groups)), len(groups)
     if archive.seekable:
-        size = archive.size(plan.file)
-        count = max(1, -(-(size - plan.start) // block_bytes))
-        cuts = [plan.start + n * block_bytes for n in range(count)] + [size]
-        return (Piece(n, cuts[n], cuts[n + 1]) for n in range(count)), count
+        count = max(1, -(-(source.bytes - plan.start) // block_bytes))
+        bounds = [plan.start + n * block_bytes for n in range(count)] + [source.bytes]
+        return (Chunk(n, bounds[n], bounds[n + 1]) for n in range(count)), count
 
-    def stream() -> Iterator[Piece]:
+    def stream() -> Iterator[Chunk]:
         with data_stream(archive, plan) as opened:
-            for number, text in enumerate(line_blocks(pieces(opened, plan), plan, block_bytes)):
-                yield Piece(number, text=text)
+            for number, text in enumerate(line_blocks(read_parts(opened, plan), plan, block_bytes)):
+                yield Chunk(number, text=text)
 
     return stream(), None
 
 
-def parse_piece(path: AnyPath, plan: TextPlan | ParquetPlan, rules: Rules, piece: Piece) -> Parsed:
-    """Read and check the rows of a piece."""
-    if piece.text is not None and isinstance(plan, TextPlan):
-        return parse_block(piece.text, plan, rules)
-    archive = Archive(path)
+def parse_chunk(source: Source, rules: Rules, chunk: Chunk) -> Parsed:
+    """Read and check the rows of a chunk."""
+    archive, plan = source.archive, source.plan
     if isinstance(plan, ParquetPlan):
         with open_parquet(archive, plan.file) as file:
-            return parse_groups(file, range(piece.start, piece.stop), plan, rules)
+            return parse_groups(file, range(chunk.start, chunk.stop), plan, rules)
+    if chunk.text is not None:
+        return parse_block(chunk.text, plan, rules)
     with archive.open(plan.file) as stream:
-        end = archive.size(plan.file)
-        start = piece.start if piece.number == 0 else next_change(stream, piece.start, plan)
-        stop = end if piece.stop == end else next_change(stream, piece.stop, plan)
+        end = source.bytes
+        start = chunk.start if chunk.number == 0 else next_change(stream, chunk.start, plan)
+        stop = end if chunk.stop == end else next_change(stream, chunk.stop, plan)
         stream.seek(start)
         return parse_block(stream.read(stop - start), plan, rules)
 
 
-def looks_sorted(archive: Archive, plan: TextPlan | ParquetPlan) -> bool:
+def looks_sorted(source: Source) -> bool:
     """Return whether each user's rows lie together in the beginning of a source; of Parquet nothing is assumed."""
+    plan = source.plan
     if isinstance(plan, ParquetPlan):
         return False
-    with data_stream(archive, plan) as stream:
+    with data_stream(source.archive, plan) as stream:
         lines = stream.read(SAMPLE_BYTES).splitlines(keepends=True)[:-1]
     users = [plan.user_of(line) for line in lines]
     runs = [user for user, before in zip(users, [None, *users], strict=False) if user != before]
     # A bad row cuts a user's rows in two here and no longer does once it is put aside. Blocks are checked anyway.
-    return len(runs) - len(set(runs)) <= MOST_BROKEN * len(runs)
+    return len(runs) - len(set(runs)) <= MAX_BROKEN * len(runs)
 
 
 def _joined_groups(file: pq.ParquetFile) -> list[tuple[int, int]]:

@@ -1,35 +1,26 @@
-"""The k-core of blocks by counts: no row leaves its task, only how often each item still occurs."""
+"""The k-core by counts: no row leaves its block, only how often each item still occurs.
+
+The k-core is the largest set of rows in which every user and every item has enough of them. It does not depend on the
+order of dropping: a row of the largest such set is never dropped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.prepare.block import BlockFile
+from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, Sequences
 from ss4rec.io.paths import AnyPath
 
-Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-"""Yields `function(item)` of every item in order, wherever it runs; `map` is one."""
-
-
-@dataclass(frozen=True)
-class Counting:
-    """What all tasks of a round need to know."""
-
-    folders: tuple[AnyPath, ...]
-    """The blocks."""
-    codes: tuple[np.ndarray, ...]
-    """Place of each block's items in the vocabulary."""
-    mask_V: np.ndarray
-    """bool: the item still counts."""
-    min_user: int
-    """Least rows of a user."""
+Count = Callable[[np.ndarray, int], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+"""Given the items that still count (a mask) and the minimum rows of a user: rows of each item, and of each user of each
+block."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +40,65 @@ class Core:
         return int(self.counts_V.sum())
 
 
+def k_core(count: Count, mask_V: np.ndarray, min_user: int, min_item: int) -> Core:
+    """Drop too rare users and items until none is too rare, a round of counting at a time.
+
+    Args:
+        count: counts all blocks.
+        mask_V: items to begin with.
+        min_user: minimum rows of a user.
+        min_item: minimum rows of an item.
+    """
+    while True:
+        counts_V, kept = count(mask_V, min_user)
+        frequent_V = mask_V & (counts_V >= min_item) & (counts_V > 0)
+        if (frequent_V == mask_V).all():
+            return Core(mask_V, counts_V, kept)
+        mask_V = frequent_V
+
+
+def core_and_dropped(
+    blocks: Sequence[BlockFile], codes: tuple[np.ndarray, ...], least: int, mapper: Mapper
+) -> tuple[Core, dict[str, int]]:
+    """Return the `least`-core of blocks without short users, and how many rows were dropped for which reason.
+
+    Args:
+        blocks: all blocks; a user's rows are in one of them.
+        codes: place of each block's items in the vocabulary.
+        least: minimum rows of every user and item.
+        mapper: runs the tasks.
+    """
+    folders = tuple(block.folder for block in blocks)
+
+    def count(mask_V: np.ndarray, min_user: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        counts_V, kept = np.zeros(len(mask_V), np.int64), []
+        found = mapper(partial(_count_block, folders, codes, mask_V, min_user), range(len(blocks)))
+        for codes_of, (counts, kept_U) in zip(codes, found, strict=True):
+            counts_V[codes_of] += counts
+            kept.append(kept_U)
+        return counts_V, tuple(kept)
+
+    total_V = np.zeros(max((int(code.max(initial=-1)) for code in codes), default=-1) + 1, np.int64)
+    for block, code in zip(blocks, codes, strict=True):
+        total_V[code] += block.items["count"].to_numpy()
+    first = last = k_core(count, total_V >= max(least, 1), max(least, 1), least)
+    if least < MIN_EVENTS:
+        last = k_core(count, first.mask_V, MIN_EVENTS, least)
+    return last, {"k_core": int(total_V.sum()) - first.rows, "short_users": first.rows - last.rows}
+
+
+def core_of_events(events: Sequences, least: int) -> np.ndarray:
+    """Return which events, a mask, are in the `least`-core without short users."""
+
+    def count(mask_V: np.ndarray, min_user: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        kept_E, kept_U = _kept(events.items_E - 1, events.offsets_U1, mask_V, min_user)
+        return np.bincount(events.items_E[kept_E] - 1, minlength=len(mask_V)), (kept_U,)
+
+    min_user = max(least, MIN_EVENTS)
+    core = k_core(count, np.ones(len(events.items.source_id), bool), min_user, least)
+    return _kept(events.items_E - 1, events.offsets_U1, core.mask_V, min_user)[0]
+
+
 def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray, ...]]:
     """Return all item ids, ascending, and the place of each block's items among them."""
     ids = [block.items["item"].combine_chunks() for block in blocks]
@@ -60,46 +110,26 @@ def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray,
     return distinct, tuple(np.split(places, np.cumsum([len(part) for part in ids])[:-1]))
 
 
-def core_of_blocks(
-    blocks: Sequence[BlockFile],
+def _count_block(
+    folders: tuple[AnyPath, ...],
     codes: tuple[np.ndarray, ...],
     mask_V: np.ndarray,
     min_user: int,
-    min_item: int,
-    mapper: Mapper,
-) -> Core:
-    """Drop too rare users and items until none is too rare, a round of counting at a time.
-
-    Args:
-        blocks: all blocks; a user's rows are in one of them.
-        codes: place of each block's items in the vocabulary.
-        mask_V: items to begin with.
-        min_user: least rows of a user.
-        min_item: least rows of an item.
-        mapper: runs the tasks.
-    """
-    while True:
-        counting = Counting(tuple(block.folder for block in blocks), codes, mask_V, min_user)
-        counts_V = np.zeros(len(mask_V), np.int64)
-        kept = []
-        for place, (counts, kept_U) in enumerate(mapper(partial(count_block, counting), range(len(blocks)))):
-            counts_V[codes[place]] += counts
-            kept.append(kept_U)
-        frequent_V = mask_V & (counts_V >= min_item) & (counts_V > 0)
-        if (frequent_V == mask_V).all():
-            return Core(mask_V, counts_V, tuple(kept))
-        mask_V = frequent_V
-
-
-def count_block(counting: Counting, place: int) -> tuple[np.ndarray, np.ndarray]:
+    place: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each item of a block occurs with the users that have enough rows, and these users' rows."""
-    block = BlockFile.load(counting.folders[place])
-    offsets_U1 = block.offsets_U1
-    total = int(offsets_U1[-1])
-    items_E = block.rows.read_items(0, total)
-    kept_E = counting.mask_V[counting.codes[place]][items_E]
-    before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
-    kept_U = before_E1[offsets_U1[1:]] - before_E1[offsets_U1[:-1]]
-    kept_U[kept_U < counting.min_user] = 0
-    kept_E &= np.repeat(kept_U > 0, np.diff(offsets_U1))
+    block = BlockFile.load(folders[place])
+    items_E = block.rows.read_items(0, block.rows.total)
+    kept_E, kept_U = _kept(items_E, block.offsets_U1, mask_V[codes[place]], min_user)
     return np.bincount(items_E[kept_E], minlength=block.items.num_rows), kept_U.astype(np.int32)
+
+
+def _kept(
+    items_E: np.ndarray, offsets_U1: np.ndarray, mask_V: np.ndarray, min_user: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which events have an item that counts and a user with enough of them, and how many each user has."""
+    kept_E = mask_V[items_E]
+    before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
+    kept_U = np.diff(before_E1[offsets_U1])
+    kept_U[kept_U < min_user] = 0
+    return kept_E & np.repeat(kept_U > 0, np.diff(offsets_U1)), kept_U

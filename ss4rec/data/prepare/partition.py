@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from ss4rec.data.prepare.block import Block, make_block
 from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed
-from ss4rec.io.paths import AnyPath, RemotePath, write_whole
+from ss4rec.io.atomic import write_whole
+from ss4rec.io.paths import AnyPath, RemotePath
 
 
 def partition_of(users: pa.Array, partitions: int) -> np.ndarray:
@@ -29,7 +30,7 @@ def partition_of(users: pa.Array, partitions: int) -> np.ndarray:
 
 
 def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
-    """Write the rows of a piece as one Arrow file with a batch for each partition, and the rows put aside."""
+    """Write the rows of a chunk as one Arrow file with a batch for each partition, and the rows put aside."""
     partition_R = partition_of(parsed.users, partitions)
     # Stable, so that rows stay in file order.
     order = pa.array(np.argsort(partition_R.astype(np.uint16), kind="stable"))
@@ -37,7 +38,7 @@ def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
     columns = plain | {"times": parsed.times_R, "ratings": parsed.ratings_R, "numbers": parsed.numbers_R}
     table = pa.table(columns).take(order).combine_chunks()
     table = table.replace_schema_metadata(
-        {"piece": json.dumps({"rows": parsed.rows, "bad": parsed.bad.to_pylist()})}
+        {"chunk": json.dumps({"rows": parsed.rows, "bad": parsed.bad.to_pylist()})}
     )
     sizes = np.bincount(partition_R.astype(np.int64), minlength=partitions)
     sink = pa.BufferOutputStream()
@@ -49,19 +50,19 @@ def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
     write_whole(path, sink.getvalue())
 
 
-def read_aside(path: AnyPath) -> tuple[int, pa.Table]:
-    """Return the rows that a piece had, and those of them that were put aside."""
+def read_head(path: AnyPath) -> tuple[int, pa.Table]:
+    """Return the rows that a chunk had, and those of them that were put aside."""
     with open_arrow(path) as file:
-        metadata = json.loads(pa.ipc.open_file(file).schema.metadata[b"piece"])
+        metadata = json.loads(pa.ipc.open_file(file).schema.metadata[b"chunk"])
     return metadata["rows"], pa.Table.from_pylist(metadata["bad"], schema=BAD_SCHEMA)
 
 
 def gather(paths: Sequence[AnyPath], firsts: Sequence[int], partition: int, *, repeats: bool) -> Block:
-    """Join one partition of all pieces into a block; its rows are numbered as in the whole source.
+    """Join one partition of all chunks into a block; its rows are numbered as in the whole source.
 
     Args:
-        paths: the pieces, in file order.
-        firsts: number of the first row of each piece.
+        paths: the scattered chunks, in file order.
+        firsts: number of the first row of each chunk.
         partition: which one.
         repeats: as in `make_block`.
     """

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ss4rec.data.prepare.memory import check_free
-from ss4rec.io.paths import AnyPath, RemotePath, remove_tree, write_whole
+from ss4rec.data.prepared.build import check_free
+from ss4rec.errors import DataError
+from ss4rec.io.atomic import missing_parents, remove_empty, write_whole
+from ss4rec.io.paths import AnyPath, RemotePath, remove_tree
 
 PLAN_NAME = "plan.json"
 
@@ -27,17 +30,17 @@ class WorkFolder:
     """The folder that will be."""
     root: AnyPath
     """The folder of the job."""
-    overwrite: bool
-    """Whether a prepared folder at `out` is replaced."""
+    made: tuple[Path, ...]
+    """Folders around it that this job made."""
 
     @classmethod
     def enter(cls, out: AnyPath, overwrite: bool, plan: Mapping[str, Any]) -> tuple[WorkFolder, bool]:
         """Return the folder of this job, and whether an earlier attempt left something to go on with.
 
         Raises:
-            DataError: if `out` is taken.
+            DataError: if `out` is taken or cannot be written.
         """
-        work = cls(out, out.parent / f".{out.name}.work", overwrite)
+        work = cls(out, out.parent / f".{out.name}.work", tuple(missing_parents(out)))
         text = json.dumps(plan, indent=2, sort_keys=True)
         plan_path = work.root / PLAN_NAME
         again = plan_path.is_file() and plan_path.read_text() == text
@@ -46,7 +49,8 @@ class WorkFolder:
             remove_tree(work.root)
             if isinstance(out, RemotePath):
                 remove_tree(out)
-            write_whole(plan_path, text.encode())
+            with work._refusing():
+                write_whole(plan_path, text.encode())
         return work, again
 
     @property
@@ -54,10 +58,27 @@ class WorkFolder:
         """Where the result grows."""
         return self.root / "new" if isinstance(self.root, Path) else self.out
 
-    def publish(self) -> None:
-        """Put the complete result into its place and delete the rest."""
-        if isinstance(self.out, Path) and isinstance(self.root, Path):
-            if self.out.exists():
-                os.replace(self.out, self.root / "old")
-            os.replace(self.root / "new", self.out)
-        remove_tree(self.root)
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Put the result into its place when the block ends. A refused job leaves nothing, a killed one goes on."""
+        with self._refusing():
+            yield
+            if isinstance(self.out, Path) and isinstance(self.root, Path):
+                if self.out.exists():
+                    os.replace(self.out, self.root / "old")
+                os.replace(self.root / "new", self.out)
+            remove_tree(self.root)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Leave nothing behind when a block ends with an error of the user's input or of this machine's disk."""
+        try:
+            yield
+        except (DataError, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(self.out, Path):
+                raise  # of a service that may be there again when the same command goes on
+            remove_tree(self.root)
+            remove_empty(self.made)
+            if isinstance(error, OSError):
+                raise DataError(f"cannot write {self.out}: {error}; give another --out") from None
+            raise

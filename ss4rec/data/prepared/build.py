@@ -1,60 +1,121 @@
-"""The tables and the manifest of a prepared folder, made from columns; both engines of `prepare` end here."""
+"""How a prepared folder is put together: tables from columns, shards, and the manifest that describes them.
+
+`ss4rec.data.prepare` ends here with the shards of its tasks; what already lies in memory (a cut in time, the intact
+part of a damaged folder) is written by `write_prepared`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared import tables
-from ss4rec.data.prepared.manifest import FileRecord, Filters, Manifest, ShardRecord, SourceRecord
+from ss4rec.data.prepared.gap_median import LOW_BITS, GapCounts
+from ss4rec.data.prepared.manifest import (
+    MANIFEST_NAME,
+    Filters,
+    Manifest,
+    ShardRecord,
+    SourceRecord,
+    file_record,
+)
+from ss4rec.data.prepared.user_profiles import profiles_table
 from ss4rec.data.sources.checks import count_reasons
-from ss4rec.data.sources.rows import Catalogue
+from ss4rec.data.sources.rows import Catalogue, Profiles
+from ss4rec.errors import DataError
+from ss4rec.io.atomic import new_folder
+from ss4rec.io.paths import AnyPath
+
+MIN_EVENTS = 3
+"""Minimum events of a user: one to train on, one to validate, one to test."""
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Yields `function(item)` of every item in order, wherever it runs; `map` is one."""
 
 
-def describe_items(item_ids: pa.Array, known: Catalogue | None) -> tuple[pa.Array, pa.Array]:
+@dataclass(frozen=True)
+class Sequences:
+    """Events in memory: users concatenated in ascending id, each in the order (time, file order)."""
+
+    user_ids: pa.Array
+    """Source id of each user index, int64 or string, ascending."""
+    items: Catalogue
+    """Items 1, 2, ... with their source ids."""
+    offsets_U1: np.ndarray
+    """First event of each user, and at the end the number of events."""
+    items_E: np.ndarray
+    """int32 item index, from 1."""
+    times_E: np.ndarray
+    """int64 unix seconds."""
+    ratings_E: np.ndarray
+    """float32."""
+    profiles: Profiles | None = None
+    """What is known about users."""
+
+    @property
+    def users_E(self) -> np.ndarray:
+        """Index of each event's user, int64."""
+        return np.repeat(np.arange(len(self.user_ids)), np.diff(self.offsets_U1))
+
+    def select(self, kept_E: np.ndarray) -> Sequences:
+        """Return the events of a mask, without the users and items that have none, in the same order."""
+        lengths_U = np.bincount(self.users_E[kept_E], minlength=len(self.user_ids))
+        used_V = np.bincount(self.items_E[kept_E] - 1, minlength=len(self.items.source_id)) > 0
+        index_V = np.cumsum(used_V, dtype=np.int32)
+        return replace(
+            self,
+            user_ids=self.user_ids.filter(pa.array(lengths_U > 0)),
+            items=self.items.take(np.flatnonzero(used_V)),
+            offsets_U1=np.concatenate([[0], lengths_U[lengths_U > 0].cumsum()]),
+            items_E=index_V[self.items_E[kept_E] - 1],
+            times_E=self.times_E[kept_E],
+            ratings_E=self.ratings_E[kept_E],
+        )
+
+    def with_items(self, order_V: np.ndarray) -> Sequences:
+        """Return the same events with items in another order: item i+1 is what item `order_V[i]` + 1 was."""
+        index_V = np.empty(len(order_V), np.int32)
+        index_V[order_V] = np.arange(1, len(order_V) + 1, dtype=np.int32)
+        return replace(self, items=self.items.take(order_V), items_E=index_V[self.items_E - 1])
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard on disk, and what the manifest says about its events."""
+
+    record: ShardRecord
+    first_s: int
+    last_s: int
+    gaps: GapCounts
+
+
+def written_shard(folder: AnyPath, name: str, table: pa.Table) -> WrittenShard:
+    """Describe the shard `name` of a folder, whose content is `table`."""
+    times_E, offsets_U1 = ragged(table["timestamps"])
+    record = file_record(folder / name)
+    return WrittenShard(
+        ShardRecord(name=name, rows=table.num_rows, events=len(times_E), **record.model_dump()),
+        int(times_E.min()),
+        int(times_E.max()),
+        GapCounts.of(training_gaps(times_E, offsets_U1)),
+    )
+
+
+def describe_items(item_ids: pa.Array, known: Catalogue | None) -> Catalogue:
     """Return title and genres of each item, null if the source does not know them."""
     if known is None:
-        return pa.nulls(len(item_ids), pa.string()), pa.nulls(len(item_ids), pa.list_(pa.string()))
+        nothing = (pa.nulls(len(item_ids), pa.string()), pa.nulls(len(item_ids), pa.list_(pa.string())))
+        return Catalogue(item_ids, *nothing)
     # As text, since one side may be whole numbers only while the other is not.
     places = pc.index_in(item_ids.cast(pa.string()), known.source_id.cast(pa.string()))
-    return known.title.take(places), known.genres.take(places)
-
-
-def items_table(item_ids: pa.Array, titles: pa.Array, genres: pa.Array, counts_V: np.ndarray) -> pa.Table:
-    """Return `items.parquet`: ids ascending, each with its number of kept interactions."""
-    columns = {
-        "item": np.arange(1, len(item_ids) + 1),
-        "source_id": item_ids,
-        "title": titles,
-        "genres": genres,
-        "count": counts_V,
-    }
-    return pa.table(columns, schema=tables.items_schema(item_ids.type))
-
-
-def users_table(user_ids: pa.Array, lengths_U: np.ndarray, rows_per_shard: int) -> pa.Table:
-    """Return `users.parquet`: ids ascending, each with its number of kept events."""
-    users_U = np.arange(len(user_ids))
-    columns = {
-        "user": users_U,
-        "source_id": user_ids,
-        "count": lengths_U,
-        "shard": users_U // rows_per_shard,
-    }
-    return pa.table(columns, schema=tables.users_schema(user_ids.type))
-
-
-def folder_tables(
-    items: pa.Table, users: pa.Table, bad: pa.Table | None, profiles: pa.Table | None = None
-) -> dict[str, pa.Table]:
-    """Return the tables beside the shards by file name."""
-    found = {tables.ITEMS_NAME: items, tables.USERS_NAME: users}
-    if profiles is not None:
-        found[tables.PROFILES_NAME] = profiles
-    return found | ({tables.BAD_NAME: bad} if bad is not None and bad.num_rows else {})
+    return Catalogue(item_ids, known.title.take(places), known.genres.take(places))
 
 
 def training_gaps(times_E: np.ndarray, offsets_U1: np.ndarray) -> np.ndarray:
@@ -65,68 +126,157 @@ def training_gaps(times_E: np.ndarray, offsets_U1: np.ndarray) -> np.ndarray:
     return gaps[np.arange(1, len(times_E)) < end_E[:-1] - 2]
 
 
-def make_manifest(
-    tables: Mapping[str, pa.Table],
+def write_prepared(
+    out: Path,
+    sequences: Sequences,
     *,
     name: str,
-    rows_dropped: Mapping[str, int],
-    times_s: tuple[int, int],
-    gaps: tuple[int, int, float],
     source: SourceRecord,
     filters: Filters,
-    shards: tuple[ShardRecord, ...],
-    files: Mapping[str, FileRecord],
-    profile_values: tuple[str, ...] | None = None,
+    rows_dropped: Mapping[str, int],
+    rows_per_shard: int = 2048,
 ) -> Manifest:
-    """Put a manifest together.
+    """Write a prepared folder that appears at `out`, which must be free, when it is complete.
+
+    Raises:
+        DataError: if `out` is taken or cannot be written; then nothing is left behind.
+    """
+    check_free(out, overwrite=False)
+    offsets_U1 = sequences.offsets_U1
+    counts_V = np.bincount(sequences.items_E, minlength=len(sequences.items.source_id) + 1)[1:]
+    try:
+        with new_folder(out) as folder:
+            shards = []
+            for number, first in enumerate(range(0, len(sequences.user_ids), rows_per_shard)):
+                bounds_S1 = offsets_U1[first : first + rows_per_shard + 1]
+                events = slice(bounds_S1[0], bounds_S1[-1])
+                table = tables.shard_table(
+                    first,
+                    sequences.items_E[events],
+                    sequences.times_E[events],
+                    sequences.ratings_E[events],
+                    bounds_S1 - bounds_S1[0],
+                )
+                tables.write_table(table, folder / tables.shard_name(number))
+                shards.append(written_shard(folder, tables.shard_name(number), table))
+            return finish_folder(
+                folder,
+                shards,
+                items=sequences.items,
+                item_counts_V=counts_V,
+                user_ids=sequences.user_ids,
+                lengths_U=np.diff(offsets_U1),
+                profiles=sequences.profiles,
+                bad=None,
+                rows_per_shard=rows_per_shard,
+                name=name,
+                source=source,
+                filters=filters,
+                rows_dropped=dict(rows_dropped),
+            )
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error}; give another --out") from None
+
+
+def finish_folder(
+    folder: AnyPath,
+    shards: Sequence[WrittenShard],
+    *,
+    items: Catalogue,
+    item_counts_V: np.ndarray,
+    user_ids: pa.Array,
+    lengths_U: np.ndarray,
+    profiles: Profiles | None,
+    bad: pa.Table | None,
+    rows_per_shard: int,
+    mapper: Mapper = map,
+    **facts: Any,
+) -> Manifest:
+    """Write the tables beside the shards, and last the manifest.
 
     Args:
-        tables: as `folder_tables` returned them.
-        name: name of the data set.
-        rows_dropped: rows that filters left out, by reason.
-        times_s: earliest and latest event, unix seconds.
-        gaps: number of training gaps, of those that are 0 s, and their median in seconds.
-        source: where the rows came from.
-        filters: what was asked to be left out.
-        shards: the shards, in user order.
-        files: size and checksum of each of `tables`.
-        profile_values: meaning of the codes in `profiles.parquet`.
+        folder: holds the shards.
+        shards: in user order.
+        items: id, title and genres of items 1, 2, ...
+        item_counts_V: interactions of each.
+        user_ids: source id of each user index, ascending.
+        lengths_U: events of each user.
+        profiles: what the source says about users.
+        bad: rows that cannot be used.
+        rows_per_shard: users per shard.
+        mapper: runs tasks that read shards again, if their gaps are long.
+        facts: `name`, `source`, `filters` and `rows_dropped` of the manifest.
     """
-    items, users = tables[_ITEMS], tables[_USERS]
-    lengths_U = users["count"].to_numpy()
-    return Manifest(
-        name=name,
-        users=users.num_rows,
-        items=items.num_rows,
+    profile_table, profile_values = profiles_table(user_ids, profiles)
+    written = {
+        tables.ITEMS_NAME: tables.items_table(items, item_counts_V),
+        tables.USERS_NAME: tables.users_table(user_ids, lengths_U, rows_per_shard),
+    }
+    if profile_table is not None:
+        written[tables.PROFILES_NAME] = profile_table
+    schemas = {table_name.removesuffix(".parquet"): table.schema for table_name, table in written.items()}
+    schemas = {"items": schemas["items"], "users": schemas["users"], "shards": tables.SHARD_SCHEMA} | schemas
+    if bad is not None and bad.num_rows:
+        written[tables.BAD_NAME] = bad
+    for table_name, table in written.items():
+        tables.write_table(table, folder / table_name)
+    gaps = GapCounts()
+    for shard in shards:
+        gaps.add(shard.gaps)
+    names = [shard.record.name for shard in shards]
+    manifest = Manifest(
+        users=len(user_ids),
+        items=len(item_counts_V),
         interactions=int(lengths_U.sum()),
-        rows_dropped=dict(rows_dropped),
-        quarantined=count_reasons(tables[_BAD]) if _BAD in tables else {},
-        first_time_s=times_s[0],
-        last_time_s=times_s[1],
-        training_gaps=gaps[0],
-        zero_gaps=gaps[1],
-        median_gap_s=gaps[2],
+        quarantined=count_reasons(bad) if tables.BAD_NAME in written else {},
+        first_time_s=min(shard.first_s for shard in shards),
+        last_time_s=max(shard.last_s for shard in shards),
+        training_gaps=gaps.total,
+        zero_gaps=gaps.zero,
+        median_gap_s=gaps.median(lambda bucket: mapper(partial(_gaps_within, folder, bucket), names)),
         mean_length=float(lengths_U.mean()),
         median_length=float(np.median(lengths_U)),
         p90_length=float(np.percentile(lengths_U, 90)),
         max_length=int(lengths_U.max()),
-        source=source,
-        filters=filters,
         profile_values=profile_values,
         columns={
-            table: {field.name: str(field.type) for field in schema}
-            for table, schema in (
-                ("items", items.schema),
-                ("users", users.schema),
-                ("shards", _SHARD_SCHEMA),
-                *([("profiles", _PROFILES_SCHEMA)] if profile_values is not None else []),
-            )
+            table_name: {field.name: str(field.type) for field in schema}
+            for table_name, schema in schemas.items()
         },
-        shards=shards,
-        files=dict(files),
+        shards=tuple(shard.record for shard in shards),
+        files={table_name: file_record(folder / table_name) for table_name in written},
+        **facts,
     )
+    manifest.save(folder)
+    return manifest
 
 
-_ITEMS, _USERS, _BAD = tables.ITEMS_NAME, tables.USERS_NAME, tables.BAD_NAME
-_SHARD_SCHEMA = tables.SHARD_SCHEMA
-_PROFILES_SCHEMA = tables.PROFILES_SCHEMA
+def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:
+    """Refuse an existing `out`, unless it is empty or, with `overwrite`, a prepared folder and nothing else.
+
+    With `unfinished`, parts of a prepared folder may stand there without a manifest: an earlier attempt left them.
+
+    Raises:
+        DataError: saying what stands there.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder that does not exist yet")
+    names = {path.name for path in out.iterdir()}
+    if not names:
+        return
+    known = {MANIFEST_NAME, tables.ITEMS_NAME, tables.USERS_NAME, tables.BAD_NAME, tables.SHARDS_FOLDER}
+    known.add(tables.PROFILES_NAME)
+    if names - known or not (MANIFEST_NAME in names or unfinished):
+        raise DataError(
+            f"{out} holds other files ({', '.join(sorted(names - known or names)[:5])}); give an empty folder"
+        )
+    if MANIFEST_NAME in names and not overwrite:
+        raise DataError(f"{out} is a prepared folder already; add --overwrite to replace it")
+
+
+def _gaps_within(folder: AnyPath, bucket: int, name: str) -> np.ndarray:
+    """Return the training gaps of a written shard whose upper bits are `bucket`."""
+    gaps = training_gaps(*ragged(tables.read_shard(folder / name)["timestamps"]))
+    return gaps[gaps >> LOW_BITS == bucket]

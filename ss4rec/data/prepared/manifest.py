@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from ss4rec.errors import DataError
-from ss4rec.io.paths import AnyPath, write_whole
+from ss4rec.io.atomic import sha256_of, write_whole
+from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import read_json
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+AGAIN = "copy the folder again or run `ss4rec data prepare` again"
+"""What to do about a damaged folder; the end of a sentence."""
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 """Users and items are int32 in the tables."""
 
@@ -127,20 +128,20 @@ class Manifest(Record):
         try:
             raw = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{folder} is no prepared folder: it has no {MANIFEST_NAME}; {_AGAIN}") from None
+            raise DataError(f"{folder} is no prepared folder: it has no {MANIFEST_NAME}; {AGAIN}") from None
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not JSON ({error}); {_AGAIN}") from None
+            raise DataError(f"{path} is not JSON ({error}); {AGAIN}") from None
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(
-                f"{path} has format version {version}, this program reads {FORMAT_VERSION}; {_AGAIN}"
+                f"{path} has format version {version}, this program reads {FORMAT_VERSION}; {AGAIN}"
             )
         try:
             manifest = cls.model_validate(raw)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"{path} is damaged: {field}: {first['msg']}; {_AGAIN}") from None
+            raise DataError(f"{path} is damaged: {field}: {first['msg']}; {AGAIN}") from None
         manifest._check_sums(path)
         return manifest
 
@@ -159,7 +160,7 @@ class Manifest(Record):
         for what, (said, found) in sums.items():
             if said != found:
                 raise DataError(
-                    f"{path} is damaged: it says {said:,} {what}, its shards and files {found:,}; {_AGAIN}"
+                    f"{path} is damaged: it says {said:,} {what}, its shards and files {found:,}; {AGAIN}"
                 )
 
     def save(self, folder: AnyPath) -> None:
@@ -170,66 +171,11 @@ class Manifest(Record):
         """Return the content of `manifest.json`."""
         return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
-    def shard_paths(self, folder: AnyPath) -> list[AnyPath]:
-        """Return the path of every shard, in user order."""
-        return [folder / shard.name for shard in self.shards]
-
-    def quick_check(self, folder: AnyPath) -> None:
-        """Check that every file exists with its size; reads no content.
-
-        Raises:
-            DataError: naming the first file that is missing or has another size.
-        """
-        for name, record in self.records():
-            _check_size(folder / name, record)
-
-    def verify(self, folder: AnyPath) -> None:
-        """Check size and SHA-256 of every file.
-
-        Raises:
-            DataError: naming the first file that differs, with what was expected and found.
-        """
-        for name, record in self.records():
-            self.verify_file(folder, name, record)
-
-    @staticmethod
-    def verify_file(folder: AnyPath, name: str, record: FileRecord) -> None:
-        """Check size and SHA-256 of one file; raises as `verify`."""
-        path = folder / name
-        _check_size(path, record)
-        found = sha256_of(path)
-        if found != record.sha256:
-            raise DataError(f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {_AGAIN}")
-
     def records(self) -> list[tuple[str, FileRecord]]:
         """Return every file of the folder with its record, the tables first."""
         return [*self.files.items(), *((shard.name, shard) for shard in self.shards)]
 
 
-def sha256_of(path: AnyPath) -> str:
-    """Return the SHA-256 of a file's content as 64 hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # Path.open says less
-
-
 def file_record(path: AnyPath) -> FileRecord:
     """Return size and checksum of `path`."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
-_AGAIN = "copy the folder again or run `ss4rec data prepare` again"
-
-
-def _check_size(path: AnyPath, record: FileRecord) -> None:
-    """Refuse a missing file, one of another size, and a link, which may lead anywhere."""
-    if isinstance(path, Path) and (
-        path.is_symlink() or (path.parent.is_symlink() and path.parent.name == "shards")
-    ):
-        raise DataError(
-            f"{path} is a symbolic link; a prepared folder holds files only: copy the file to its place"
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is missing although {MANIFEST_NAME} lists it; {_AGAIN}")
-    found = path.stat().st_size
-    if found != record.bytes:
-        raise DataError(f"{path} is damaged: expected {record.bytes:,} bytes, found {found:,}; {_AGAIN}")

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ss4rec.data.prepared.manifest import ShardRecord, file_record
+from ss4rec.data.prepared.manifest import AGAIN
 from ss4rec.data.sources.checks import LATEST_S
+from ss4rec.data.sources.rows import Catalogue
 from ss4rec.errors import DataError
-from ss4rec.io.paths import AnyPath, write_whole
+from ss4rec.io.atomic import write_whole
+from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
-_AGAIN = "copy the folder again or run `ss4rec data prepare` again"
 SHARDS_FOLDER = "shards"
 ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
@@ -56,6 +57,21 @@ def users_schema(id_type: pa.DataType) -> pa.Schema:
     )
 
 
+def items_table(items: Catalogue, counts_V: np.ndarray) -> pa.Table:
+    """Return `items.parquet`: items 1, 2, ..., each with its number of kept interactions."""
+    columns = [np.arange(1, len(counts_V) + 1), items.source_id, items.title, items.genres, counts_V]
+    schema = items_schema(items.source_id.type)
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
+
+
+def users_table(user_ids: pa.Array, lengths_U: np.ndarray, rows_per_shard: int) -> pa.Table:
+    """Return `users.parquet`: ids ascending, each with its number of kept events."""
+    users_U = np.arange(len(user_ids))
+    schema = users_schema(user_ids.type)
+    columns = [users_U, user_ids, lengths_U, users_U // rows_per_shard]
+    return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
+
+
 def shard_table(
     first_user: int, items_E: np.ndarray, times_E: np.ndarray, ratings_E: np.ndarray, offsets_U1: np.ndarray
 ) -> pa.Table:
@@ -79,42 +95,6 @@ def shard_table(
 def shard_name(number: int) -> str:
     """Return the name of a shard, relative to the prepared folder."""
     return f"{SHARDS_FOLDER}/part-{number:05d}.parquet"
-
-
-def write_shards(
-    folder: Path,
-    *,
-    items_E: np.ndarray,
-    times_E: np.ndarray,
-    ratings_E: np.ndarray,
-    offsets_U1: np.ndarray,
-    rows_per_shard: int,
-) -> tuple[ShardRecord, ...]:
-    """Write all users' sequences into `folder/shards`, `rows_per_shard` users in each but the last.
-
-    Args:
-        folder: the prepared folder.
-        items_E: int32 item index of each event, users behind one another, each in its own order.
-        times_E: int64 unix seconds of each event.
-        ratings_E: float32 rating of each event.
-        offsets_U1: first event of each user, and at the end the number of events E.
-        rows_per_shard: users a shard.
-    """
-    (folder / SHARDS_FOLDER).mkdir()
-    num_users = len(offsets_U1) - 1
-    records = []
-    for number, first in enumerate(range(0, num_users, rows_per_shard)):
-        last = min(first + rows_per_shard, num_users)
-        start, stop = int(offsets_U1[first]), int(offsets_U1[last])
-        events = slice(start, stop)
-        table = shard_table(
-            first, items_E[events], times_E[events], ratings_E[events], offsets_U1[first : last + 1] - start
-        )
-        name = shard_name(number)
-        write_table(table, folder / name)
-        record = file_record(folder / name)
-        records.append(ShardRecord(name=name, rows=last - first, events=stop - start, **record.model_dump()))
-    return tuple(records)
 
 
 def write_table(table: pa.Table, path: AnyPath) -> None:
@@ -175,7 +155,7 @@ def read_profile_table(folder: AnyPath) -> pa.Table:
     table = _read_parquet(path, lambda schema: PROFILES_SCHEMA)
     codes = table["codes"].combine_chunks()
     if table["user"].null_count or codes.null_count or codes.flatten().null_count:
-        raise DataError(f"{path}: a column has empty values; {_AGAIN}")
+        raise DataError(f"{path}: a column has empty values; {AGAIN}")
     return table
 
 
@@ -189,11 +169,11 @@ def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema])
     table = _read_parquet(path, expected)
     for name in set(table.column_names) - {"title", "genres"}:
         if table[name].null_count:
-            raise DataError(f"{path}: column {name} has empty values; {_AGAIN}")
+            raise DataError(f"{path}: column {name} has empty values; {AGAIN}")
     return table
 
 
-def read_table(path: AnyPath, schema: pa.Schema, again: str = _AGAIN) -> pa.Table:
+def read_table(path: AnyPath, schema: pa.Schema, again: str = AGAIN) -> pa.Table:
     """Read one table that has exactly these columns.
 
     Raises:
@@ -202,7 +182,7 @@ def read_table(path: AnyPath, schema: pa.Schema, again: str = _AGAIN) -> pa.Tabl
     return _read_parquet(path, lambda found: schema, again)
 
 
-def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema], again: str = _AGAIN) -> pa.Table:
+def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema], again: str = AGAIN) -> pa.Table:
     """Read one Parquet file after a look at its footer; Arrow's own messages do not name it.
 
     Columns are compared first, so no extension type (Ray's unpickles) is ever turned into values.
@@ -229,16 +209,16 @@ def _check_events(path: AnyPath, table: pa.Table, num_items: int | None) -> None
     values = {name: column.flatten() for name, column in lists.items()}
     for name, column in {"user": table["user"], **lists, **values}.items():
         if column.null_count:
-            raise DataError(f"{path}: column {name} has empty values; {_AGAIN}")
+            raise DataError(f"{path}: column {name} has empty values; {AGAIN}")
     lengths = {name: np.diff(offset) for name, offset in offsets.items()}
     if any(not np.array_equal(lengths[name], lengths["items"]) for name in ("timestamps", "ratings")):
-        raise DataError(f"{path}: a user has lists of different lengths; {_AGAIN}")
+        raise DataError(f"{path}: a user has lists of different lengths; {AGAIN}")
     for name, least, most in (("items", 1, num_items), ("timestamps", 0, LATEST_S - 1)):
         found = values[name].to_numpy()
         low, high = (found.min(), found.max()) if len(found) else (least, least)
         if low < least or (most is not None and high > most):
             raise DataError(
-                f"{path}: column {name} holds {low if low < least else high}, allowed is {least} to {most}; {_AGAIN}"
+                f"{path}: column {name} holds {low if low < least else high}, allowed is {least} to {most}; {AGAIN}"
             )
 
 

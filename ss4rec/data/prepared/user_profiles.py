@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +96,7 @@ def profile_codes(profile: Mapping[str, object], values: Sequence[str] | None) -
     return [codes[text] for text in wanted]
 
 
-def read_back(folder: Path, manifest: Manifest, user_ids: pa.Array) -> Profiles | None:
+def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> Profiles | None:
     """Return what a prepared folder says about its users in the form of a source."""
     codes_UF = read_profiles(folder, manifest)
     if codes_UF is None or manifest.profile_values is None:

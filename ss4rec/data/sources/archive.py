@@ -12,8 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ss4rec.data.prepared.manifest import sha256_of
 from ss4rec.errors import DataError
+from ss4rec.io.atomic import sha256_of
 from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import refuse_bomb
 
@@ -48,6 +48,10 @@ class Archive:
             self.names = sorted(found.name for found in path.parent.iterdir() if found.is_file())
             self._only = path.name
             self._open = lambda name: (path.parent / name).open("rb")
+
+    def __reduce__(self) -> tuple[type[Archive], tuple[AnyPath]]:
+        """Travel as the path alone: whoever receives it opens it there."""
+        return Archive, (self.path,)
 
     def find(self, patterns: tuple[str, ...]) -> str | None:
         """Return the one file whose last part matches one of `patterns`, or None.

@@ -6,7 +6,7 @@ with too many of them is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -140,6 +140,30 @@ def check_rows(
         bad,
         rows,
     )
+
+
+def concatenated(parts: Sequence[Parsed], first_row: int) -> Parsed:
+    """Return the parts of a source (at least one) as one, in file order, rows numbered from `first_row` on."""
+    firsts = np.cumsum([first_row, *(part.rows for part in parts)])
+    numbered = list(zip(parts, firsts[:-1].tolist(), strict=True))
+    users, items = (
+        pa.chunked_array([getattr(part, role) for part in parts]).combine_chunks()
+        for role in ("users", "items")
+    )
+    return Parsed(
+        users=users,
+        items=items,
+        times_R=np.concatenate([part.times_R for part in parts]),
+        ratings_R=np.concatenate([part.ratings_R for part in parts]),
+        numbers_R=np.concatenate([part.numbers_R + first for part, first in numbered]),
+        bad=pa.concat_tables([shift_rows(part.bad, first) for part, first in numbered]),
+        rows=int(firsts[-1]) - first_row,
+    )
+
+
+def shift_rows(bad: pa.Table, first: int) -> pa.Table:
+    """Add `first` to the row numbers."""
+    return bad.set_column(0, "row", pa.array(bad["row"].to_numpy() + first, pa.int64()))
 
 
 def repeat_sentence(user: object, item: object, time_s: int) -> str:

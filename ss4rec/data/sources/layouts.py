@@ -42,7 +42,7 @@ class Layout:
     patterns: tuple[str, ...]
     plan: Callable[[Archive, str], TextPlan | ParquetPlan]
     catalogue: Callable[[Archive, str], Catalogue | None]
-    profiles: Callable[[Archive, str], Profiles | None] = lambda archive, name: None
+    profiles: Callable[[Archive, str], Profiles | None]
 
 
 def plan_dat(archive: Archive, name: str) -> TextPlan:
@@ -260,15 +260,20 @@ def _catalogue(item: pa.Array | pa.ChunkedArray, title: pa.ChunkedArray, genres:
     return Catalogue(ids, title.combine_chunks(), genres)
 
 
+def _plan_guessed(archive: Archive, name: str) -> TextPlan | ParquetPlan:
+    """Plan a CSV or Parquet file whose columns have common names."""
+    return plan_table(archive, name, {})
+
+
 def _unknown(archive: Archive, ratings: str) -> None:
-    """Know nothing about items."""
+    """Know nothing about items, or users."""
 
 
 LAYOUTS = (
     Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat, _users_dat),
     Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user),
-    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv),
-    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items),
-    Layout("table", ("*.csv", "*.parquet"), lambda archive, name: plan_table(archive, name, {}), _unknown),
+    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv, _unknown),
+    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items, _unknown),
+    Layout("table", ("*.csv", "*.parquet"), _plan_guessed, _unknown, _unknown),
 )
 """In the order in which they are looked for."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,13 +27,14 @@ from ss4rec.data.synth.settings import SMALL, Drift, Profile
 from ss4rec.data.synth.times import BREAK_S, MIN_LENGTH, draw_gaps, draw_lengths, draw_starts, fit
 from ss4rec.data.synth.write import (
     Format,
-    publish,
+    prepare_there,
     ratings_text,
     write_movies,
     write_ratings,
     write_truth,
 )
 from ss4rec.errors import UsageError
+from ss4rec.io.atomic import new_folder
 
 Array = np.ndarray
 
@@ -128,10 +128,7 @@ def synth(
     _check(out, users, items, mean_len, drift)
     make = partial(make_world, items, seed, profile, tuple(drift))
     world = make()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        source = Path(temporary) / "synth"
-        source.mkdir()
+    with new_folder(out) as source:
         write_movies(source / "movies.csv", world, seed)
         text = partial(_chunk_text, make, users, mean_len, seed)
         firsts = range(0, users, CHUNK_USERS)
@@ -160,7 +157,8 @@ def synth(
             "law": law_quality(world, next(chunks(world, users, mean_len, seed))),
         }
         write_truth(source / "truth.json", summary, world)
-        publish(source, out, fmt, ratings)
+        if fmt == "shards":
+            prepare_there(source)
     return summary
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ss4rec.data.synth.generate import Chunk, World
 
 Format = Literal["shards", "csv"]
-MANY_RATINGS = 5_000_000
-"""From here on shards are made in tasks of bounded memory."""
 GENRES = (
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -84,18 +82,16 @@ def write_truth(path: Path, summary: dict[str, Any], world: World) -> None:
     path.write_text(json.dumps({**summary, "successors": table}) + "\n", encoding="utf-8")
 
 
-def publish(source: Path, out: Path, fmt: Format, ratings: int) -> None:
-    """Move the finished data set to `out`; nothing stands there before."""
-    finished = source
-    if fmt == "shards":
-        finished = source.with_name("prepared")
-        if ratings < MANY_RATINGS:
-            from ss4rec.data.prepare.memory import prepare
+def prepare_there(folder: Path) -> None:
+    """Turn the finished files of a folder into a prepared folder; the truth stays beside it."""
+    from ss4rec.data.prepare.engine import prepare
 
-            prepare(source, finished, k_core=5)
-        else:
-            from ss4rec.data.prepare.engine import prepare_in_tasks
-
-            prepare_in_tasks(source, finished, k_core=5)
-        shutil.copy(source / "truth.json", finished)
-    finished.replace(out)
+    source = folder / "synth"
+    source.mkdir()
+    for name in ("ratings.csv", "movies.csv"):
+        (folder / name).rename(source / name)
+    prepare(source, folder / "prepared", k_core=5)
+    for path in (folder / "prepared").iterdir():
+        path.rename(folder / path.name)
+    (folder / "prepared").rmdir()
+    shutil.rmtree(source)

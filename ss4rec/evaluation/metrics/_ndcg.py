@@ -12,7 +12,8 @@ from ss4rec.evaluation.metrics._metric import FloatArray, Metric
 
 def _discount(ranks_U: FloatArray) -> FloatArray:
     """1 / log2(1 + rank)."""
-    return 1.0 / np.log2(1.0 + ranks_U)
+    discount_U: FloatArray = 1.0 / np.log2(1.0 + ranks_U)
+    return discount_U
 
 
 ndcg = Metric("NDCG", _discount)

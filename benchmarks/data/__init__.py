@@ -1,0 +1,1 @@
+"""Preparing data: seconds, memory and rows against Polars and RecBole (`python -m benchmarks.data`)."""

@@ -1,0 +1,69 @@
+"""What the data pipeline is compared with, each in a process of its own: prints one JSON object.
+
+python -m benchmarks.data.peers group CSV             Polars: read, sort by (user, time), group into lists
+python -m benchmarks.data.peers job CSV OUT           the same, then 5-core, renumbering and zstd Parquet files
+python -m benchmarks.data.peers shuffle CSV OUT       writes the rows in random order (no measurement)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory import PeakMemory
+
+
+def group(csv: str) -> dict[str, Any]:
+    """Read, sort and group; the reference of the issue."""
+    import polars as pl
+
+    frame = pl.read_csv(csv, schema_overrides={"rating": pl.Float32})
+    frame = frame.sort(["userId", "timestamp"], maintain_order=True)
+    lists = frame.group_by("userId", maintain_order=True).agg("movieId", "timestamp", "rating")
+    return {"users": lists.height, "events": frame.height}
+
+
+def job(csv: str, out: str, k_core: int = 5) -> dict[str, Any]:
+    """Do all that `data prepare` does to the ratings, in one process and all in memory."""
+    import polars as pl
+
+    frame = pl.read_csv(csv, schema_overrides={"rating": pl.Float32})
+    while True:
+        before = frame.height
+        frame = frame.filter(pl.len().over("movieId") >= k_core)
+        frame = frame.filter(pl.len().over("userId") >= k_core)
+        if frame.height == before:
+            break
+    frame = frame.sort(["userId", "timestamp"], maintain_order=True)
+    frame = frame.with_columns(pl.col("movieId").rank("dense").cast(pl.Int32).alias("item"))
+    lists = frame.group_by("userId", maintain_order=True).agg("item", "timestamp", "rating")
+    folder = Path(out)
+    folder.mkdir()
+    for number, first in enumerate(range(0, lists.height, 2048)):
+        lists[first : first + 2048].write_parquet(folder / f"{number:05d}.parquet", compression="zstd")
+    return {"users": lists.height, "events": frame.height}
+
+
+def shuffle(csv: str, out: str) -> dict[str, Any]:
+    """Write the rows of a CSV in random order."""
+    import polars as pl
+
+    pl.read_csv(csv).sample(fraction=1.0, shuffle=True, seed=0).write_csv(out)
+    return {}
+
+
+def main() -> None:
+    """Run the peer that is named and print what it cost; the import comes first and does not count."""
+    import polars  # noqa: F401
+
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        found = {"group": group, "job": job, "shuffle": shuffle}[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps({"seconds": time.perf_counter() - began, "peak_bytes": memory.peak, **found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""GPU kernels against mamba-ssm and torch (`python -m benchmarks.kernels`)."""

@@ -1,0 +1,104 @@
+"""`ss4rec data ...` on small real files."""
+
+import pyarrow.parquet as pq
+
+from ss4rec.data.prepared.manifest import Manifest
+from tests.cli.harness import Case, parametrised
+
+COLUMNS = "--columns user=buyer,item=sku,time=when,rating=stars"
+
+
+def _prepared(seen):
+    manifest = Manifest.load(seen.folder / "out")
+    assert seen.json["manifest"]["name"] == manifest.name == "shop!"
+    assert (manifest.users, manifest.items, len(manifest.shards)) == (8, 8, 2)
+
+
+def _some_rows_bad(seen):
+    manifest = Manifest.load(seen.folder / "out")
+    assert (
+        set(manifest.quarantined) >= {"off the scale", "too early"} or sum(manifest.quarantined.values()) > 20
+    )
+    assert pq.read_table(seen.folder / "out" / "quarantine.parquet").num_rows > 20
+    assert "in quarantine" in seen.out
+
+
+def _synth(seen):
+    assert seen.json["counts"]["users"] == 40
+    assert (seen.folder / "out" / "ratings.csv").is_file()
+
+
+CASES = (
+    Case(
+        "data prepare --source {shop} --out {folder}/out "
+        + COLUMNS
+        + " --k-core 6 --name shop! --rows-per-shard 4 "
+        "--engine tasks --ties hash --json",
+        _prepared,
+    ),
+    Case(
+        "data prepare --source {shop} --out {folder}/out " + COLUMNS + " --k-core 0 --max-bad-share 0.9 "
+        "--earliest 1970-01-05 --latest 1970-02-15 --scale 2 5 --repeats drop --overwrite",
+        _some_rows_bad,
+    ),
+    Case(
+        "data prepare --source {shop} --out {folder}/out --engine memory --address local",
+        lambda seen: None,
+        2,
+    ),
+    Case(
+        "data synth --out {folder}/out --like small --users 40 --items 100 --mean-len 24 --drift pace=2@2003-01-01 "
+        "--wander 0.1 --seed 3 --format csv --json",
+        _synth,
+    ),
+    Case(
+        "data get ml-1m --dir {folder}/here --url http://mirror/",
+        lambda seen: _got(seen),
+        stub="ss4rec.cli.get.download",
+        answer="ml-1m.zip",
+    ),
+    Case(
+        "data export --data {prepared} --out {folder}/box --format recbole --name toy --json",
+        lambda seen: _exported(seen),
+    ),
+    Case("data compare {whole} {whole} --json", lambda seen: _same(seen)),
+    Case("data compare {whole} {whole}", lambda seen: _told(seen, "8 items are in both; 100.0%")),
+    Case(
+        "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut --k-core 2 --json",
+        lambda seen: _cut(seen),
+    ),
+    Case(
+        "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut",
+        lambda seen: _told(seen, "ss4rec drift"),
+    ),
+)
+
+
+def _told(seen, words):
+    assert words in seen.out
+
+
+def _got(seen):
+    ((args, options),) = seen.calls
+    assert args[1] == seen.folder / "here"
+    assert options["base"] == "http://mirror/"
+    assert "ss4rec data prepare --source ml-1m.zip" in seen.out
+
+
+def _exported(seen):
+    assert seen.json["lines"]["user"] > 100
+    assert (seen.folder / "box" / "toy.inter").is_file()
+
+
+def _same(seen):
+    assert seen.json["found_share"] == 1.0
+
+
+def _cut(seen):
+    assert seen.json["folder"] == str(seen.folder / "cut")
+    assert Manifest.load(seen.folder / "cut" / "past").filters.k_core == 2
+
+
+@parametrised(CASES)
+def test_case(case, perform):
+    perform(case)

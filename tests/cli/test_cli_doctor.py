@@ -1,0 +1,39 @@
+"""`ss4rec doctor` here; with --cluster it asks another function, which tests/cluster tests on real nodes."""
+
+from tests.cli.harness import Case, parametrised
+
+
+def _listed(seen):
+    assert {check["group"] for check in seen.json} >= {"software", "machine", "ray", "kernels", "storage"}
+    room = next(check for check in seen.json if check["name"] == "room")
+    assert "2 worker(s) x 1 CPU take 2 of the cluster's 2 CPUs" in room["found"]
+
+
+CASES = (
+    Case("doctor --storage {folder}/runs --workers 2 --json", _listed, 1),
+    Case(
+        "doctor --cluster --storage {folder} --address local --json",
+        lambda seen: _has(seen, "[]", "local", str(seen.folder)),
+        stub="ss4rec.cli.doctor._look_at_nodes",
+        answer=[],
+    ),
+    Case("doctor --cluster --storage runs --address local", lambda seen: _refused(seen), 2),
+)
+
+
+def _has(seen, out, *args):
+    assert seen.out.strip() == out
+    assert seen.calls == [(args, {})]
+
+
+def _refused(seen):
+    assert "give an absolute path" in seen.err
+
+
+@parametrised(CASES)
+def test_case(case, perform, monkeypatch):
+    from ss4rec.cluster import ray_private
+
+    monkeypatch.setattr(ray_private, "cpus", lambda: 2.0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    perform(case)

@@ -1,0 +1,37 @@
+"""`ss4rec evaluate` on a run that was trained in this process; the cluster is left out."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from tests.cli.harness import Case, parametrised
+
+EVALUATE = {"stub": "ss4rec.evaluation.report.evaluate_run", "answer": {}}
+
+
+def _asked(seen):
+    ((run_dir, data), options) = seen.calls[0]
+    assert (run_dir.name, data.name) == ("run", "small")
+    assert options == {"split": "valid", "workers": 2, "use_gpu": True}
+    assert seen.json == {}
+
+
+CASES = (
+    Case(
+        "evaluate --run {run} --data {prepared} --split valid --workers 2 --gpu --address local --json",
+        _asked,
+        **EVALUATE,
+    ),
+    Case("evaluate --run {folder} --data {prepared}", lambda seen: None, 2, **EVALUATE),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    """These cases look at the options alone."""
+    monkeypatch.setattr("ss4rec.cluster.connect.cluster", lambda address: nullcontext())
+
+
+@parametrised(CASES)
+def test_case(case, perform):
+    perform(case)

@@ -1,0 +1,87 @@
+"""`ss4rec train`, `demo` and `config`: options become a configuration and a folder; tests/cli/test_on_ray.py trains."""
+
+import json
+
+from ss4rec.config import RunConfig
+from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, SettingResult
+from tests.cli.harness import Case, parametrised
+
+TRAIN = {"stub": "ss4rec.train.run.train", "answer": {"run": "/r", "training": {"epochs": 1}}}
+
+
+def _trained(seen):
+    ((config, data, run_dir), options) = seen.calls[0]
+    assert (config.preset, config.train.skip_bad_steps, config.model.dim) == ("debug", 2, 24)
+    assert (config.resources.workers, config.resources.max_workers) == (1, 3)
+    assert data.name == "small"
+    assert run_dir == seen.folder / "there" / "mine"
+    assert options == {"address": "h:1", "skip_bad_shards": True}
+    assert seen.json["training"] == {"epochs": 1}
+
+
+def _defaults(seen):
+    ((config, _, run_dir), options) = seen.calls[0]
+    assert run_dir == seen.folder / "runs" / f"{config.preset}-small"
+    assert options["address"] is None
+
+
+def _suggested(seen):
+    assert 'model.dimm: no such field; did you mean "model.dim"?' in seen.err
+
+
+def _configured(seen):
+    config = RunConfig.model_validate(json.loads(seen.out))
+    assert (config.preset, config.resources.workers, config.train.epochs) == ("demo", 2, 3)
+
+
+def _demo(seen):
+    ((config, data, run_dir), _) = seen.calls[0]
+    assert (config.preset, config.train.epochs, config.resources.workers) == ("debug", 1, 2)
+    assert (data.name, run_dir) == ("small", seen.folder / "there" / "demo")
+
+
+RANKED = EvalResult(
+    num_users=3,
+    settings=tuple(
+        SettingResult(
+            seen=seen,
+            target_time=time,
+            metrics={f"{name}@{k}": 0.25 for name in ("HR", "NDCG", "MRR") for k in (5, 10, 20)},
+            intervals={},
+        )
+        for seen, time in SETTINGS
+    ),
+)
+DEMO = {
+    "stub": "ss4rec.train.run.train",
+    "answer": {"run": "/r", "test": {"model": RANKED.model_dump(mode="json")}},
+}
+CASES = (
+    Case(
+        "train --data {prepared} --preset debug --set model.dim=24 --workers 1:3 --storage there --name mine "
+        "--address h:1 --skip-bad-steps 2 --skip-bad-shards --json",
+        _trained,
+        **TRAIN,
+    ),
+    Case("train --data {prepared}", _defaults, **TRAIN),
+    Case("train --data {prepared} --set model.dimm=24", _suggested, 2),
+    Case("train --data {prepared} --set model.dim", lambda seen: _has(seen.err, "as in model.dim=128"), 2),
+    Case("train --data {prepared} --workers 3:2", lambda seen: _has(seen.err, "3:2"), 2),
+    Case("train --data {folder}/none", lambda seen: _has(seen.err, "no data folder"), 2),
+    Case("config --preset demo --set train.epochs=3 --workers 2", _configured),
+    Case("config --fields", lambda seen: _has(seen.out, "Configuration")),
+    Case(
+        "demo --preset debug --set train.epochs=1 --workers 2 --data {prepared} --storage there",
+        _demo,
+        **DEMO,
+    ),
+)
+
+
+def _has(text, words):
+    assert words in text
+
+
+@parametrised(CASES)
+def test_case(case, perform):
+    perform(case)

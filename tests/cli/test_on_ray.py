@@ -1,0 +1,72 @@
+"""The verbs that need Ray, for real, on one Ray: train, evaluate, a sweep of two-worker trials, a drift report."""
+
+import json
+
+import pytest
+import ray
+
+from ss4rec.cli import main_group, run
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray():
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=True, logging_level="WARNING", log_to_driver=False
+    )
+    yield
+    ray.shutdown()
+
+
+def call(capsys, *words):
+    """Run a verb and return its exit code and what it wrote to stdout."""
+    with pytest.raises(SystemExit) as ended:
+        run(main_group, [str(word) for word in words])
+    said = capsys.readouterr()
+    print(said.out, said.err)
+    return ended.value.code, said.out
+
+
+def test_train_then_evaluate(places, tmp_path, capsys):
+    options = [
+        "--preset",
+        "debug",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "tracking.wandb=disabled",
+        "--workers",
+        2,
+    ]
+    code, out = call(
+        capsys,
+        "train",
+        "--data",
+        places["prepared"],
+        "--storage",
+        tmp_path,
+        "--name",
+        "two",
+        *options,
+        "--json",
+    )
+    assert code == 0
+    trained = json.loads(out.splitlines()[-1])
+    code, out = call(
+        capsys, "evaluate", "--run", tmp_path / "two", "--data", places["prepared"], "--workers", 2, "--json"
+    )
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["model"] == trained["test"]["model"]
+
+
+def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
+    """`--workers 2` ended in a TypeError once."""
+    options = ["--trials", 2, "--workers", 2, "--pruner", "none", "--set", "data.source=local", "--json"]
+    code, out = call(
+        capsys, "tune", "--data", places["prepared"], "--space", places["space"], "--storage", tmp_path,
+        "--name", "s", *options,
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["trials"]["complete"] == 2
+    assert json.loads((tmp_path / "s/trials/0000/run.json").read_text())["workers"] == 2
