@@ -227,7 +227,7 @@ def _smallest_fall(
     """Return the smallest relative fall that a test at level `alpha` finds with a chance of `POWER` (normal theory)."""
     part = next(parts[window] for window, name in kept if name == record["window"])
     sides = [side.hits(MODEL) for side in (reference, part)]
-    if base <= 0 or min(map(len, sides)) < 2:
+    if part is reference or base <= 0 or min(map(len, sides)) < 2:
         return None
     error = np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
     return float((stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)) * error / base)

@@ -121,7 +121,7 @@ def _episode(context: CellContext, rows: list[Row], last: str, means: WindowMean
 def _words(context: CellContext, row: Row, means: WindowMeans) -> str:
     """Say what the row says in plain units."""
     if row.detector == VOLUME:
-        return f"{VOLUME_WORDS[row.signal]}: {np.exp(row.shift):.2f} times those of the window before"
+        return f"{np.exp(row.shift):.2f} times the {VOLUME_WORDS[row.signal]} of the window before"
     if row.detector == IDENTICAL:
         count = round(row.effect * row.n_users_cur)
         return f"{count:,} users ({percent(row.effect)}) did exactly what another user did"
