@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 
 from drift.calendar import Kind
 from ss4rec.config import Section
+from ss4rec.errors import UsageError
 
 Severity = Literal["undecided", "none", "noted", "drift", "severe"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -37,6 +38,19 @@ DETECTORS: tuple[Detector, ...] = get_args(Detector)
 def default_detectors() -> tuple[Detector, ...]:
     """Return `ks` and `mmd` where the extra `ss4rec[alibi]` is installed, else nothing."""
     return ("ks", "mmd") if find_spec("alibi_detect") else ()
+
+
+def check_detectors(config: DriftConfig) -> None:
+    """Refuse detectors that are not installed, before anything is computed.
+
+    Raises:
+        UsageError: if alibi-detect is missing.
+    """
+    if config.alibi and not find_spec("alibi_detect"):
+        raise UsageError(
+            f"alibi={','.join(config.alibi)} needs alibi-detect, which is not installed: pip install 'ss4rec[alibi]', "
+            "or leave the field out"
+        )
 
 
 class DriftConfig(Section):

@@ -13,7 +13,7 @@ from drift.calendar import whole_months
 from drift.cells.run import alibi_cells, all_cells
 from drift.cells.types import FAMILIES, IDENTICAL, REFERENCE, VOLUME, CellContext, Row
 from drift.cells.volume import identical_rows, volume_rows
-from drift.config import SEVERITIES, DriftConfig
+from drift.config import SEVERITIES, DriftConfig, check_detectors
 from drift.events import KnownEvent
 from drift.model.quality import Quality
 from drift.model.retrained import Models, check_retrained
@@ -91,6 +91,7 @@ def run_drift(
     """
     from ss4rec.cluster.connect import cluster
 
+    check_detectors(config)
     split = SplitRecord.load(data)
     check_contract(data, split, run)
     timeline = PreparedFolder.open(data / TIMELINE)
@@ -102,6 +103,7 @@ def run_drift(
     with cluster(address):
         context, rows, fresh = _compute(source, earlier)
         quality = _rank(source, context, run, retrained, earlier)
+        rows += _alibi_on_model(context, quality)
     judge(context, rows)
     report = assemble(
         context, rows, quality, _counts_of(context), events, fresh, _metadata(source, earlier, run)
@@ -189,6 +191,16 @@ def _rank(
         source.keys_U,
         None if earlier is None else earlier.ranks,
     )
+
+
+def _alibi_on_model(context: CellContext, quality: Quality) -> list[Row]:
+    """Run alibi-detect's detectors on what the model makes of each user."""
+    if quality.ranks is None or not context.config.alibi:
+        return []
+    from drift.ray_passes import run_alibi_on_model
+
+    names = [(window, context.name(window)) for window in context.plan.future]
+    return run_alibi_on_model(quality.ranks, names, context.config)
 
 
 def _counts_of(context: CellContext) -> ItemCounts:

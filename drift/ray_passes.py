@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from drift.calendar import Window
 from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext, Row
+from drift.config import DriftConfig
 from drift.model.followers import count_pairs
 from drift.model.rank import RankTask, rank_shard
 from drift.signals.histograms import HistogramMaker, UserHistograms
@@ -97,6 +98,17 @@ def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list
         # and on a small cluster the ranking that follows waits for ever.
         for actor in actors:
             ray.kill(actor)
+
+
+def run_alibi_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], config: DriftConfig) -> list[Row]:
+    """Run alibi-detect on the model's states and scores, in a worker of its own: its import takes seconds."""
+
+    def run(table: pa.Table) -> list[Row]:
+        from drift.cells.alibi import run_on_model
+
+        return run_on_model(table, windows, config)
+
+    return ray.get(ray.remote(num_cpus=1)(run).remote(ranks))
 
 
 class Ranker:
