@@ -14,12 +14,10 @@ from torch import Tensor
 
 from drift.model.count_ranks import Seen, count_ranks, follower_ranks
 from drift.model.targets import BEFORE_CUT, Pass, TargetChoice, Targets, choose_targets, pack
-from ss4rec.data.batches.batch import Histories
 from ss4rec.evaluation.ranks import target_ranks
-from ss4rec.model.inputs import Context
+from ss4rec.model.habits import Asked
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.last_state import Encoder
-from ss4rec.model.segments import Segments
+from ss4rec.model.last_state import Encoder, encode_all, encode_last, events_of
 
 K = 10
 MODEL, SHUFFLED, FROZEN, ROLLING, FOLLOW = "model", "shuffled", "pop_frozen", "pop_rolling", "follow"
@@ -80,15 +78,17 @@ def rank(model: Encoder, users: list[Targets], task: RankTask) -> pa.Table:
     if flat.passes:
         passes = [one for one, _ in flat.passes]
         rows_Q = np.concatenate([rows for _, rows in flat.passes]).astype(np.int64)
-        hidden_QD, last_Q = _states(model, flat, passes, task)
+        hidden_QD, asked, last_Q = _states(model, flat, passes, task)
         own_Q = targets_R[rows_Q]
-        scores = _scores(model, hidden_QD, [flat.seen[row] for row in rows_Q])
+        scores = _scores(model, hidden_QD, [flat.seen[row] for row in rows_Q], asked)
         ranks[MODEL][rows_Q] = target_ranks(scores, torch.from_numpy(own_Q))[1].numpy()
         final_Q = _final(flat, rows_Q)
         if task.baselines is not None:
             _rank_baselines(ranks, flat, rows_Q, last_Q, task.baselines)
             ranks[SHUFFLED][rows_Q[final_Q]] = _shuffled_ranks(model, flat, rows_Q[final_Q], task)
-        extras = _lists(model, hidden_QD[torch.from_numpy(final_Q)], flat, rows_Q[final_Q], task)
+        chosen = torch.from_numpy(final_Q)
+        asked = replace(asked, last_S=asked.last_S[chosen])
+        extras = _lists(model, hidden_QD[chosen], asked, flat, rows_Q[final_Q], task)
     return _table(flat, ranks, extras, task.baselines is not None)
 
 
@@ -105,24 +105,19 @@ def _flatten(users: list[Targets]) -> Targets:
 
 def _states(
     model: Encoder, flat: Targets, passes: list[Pass], task: RankTask
-) -> tuple[Tensor, NDArray[np.int64]]:
-    """Return the state before each target and the item that it follows, in the order of the passes."""
+) -> tuple[Tensor, Asked, NDArray[np.int64]]:
+    """Return the state before each target, after which event it is, and that event's item, in the order of the passes."""
     users = [flat.user[rows[0]] for _, rows in flat.passes]
     packed = pack(passes, users, task.choice.data.target_time, task.profiles_UF)
     starts = packed.offsets_S1[:-1].numpy()
     at_Q = np.concatenate([start + one.at_R for start, one in zip(starts, passes, strict=True)])
-    hidden_TD = _encode(model, packed)
-    return hidden_TD[torch.from_numpy(at_Q)], packed.items_T.numpy()[at_Q]
+    asked = Asked(events_of(packed), torch.from_numpy(at_Q))
+    return encode_all(model, packed)[asked.last_S], asked, packed.items_T.numpy()[at_Q]
 
 
-def _encode(model: Encoder, packed: Histories) -> Tensor:
-    """Return the state after every token: the model is causal, so each is that of the history up to there."""
-    return model.encode(packed.items_T, packed.gaps_T, Segments(packed.offsets_S1), Context.of(packed))
-
-
-def _scores(model: Encoder, hidden_QD: Tensor, seen: list[NDArray[np.int64]]) -> ItemScores:
+def _scores(model: Encoder, hidden_QD: Tensor, seen: list[NDArray[np.int64]], asked: Asked) -> ItemScores:
     offsets = np.concatenate([[0], np.cumsum([len(items) for items in seen])])
-    return model.scores(hidden_QD, torch.from_numpy(np.concatenate(seen)), torch.from_numpy(offsets))
+    return model.scores(hidden_QD, torch.from_numpy(np.concatenate(seen)), torch.from_numpy(offsets), asked)
 
 
 def _final(flat: Targets, rows_Q: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -166,16 +161,16 @@ def _shuffled_ranks(model: Encoder, flat: Targets, rows: NDArray[np.int64], task
             )
         )
     packed = pack(passes, [flat.user[row] for row in rows], task.choice.data.target_time, task.profiles_UF)
-    hidden_SD = _encode(model, packed)[packed.offsets_S1[1:] - 1]
-    scores = _scores(model, hidden_SD, [flat.seen[row] for row in rows])
+    asked = Asked.after(events_of(packed))
+    scores = _scores(model, encode_last(model, packed), [flat.seen[row] for row in rows], asked)
     return target_ranks(scores, torch.tensor([flat.item[row] for row in rows]))[1].numpy()
 
 
 def _lists(
-    model: Encoder, hidden_SD: Tensor, flat: Targets, rows: NDArray[np.int64], task: RankTask
+    model: Encoder, hidden_SD: Tensor, asked: Asked, flat: Targets, rows: NDArray[np.int64], task: RankTask
 ) -> dict[int, dict[str, Any]]:
     """Return what the model recommends to each user, and how sure it is."""
-    scores = _scores(model, hidden_SD, [flat.seen[row] for row in rows])
+    scores = _scores(model, hidden_SD, [flat.seen[row] for row in rows], asked)
     chance_SV = torch.softmax(scores.matrix().double(), dim=1)
     mass_S = chance_SV.topk(min(K, chance_SV.shape[1]), dim=1).values.sum(1)
     entropy_S = torch.special.entr(chance_SV).sum(1)

@@ -19,8 +19,6 @@ from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.targets import BEFORE_CUT, TargetChoice, choose_targets, pack, spread
 from ss4rec.config import DataConfig, ModelConfig
-from ss4rec.model.inputs import Context
-from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SS4Rec
 
 SIDE = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30)
