@@ -28,11 +28,13 @@ test-ray: setup
 		$(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; \
 	done
 
-# Triton's kernels in its interpreter, on a CPU; the version is that of the GPU image's torch. It stays out of the
+# Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
+# GPU image's torch. It stays out of the
 # environment: with it torch.compile would look for a GPU.
 test-kernels: setup
 	test -d $(VENV)/triton/triton || $(BIN)/pip install -q --target $(VENV)/triton triton==3.6.0
 	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q tests/kernels -k triton
+	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q tests/kernels/test_cards.py
 
 check: setup
 	$(BIN)/ruff check .

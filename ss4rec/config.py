@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic import NonNegativeInt as NonNegativeInt
 
 from ss4rec.errors import ConfigError
+from ss4rec.protocol.settings import Protocol
 
 Probability = Field(ge=0.0, lt=1.0)
 
@@ -100,14 +101,19 @@ class ModelConfig(Section):
     """Standard deviation of embeddings and linear weights at the start."""
     cosine_temperature: NonNegativeFloat = 0.0
     """0: scores are dot products. Else: cosine similarity divided by this."""
-    repeats: Literal["ignore", "learned"] = "ignore"
+    repeats: Literal["ignore", "learned", "habits"] = "ignore"
     """`learned`: one logit, the same for all, is added to the score of every item that the history holds. All-position
-    training sees the same history many times an epoch and unlearns repeating slowly without it."""
+    training sees the same history many times an epoch and unlearns repeating slowly without it. `habits`: the logit
+    depends on how often and how long ago, on the item and on the user's state; for data in which people repeat."""
     layer_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that an event skips a layer (stochastic depth, arXiv 1603.09382, for each event on its own)."""
     inputs: tuple[Literal["rating", "gap", "clock", "date", "profile"], ...] = ()
     """What is added to the embedding of each event beside its item: the user's rating of it, its gap in half octaves,
     hour and weekday (UTC) and date of the moment for which the next item is predicted, and the user's profile."""
+    horizon: bool = False
+    """The model is told, behind its blocks, how long ago the last event was when a recommendation is asked for, or that
+    nobody knows. In training the moment is drawn between an event and the next one. For `data.target_time=false`: who
+    comes back after weeks wants something else than who is still there."""
     item_attributes: bool = False
     """Genres and five-year period of release as vectors added to the item's row, as input and as candidate."""
     members: PositiveInt = 1
@@ -155,6 +161,9 @@ class OptimConfig(Section):
     """Peak learning rate."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay (AdamW) on matrices; 0 is plain Adam."""
+    base_dim: NonNegativeInt = 0
+    """Width for which `lr` was chosen: the rates of matrices are multiplied by base_dim / dim where the model is wider,
+    and those with more than 2 dim inputs by as much less (muP, arXiv 2203.03466). 0: one rate for all."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's moment decays."""
     warmup_steps: NonNegativeInt = 0
@@ -182,6 +191,12 @@ class TrainConfig(Section):
     """Epochs between validations."""
     max_minutes: NonNegativeFloat = 0.0
     """Training ends after the epoch in which this is passed; 0 has no limit."""
+    fit_minutes: bool = False
+    """The speed of the first epochs decides how many there are, at most `epochs`, and the schedule ends within
+    `max_minutes`; otherwise that clock only cuts off."""
+    divergence: Literal["go_back", "stop", "ignore"] = "go_back"
+    """What follows if the loss climbs far above its best: back to the best checkpoint with half of the learning rate
+    (three times at most), the end, or nothing."""
     seed: NonNegativeInt = 2020
     """Seed of weights, order and dropout."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -259,6 +274,16 @@ class TrackingConfig(Section):
     """Weights & Biases project."""
     group: str = ""
     """Weights & Biases group, as of a sweep's trials; empty for none."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
+    model: Literal["auto", "yes", "no"] = "auto"
+    """Whether trackers get the best checkpoint as an artifact; `auto`: W&B online and MLflow do, trials do not."""
+    mlflow: str = ""
+    """MLflow: address of a server or a store, or a folder for a store of its own; empty for none."""
+    mlflow_model: str = ""
+    """Name under which MLflow registers the model; empty does not register it."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run folder."""
 
 
 class RunConfig(Section):
@@ -278,15 +303,33 @@ class RunConfig(Section):
     """Loop."""
     evaluation: EvalConfig = EvalConfig()
     """Ranking metrics."""
+    protocol: Protocol = Protocol()
+    """What trains, what chooses the model, what tests it."""
     resources: ResourceConfig = ResourceConfig()
     """Cluster resources."""
     tracking: TrackingConfig = TrackingConfig()
     """Experiment tracking."""
 
     def fingerprint(self) -> str:
-        """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking)."""
-        decisive = self.model_dump(mode="json", exclude={"preset", "resources", "tracking"})
+        """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking).
+
+        Fields of `ADDED` leave no trace while they hold their defaults, so old runs keep their fingerprints.
+        """
+        decisive = self.model_dump(
+            mode="json", exclude={"preset": True, "resources": True, "tracking": True, "protocol": {"name"}}
+        )
+        start = RunConfig()
+        for dotted in ADDED:
+            if at(self, dotted) == at(start, dotted):
+                section, _, leaf = dotted.partition(".")
+                del decisive[section][leaf]
+        if decisive["protocol"] == start.protocol.model_dump(mode="json", exclude={"name"}):
+            del decisive["protocol"]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+ADDED = ("model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes")
+"""Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 
 
 def parse_config(raw: Mapping[str, Any]) -> RunConfig:

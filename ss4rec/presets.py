@@ -163,6 +163,8 @@ def production() -> RunConfig:
     )
 
 
+AUTO = "auto"
+"""The preset that is chosen for the data (`ss4rec.auto`)."""
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     function.__name__: function
     for function in (demo, debug, paper, ml_1m_cpu, ml_1m_best, ml_20m_best, production)
@@ -175,8 +177,12 @@ def preset(name: str) -> RunConfig:
     Raises:
         ConfigError: if there is none of that name; lists all and says which is near.
     """
+    if name == AUTO:
+        raise ConfigError(
+            "preset auto looks at the data before it chooses: give them, as in --data data/ml-1m"
+        )
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise ConfigError(f"no preset {name!r}{hint} Presets: {', '.join(PRESETS)}")
+        raise ConfigError(f"no preset {name!r}{hint} Presets: {', '.join([AUTO, *PRESETS])}")
     return PRESETS[name]()

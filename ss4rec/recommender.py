@@ -20,11 +20,13 @@ from torch import Tensor
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S
+from ss4rec.data.moments import Moment, unix_seconds
 from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.last_state import score_last
 from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 from ss4rec.runs.load import load_model
 
@@ -50,10 +52,10 @@ class History:
 
     items: Sequence[ItemId]
     """Source ids."""
-    times: Sequence[int]
-    """Unix seconds of each event."""
-    target_time: int | None = None
-    """Moment for which to recommend, unix seconds; None: the median training gap after the last event."""
+    times: Sequence[Moment]
+    """Time of each event: unix seconds, or datetimes (UTC where they name no zone)."""
+    target_time: Moment | None = None
+    """Moment for which to recommend, as in `times`; None: the median training gap after the last event."""
     ratings: Sequence[float] | None = None
     """Rating of each event, where the model reads them (`model.inputs`); None: unknown."""
     profile: Mapping[str, object] | None = None
@@ -83,6 +85,8 @@ class Recommender:
         item_ids: source id of item index 1, 2, ...
         titles: title of item index 1, 2, ...
         profile_values: meaning of the codes of profiles (`RunRecord.profile_values`).
+        protocol: what the run was trained and tested on; None: leave-one-out. A cut in time leaves items that never
+            trained out of `item_ids`.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Recommender:
         item_ids: Sequence[ItemId],
         titles: Sequence[str | None],
         profile_values: Sequence[str] | None = None,
+        protocol: Protocol | None = None,
     ) -> None:
         self.model = model
         self.data = data
@@ -100,14 +105,15 @@ class Recommender:
         self.item_ids = list(item_ids)
         self.titles = list(titles)
         self.profile_values = profile_values
+        self.protocol = protocol or Protocol()
         self.index = {item: number for number, item in enumerate(self.item_ids, start=1)}
         self.device = next(model.parameters()).device
 
     def scores(
         self,
         items: Sequence[ItemId],
-        times: Sequence[int],
-        target_time: int | None = None,
+        times: Sequence[Moment],
+        target_time: Moment | None = None,
         *,
         ratings: Sequence[float] | None = None,
         profile: Mapping[str, object] | None = None,
@@ -117,14 +123,15 @@ class Recommender:
 
         Args:
             items: source ids of the history.
-            times: unix seconds of each event.
+            times: time of each event, unix seconds or datetimes.
             target_time: moment for which to score; None: the median training gap after the last event.
             ratings: rating of each event, where the model reads them; None: unknown.
             profile: what is known about the user, where the model reads it; None: nothing.
             ignore_unknown: leave out items that the run does not know, instead of refusing them.
 
         Raises:
-            UsageError: for an empty history, unknown items, lengths that differ, or a moment before the last event.
+            UsageError: for an empty history, unknown items, lengths that differ, a moment before the last event, or
+                what is no time.
         """
         encoded = self._encode(History(items, times, target_time, ratings, profile), ignore_unknown)
         return self._scores([encoded]).matrix()[0, 1:].float().cpu().numpy()
@@ -132,9 +139,9 @@ class Recommender:
     def recommend(
         self,
         items: Sequence[ItemId],
-        times: Sequence[int],
+        times: Sequence[Moment],
         k: int = 10,
-        target_time: int | None = None,
+        target_time: Moment | None = None,
         *,
         ratings: Sequence[float] | None = None,
         profile: Mapping[str, object] | None = None,
@@ -164,7 +171,7 @@ class Recommender:
 
     def _encode(self, history: History, ignore_unknown: bool) -> _Encoded:
         """Look up items, order them by time and compute gaps in the way the run was trained."""
-        ratings = [np.nan] * len(history.items) if history.ratings is None else history.ratings
+        ratings = _ratings(history)
         for values, name in ((history.times, "time"), (ratings, "rating")):
             if len(history.items) != len(values):
                 raise UsageError(
@@ -174,23 +181,37 @@ class Recommender:
         unknown = [item for item, index in zip(history.items, indices, strict=True) if index == 0]
         if unknown and not ignore_unknown:
             raise UsageError(
-                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file, "
-                "ignore_unknown=True leaves them out"
+                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file"
+                f"{self._other_type(unknown)}, ignore_unknown=True leaves them out"
             )
         if not indices.any():
             raise UsageError("the history has no known item; a sequential recommender needs at least one")
-        times_T = np.asarray(history.times, dtype=np.int64)[indices > 0]
+        times_T = unix_seconds(history.times)[indices > 0]
         order_T = np.argsort(times_T, kind="stable")
         times_T = times_T[order_T]
-        gaps_T = self._gaps(times_T, history.target_time)
+        target_s = (
+            None
+            if history.target_time is None
+            else int(unix_seconds([history.target_time], "target_time")[0])
+        )
+        gaps_T = self._gaps(times_T, target_s)
         last_s = times_T[-1] + round(float(gaps_T[-1]))
         return _Encoded(
             items_T=indices[indices > 0][order_T],
             gaps_T=gaps_T,
             hours_T=(np.append(times_T[1:], last_s) if self.data.target_time else times_T) // HOUR_S,
-            ratings_T=np.asarray(ratings, dtype=np.float32)[indices > 0][order_T],
+            ratings_T=ratings[indices > 0][order_T],
             profile=profile_codes(history.profile or {}, self.profile_values) or [0],
         )
+
+    def _other_type(self, unknown: Sequence[ItemId]) -> str:
+        """Return a hint if the ids are known as texts instead of numbers, or as numbers instead of texts."""
+        kind = type(self.item_ids[0]) if self.item_ids else None
+        try:
+            known = kind is not None and any(kind(item) in self.index for item in unknown[:20])
+        except ValueError:
+            return ""
+        return f" (this run's are of type {kind.__name__})" if known and kind else ""
 
     def _gaps(self, times_T: npt.NDArray[np.int64], target_time: int | None) -> npt.NDArray[np.float32]:
         """Return the gap of each event in seconds, from int64 differences (`DataConfig.target_time`)."""
@@ -242,6 +263,18 @@ def _packed(parts: list[npt.NDArray[Any]]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts))
 
 
+def _ratings(history: History) -> npt.NDArray[np.float32]:
+    """Return the ratings of a history; NaN where they are unknown."""
+    if history.ratings is None:
+        return np.full(len(history.items), np.nan, np.float32)
+    try:
+        return np.asarray(history.ratings, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"ratings are {list(history.ratings)[:5]!r}; ratings are numbers, or None for all"
+        ) from None
+
+
 def load(run_dir: Path | str, device: str = "cpu") -> Recommender:
     """Load the best checkpoint of a run.
 
@@ -260,4 +293,5 @@ def load(run_dir: Path | str, device: str = "cpu") -> Recommender:
         vocabulary["source_id"].to_pylist(),
         vocabulary["title"].to_pylist(),
         record.profile_values,
+        config.protocol,
     )

@@ -1,6 +1,7 @@
 """The quality benchmark's own arithmetic: rows, means over seeds, headline figures, and what a peer is given."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality.curves import draw
-from benchmarks.quality.peers import SESSION_LEN, RecToolsScorer, unique_ids
+from benchmarks.quality.peers import RecToolsScorer, unique_ids
 from benchmarks.quality.rows import GROUPS, Row
 from benchmarks.quality.table import headlines, markdown, merged, write_curves
 from ss4rec.config import DataConfig
@@ -108,7 +109,7 @@ def test_a_table_keeps_what_it_measured_of_the_same_row_and_seed(tmp_path):
 
 
 def test_a_peer_is_given_items_and_times_as_it_was_trained_with_them(prepared):
-    data = DataConfig(max_len=SESSION_LEN, overlap=0)
+    data = DataConfig(max_len=200, overlap=0)
     batch = next(LocalSource(prepared, data, batch_size=4, seed=0).eval_batches("valid", 5))
     scorer = RecToolsScorer(torch.nn.Linear(1, 1), np.array([0, 7, 3, *range(8, 120)]), 119, True, 11.0)
     for known in (True, False):
@@ -128,6 +129,17 @@ def test_a_peer_is_given_items_and_times_as_it_was_trained_with_them(prepared):
                 times.insert(0, times[0] - round(gap))
             assert inputs["unix_ts"][user, -length - 1 :].tolist() == times
             assert set(inputs["unix_ts"][user, : -length - 1].tolist()) <= {times[0]}
+
+
+def test_a_peer_that_asks_with_a_mask_has_one_place_less(prepared):
+    batch = next(
+        LocalSource(prepared, DataConfig(max_len=6, overlap=0), batch_size=4, seed=0).eval_batches("test", 4)
+    )
+    scorer = RecToolsScorer(torch.nn.Linear(1, 1), np.arange(121), 120, False, 11.0, session_len=6, mask=999)
+    for row, (first, last) in zip(
+        scorer._inputs(batch, True)["x"].tolist(), pairwise(batch.offsets_S1.tolist()), strict=True
+    ):
+        assert row == [*([0] * (5 - (last - first))), *batch.items_T[first:last].tolist()[-5:], 999]
 
 
 def test_runs_stay_on_the_cards_they_were_given(monkeypatch):

@@ -38,7 +38,7 @@ from ss4rec.config import DataConfig
 from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.export_recbole import export_recbole
-from ss4rec.data.prepare.chunks import Piece
+from ss4rec.data.prepare.chunks import Chunk
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepare.ray_map import ray_map
 from ss4rec.data.synth.generate import synth
@@ -96,7 +96,7 @@ def make(source: Path, like: str, users: int | None) -> dict[str, Any]:
             items=model.items,
             mean_len=model.mean_len,
             fmt="csv",
-            profile=model.profile,
+            settings=model.settings,
         )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = time.process_time() - own + after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
@@ -174,7 +174,7 @@ def four_nodes(source: Path, expected: Path, out: Path) -> None:
         waiting = []
         for number, item in enumerate(items):
             place = number % len(ids)
-            bytes_N[place] += item.stop - item.start if isinstance(item, Piece) else 0
+            bytes_N[place] += item.stop - item.start if isinstance(item, Chunk) else 0
             pinned = NodeAffinitySchedulingStrategy(ids[place], soft=False)
             waiting.append(_call.options(scheduling_strategy=pinned).remote(function, item))
         yield from map(ray.get, waiting)

@@ -78,7 +78,7 @@ def planted(name: str, seed: int) -> dict[str, float | None]:
 def _context(folder: Path, drift: list[Drift], seed: int) -> CellContext:
     """Generate, prepare, cut and profile."""
     profile = replace(SMALL, wander=0.01)
-    synth(folder / "csv", users=USERS, items=400, mean_len=40, seed=seed, fmt="csv", profile=profile,
+    synth(folder / "csv", users=USERS, items=400, mean_len=40, seed=seed, fmt="csv", settings=profile,
           drift=drift, processes=1)  # fmt: skip
     prepare(folder / "csv", folder / "full", k_core=0)
     record = split(folder / "full", folder / "cut", CUT - 1)

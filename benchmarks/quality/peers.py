@@ -1,8 +1,8 @@
 """Peers of the quality benchmark on our split, protocol and metrics: most popular, a Markov chain, and rectools' models.
 
-SASRec and HSTU come from rectools (Apache-2.0; `pip install rectools pytorch-lightning`), with the full softmax. They
-train on all but each user's last two events, as ours; after every few epochs our own code ranks the validation items
-with their scores, and the best weights are ranked on the test items, once, at the end.
+SASRec, HSTU and BERT4Rec come from rectools (Apache-2.0; `pip install rectools pytorch-lightning`), with the full softmax. They
+train on what ours train on; after every few epochs our own code ranks the validation items with their scores, and the
+best weights are ranked on the test items, once, at the end.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.evaluator import rank_column, rank_users, summarise
 from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.metrics import hit_rate, ndcg
-from ss4rec.evaluation.popularity import HELD_OUT_EVENTS, MostPopular, TrainingEvents
+from ss4rec.evaluation.popularity import MostPopular, TrainingEvents
 from ss4rec.evaluation.scorers import Scorer
+from ss4rec.evaluation.states import prefixes
 from ss4rec.model.item_scores import ItemScores
+from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.settings import Protocol
 
 KS = (5, 10, 20)
-SESSION_LEN = 200
 SHARED: dict[str, Any] = {
-    "session_max_len": SESSION_LEN,
+    "session_max_len": 200,
     "epochs": 200,
     "batch_size": 128,
     "lr": 1e-3,
@@ -64,7 +66,7 @@ def run_peer(row: Row, data: Path, run: Path, seed: int, minutes: float, ranks_t
         scorer, found = train_rectools(name, options, data, seed, minutes)
         fields |= found
     if ranks_test:
-        ranks = rank_users(scorer, _batches(data, "test"))
+        ranks = rank_users(scorer, peer_batches(data, "test", make_plan(Protocol(), data)))
         save_ranks(run, ranks)
         fields["test"] = summarise(ranks, KS).model_dump(mode="json")
     return fields
@@ -79,6 +81,8 @@ class RecToolsScorer:
         num_items: items I of our vocabulary.
         reads_time: whether its attention reads times, the target's included.
         unknown_gap_s: stands in for the gap to the target where its time is not known.
+        session_len: places of its input.
+        mask: its own index of the item that asks for a prediction (BERT4Rec); None: the last event asks (causal).
     """
 
     def __init__(
@@ -88,7 +92,10 @@ class RecToolsScorer:
         num_items: int,
         reads_time: bool,
         unknown_gap_s: float,
+        session_len: int = 200,
+        mask: int | None = None,
     ) -> None:
+        self.session_len, self.mask = session_len, mask
         self.torch_model, self.num_items = torch_model, num_items
         self.uses_target_time, self.unknown_gap_s = reads_time, unknown_gap_s
         self.items_N = torch.from_numpy(items_N)
@@ -99,26 +106,36 @@ class RecToolsScorer:
     @torch.inference_mode()
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores; items that it never saw in training come last."""
-        model, device = self.torch_model.eval(), next(self.torch_model.parameters()).device
+        device = next(self.torch_model.parameters()).device
+        parts = prefixes(batch, 512 * self.session_len) if batch.shares_histories else [batch]
+        scores_BN = torch.cat([self._scores(part, target_time_known, device) for part in parts])
+        scores_BV = torch.full((len(scores_BN), self.num_items + 1), -torch.inf, device=device)
+        scores_BV[:, self.items_N.to(device)] = scores_BN
+        return ItemScores.of_matrix(scores_BV, batch.seen_X, batch.seen_offsets_S1)
+
+    def _scores(self, batch: EvalBatch, target_time_known: bool, device: torch.device) -> Tensor:
+        """Return the scores of its own items, targets with a history each."""
+        model = self.torch_model.eval()
         inputs = {name: value.to(device) for name, value in self._inputs(batch, target_time_known).items()}
         items_NF = model.item_model.get_all_embeddings()
         hidden_BF = model.encode_sessions(inputs, items_NF)[:, -1]
-        scores_BN = model.similarity_module(hidden_BF[:, None], items_NF, None)[:, 0].float()
-        scores_BV = torch.full((len(hidden_BF), self.num_items + 1), -torch.inf, device=device)
-        scores_BV[:, self.items_N.to(device)] = scores_BN
-        return ItemScores.of_matrix(scores_BV, batch.seen_X, batch.seen_offsets_S1)
+        return model.similarity_module(hidden_BF[:, None], items_NF, None)[:, 0].float()
 
     def _inputs(self, batch: EvalBatch, target_time_known: bool) -> dict[str, Tensor]:
         """Return items padded at their left, and times with the target's behind them, as rectools collates them."""
         lengths_B = batch.offsets_S1.diff()
         row_T = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
-        place_T = torch.arange(len(row_T)) - batch.offsets_S1[1:][row_T] + SESSION_LEN
-        items_BL = torch.zeros(len(lengths_B), SESSION_LEN, dtype=torch.int64)
-        items_BL[row_T, place_T] = self.index_V[batch.items_T]
+        place_T = torch.arange(len(row_T)) - batch.offsets_S1[1:][row_T] + self.session_len
+        items_BL = torch.zeros(len(lengths_B), self.session_len, dtype=torch.int64)
+        asks = int(self.mask is not None)  # the last place asks, one is left less for the history
+        fits_T = place_T >= asks
+        items_BL[row_T[fits_T], place_T[fits_T] - asks] = self.index_V[batch.items_T][fits_T]
+        if self.mask is not None:
+            items_BL[:, -1] = self.mask
         if not self.uses_target_time:
             return {"x": items_BL}
         # Gaps are to the next event: going back from the target's time gives all others.
-        gaps_BL = torch.zeros(len(lengths_B), SESSION_LEN, dtype=torch.int64)
+        gaps_BL = torch.zeros(len(lengths_B), self.session_len, dtype=torch.int64)
         gaps_BL[row_T, place_T] = batch.gaps_T.double().round().long()
         moment_B = batch.target_times_S
         if not target_time_known:
@@ -129,21 +146,38 @@ class RecToolsScorer:
 
 
 def train_rectools(
-    name: str, options: dict[str, Any], data: Path, seed: int, minutes: float
+    name: str,
+    options: dict[str, Any],
+    data: Path,
+    seed: int,
+    minutes: float,
+    protocol: Protocol | None = None,
 ) -> tuple[RecToolsScorer, dict[str, Any]]:
-    """Train SASRec or HSTU until validation stops rising or the time is over; return its best weights as a scorer."""
+    """Train a model until validation stops rising or the time is over; return its best weights as a scorer.
+
+    Args:
+        name: sasrec, esasrec, hstu or bert4rec.
+        options: of rectools' class, beside `SHARED`; `validate_every` epochs and `patience` validations.
+        data: prepared folder.
+        seed: of everything.
+        minutes: after which training ends.
+        protocol: what trains and what chooses; None: leave-one-out.
+    """
     from pytorch_lightning import Callback, Trainer, seed_everything
     from rectools.dataset import Dataset, IdMap
-    from rectools.models import HSTUModel, SASRecModel
+    from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
 
     IdMap.from_values = staticmethod(lambda values: IdMap(unique_ids(values)))
     seed_everything(seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     every, patience = int(options.pop("validate_every", 3)), int(options.pop("patience", 8))
     manifest, began = Manifest.load(data), time.monotonic()
+    plan, settings = make_plan(protocol or Protocol(), data), SHARED | options
+    session_len = int(settings["session_max_len"])
+    own = (plan.protocol.seen, plan.protocol.target_time)
     curve: list[list[float]] = []
     best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
-    valid = list(_batches(data, "valid"))
+    valid = list(peer_batches(data, "valid", plan, session_len))
 
     class Watch(Callback):
         """Ranks the validation items with our code and keeps the best weights."""
@@ -154,7 +188,7 @@ def train_rectools(
                 return
             scorer = scorer_of(pl_module)
             ranks = rank_users(scorer, valid)
-            kept_U, unseen_U = (ranks[rank_column(seen, "known")].to_numpy() for seen in ("kept", "excluded"))
+            kept_U, unseen_U = (ranks[rank_column(seen, own[1])].to_numpy() for seen in (own[0], "excluded"))
             elapsed = time.monotonic() - began
             loss = float(trainer.callback_metrics.get("train_loss", np.nan))
             curve.append(
@@ -183,11 +217,19 @@ def train_rectools(
         ids = module.data_preparator.item_id_map.get_external_sorted_by_internal()
         items_N = np.array([0 if isinstance(item, str) else int(item) for item in ids], dtype=np.int64)
         reads_time = name == "hstu" and bool(options.get("relative_time_attention", True))
-        return RecToolsScorer(module.torch_model, items_N, manifest.items, reads_time, manifest.median_gap_s)
+        mask = module.data_preparator.extra_token_ids.get("MASK")
+        return RecToolsScorer(
+            module.torch_model, items_N, plan.num_items, reads_time, plan.median_gap_s, session_len, mask
+        )
 
-    make = {"sasrec": SASRecModel, "hstu": HSTUModel}[name]
-    model = make(**(SHARED | options), get_trainer_func=trainer)
-    model.fit(Dataset.construct(_training_frame(data, manifest)))
+    classes = {"sasrec": SASRecModel, "esasrec": SASRecModel, "hstu": HSTUModel, "bert4rec": BERT4RecModel}
+    make = classes[name]
+    if name == "esasrec":  # LiGR layers, arXiv 2508.06450
+        from rectools.models.nn.transformers.ligr import LiGRLayers
+
+        settings = settings | {"transformer_layers_type": LiGRLayers}
+    model = make(**settings, get_trainer_func=trainer)
+    model.fit(Dataset.construct(_training_frame(data, manifest, plan)))
     module = model.lightning_model
     module.torch_model.load_state_dict(best["weights"])
     if torch.cuda.is_available():
@@ -208,16 +250,16 @@ def unique_ids(values: npt.ArrayLike) -> npt.NDArray:
     return np.asarray(pd.unique(held))
 
 
-def _training_frame(data: Path, manifest: Manifest) -> pd.DataFrame:
-    """Return the training events (all but each user's last two) as rectools takes them, in the order of the shards."""
+def _training_frame(data: Path, manifest: Manifest, plan: Plan) -> pd.DataFrame:
+    """Return the training events as rectools takes them, in the order of the shards."""
     parts = []
     for path in PreparedFolder.open(data).shard_paths:
-        shard = read_shard(path, manifest.items)
-        items_E, offsets_U1 = ragged(shard["items"])
-        times_E, _ = ragged(shard["timestamps"])
+        division = plan.divide(read_shard(path, manifest.items))
+        items_E, offsets_U1 = ragged(division.histories["items"])
+        times_E, _ = ragged(division.histories["timestamps"])
         counts_U = np.diff(offsets_U1)
-        kept_E = np.arange(len(items_E)) < np.repeat(offsets_U1[1:], counts_U) - HELD_OUT_EVENTS
-        users_E = np.repeat(shard["user"].to_numpy(), counts_U)
+        kept_E = np.arange(len(items_E)) < np.repeat(offsets_U1[:-1] + division.fit_U, counts_U)
+        users_E = np.repeat(division.histories["user"].to_numpy(), counts_U)
         parts.append(
             pd.DataFrame(
                 {
@@ -231,7 +273,7 @@ def _training_frame(data: Path, manifest: Manifest) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _batches(data: Path, split: Split) -> Iterator[EvalBatch]:
-    """Yield every user's history before the held-out item, its last events, and gaps to the event after each."""
-    config = DataConfig(max_len=SESSION_LEN, overlap=0, target_time=True)
-    yield from LocalSource(data, config, batch_size=128, seed=0).eval_batches(split, 512)
+def peer_batches(data: Path, split: Split, plan: Plan, session_len: int = 200) -> Iterator[EvalBatch]:
+    """Yield every target with the last events before it, and gaps to the event after each."""
+    config = DataConfig(max_len=session_len, overlap=0, target_time=True)
+    yield from LocalSource(data, config, batch_size=128, seed=0, plan=plan).eval_batches(split, 512)

@@ -106,7 +106,7 @@ def _flatten(users: list[Targets]) -> Targets:
 def _states(
     model: Encoder, flat: Targets, passes: list[Pass], task: RankTask
 ) -> tuple[Tensor, Asked, NDArray[np.int64]]:
-    """Return the state before each target, after which event it is, and that event's item, in the order of the passes."""
+    """Return the state before each target, after which event it is, and that event's item, as the passes stand."""
     users = [flat.user[rows[0]] for _, rows in flat.passes]
     packed = pack(passes, users, task.choice.data.target_time, task.profiles_UF)
     starts = packed.offsets_S1[:-1].numpy()

@@ -2,25 +2,98 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import click
+from click.core import ParameterSource
 from pydantic import BaseModel
 
-from ss4rec.cli.options import Workers, config_options, resolve_config
+from ss4rec.auto.choose import Decision, Machine
+from ss4rec.auto.explain import explained, headline
+from ss4rec.auto.look import Facts
+from ss4rec.auto.resolve import Auto
+from ss4rec.cli.options import (
+    Workers,
+    assigned,
+    config_options,
+    data_folder,
+    minutes_option,
+    resolve_train,
+)
 from ss4rec.config import RunConfig
+from ss4rec.errors import UsageError
+from ss4rec.presets import AUTO
 
 
 @click.command("config")
 @config_options(default_preset="paper")
+@minutes_option
+@click.option("--data", type=click.Path(path_type=Path), help="The prepared folder that `auto` looks at.")
+@click.option("--gpu/--no-gpu", default=None, help="For which machine `auto` chooses; by default this one.")
 @click.option("--fields", is_flag=True, help="List every field with its default and meaning.")
+@click.option("--explain", is_flag=True, help="Say what decided each field that `auto` chooses.")
 def config_command(
-    preset_name: str, assignments: tuple[str, ...], workers: Workers | None, fields: bool
+    preset_name: str,
+    protocol_name: str | None,
+    assignments: tuple[str, ...],
+    workers: Workers | None,
+    minutes: float | None,
+    data: Path | None,
+    gpu: bool | None,
+    fields: bool,
+    explain: bool,
 ) -> None:
-    """Print the configuration that the same options give to `train`, as JSON."""
-    config = resolve_config(preset_name, assignments, workers)
+    """Print the configuration that the same options give to `train`, as JSON.
+
+    With --data the preset is `auto` unless another is named.
+    """
+    named = click.get_current_context().get_parameter_source("preset_name") is not ParameterSource.DEFAULT
+    config = resolve_train(
+        AUTO if data is not None and not named else preset_name, assignments, workers, protocol_name, minutes
+    )
+    if isinstance(config, Auto):
+        if data is None:
+            raise UsageError(
+                "preset auto looks at the data before it chooses: give them, as in --data data/ml-1m"
+            )
+        config, decisions, facts, machine = config.decide(
+            data_folder(data), _has_gpu() if gpu is None else gpu
+        )
+        if explain:
+            _explain(config, decisions, facts, machine, tuple(assigned(assignments)))
+            return
+    elif explain:
+        raise UsageError(
+            f"--explain says what auto decided; preset {config.preset} is as it stands in the documents"
+        )
     if fields:
         _show_fields(config)
     else:
         click.echo(config.model_dump_json(indent=2))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _explain(
+    config: RunConfig, decisions: list[Decision], facts: Facts, machine: Machine, own: tuple[str, ...]
+) -> None:
+    """Print what was seen and what it decided."""
+    for line in headline(facts, machine, config):
+        click.echo(line)
+    click.echo()
+    rows = list(explained(config, decisions, own))
+    fields, values = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows[:99])
+    last = ""
+    for field, value, reason in rows:
+        if reason not in ("as above", last):
+            click.echo(textwrap.fill(f"# {reason}", 78, subsequent_indent="#   "))
+        last = reason
+        click.echo(f"  {field:<{fields}}  {value:<{min(values, 30)}}")
 
 
 def _show_fields(config: RunConfig) -> None:

@@ -15,6 +15,7 @@ from ss4rec.cli.options import Workers, config_options, data_folder, resolve_con
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 def demo_command(
     preset_name: str,
+    protocol_name: str | None,
     assignments: tuple[str, ...],
     workers: Workers | None,
     data: Path,
@@ -24,7 +25,7 @@ def demo_command(
 
     The ratings are made once and have a planted order, so a model that learns order beats popularity by far.
     """
-    config = resolve_config(preset_name, assignments, workers)
+    config = resolve_config(preset_name, assignments, workers, protocol_name)
     if not data.exists():
         from ss4rec.data.synth.generate import synth
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import data_folder
+from ss4rec.cli.options import data_folder, protocol_option, resolve_protocol, set_option
 from ss4rec.data.batches.windows import Split
 
 
@@ -17,6 +17,8 @@ from ss4rec.data.batches.windows import Split
     "--data", type=click.Path(path_type=Path), required=True, help="The prepared folder it was trained on."
 )
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
+@protocol_option("Test by another protocol than the run's own (it must train on the same events)")
+@set_option("Change a field of the protocol, as in --set protocol.targets=successive.")
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Models that rank at a time."
 )
@@ -26,23 +28,33 @@ from ss4rec.data.batches.windows import Split
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate_command(
-    run_dir: Path, data: Path, split: Split, workers: int, gpu: bool, address: str | None, as_json: bool
+    run_dir: Path,
+    data: Path,
+    split: Split,
+    protocol_name: str | None,
+    assignments: tuple[str, ...],
+    workers: int,
+    gpu: bool,
+    address: str | None,
+    as_json: bool,
 ) -> None:
-    """Rank all items for every user with the best checkpoint of a run, beside popularity baselines.
+    """Rank all items for every user with the best checkpoint of a run, beside baselines.
 
     HR, NDCG and MRR at 5, 10 and 20 in four settings: seen items kept or excluded, the target's time known or not.
     """
     from ss4rec.runs.folder import RunFolder
 
-    run_path, folder = RunFolder.open(run_dir.resolve()).path, data_folder(data)
+    run, folder = RunFolder.open(run_dir.resolve()), data_folder(data)
+    own = run.config().protocol
+    protocol = resolve_protocol(own, protocol_name, assignments)
     from ss4rec.cluster.connect import cluster
     from ss4rec.evaluation.report import evaluate_run
 
     with cluster(address):
-        results = evaluate_run(run_path, folder, split=split, workers=workers, use_gpu=gpu)
+        results = evaluate_run(run.path, folder, split=split, workers=workers, use_gpu=gpu, protocol=protocol)
     if as_json:
         click.echo(json.dumps(results))
         return
     from ss4rec.cli.show import show_results
 
-    show_results(f"{run_path.name}: {split} items", results)
+    show_results(f"{run.path.name}: {split} items", results)

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.auto.choose import usable_minutes
+from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import parse_json, read_json
-from ss4rec.presets import preset
+from ss4rec.presets import AUTO, PRESETS, preset
+from ss4rec.protocol.named import protocol_of
+from ss4rec.protocol.settings import Protocol
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.folder import PreparedFolder
@@ -38,6 +42,17 @@ class WorkerRange(click.ParamType):
         return int(least), int(most) if colon else None
 
 
+def protocol_option(what: str) -> Callable[[Callable], Callable]:
+    """Return the option --protocol."""
+    return click.option(
+        "--protocol",
+        "protocol_name",
+        metavar="NAME|FILE",
+        help=f"{what}: leave-one-out, time-to-split, recbole, s3rec, or a JSON file. "
+        "--set protocol.FIELD=VALUE changes a field.",
+    )
+
+
 def set_option(about: str) -> Callable[[Callable], Callable]:
     """Return the option --set; `assigned` reads what it gives."""
     return click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help=about)
@@ -49,7 +64,7 @@ def workers_option(about: str) -> Callable[[Callable], Callable]:
 
 
 def config_options(default_preset: str) -> Callable[[Callable], Callable]:
-    """Add --preset, --set and --workers to a command."""
+    """Add --preset, --protocol, --set and --workers to a command."""
 
     def add(function: Callable) -> Callable:
         for option in (
@@ -57,13 +72,15 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
                 "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
                 "while nodes come and go."
             ),
-            set_option("Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them."),
+            set_option("Override a field, as in --set model.dim=128; `ss4rec config --fields` lists all."),
+            protocol_option("How to divide events into training, validation and test"),
             click.option(
                 "--preset",
                 "preset_name",
                 default=default_preset,
                 show_default=True,
-                help="A named configuration, or @FILE: config.json of a run, best.json of a sweep.",
+                help=f"A named configuration ({', '.join(PRESETS)}), or @FILE: config.json of a run, best.json of a "
+                "sweep.",
             ),
         ):
             function = option(function)
@@ -73,7 +90,10 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
 
 
 def resolve_config(
-    start: str | RunConfig, assignments: Iterable[str], workers: Workers | None = None
+    start: str | RunConfig,
+    assignments: Iterable[str],
+    workers: Workers | None = None,
+    protocol_name: str | None = None,
 ) -> RunConfig:
     """Build the configuration that a command line asks for.
 
@@ -82,6 +102,7 @@ def resolve_config(
             `config.json` or a sweep's `best.json`.
         assignments: `FIELD=VALUE` texts.
         workers: `resources.workers` and `resources.max_workers`, if given.
+        protocol_name: a protocol's name or file, instead of that of `start`.
 
     Raises:
         ConfigError: unknown preset, assignment without `=`, or refused values; all problems at once.
@@ -89,7 +110,62 @@ def resolve_config(
     changes = assigned(assignments)
     if workers is not None:
         changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
-    return override(start if isinstance(start, RunConfig) else _named(start), changes)
+    config = start if isinstance(start, RunConfig) else _named(start)
+    if protocol_name is not None:
+        config = config.model_copy(update={"protocol": protocol_of(protocol_name)})
+    own = {name: value for name, value in changes.items() if name.startswith("protocol.")}
+    if own and "protocol.name" not in own:
+        texts = (f"{name.removeprefix('protocol.')}={value}" for name, value in own.items())
+        changes["protocol.name"] = f"{config.protocol.name} with {', '.join(texts)}"
+    return override(config, changes)
+
+
+def minutes_option(function: Callable) -> Callable:
+    """Add --minutes."""
+    return click.option(
+        "--minutes",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Time for the whole run. The schedule ends with it, and `auto` chooses what fits.",
+    )(function)
+
+
+def resolve_train(
+    preset_name: str,
+    assignments: Iterable[str],
+    workers: Workers | None,
+    protocol_name: str | None,
+    minutes: float | None,
+) -> RunConfig | Auto:
+    """Build what a command line asks to train: a configuration, or `auto`, which needs the data first.
+
+    Raises:
+        ConfigError: as `resolve_config`.
+    """
+    if preset_name == AUTO:
+        plain = resolve_config(RunConfig(preset=AUTO), assignments, workers, protocol_name)
+        changes = assigned(assignments)
+        if workers is not None:
+            changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
+        own = {name: value for name, value in changes.items() if not name.startswith("protocol.")}
+        return Auto(plain.protocol, own, minutes)
+    config = resolve_config(preset_name, assignments, workers, protocol_name)
+    if minutes is None:
+        return config
+    return override(config, {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True})
+
+
+def resolve_protocol(start: Protocol, name: str | None, assignments: Iterable[str]) -> Protocol:
+    """Build the protocol that a command line asks for, where nothing else can be set.
+
+    Raises:
+        ConfigError: for another field than those of the protocol, and as `resolve_config`.
+    """
+    assignments = tuple(assignments)
+    if others := [field for field in assigned(assignments) if not field.startswith("protocol.")]:
+        raise ConfigError(
+            f"--set {', '.join(others)}: only fields of the protocol can be set here (protocol.FIELD)"
+        )
+    return resolve_config(RunConfig(protocol=start), assignments, protocol_name=name).protocol
 
 
 def assigned(assignments: Iterable[str], example: str = "model.dim=128") -> dict[str, Any]:

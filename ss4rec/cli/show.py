@@ -17,3 +17,19 @@ def show_results(title: str, results: Mapping[str, Any]) -> None:
     console = Console(width=max(100, Console().width))
     console.print(f"\n{title}", style="bold")
     console.print(rich_table(parsed))
+
+
+def show_rolling(title: str, rolling: Mapping[str, Any]) -> None:
+    """Print the mean and the spread over cuts (`ss4rec.train.rolling`), in the protocol's own setting."""
+    from rich.table import Table
+
+    console = Console(width=max(100, Console().width))
+    console.print(f"\n{title}", style="bold")
+    columns = ("HR@10", "NDCG@10", "MRR@10")
+    table = Table("scorer", *columns, caption="mean and standard deviation over cuts")
+    for name, row in rolling["summary"].items():
+        cells = (
+            f"{row[column]['mean']:.4f} ± {row[column]['sd']:.4f}" for column in columns if column in row
+        )
+        table.add_row(name, *cells)
+    console.print(table)

@@ -76,7 +76,7 @@ def synth_command(
         mean_len=model.mean_len if mean_len is None else mean_len,
         seed=seed,
         fmt=fmt,
-        profile=replace(model.profile, wander=wander),
+        settings=replace(model.settings, wander=wander),
         drift=[parse_drift(text) for text in drifts],
     )
     if as_json:

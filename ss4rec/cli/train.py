@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ss4rec.cli.options import Workers, config_options, data_folder, resolve_config
+from ss4rec.auto.resolve import Auto
+from ss4rec.cli.options import (
+    Workers,
+    assigned,
+    config_options,
+    data_folder,
+    minutes_option,
+    resolve_train,
+)
+from ss4rec.config import RunConfig
+from ss4rec.errors import ConfigError
+from ss4rec.presets import AUTO
+
+
+def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
+    """Parse `CUT,CUT,...`.
+
+    Raises:
+        click.BadParameter: if there are fewer than two, or one comes twice.
+    """
+    cuts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and (len(cuts) < 2 or len(set(cuts)) < len(cuts)):
+        raise click.BadParameter(f"{text!r}: write two or more different cuts, as in 0.7,0.8,0.9")
+    return tuple(assigned([f"cut={cut}"])["cut"] for cut in cuts)
 
 
 @click.command("train")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
-@config_options(default_preset="paper")
+@config_options(default_preset="auto")
+@minutes_option
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--name", help="Name of the run; the same name continues it. Default: preset and data.")
 @click.option(
@@ -30,17 +55,27 @@ from ss4rec.cli.options import Workers, config_options, data_folder, resolve_con
     help="Leave out shards that are damaged or missing, say how many users and events that is, and train on the rest, "
     "which becomes RUN/data. Without it a damaged shard ends the command.",
 )
+@click.option(
+    "--cuts",
+    callback=parse_cuts,
+    metavar="CUT,CUT,...",
+    help="Train and test once for each of these cuts (protocol.cut), as in 0.7,0.8,0.9, each in a folder of its own in "
+    "the run's, and give the mean and the spread over them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
     data: Path,
     preset_name: str,
+    protocol_name: str | None,
     assignments: tuple[str, ...],
     workers: Workers | None,
+    minutes: float | None,
     storage: Path,
     name: str | None,
     address: str | None,
     skip_bad_steps: int | None,
     skip_bad_shards: bool,
+    cuts: tuple[Any, ...],
     as_json: bool,
 ) -> None:
     """Train a model on a prepared folder; the same --name continues a run.
@@ -50,20 +85,40 @@ def train_command(
     """
     if skip_bad_steps is not None:
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
-    config = resolve_config(preset_name, assignments, workers)
+    config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
+    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
+    if cuts:
+        if isinstance(config, Auto):
+            raise ConfigError(
+                "--cuts compares one configuration over cuts; name a --preset, auto chooses for each"
+            )
+        from ss4rec.train.rolling import train_rolling
+
+        rolling = train_rolling(
+            config, folder, run_dir, cuts, address=address, skip_bad_shards=skip_bad_shards
+        )
+        _show_rolling(run_dir, rolling, as_json)
+        return
     from ss4rec.train.run import train
 
-    result = train(
-        config,
-        folder,
-        storage.resolve() / (name or f"{config.preset}-{folder.path.name}"),
-        address=address,
-        skip_bad_shards=skip_bad_shards,
-    )
+    result = train(config, folder, run_dir, address=address, skip_bad_shards=skip_bad_shards)
     if as_json:
         click.echo(json.dumps(result))
     elif "test" in result:
         from ss4rec.cli.show import show_results
 
         show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
+
+
+def _preset_of(config: RunConfig | Auto) -> str:
+    return AUTO if isinstance(config, Auto) else config.preset
+
+
+def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rolling))
+        return
+    from ss4rec.cli.show import show_rolling
+
+    show_rolling(f"{run_dir.name}: test items, {len(rolling['cuts'])} cuts", rolling)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import Workers, assigned, data_folder, resolve_config, set_option, workers_option
+from ss4rec.cli.options import (
+    Workers,
+    assigned,
+    data_folder,
+    protocol_option,
+    resolve_config,
+    set_option,
+    workers_option,
+)
 from ss4rec.errors import ConfigError
 
 
@@ -26,6 +34,7 @@ from ss4rec.errors import ConfigError
 )
 @click.option("--name", required=True, help="Name of the sweep; the same name continues it.")
 @click.option("--preset", "preset_name", help="Start from this preset instead of the space's own.")
+@protocol_option("What trains and what chooses in every trial")
 @set_option("A field of every trial, as in --set train.epochs=20.")
 @workers_option("Training workers of a trial.")
 @click.option(
@@ -58,6 +67,7 @@ def tune_command(
     storage: Path,
     name: str,
     preset_name: str | None,
+    protocol_name: str | None,
     assignments: tuple[str, ...],
     workers: Workers | None,
     address: str | None,
@@ -78,7 +88,12 @@ def tune_command(
         raise ConfigError(
             f"--set {', '.join(searched)}: searched by {space_file}; take it out there, or here"
         )
-    base = resolve_config(preset_name or space.start(), assignments, workers)
+    base = resolve_config(preset_name or space.start(), assignments, workers, protocol_name)
+    if base.protocol.refit:
+        raise ConfigError(
+            "protocol.refit is true, and with it nothing is left that a sweep could choose by; leave it out here and "
+            "set it when the best configuration is trained"
+        )
     sweep_dir = storage.resolve() / name
     summary = run_sweep(
         space, folder, sweep_dir, SweepConfig.model_validate(search), base=base, address=address

@@ -13,7 +13,6 @@ A folder prepared with a k-core cannot be cut: its vocabulary was chosen with th
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +28,10 @@ from ss4rec.data.prepared.item_months import ITEM_MONTHS_NAME, item_months
 from ss4rec.data.prepared.manifest import Filters
 from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import DataError, UsageError
+from ss4rec.io.moments import last_second
 from ss4rec.io.untrusted import read_json
 
 PAST, TIMELINE, RECORD_NAME, PAST_EVENTS_NAME = "past", "timeline", "split.json", "past_events.parquet"
-DAY_S = 86_400
 
 
 class SplitRecord(BaseModel):
@@ -73,13 +72,7 @@ def parse_cut(text: str) -> int:
         UsageError: if `text` is none of these.
     """
     try:
-        if text.isdigit():
-            return int(text)
-        if len(text) == len("2015-03-31"):
-            day = date.fromisoformat(text)
-            return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) + DAY_S - 1
-        moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        return last_second(text)
     except ValueError:
         raise UsageError(
             f"--cutoff {text!r} is no date, ISO time or unix time; write e.g. 2015-03-31"

@@ -21,16 +21,18 @@ from ss4rec.runs.load import load_model
 def evaluate_alone(
     run_dir: Path, data: PreparedFolder | Path, device: torch.device, split: Split = "test"
 ) -> EvalResult:
-    """Rank every user's held-out item with a run's best checkpoint, in this process without Ray."""
+    """Rank every user's targets with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
-    return summarise(rank_alone(model, config, run_dir, data, split), config.evaluation.ks)
+    ranks = rank_alone(model, config, run_dir, data, split)
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
 
 
 def rank_alone(
     model: SequenceModel, config: RunConfig, run_dir: Path, data: PreparedFolder | Path, split: Split = "test"
 ) -> pa.Table:
-    """Return the ranks of every user's held-out item by weights of a run, a table as from `rank_users`."""
+    """Return the ranks of every user's targets by weights of a run, a table as from `rank_users`."""
     gap_s = RunFolder(run_dir).record().median_gap_s
-    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
+    source = LocalSource.of(config, data)
     batches = source.eval_batches(split, config.evaluation.batch_users)
-    return rank_users(ModelScorer(model, gap_s, config.data.target_time), batches)
+    scorer = ModelScorer(model, gap_s, config.data.target_time, source.plan.asked_from_s(split))
+    return rank_users(scorer, batches)

@@ -1,7 +1,8 @@
 """From a scorer and batches of users to ranks, and from ranks to metrics; no Ray, and no matter whence the batches.
 
-Ranks are rows of a table with one row a user, so parts that different workers ranked are merged by
-concatenation; `require_each_user_once` is the check that nobody is missing or counted twice.
+Ranks are rows of a table with one row a target, so parts that different workers ranked are merged by concatenation;
+`require_all_targets` is the check that none is missing or counted twice. In a mean over users each user counts once,
+however many targets there are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from ss4rec.data.batches.batch import EvalBatch
@@ -22,6 +23,7 @@ from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.metrics import METRICS, Metric, hit_rate, ndcg
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.evaluation.scorers import Scorer
+from ss4rec.protocol.settings import Protocol
 
 Seen = Literal["kept", "excluded"]
 TargetTime = Literal["known", "unknown"]
@@ -46,7 +48,9 @@ class SettingResult(BaseModel):
     target_time: TargetTime
     """Whether the scorer may use the time of the target."""
     metrics: dict[str, float]
-    """Mean over users, by name as in `NDCG@10`."""
+    """Mean over users of each user's mean over targets, by name as in `NDCG@10`."""
+    by_target: dict[str, float] = {}
+    """Mean over all targets, where users have several."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap interval over users of HR@10 and NDCG@10, where 10 is one of the cut-offs."""
 
@@ -56,8 +60,14 @@ class EvalResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    protocol: Protocol = Protocol()
+    """What was trained on and tested; leave-one-out where none is written."""
     num_users: PositiveInt
     """Users ranked."""
+    num_targets: NonNegativeInt = 0
+    """Targets ranked; 0 where none is written: one a user."""
+    cold_targets: NonNegativeInt = 0
+    """Targets whose item never trained; they are misses."""
     settings: tuple[SettingResult, ...]
     """In the order of `SETTINGS`."""
 
@@ -72,15 +82,20 @@ def rank_column(seen: Seen, target_time: TargetTime) -> str:
 
 
 def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
-    """Rank the target of every user in `batches`; a stretch of scores of one batch is in memory at a time.
+    """Rank every target in `batches`; a stretch of scores of one batch is in memory at a time.
 
     Returns:
-        One row a user: `user` int64 and four float64 columns named by `rank_column`.
+        One row a target: `user`, `history` (events before it), `target` (item, 0: never trained), `target_time` and
+        `last_time` (unix seconds), all int64, `weight` float64 (1 / targets of the user), and four float64 columns
+        named by `rank_column`.
 
     Raises:
         NonFiniteError: if a score is NaN.
     """
-    schema = pa.schema([("user", pa.int64()), *((rank_column(*s), pa.float64()) for s in SETTINGS)])
+    columns = [(name, pa.int64()) for name in ("user", "history", "target", "target_time", "last_time")]
+    schema = pa.schema(
+        [*columns, ("weight", pa.float64()), *((rank_column(*s), pa.float64()) for s in SETTINGS)]
+    )
     parts = [pa.table(rank_batch(scorer, batch), schema=schema).to_batches() for batch in batches]
     return pa.Table.from_batches([part for several in parts for part in several], schema=schema)
 
@@ -88,7 +103,16 @@ def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
 def rank_batch(scorer: Scorer, batch: EvalBatch) -> dict[str, npt.NDArray[Any]]:
     """Rank one batch in all settings; columns as in `rank_users`."""
     kept_B, excluded_B = _ranks(scorer, batch, target_time_known=True)
-    columns = {"user": batch.users_S, "rank_kept_known": kept_B, "rank_excluded_known": excluded_B}
+    columns = {
+        "user": batch.users_S,
+        "history": batch.histories_S,
+        "target": batch.targets_S,
+        "target_time": batch.target_times_S,
+        "last_time": batch.last_times_S,
+        "weight": batch.weights_S,
+        "rank_kept_known": kept_B,
+        "rank_excluded_known": excluded_B,
+    }
     if scorer.uses_target_time:
         kept_B, excluded_B = _ranks(scorer, batch, target_time_known=False)
     columns |= {"rank_kept_unknown": kept_B, "rank_excluded_unknown": excluded_B}
@@ -96,47 +120,93 @@ def rank_batch(scorer: Scorer, batch: EvalBatch) -> dict[str, npt.NDArray[Any]]:
 
 
 def require_each_user_once(users_U: npt.NDArray[np.int64], num_users: int) -> None:
-    """Check that `users_U` holds every user 0..num_users-1 exactly once, in any order.
+    """Check that `users_U` holds every user 0..num_users-1 exactly once, in any order; raises as the next function."""
+    require_all_targets(users_U, np.ones(num_users, np.int64))
+
+
+def require_all_targets(users_N: npt.NDArray[np.int64], targets_U: npt.NDArray[np.int64]) -> None:
+    """Check that `users_N`, the users of all ranked targets in any order, has each user as often as he has targets.
 
     Raises:
         DataError: naming users that are missing, doubled or unknown.
     """
-    is_known_U = (users_U >= 0) & (users_U < num_users)
-    times_N = np.bincount(users_U[is_known_U], minlength=num_users)
+    is_known_N = (users_N >= 0) & (users_N < len(targets_U))
+    times_U = np.bincount(users_N[is_known_N], minlength=len(targets_U))
     wrong = {
-        "missing": np.flatnonzero(times_N == 0),
-        "doubled": np.flatnonzero(times_N > 1),
-        "unknown": users_U[~is_known_U],
+        "missing": np.flatnonzero(times_U < targets_U),
+        "doubled": np.flatnonzero(times_U > targets_U),
+        "unknown": users_N[~is_known_N],
     }
     found = [f"{len(users)} {what} (first: {users[0]})" for what, users in wrong.items() if len(users)]
     if found:
+        what = f"each of {len(targets_U)} users once" if (targets_U == 1).all() else "each target once"
         raise DataError(
-            f"{len(users_U)} rank rows do not hold each of {num_users} users once: {', '.join(found)}; "
+            f"{len(users_N)} rank rows do not hold {what}: {', '.join(found)}; "
             "evaluate again, and prepare the data again if that does not help"
         )
 
 
-def summarise(ranks: pa.Table, ks: Sequence[int], seed: int = 0) -> EvalResult:
-    """Reduce the ranks of all users to metrics.
+def summarise(
+    ranks: pa.Table, ks: Sequence[int], seed: int = 0, protocol: Protocol | None = None
+) -> EvalResult:
+    """Reduce the ranks of all targets to metrics.
 
     Args:
         ranks: table as from `rank_users`, parts concatenated.
         ks: cut-offs.
         seed: seed of the bootstrap.
+        protocol: what was ranked; None: leave-one-out.
     """
     results = []
+    by_user = PerUser(ranks["user"].to_numpy())
     for seen, target_time in SETTINGS:
-        ranks_U = ranks[rank_column(seen, target_time)].to_numpy()
-        metrics = {f"{metric.name}@{k}": metric(ranks_U, k) for metric in METRICS for k in ks}
+        ranks_N = ranks[rank_column(seen, target_time)].to_numpy()
+        per_user = {
+            f"{metric.name}@{k}": by_user.mean(metric.gains(ranks_N, k)) for metric in METRICS for k in ks
+        }
+        by_target = {f"{metric.name}@{k}": metric(ranks_N, k) for metric in METRICS for k in ks}
         intervals = {
-            f"{metric.name}@{_INTERVAL_K}": bootstrap_mean(metric.gains(ranks_U, _INTERVAL_K), seed)
+            f"{metric.name}@{_INTERVAL_K}": bootstrap_mean(per_user[f"{metric.name}@{_INTERVAL_K}"], seed)
             for metric in _WITH_INTERVAL
             if _INTERVAL_K in ks
         }
         results.append(
-            SettingResult(seen=seen, target_time=target_time, metrics=metrics, intervals=intervals)
+            SettingResult(
+                seen=seen,
+                target_time=target_time,
+                metrics={name: float(gains_U.mean()) for name, gains_U in per_user.items()},
+                by_target=by_target if by_user.several else {},
+                intervals=intervals,
+            )
         )
-    return EvalResult(num_users=ranks.num_rows, settings=tuple(results))
+    return EvalResult(
+        protocol=protocol or Protocol(),
+        num_users=by_user.num_users,
+        num_targets=ranks.num_rows,
+        cold_targets=int(np.isinf(ranks[rank_column("kept", "known")].to_numpy()).sum()),
+        settings=tuple(results),
+    )
+
+
+class PerUser:
+    """Means over each user's targets.
+
+    Args:
+        users_N: user of each target.
+    """
+
+    def __init__(self, users_N: npt.NDArray[np.int64]) -> None:
+        self.users_U, self.place_N, self.counts_U = np.unique(
+            users_N, return_inverse=True, return_counts=True
+        )
+        self.num_users = len(self.users_U)
+        self.several = len(users_N) > self.num_users
+
+    def mean(self, values_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the mean of each user `[U]`; where each has one target, the values in their order."""
+        if not self.several:
+            return values_N
+        return np.bincount(self.place_N, weights=values_N, minlength=self.num_users) / self.counts_U
 
 
 def _ranks(scorer: Scorer, batch: EvalBatch, *, target_time_known: bool) -> tuple[Tensor, Tensor]:

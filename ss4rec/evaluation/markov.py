@@ -11,9 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ss4rec.data.batches.batch import EvalBatch
-from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepared.tables import read_shard
-from ss4rec.evaluation.popularity import HELD_OUT_EVENTS
+from ss4rec.evaluation.training import TrainingPart, training_parts
 from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores
 
@@ -60,21 +58,26 @@ class MarkovChain:
     def count(
         cls, shards: Iterable[AnyPath], num_items: int, prior_count: float = PRIOR_COUNT
     ) -> MarkovChain:
-        """Count the training events of all users (all but each one's last two), one shard in memory at a time."""
+        """Count the training events of leave-one-out in the shards of a folder with `num_items` items."""
+        return cls.of(training_parts(shards, num_items), num_items, prior_count)
+
+    @classmethod
+    def of(
+        cls, parts: Iterable[TrainingPart], num_items: int, prior_count: float = PRIOR_COUNT
+    ) -> MarkovChain:
+        """Count training events, one part in memory at a time."""
         size = num_items + 1
         total, popularity_V = csr_matrix((size, size), dtype=np.int64), np.zeros(size, np.int64)
-        for path in shards:
-            items_E, offsets_U1 = ragged(read_shard(path, num_items)["items"])
-            lengths_U = np.diff(offsets_U1)
-            kept_E = np.arange(len(items_E)) < np.repeat(offsets_U1[1:] - HELD_OUT_EVENTS, lengths_U)
+        for part in parts:
+            popularity_V += np.bincount(part.items_E, minlength=size)
+            lengths_U = np.diff(part.offsets_U1)
             users_E = np.repeat(np.arange(len(lengths_U)), lengths_U)
-            popularity_V += np.bincount(items_E[kept_E], minlength=size)
-            total = total + count_transitions(items_E[kept_E], users_E[kept_E], num_items)
+            total = total + count_transitions(part.items_E, users_E, num_items)
         return cls(total, popularity_V, prior_count)
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
-        """Return the probabilities of all items after each user's last one."""
-        last_B = batch.items_T[batch.offsets_S1[1:] - 1].cpu().numpy()
+        """Return the probabilities of all items after the last one before each target."""
+        last_B = batch.items_T[batch.last_S].cpu().numpy()
         counts_BV = self.counts_VV[last_B].toarray()
         scores_BV = (counts_BV + self.prior_V) / (counts_BV.sum(1, keepdims=True) + self.prior_count)
         scores_BV[:, 0] = -np.inf

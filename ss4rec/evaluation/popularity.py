@@ -1,13 +1,13 @@
-"""Baselines without learning: the most popular items, of all time and of the last 30 days.
+"""Baselines without learning: the most popular items, of all time and of the last days.
 
-Both count training events only (all but the last two of each user), so no held-out event is ever counted.
+With leave-one-out both count training events only (all but the last two of each user), so no held-out event is counted.
 `MostPopular` still counts events later than the target; `RecentlyPopular` counts nothing at or after the
 moment of recommendation, so the comparison with it is fair in time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,12 @@ import numpy.typing as npt
 import torch
 
 from ss4rec.data.batches.batch import EvalBatch
-from ss4rec.data.batches.windows import ragged
-from ss4rec.data.prepared.tables import read_shard
+from ss4rec.evaluation.training import TrainingPart, training_parts
 from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores
 
-HELD_OUT_EVENTS = 2
-WINDOW_S = 30 * 24 * 3600
+DAY_S = 86_400
+WINDOW_S = 30 * DAY_S
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,18 @@ class TrainingEvents:
 
     @classmethod
     def read(cls, shards: Iterable[AnyPath], num_items: int) -> TrainingEvents:
-        """Collect the training events of all users from their shards, one shard in memory at a time.
+        """Collect the training events of leave-one-out from the shards of a folder with `num_items` items.
 
         Raises:
             DataError: if a shard is missing or damaged.
         """
-        parts = [_training_part(path, num_items) for path in shards]
-        items_E = np.concatenate([items for items, _ in parts])
-        times_E = np.concatenate([times for _, times in parts])
+        return cls.of(list(training_parts(shards, num_items)), num_items)
+
+    @classmethod
+    def of(cls, parts: Sequence[TrainingPart], num_items: int) -> TrainingEvents:
+        """Put the training events of all users in order of time."""
+        items_E = np.concatenate([part.items_E for part in parts])
+        times_E = np.concatenate([part.times_E for part in parts])
         order_E = np.argsort(times_E, kind="stable")
         return cls(items_E[order_E], times_E[order_E], num_items)
 
@@ -103,13 +106,3 @@ class RecentlyPopular:
     def _counts(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Count the items of events `start` to `stop`, `[V]`."""
         return np.bincount(self.events.items_E[start:stop], minlength=self.events.num_items + 1)
-
-
-def _training_part(path: AnyPath, num_items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return items and times of a shard's events without the last two of each user."""
-    shard = read_shard(path, num_items)
-    items_E, offsets_U1 = ragged(shard["items"])
-    times_E, _ = ragged(shard["timestamps"])
-    ends_E = np.repeat(offsets_U1[1:], np.diff(offsets_U1))
-    kept_E = np.arange(len(items_E)) < ends_E - HELD_OUT_EVENTS
-    return items_E[kept_E], times_E[kept_E]

@@ -22,11 +22,12 @@ def target_ranks(scores: ItemScores, targets_B: Tensor) -> tuple[Tensor, Tensor]
 
     Items are gone through in stretches, so that memory does not grow with the catalogue: once for the targets' own
     scores and once to count. Both passes compute the same numbers in the same way, so ties stay ties. Item 0 (padding)
-    never counts. The target always takes part, even if it was seen before.
+    never counts. The target always takes part, even if it was seen before. A target 0, an item that never trained, is
+    no candidate; its rank is infinite, which no metric counts.
 
     Args:
         scores: score of every item for each user, and what each has seen.
-        targets_B: target item of each user, 1..V-1.
+        targets_B: target item of each user, 1..V-1, or 0.
 
     Returns:
         Ranks with seen items kept, and with seen items excluded; float64 `[B]` each, on the scores' device.
@@ -35,6 +36,8 @@ def target_ranks(scores: ItemScores, targets_B: Tensor) -> tuple[Tensor, Tensor]
         NonFiniteError: if a score is NaN.
     """
     targets_B = targets_B.to(scores.seen.device, torch.int64)
+    cold_B = targets_B == 0
+    targets_B = targets_B.clamp(min=1)
     chunks = list(scores.chunks()) if scores.is_one_chunk else None
     target_scores_B1 = _target_scores(chunks or scores.chunks(), targets_B)
     # Twice the number of items ahead: 2 for a higher score, 1 for an equal one; the target itself adds 1.
@@ -54,7 +57,9 @@ def target_ranks(scores: ItemScores, targets_B: Tensor) -> tuple[Tensor, Tensor]
             f"the scores of {int(nan_B.sum())} of {len(targets_B)} users are NaN, so their targets have no rank; "
             "evaluate an earlier checkpoint or train again with a lower optim.lr"
         )
-    return 1 + ahead_B.double() / 2, 1 + (ahead_B - seen_ahead_B).double() / 2
+    ranks = (1 + ahead_B.double() / 2, 1 + (ahead_B - seen_ahead_B).double() / 2)
+    kept_B, excluded_B = (rank_B.masked_fill(cold_B, torch.inf) for rank_B in ranks)
+    return kept_B, excluded_B
 
 
 def _target_scores(chunks: Iterable[tuple[int, Tensor]], targets_B: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """Rim: full ranking on a Ray cluster, shards dealt by Ray Data to a pool of actors that hold the scorers.
 
-A row that leaves an actor is one user's ranks, so nothing of size users x items ever moves.
+A row that leaves an actor is the ranks of one target, so nothing of size users x items ever moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,17 +17,21 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
-from ss4rec.data.batches.batch import EvalBatch, collate_eval
-from ss4rec.data.batches.windows import Split, eval_sequences
+from ss4rec.data.batches.ray_source import dataset_name
+from ss4rec.data.batches.reader import eval_rows
+from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.prepared.tables import ITEMS_NAME, read_shard
-from ss4rec.errors import DataError, ResourceError
-from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_each_user_once, summarise
-from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
+from ss4rec.data.prepared.tables import read_shard
+from ss4rec.errors import ResourceError
+from ss4rec.evaluation.baselines import baselines
+from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
-from ss4rec.io.atomic import sha256_of
-from ss4rec.runs.folder import ITEMS_FILE, RunFolder
+from ss4rec.evaluation.successive import history_batches
+from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.settings import Protocol
+from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 MakeScorers = Callable[[], dict[str, Scorer]]
 
@@ -38,54 +43,53 @@ def evaluate_folder(
     split: Split = "test",
     workers: int = 1,
     gpu: bool = False,
+    protocol: Protocol | None = None,
 ) -> EvalResult:
-    """Rank every user's held-out item with the best checkpoint of a run.
+    """Rank the targets of every user with the best checkpoint of a run.
 
     Args:
         run_dir: run folder, on storage that all nodes see.
-        data: prepared folder with the run's vocabulary, on storage that all nodes see.
-        split: which held-out event.
+        data: prepared folder that the run was trained on, on storage that all nodes see.
+        split: which targets.
         workers: actors; each loads the model once and takes one CPU, or one GPU with `gpu`.
         gpu: whether the model runs on GPUs.
+        protocol: how to test, if not as the run's own protocol says; it must agree with that on what trains.
 
     Raises:
         DataError: if the data has another vocabulary than the run, or users are missing from the result.
+        UsageError: if the run was trained on what this protocol tests.
         ResourceError: if the cluster cannot hold the actors.
     """
     folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
-    if sha256_of(run_dir / ITEMS_FILE) != data.manifest.files[ITEMS_NAME].sha256:
-        raise DataError(
-            f"{data} ({data.manifest.name}) has other items than the run {run_dir.name} was trained on; "
-            "give the prepared folder that the run was trained on"
-        )
+    config = under_protocol(folder.config(), protocol)
+    plan = run_plan(folder, config, data)
     median_gap_s = folder.record().median_gap_s
+    asked_from_s = plan.asked_from_s(split)
 
     def make_scorers() -> dict[str, Scorer]:
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
-        return {"model": ModelScorer(model, median_gap_s, config.data.target_time)}
+        return {"model": ModelScorer(model, median_gap_s, config.data.target_time, asked_from_s)}
 
-    return _evaluate(make_scorers, folder.config(), data, split, workers, gpu)["model"]
+    return _evaluate(make_scorers, config, data, plan, split, workers, gpu)["model"]
 
 
 def evaluate_baselines(
-    config: RunConfig, data: PreparedFolder | Path, *, split: Split = "test", workers: int = 1
+    config: RunConfig,
+    data: PreparedFolder | Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    plan: Plan | None = None,
 ) -> dict[str, EvalResult]:
-    """Rank every user's held-out item by popularity, of all time and of the last 30 days; by name of the baseline.
+    """Rank the targets of every user by each of `ss4rec.evaluation.baselines`; by name of the baseline.
 
     Raises:
         DataError, ResourceError: as `evaluate_folder`.
     """
     data = PreparedFolder.open(data)
-    events = TrainingEvents.read(data.shard_paths, data.manifest.items)
-    counts_V, shared_events = events.counts(), ray.put(events)
-
-    def make_scorers() -> dict[str, Scorer]:
-        return {
-            "most popular": MostPopular(counts_V),
-            "popular in 30 days": RecentlyPopular(ray.get(shared_events)),
-        }
-
-    return _evaluate(make_scorers, config, data, split, workers, gpu=False)
+    plan = plan or make_plan(config.protocol, data)
+    shared = ray.put(baselines(data, plan))
+    return _evaluate(lambda: ray.get(shared), config, data, plan, split, workers, gpu=False)
 
 
 class _Ranker:
@@ -95,42 +99,35 @@ class _Ranker:
         self,
         make_scorers: MakeScorers,
         config: RunConfig,
+        plan: Plan,
         split: Split,
         num_items: int,
         profiles_UF: npt.NDArray[Any] | None,
     ) -> None:
         self.scorers = make_scorers()
         self.config = config
+        self.plan = plan
         self.split = split
         self.num_items = num_items
         self.profiles_UF = profiles_UF
 
     def __call__(self, shards: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
-        data, parts = self.config.data, []
+        parts, batch_targets = [], self.config.evaluation.batch_users
         for path in shards["path"]:
-            sequences = eval_sequences(
-                read_shard(Path(path), self.num_items),
-                split=self.split,
-                max_len=data.max_len,
-                target_time=data.target_time,
-            )
+            shard = read_shard(Path(path), self.num_items)
+            histories = eval_rows(shard, self.split, self.plan, self.config.data)
             for name, scorer in self.scorers.items():
-                ranks = rank_users(scorer, self._batches(sequences))
-                parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows)))
+                ranks = rank_users(scorer, history_batches(histories, batch_targets, self.profiles_UF))
+                parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows, pa.string())))
         return pa.concat_tables(parts)
-
-    def _batches(self, sequences: pa.Table) -> Iterator[EvalBatch]:
-        """Yield batches of `evaluation.batch_users` users."""
-        size = self.config.evaluation.batch_users
-        for first in range(0, sequences.num_rows, size):
-            yield collate_eval(sequences.slice(first, size), self.profiles_UF)
 
 
 def _evaluate(
     make_scorers: MakeScorers,
     config: RunConfig,
     data: PreparedFolder,
+    plan: Plan,
     split: Split,
     workers: int,
     gpu: bool,
@@ -142,18 +139,21 @@ def _evaluate(
     paths = [{"path": str(path.absolute())} for path in data.shard_paths]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, split, data.manifest.items, data.profiles_UF),
+        fn_constructor_args=(make_scorers, config, plan, split, data.manifest.items, data.profiles_UF),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,
         num_gpus=1 if gpu else 0,
     )
-    ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by("user")
+    rows.set_name(dataset_name(data.manifest.name, "ranks", split))
+    ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by(
+        [("user", "ascending"), ("history", "ascending")]
+    )
     results = {}
     for name in dict.fromkeys(ranks["scorer"].to_pylist()):
         own = ranks.filter(pc.field("scorer") == name)
-        require_each_user_once(own["user"].to_numpy(), data.manifest.users)
-        results[name] = summarise(own, config.evaluation.ks)
+        require_all_targets(own["user"].to_numpy(), np.diff(plan.targets(split).offsets_U1))
+        results[name] = summarise(own, config.evaluation.ks, protocol=plan.protocol)
     return results
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 
 def evaluate_run(
@@ -17,15 +19,20 @@ def evaluate_run(
     split: Split = "test",
     workers: int = 1,
     use_gpu: bool = False,
+    protocol: Protocol | None = None,
 ) -> dict[str, Any]:
     """Return the `EvalResult` of the run's best checkpoint (`model`) and of each baseline, as plain JSON values.
 
+    `protocol` is how to test, if not as the run's own protocol says.
+
     Raises:
-        DataError, ResourceError: as `evaluate_folder`.
+        DataError, UsageError, ResourceError: as `evaluate_folder`.
     """
     from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 
-    data = PreparedFolder.open(data)
-    results = {"model": evaluate_folder(run_dir, data, split=split, workers=workers, gpu=use_gpu)}
-    results |= evaluate_baselines(RunFolder.open(run_dir).config(), data, split=split, workers=workers)
+    model = evaluate_folder(run_dir, data, split=split, workers=workers, gpu=use_gpu, protocol=protocol)
+    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
+    config = under_protocol(folder.config(), protocol)
+    plan = run_plan(folder, config, data)
+    results = {"model": model} | evaluate_baselines(config, data, split=split, workers=workers, plan=plan)
     return {name: result.model_dump(mode="json") for name, result in results.items()}

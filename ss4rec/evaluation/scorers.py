@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from ss4rec.data.batches.batch import EvalBatch
-from ss4rec.data.batches.windows import HOUR_S
+from ss4rec.evaluation.states import target_states
+from ss4rec.model.habits import Asked
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.last_state import score_last
+from ss4rec.model.last_state import events_of
 
 if TYPE_CHECKING:
     from ss4rec.model.ss4rec import SequenceModel
 
 
 class Scorer(Protocol):
-    """Scores every item for every user of a batch; higher is better."""
+    """Scores every item for every target of a batch; higher is better."""
 
     uses_target_time: bool
     """Whether scores depend on `target_time_known`; if not, both settings share one pass."""
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
-        """Return the scores of all items for the batch's users.
+        """Return the scores of all items for the batch's targets.
 
         With `target_time_known=False` a scorer must look at neither `target_times_S` nor anything made from it.
         """
@@ -41,10 +41,19 @@ class ModelScorer:
         model: the model, on the device that it runs on; is switched to evaluation mode.
         unknown_gap_s: the median training gap in seconds (`Manifest.median_gap_s`).
         target_time: `config.data.target_time` of the model's run.
+        asked_from_s: moment before which nobody asks, unix seconds, as a cut in time: a model with a horizon is told
+            how long ago the last event was then, for those who were not seen since. None: nothing is known.
     """
 
-    def __init__(self, model: SequenceModel, unknown_gap_s: float, target_time: bool) -> None:
+    def __init__(
+        self,
+        model: SequenceModel,
+        unknown_gap_s: float,
+        target_time: bool,
+        asked_from_s: int | None = None,
+    ) -> None:
         self.model = model.eval()
+        self.asked_from_s = asked_from_s if model.config.horizon else None
         self.unknown_gap_s = unknown_gap_s
         self.uses_target_time = target_time
         self.device = next(model.parameters()).device
@@ -52,12 +61,8 @@ class ModelScorer:
     @torch.inference_mode()
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores, on the model's device."""
-        if self.uses_target_time and not target_time_known:
-            last_S = (batch.offsets_S1[1:] - 1).to(batch.gaps_T.device)
-            guessed_S = (batch.last_times_S + round(self.unknown_gap_s)) // HOUR_S
-            batch = replace(
-                batch,
-                gaps_T=batch.gaps_T.index_fill(0, last_S, self.unknown_gap_s),
-                hours_T=batch.hours_T.index_copy(0, last_S, guessed_S),
-            )
-        return score_last(self.model, batch, self.device)
+        hides_time = self.uses_target_time and not target_time_known
+        gap_s = self.unknown_gap_s if hides_time else None
+        hidden_SD = target_states(self.model, batch, self.device, gap_s, self.asked_from_s)
+        asked = Asked(events_of(batch, self.device), batch.last_S.to(self.device), gap_s)
+        return self.model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1, asked)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 
 from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, Seen, TargetTime
+from ss4rec.protocol.settings import Protocol
 
 Results = Mapping[str, EvalResult]
 """Results by the scorer's name, in the order of rows."""
@@ -15,17 +16,18 @@ Results = Mapping[str, EvalResult]
 def rich_table(results: Results, k: int = 10) -> Table:
     """Return HR, NDCG (with its interval) and MRR at `k` of every scorer in all four settings.
 
-    Fits 100 columns for names up to 20 characters.
+    The setting that the protocol asks for comes first. Fits 100 columns for names up to 20 characters.
     """
-    users = next(iter(results.values())).num_users
-    table = Table(title=f"Full ranking, {users:,} users", caption="intervals: 95 %, bootstrap over users")
+    table = Table(title=_title(results), caption="intervals: 95 %, bootstrap over users")
     header = _header(k)
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
-    for seen, target_time in SETTINGS:
+    for seen, target_time in _settings(results):
         for row in _rows(results, seen, target_time, k):
             table.add_row(*row)
         table.add_section()
+    for row in _rows_by_target(results, k):
+        table.add_row(*row)
     return table
 
 
@@ -33,9 +35,35 @@ def markdown_table(results: Results, k: int = 10) -> str:
     """Return the same table as Markdown, without a trailing line break."""
     header = _header(k)
     lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3)]
-    for seen, target_time in SETTINGS:
+    for seen, target_time in _settings(results):
         lines += _rows(results, seen, target_time, k)
+    lines += _rows_by_target(results, k)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _title(results: Results) -> str:
+    """Say what was ranked; leave-one-out has one target per user."""
+    first = next(iter(results.values()))
+    title = f"Full ranking, {first.num_users:,} users"
+    if first.protocol == Protocol():
+        return title
+    cold = f" ({first.cold_targets:,} never trained)" if first.cold_targets else ""
+    return f"{first.protocol.name}: {title[0].lower()}{title[1:]}, {first.num_targets:,} targets{cold}"
+
+
+def _settings(results: Results) -> list[tuple[Seen, TargetTime]]:
+    """Return all settings, that of the protocol first."""
+    protocol = next(iter(results.values())).protocol
+    return sorted(SETTINGS, key=lambda setting: setting != (protocol.seen, protocol.target_time))
+
+
+def _rows_by_target(results: Results, k: int) -> Iterator[list[str]]:
+    """Yield one row a scorer with means over all targets, where users have several, in the protocol's own setting."""
+    for name, result in results.items():
+        setting = result.setting(result.protocol.seen, result.protocol.target_time)
+        if setting.by_target:
+            hr, ndcg, mrr = (f"{setting.by_target[f'{metric}@{k}']:.4f}" for metric in ("HR", "NDCG", "MRR"))
+            yield [setting.seen, setting.target_time, name, hr, ndcg, "over all targets", mrr]
 
 
 def _header(k: int) -> list[str]:

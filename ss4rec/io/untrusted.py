@@ -8,7 +8,7 @@ from typing import Any
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
 
-MOST_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 64 << 20
 """Largest JSON file that is read; a manifest of 100,000 shards has about 20 MB."""
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 100
 """Data that unpacks to more than the one, and more than the other times its packed size, is refused. Ratings in CSV
@@ -28,7 +28,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: AnyPath) -> Any:
-    """Read a JSON file of at most MOST_JSON_BYTES.
+    """Read a JSON file of at most MAX_JSON_BYTES.
 
     Raises:
         OSError: if it cannot be read.
@@ -36,8 +36,8 @@ def read_json(path: AnyPath) -> Any:
     """
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise ValueError("it is no file")
-    if path.exists() and path.stat().st_size > MOST_JSON_BYTES:
-        raise ValueError(f"it has more than {MOST_JSON_BYTES >> 20} MiB")
+    if path.exists() and path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"it has more than {MAX_JSON_BYTES >> 20} MiB")
     return parse_json(path.read_bytes())
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ss4rec.errors import BackendError
+from ss4rec.kernels.cards import MAX_WIDTH
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,24 @@ def resolve_layer_backend(name: str, device: torch.device | str) -> LayerBackend
     return LayerBackend(name, module.residual_norm, module.swiglu)
 
 
-def resolve_loss_backend(name: str, device: torch.device | str) -> str:
+def resolve_loss_backend(name: str, device: torch.device | str, dim: int = 1) -> str:
     """Return which implementation of cross entropy `name` (`auto`, `reference`, `triton`) means on `device`.
+
+    Triton's holds rows of at most `MAX_WIDTH` values, so `auto` takes the reference for a wider model (`dim`).
 
     Raises:
         BackendError: if it was asked for by name and cannot run here, with what to install.
     """
     kind = torch.device(device).type
     if name == "auto":
-        return _triton_or_reference(kind)
+        return _triton_or_reference(kind) if dim <= MAX_WIDTH else "reference"
     if name != "reference":
         _load(name, kind, {"triton": "softmax_triton"})
+    if name == "triton" and dim > MAX_WIDTH:
+        raise BackendError(
+            f"backend 'triton' of the loss holds rows of at most {MAX_WIDTH} values, model.dim is {dim}; "
+            "set loss.backend=reference or loss.kind=sampled_softmax"
+        )
     return name
 
 

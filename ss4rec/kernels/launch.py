@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -37,6 +37,16 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
     kinds = tuple((x.dtype, x.data_ptr() % 16) if isinstance(x, Tensor) else x for x in args)
     key = (id(kernel), kinds, tuple(sorted(options.items())))
     _noted.setdefault(key, partial(kernel.warmup, *args, grid=grid, **options))
+
+
+@cache
+def current_arch() -> int:
+    """Return the compute capability that Triton compiles for, as in 86; an H100's in its CPU interpreter."""
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return 90
+    return int(triton.runtime.driver.active.get_current_target().arch)
 
 
 def compile_together(work: Callable[[], object]) -> int:

@@ -16,13 +16,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ss4rec.kernels.launch import launch
+from ss4rec.kernels.cards import softmax_tile
+from ss4rec.kernels.launch import current_arch, launch
 from ss4rec.kernels.math_triton import INTERPRETED, exp2
 from ss4rec.model.segments import Segments
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 WEIGHT_PROGRAMS = 512
 """Programs of the items' gradient at least: where the catalogue has fewer blocks, each block's tokens are split."""
+MASKED = -1e4
+"""Added to a logit that shall not count: its exponential is 0."""
 HELD_WORDS = 128
 """Words of 32 items that one program of `held_bits` follows."""
 
@@ -79,6 +82,60 @@ def softmax_loss(
     return total
 
 
+def log_sum_exp(
+    hidden_TD: Tensor, weight_VD: Tensor, rows_R: Tensor, *, kind: torch.dtype, bits_TW: Tensor
+) -> Tensor:
+    """Return log Σ exp(logit) of the tokens `rows_R` over the items that they do not hold, float32 `[R]`.
+
+    Arguments as in `softmax_loss`; rows of -1 have an undefined value and take no gradient. Where a token holds all
+    items, the value is about `MASKED`.
+    """
+    found: Tensor = _LogSumExp.apply(hidden_TD, weight_VD, rows_R, kind, bits_TW)
+    return found
+
+
+class _LogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, rows_R: Tensor, kind: torch.dtype, bits_TW: Tensor
+    ) -> Tensor:
+        expected_TD = torch.zeros_like(hidden_TD, memory_format=torch.contiguous_format)
+        ctx.weight_dtype = weight_VD.dtype
+        hidden_TD, weight_VD = hidden_TD.to(kind).contiguous(), weight_VD.to(kind).contiguous()
+        (rows, dim), num_rows = (rows_R.numel(), hidden_TD.shape[1]), weight_VD.shape[0]
+        log_sum_R, loss_R, unused_R = hidden_TD.new_empty(3, rows, dtype=torch.float32)
+        masked = torch.full((), MASKED, device=hidden_TD.device)
+        tile = _tile(dim, hidden_TD.dtype, walks_items=True)
+        # With a smoothing of 1 the target takes no part, and what is left of the gradient is E_p[w].
+        launch(_forward_kernel, (triton.cdiv(rows, tile["BLOCK_R"]),),
+            hidden_TD, weight_VD, rows_R, rows_R, log_sum_R, bits_TW, masked, expected_TD, log_sum_R, loss_R,
+            unused_R, rows, num_rows, triton.cdiv(num_rows, 32), 1.0,
+            D=dim, TARGETS=False, SMOOTH=False, HELD=True, NEEDS_GRAD=True, **tile,
+        )  # fmt: skip
+        ctx.save_for_backward(hidden_TD, weight_VD, rows_R, log_sum_R, expected_TD, bits_TW, masked)
+        return log_sum_R
+
+    @staticmethod
+    def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TD, weight_VD, rows_R, log_sum_R, expected_TD, bits_TW, masked = ctx.saved_tensors
+        (rows, dim), num_rows = (rows_R.numel(), hidden_TD.shape[1]), weight_VD.shape[0]
+        tile = _tile(dim, hidden_TD.dtype, walks_items=False)
+        blocks = triton.cdiv(num_rows, tile["BLOCK_V"])
+        splits = max(1, min(WEIGHT_PROGRAMS // blocks, triton.cdiv(rows, tile["BLOCK_R"])))
+        partial_SVD = hidden_TD.new_empty(splits, num_rows, dim, dtype=torch.float32)
+        grad_R = grad_R.contiguous()
+        launch(_weight_kernel, (blocks, splits),
+            hidden_TD, weight_VD, rows_R, rows_R, bits_TW, masked, log_sum_R, partial_SVD, grad_R,
+            rows, num_rows, triton.cdiv(num_rows, 32), 0.0, splits,
+            D=dim, HELD=True, SCALED=True, **tile,
+        )  # fmt: skip
+        # Tokens outside of rows_R have expectations of 0, whatever stands in their scale.
+        scale_T1 = grad_R.new_zeros(len(hidden_TD) + 1)
+        scale_T1 = scale_T1.scatter(0, torch.where(rows_R >= 0, rows_R, len(hidden_TD)).long(), grad_R)
+        grad_hidden_TD = scale_T1[:-1, None] * expected_TD
+        return grad_hidden_TD.to(expected_TD.dtype), partial_SVD.sum(0).to(ctx.weight_dtype), None, None, None
+
+
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -107,7 +164,7 @@ class _SoftmaxLoss(torch.autograd.Function):
             hidden_TD, weight_VD, targets_T, rows_R, mean_D, bits_TW if held else rows_R,
             held_logit if held else mean_D, grad_hidden_TD, log_sum_R, loss_R, grad_held_R,
             rows, num_rows, triton.cdiv(num_rows, 32), smoothing,
-            D=dim, SMOOTH=smoothing > 0, HELD=held, NEEDS_GRAD=needs_grad, **tile,
+            D=dim, TARGETS=True, SMOOTH=smoothing > 0, HELD=held, NEEDS_GRAD=needs_grad, **tile,
         )  # fmt: skip
         if needs_grad:
             ctx.save_for_backward(
@@ -146,9 +203,9 @@ class _SoftmaxLoss(torch.autograd.Function):
         partial_SVD = hidden_TD.new_empty(splits, num_rows, dim, dtype=torch.float32)
         launch(_weight_kernel, (blocks, splits),
             hidden_TD, weight_VD, targets_T, rows_R, bits_TW if held else rows_R,
-            held_logit if held else log_sum_R, log_sum_R, partial_SVD,
+            held_logit if held else log_sum_R, log_sum_R, partial_SVD, log_sum_R,
             rows, num_rows, triton.cdiv(num_rows, 32), ctx.smoothing, splits,
-            D=dim, HELD=held, **tile,
+            D=dim, HELD=held, SCALED=False, **tile,
         )  # fmt: skip
         grad_held = grad * grad_held_R.sum() if held else None
         return (
@@ -161,24 +218,9 @@ class _SoftmaxLoss(torch.autograd.Function):
 
 
 def _tile(dim: int, dtype: torch.dtype, walks_items: bool) -> dict[str, Any]:
-    """Return the shape of a program: what it sums up, and one tile of logits, must stay in its registers.
-
-    Measured on an H100 for the forward kernel, which walks over items, and for the items' gradient
-    (benchmarks/NOTES.md).
-    """
-    block_d = max(16, triton.next_power_of_2(dim))
-    if dtype == torch.bfloat16:
-        rows, stages = (128, 3) if block_d <= 64 or (block_d == 128 and not walks_items) else (64, 2)
-        tile = {
-            "BLOCK_R": rows,
-            "BLOCK_V": 64,
-            "PRECISION": "ieee",
-            "num_stages": stages if walks_items else 2,
-        }
-    else:
-        small = 64 if block_d <= 128 else 32
-        tile = {"BLOCK_R": small, "BLOCK_V": 32, "PRECISION": "tf32x3", "num_stages": 1}
-    return tile | {"BLOCK_D": block_d, "num_warps": 4}
+    """Return the shape of a program on the card at hand."""
+    tile = softmax_tile(dim, dtype, walks_items=walks_items, arch=current_arch())
+    return tile | {"BLOCK_D": max(16, triton.next_power_of_2(dim))}
 
 
 @triton.jit
@@ -216,7 +258,7 @@ def _load_held(bits_ptr, row, item, live, V, W):
 def _forward_kernel(
     hidden_ptr, weight_ptr, targets_ptr, rows_ptr, mean_ptr, bits_ptr, held_logit_ptr,
     grad_hidden_ptr, log_sum_ptr, loss_ptr, grad_held_ptr, R, V, W, smoothing,
-    D: tl.constexpr, SMOOTH: tl.constexpr, HELD: tl.constexpr, NEEDS_GRAD: tl.constexpr,
+    D: tl.constexpr, TARGETS: tl.constexpr, SMOOTH: tl.constexpr, HELD: tl.constexpr, NEEDS_GRAD: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program r: walk over all items for `BLOCK_R` tokens; sums over items keep a running maximum."""
@@ -227,7 +269,9 @@ def _forward_kernel(
     at_hidden = row[:, None] * D + d
     in_hidden = live[:, None] & (d < D)
     hidden = tl.load(hidden_ptr + at_hidden, mask=in_hidden, other=0.0)
-    target = tl.load(targets_ptr + row, mask=live, other=0).to(tl.int32)
+    target = tl.zeros([BLOCK_R], tl.int32)
+    if TARGETS:
+        target = tl.load(targets_ptr + row, mask=live, other=0).to(tl.int32)
     if HELD:
         held_logit = tl.load(held_logit_ptr)
     top = tl.full([BLOCK_R], -float("inf"), tl.float32)
@@ -281,9 +325,9 @@ def _forward_kernel(
 
 @triton.jit
 def _weight_kernel(
-    hidden_ptr, weight_ptr, targets_ptr, rows_ptr, bits_ptr, held_logit_ptr, log_sum_ptr, partial_ptr,
+    hidden_ptr, weight_ptr, targets_ptr, rows_ptr, bits_ptr, held_logit_ptr, log_sum_ptr, partial_ptr, scale_ptr,
     R, V, W, smoothing, SPLITS,
-    D: tl.constexpr, HELD: tl.constexpr,
+    D: tl.constexpr, HELD: tl.constexpr, SCALED: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (v, s): the gradient of `BLOCK_V` items from every `SPLITS`-th block of tokens."""
@@ -301,13 +345,17 @@ def _weight_kernel(
         row = tl.load(rows_ptr + r, mask=r < R, other=-1).to(tl.int64)
         live = row >= 0
         hidden = tl.load(hidden_ptr + row[:, None] * D + d, mask=live[:, None] & (d < D), other=0.0)
-        target = tl.load(targets_ptr + row, mask=live, other=0).to(tl.int32)
         log_sum = tl.load(log_sum_ptr + r, mask=r < R, other=0.0)
         logits = _dot(items, tl.trans(hidden), tl.zeros([BLOCK_V, BLOCK_R], tl.float32), PRECISION)
         if HELD:
             logits += _load_held(bits_ptr, row[None, :], v[:, None], live[None, :], V, W) * held_logit
-        grad = exp2((logits - log_sum[None, :]) * LOG2_E) - share
-        grad -= tl.where(v[:, None] == target[None, :], 1.0 - smoothing, 0.0)
+        grad = exp2((logits - log_sum[None, :]) * LOG2_E)
+        if SCALED:
+            grad *= tl.load(scale_ptr + r, mask=live, other=0.0)[None, :]
+        else:
+            target = tl.load(targets_ptr + row, mask=live, other=0).to(tl.int32)
+            grad -= share
+            grad -= tl.where(v[:, None] == target[None, :], 1.0 - smoothing, 0.0)
         grad = tl.where(scored & live[None, :], grad, 0.0)
         total = _dot(grad.to(items.dtype), hidden, total, PRECISION)
     at = tl.program_id(1).to(tl.int64) * V * D + v[:, None] * D + d

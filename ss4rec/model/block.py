@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
@@ -12,6 +14,9 @@ from ss4rec.kernels.layer_torch import drop
 from ss4rec.model.relation_ssm import RelationSSM
 from ss4rec.model.segments import Segments
 from ss4rec.model.time_ssm import TimeSSM
+
+HORIZON_CODES = 64
+"""Half octaves of seconds."""
 
 
 class FeedForward(nn.Module):
@@ -28,6 +33,34 @@ class FeedForward(nn.Module):
         """Return `[T, D]` for inputs `[T, D]`."""
         down_TD: Tensor = self.down(backend.swiglu(self.gate_up(values_TD)))
         return down_TD
+
+
+class Horizon(nn.Module):
+    """A layer behind the blocks that knows how long ago the last event was, or that nobody knows.
+
+    It comes last, so that what is drawn for one event in training is not seen by later ones, and so that asking again
+    later needs no new pass over the history. The vector of each half octave of seconds is zero at the start.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1 + HORIZON_CODES, config.dim))
+        self.feed_forward = FeedForward(config.dim, 2 * config.dim, config.init_std)
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.dropout = config.dropout
+
+    def forward(self, values_TD: Tensor, elapsed_T: Tensor | None, backend: LayerBackend) -> Tensor:
+        """Return `[T, D]` for hidden states `[T, D]` and seconds, negative for unknown."""
+        if elapsed_T is None:
+            elapsed_T = values_TD.new_full((len(values_TD),), -1.0, dtype=torch.float32)
+        code_T = 1 + (2 * torch.log2(1 + elapsed_T.clamp_min(0))).long().clamp_max(HORIZON_CODES - 1)
+        code_T = torch.where(elapsed_T < 0, 0, code_T)
+        chosen_TC = F.one_hot(code_T, 1 + HORIZON_CODES).to(values_TD.dtype)
+        values_TD = values_TD + chosen_TC @ self.table.to(values_TD.dtype)
+        dropout = self.dropout if self.training else 0.0
+        layer_TD = self.feed_forward(values_TD, backend)
+        norm = self.norm
+        return backend.residual_norm(values_TD, layer_TD, norm.weight, norm.bias, norm.eps, dropout, 0.0)
 
 
 class SSBlock(nn.Module):

@@ -53,6 +53,9 @@ class Context:
     """The user's rating of the event's own item, float32; never that of the target."""
     profiles_TF: Tensor
     """Codes of the user's profile, whole numbers, 0 for unknown."""
+    elapsed_T: Tensor | None = None
+    """Seconds since each event when a recommendation is asked for, float32, negative where nobody knows; None: nobody
+    knows any. For models with `ModelConfig.horizon`."""
 
     @classmethod
     def of(cls, batch: PackedBatch | Histories, device: torch.device | str | None = None) -> Context:

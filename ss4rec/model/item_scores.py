@@ -34,10 +34,26 @@ class SeenItems:
         edges_V1 = torch.arange(width + 1, device=device)
         self._starts_V1 = torch.searchsorted(self._item_P, edges_V1).cpu()
 
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs P."""
+        return len(self._item_P)
+
+    def part(self, first: int, stop: int) -> slice:
+        """Return where the pairs with items `first` to `stop - 1` stand among all."""
+        return slice(int(self._starts_V1[first]), int(self._starts_V1[stop]))
+
     def between(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return row and `item - first` of all pairs with items `first` to `stop - 1`, int64 each."""
-        part = slice(int(self._starts_V1[first]), int(self._starts_V1[stop]))
+        part = self.part(first, stop)
         return self._row_P[part], self._item_P[part] - first
+
+    def find(self, row_X: Tensor, item_X: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where pairs stand among all, int64, and whether each is there at all, bool."""
+        key_X = item_X * self.num_rows + row_X
+        key_P = self._item_P * self.num_rows + self._row_P
+        place_X = torch.searchsorted(key_P, key_X).clamp_max(max(self.num_pairs - 1, 0))
+        return place_X, key_P[place_X] == key_X
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class ItemScores:
             hidden_BD: state of each user.
             weight_VD: item rows.
             seen: what the users have seen.
-            seen_logit: what is added to the scores of these items, a scalar.
+            seen_logit: what is added to the scores of these items: a scalar, or a value for each pair of `seen`.
         """
         hidden_BD, weight_VD = hidden_BD.detach().to(weight_VD.dtype), weight_VD.detach()
         seen_logit = None if seen_logit is None else seen_logit.detach()
@@ -77,7 +93,8 @@ class ItemScores:
         def score(first: int, stop: int) -> Tensor:
             scores_BC = _full_product(hidden_BD, weight_VD[first:stop])
             if seen_logit is not None:
-                scores_BC[seen.between(first, stop)] += seen_logit
+                own = seen_logit if seen_logit.ndim == 0 else seen_logit[seen.part(first, stop)]
+                scores_BC[seen.between(first, stop)] += own.to(scores_BC.dtype)
             return scores_BC
 
         return cls(score, len(weight_VD), seen)

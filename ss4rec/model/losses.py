@@ -91,6 +91,88 @@ def cross_entropy(
     return total
 
 
+def log_sum_unheld(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    rows_R: Tensor,
+    held: Repeats,
+    *,
+    chunk_tokens: int,
+    kind: torch.dtype,
+    backend: str,
+) -> Tensor:
+    """Return log Σ exp(logit) over the items that a token's history does not hold, float32 or wider, `[R]`.
+
+    Args:
+        hidden_TD: hidden states.
+        weight_VD: item rows; row 0 (padding) takes no part.
+        rows_R: tokens; `triton` takes -1 for none, and gives any value there.
+        held: histories; their logit is not looked at.
+        chunk_tokens: tokens whose logits `reference` has in memory at one time.
+        kind: type of the matrix products' inputs.
+        backend: as from `resolve_loss_backend`.
+    """
+    if backend == "triton":
+        from ss4rec.kernels.softmax_triton import held_bits, log_sum_exp
+
+        bits_TW = held_bits(held.items_T, len(weight_VD), held.segments)
+        return log_sum_exp(hidden_TD, weight_VD, rows_R, kind=kind, bits_TW=bits_TW)
+    found: Tensor = _ChunkedLogSum.apply(
+        hidden_TD.index_select(0, rows_R), weight_VD, rows_R, held, chunk_tokens, kind
+    )
+    return found
+
+
+class _ChunkedLogSum(torch.autograd.Function):
+    """Logits are computed again for the gradient, so that only those of one chunk exist at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_RD: Tensor,
+        weight_VD: Tensor,
+        rows_R: Tensor,
+        held: Repeats,
+        chunk_tokens: int,
+        kind: torch.dtype,
+    ) -> Tensor:
+        ctx.held, ctx.chunk_tokens, ctx.kind = held, chunk_tokens, kind
+        parts = rows_R.split(chunk_tokens)
+        hidden = hidden_RD.split(chunk_tokens)
+        sums = [
+            _unheld_logits(h, weight_VD, r, held, kind).logsumexp(1)
+            for h, r in zip(hidden, parts, strict=True)
+        ]
+        log_sum_R = torch.cat(sums)
+        ctx.save_for_backward(hidden_RD, weight_VD, rows_R, log_sum_R)
+        return log_sum_R
+
+    @staticmethod
+    def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_RD, weight_VD, rows_R, log_sum_R = ctx.saved_tensors
+        grad_hidden_RD = torch.empty_like(hidden_RD)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=log_sum_R.dtype)
+        items_ID = weight_VD[1:].to(ctx.kind)
+        for first in range(0, len(rows_R), ctx.chunk_tokens):
+            part = slice(first, first + ctx.chunk_tokens)
+            logits_CI = _unheld_logits(hidden_RD[part], weight_VD, rows_R[part], ctx.held, ctx.kind)
+            grad_CI = (logits_CI - log_sum_R[part, None]).exp_().mul_(grad_R[part, None]).to(ctx.kind)
+            grad_hidden_RD[part] = grad_CI @ items_ID
+            grad_weight_VD[1:] += grad_CI.T @ hidden_RD[part].to(ctx.kind)
+        return grad_hidden_RD, grad_weight_VD.to(weight_VD.dtype), None, None, None, None
+
+
+def _unheld_logits(
+    hidden_CD: Tensor, weight_VD: Tensor, rows_C: Tensor, held: Repeats, kind: torch.dtype
+) -> Tensor:
+    """Return the logits of items 1.., -inf where the token's history holds the item, `[C, I]`."""
+    logits_CI = (hidden_CD.to(kind) @ weight_VD[1:].to(kind).T).to(
+        torch.promote_types(weight_VD.dtype, torch.float32)
+    )
+    held_CV = logits_CI.new_zeros(len(logits_CI), len(weight_VD), dtype=torch.bool)
+    return logits_CI.masked_fill_(held_CV.scatter_(1, held.select(rows_C), True)[:, 1:], -torch.inf)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Loss sum and both gradients in one pass over the logits; classes are the items without padding."""
 

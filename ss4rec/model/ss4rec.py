@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
+from ss4rec.errors import UsageError
 from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
-from ss4rec.model.block import SSBlock
+from ss4rec.model.block import Horizon, SSBlock
+from ss4rec.model.habits import Asked, Habits, seen_logits
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
 from ss4rec.model.item_scores import ItemScores, SeenItems
 from ss4rec.model.segments import Segments
@@ -88,17 +90,34 @@ class SequenceModel(nn.Module, ABC):
             if member.attributes is not None:
                 member.attributes.attributes_VA.copy_(attributes_VA)
 
-    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> ItemScores:
+    def scores(
+        self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor, asked: Asked | None = None
+    ) -> ItemScores:
         """Return the scores of all items, computed in stretches of items as they are asked for.
 
         Args:
             hidden_BD: state after the last event of each history.
             seen_X: items of each whole history, one history after the other; any order, repeats allowed.
             seen_offsets_B1: where each history begins and ends in `seen_X`, on the host.
+            asked: what `encode` was given, and after which events; needed where the model has `habits`.
+
+        Raises:
+            UsageError: if the model has `habits` and is not told.
         """
         weight_VD = self.item_matrix()
         seen = SeenItems(seen_X, seen_offsets_B1, len(weight_VD), hidden_BD.device)
-        return ItemScores.of_products(hidden_BD, weight_VD, seen, self.repeat_logit)
+        logit = self.repeat_logit
+        if self.config.repeats == "habits":
+            if asked is None:
+                raise UsageError("model.repeats=habits scores by what was held when; pass the events")
+            logit = seen_logits(self._habits(hidden_BD), asked, seen, 1 / len(self.members))
+        return ItemScores.of_products(hidden_BD, weight_VD, seen, logit)
+
+    def _habits(self, hidden_BD: Tensor) -> list[tuple[Habits, Tensor]]:
+        """Return each member's habits and hidden states."""
+        parts = hidden_BD.chunk(len(self.members), dim=1)
+        pairs = zip(self.members, parts, strict=True)
+        return [(member.habits, part_BD) for member, part_BD in pairs if member.habits is not None]
 
 
 class SS4Rec(SequenceModel):
@@ -110,9 +129,10 @@ class SS4Rec(SequenceModel):
     Args:
         config: the shape; `members` is not looked at.
         num_items: items are 1..num_items; row 0 of the embedding is padding, always zero, and never scored.
+        target_time: whether the gap of an event is the time to the next one (`DataConfig.target_time`).
     """
 
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
+    def __init__(self, config: ModelConfig, num_items: int, target_time: bool = True) -> None:
         super().__init__(config, num_items)
         self.embedding = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         with torch.no_grad():
@@ -122,7 +142,9 @@ class SS4Rec(SequenceModel):
         self.inputs = EventInputs(config) if config.inputs else None
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.blocks = nn.ModuleList(SSBlock(config) for _ in range(config.blocks))
+        self.habits = Habits(config.dim, num_items, target_time) if config.repeats == "habits" else None
         self.repeat_parameter = nn.Parameter(torch.zeros(())) if config.repeats == "learned" else None
+        self.horizon = Horizon(config) if config.horizon else None
         pre = config.norm == "pre"
         self.final_norm = nn.LayerNorm(config.dim, eps=config.norm_eps) if pre else None
 
@@ -150,6 +172,9 @@ class SS4Rec(SequenceModel):
             values_TD = block(values_TD, gaps_T, segments, *backends)
         if self.final_norm is not None:
             values_TD = self.final_norm(values_TD)
+        if self.horizon is not None:
+            elapsed_T = None if context is None else context.elapsed_T
+            values_TD = self.horizon(values_TD, elapsed_T, backends[2])
         if self.config.cosine_temperature:
             values_TD = F.normalize(values_TD.float(), dim=1) / self.config.cosine_temperature
         return values_TD
@@ -179,9 +204,9 @@ class Ensemble(SequenceModel):
     with an ensemble too. It is the geometric mean of the members' softmax, up to a factor for each user.
     """
 
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
+    def __init__(self, config: ModelConfig, num_items: int, target_time: bool = True) -> None:
         super().__init__(config, num_items)
-        self.parts = nn.ModuleList(SS4Rec(config, num_items) for _ in range(config.members))
+        self.parts = nn.ModuleList(SS4Rec(config, num_items, target_time) for _ in range(config.members))
 
     @property
     def members(self) -> Sequence[SS4Rec]:
@@ -208,6 +233,13 @@ class Ensemble(SequenceModel):
         return torch.stack(logits).mean() if logits else None
 
 
-def make_model(config: ModelConfig, num_items: int) -> SequenceModel:
-    """Return a model with fresh weights: `SS4Rec`, or an `Ensemble` if the configuration has several members."""
-    return SS4Rec(config, num_items) if config.members == 1 else Ensemble(config, num_items)
+def make_model(config: ModelConfig, num_items: int, target_time: bool = True) -> SequenceModel:
+    """Return a model with fresh weights: `SS4Rec`, or an `Ensemble` if the configuration has several members.
+
+    Args:
+        config: the shape.
+        num_items: items are 1..num_items.
+        target_time: as in `SS4Rec`.
+    """
+    kind = SS4Rec if config.members == 1 else Ensemble
+    return kind(config, num_items, target_time)

@@ -27,7 +27,7 @@ def load_model(run_dir: Path, device: str = "cpu") -> tuple[SequenceModel, RunCo
     config, record = folder.config(), folder.record()
     saved = checkpoint.best(folder.checkpoints)
     _require_size(saved, config, record)
-    model = make_model(config.model, record.num_items)
+    model = make_model(config.model, record.num_items, config.data.target_time)
     load_weights(model, saved)
     return model.to(device).eval(), config
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt
 
 from ss4rec.config import RunConfig
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.provenance import git_commit, installed_versions
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import Manifest
     from ss4rec.model.ss4rec import SequenceModel
+    from ss4rec.protocol.plan import Plan
 
 
 class RunRecord(BaseModel):
@@ -40,6 +42,10 @@ class RunRecord(BaseModel):
     """Median gap between training events: stands in for the gap to a target whose time is not known."""
     profile_values: tuple[str, ...] | None = None
     """`Manifest.profile_values`, so that profiles can be given when the run serves."""
+    protocol: Protocol = Protocol()
+    """What trained, what chose, what tests; leave-one-out in records that do not say."""
+    division: dict[str, int] = {}
+    """`Plan.facts`: rows, users and items of each part."""
     num_parameters: NonNegativeInt
     backends: dict[str, str]
     """The implementation that each part of the model used."""
@@ -61,19 +67,25 @@ class RunRecord(BaseModel):
         device: str,
         workers: int,
         backends: dict[str, str] | None = None,
+        plan: Plan | None = None,
     ) -> RunRecord:
-        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps."""
+        """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps.
+
+        `plan` is what the run's protocol means for the data; None: leave-one-out of all of them.
+        """
         return cls(
             name=name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             fingerprint=config.fingerprint(),
             data_name=manifest.name,
             data_sha256=data_fingerprint(manifest),
-            cut_s=manifest.filters.cut_s,
+            cut_s=plan.cut_s if plan and plan.cut_s is not None else manifest.filters.cut_s,
             num_users=manifest.users,
-            num_items=manifest.items,
+            num_items=plan.num_items if plan else manifest.items,
             num_interactions=manifest.interactions,
-            median_gap_s=manifest.median_gap_s,
+            median_gap_s=plan.median_gap_s if plan else manifest.median_gap_s,
+            protocol=config.protocol,
+            division=plan.facts if plan else {},
             profile_values=manifest.profile_values,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             backends=backends or model.backends,

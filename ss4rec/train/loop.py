@@ -28,11 +28,12 @@ from ss4rec.errors import CheckpointError, NonFiniteError
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train import resume
+from ss4rec.train.divergence import LOWER, MOST_RETURNS, ClimbedError, Course
 from ss4rec.train.fixed_shapes import Stager
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.objective import Objective
-from ss4rec.train.optim import lr_share
+from ss4rec.train.pace import Pace
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.resume import LoopState
 from ss4rec.train.status import StatusLine, duration, epoch_line, log_is_json, say
@@ -118,6 +119,10 @@ class TrainLoop:
         self.guard = self.take_step.guard
         self.stopping = EarlyStopping(config.train.patience)
         self.steps_per_epoch = source.steps_per_epoch(0)
+        self.pace = Pace(config.train, config.optim, self.steps_per_epoch)
+        self.course, self.stretch = Course(), (0.0, 0.0)
+        self.returns = 0
+        """Times that training went back to a checkpoint since its loss had climbed."""
         self.epoch = self.step = self.global_step = 0
         self.elapsed_before_s = 0.0
         self.recent: deque[StepNote] = deque(maxlen=2 * _LOOK_EVERY)
@@ -153,8 +158,11 @@ class TrainLoop:
         )
         self.ended = self._why_end()
         try:
-            if not self.ended:
-                yield from self._train()
+            while not self.ended:
+                try:
+                    yield from self._train()
+                except ClimbedError as climbed:
+                    self._go_back(climbed)
         finally:
             self.watchdog.close()
             if self.tracker:
@@ -183,7 +191,7 @@ class TrainLoop:
         self.prefetcher = Prefetcher(batches, self.workers.device, self.stager)
         self.objective.train()
         self._begin_epoch()
-        begun_at = self.global_step
+        begun_at = self.begun_at = self.global_step
         with closing(self.prefetcher.__iter__()) as prefetched:
             for batch in prefetched:
                 if self.global_step == begun_at:
@@ -191,7 +199,7 @@ class TrainLoop:
                 self._train_step(batch)
                 if self.workers.is_main and self.global_step == begun_at + 1:
                     self.hooks.first_step()
-                if self.step == self.steps_per_epoch:
+                if self.step == self.steps_per_epoch or self.pace.done(self.global_step):
                     yield self._end_epoch()
                     if self.ended:
                         return
@@ -228,12 +236,56 @@ class TrainLoop:
         self.step, self.global_step = batch.step + 1, self.global_step + 1
         if self.workers.device.type == "cpu" or self.global_step % _LOOK_EVERY == 0:
             self._check_finite()
+        often = self.workers.device.type == "cpu" or self.global_step - self.begun_at <= 3
+        if self.global_step % _LOOK_EVERY == 0 or (self.config.train.fit_minutes and often):
+            self._check_course()
         if self.status.due:
             self._show_status(lr)
 
     def _lr(self) -> float:
-        total = self.config.train.epochs * self.steps_per_epoch
-        return self.config.optim.lr * lr_share(self.global_step, total_steps=total, config=self.config.optim)
+        return LOWER**self.returns * self.pace.lr(self.global_step)
+
+    def _check_course(self) -> None:
+        """Look at loss and time; all workers call it.
+
+        Raises:
+            ClimbedError: on all workers together, if the loss has climbed far above its best.
+        """
+        planned = self.pace.look(self.global_step, self.elapsed_s, self.begun_at)
+        if planned := self.workers.from_main(planned):
+            self.pace.plan(planned)
+            self._say(
+                f"{self.config.train.max_minutes:g} minutes leave time for {planned:,} steps, "
+                f"{planned / self.steps_per_epoch:.3g} epochs: the schedule ends with them"
+            )
+        if self.global_step % _LOOK_EVERY or self.config.train.divergence == "ignore":
+            return
+        loss_sum, targets = self.take_step.sums.tolist()
+        loss = (loss_sum - self.stretch[0]) / max(targets - self.stretch[1], 1.0)
+        self.stretch = (loss_sum, targets)
+        if self.course.diverged(loss):
+            raise ClimbedError(loss)
+
+    def _go_back(self, climbed: ClimbedError) -> None:
+        """Continue from the best checkpoint with half of the rate, or end; all workers call it."""
+        what = (
+            f"the loss has climbed to {climbed.loss:.3f} and was {self.course.best:.3f} at its best: training "
+            f"diverges at a learning rate of {self._lr():.2g}"
+        )
+        saved = self.workers.from_main(resume.best_checkpoint(self.folder) if self.workers.is_main else None)
+        if saved is None:
+            raise NonFiniteError(
+                f"{what}. There is no checkpoint to go back to; lower optim.lr or set optim.clip_norm"
+            )
+        if self.config.train.divergence == "stop" or self.returns == MOST_RETURNS:
+            self.ended = f"{what}; lower optim.lr"
+            self._say(f"warning: {self.ended}")
+            return
+        returns = self.returns + 1
+        self._continue_from(checkpoint.read(saved))
+        self.returns = returns
+        self.course.again()
+        self._say(f"warning: {what}. Going back to step {self.global_step} with half of the rate")
 
     def _check_finite(self) -> None:
         """Raise on all workers together if more steps were bad than may be skipped; all workers call it."""
@@ -280,29 +332,32 @@ class TrainLoop:
         loss_sum, targets = self.take_step.sums.tolist()
         rate = (targets - self.targets_before) / max(time.monotonic() - self.epoch_began, 1e-9)
         self.take_step.sums.zero_()
+        self.stretch = (0.0, 0.0)
         self.watchdog.feed()
-        self.epoch, self.step = self.epoch + 1, 0
+        epoch = self.epoch + 1
+        if self.step == self.steps_per_epoch:  # else the time ends training within an epoch
+            self.epoch, self.step = epoch, 0
         metrics: dict[str, Any] = {
             "train_loss": loss_sum / targets if targets else None,
             "events_per_s": round(rate, 1),
         }
         train = self.config.train
         is_best = False
-        if self.epoch % train.validate_every == 0 or self.epoch == train.epochs:
+        if epoch % train.validate_every == 0 or self.pace.done(self.global_step):
             metrics |= {f"valid_{name}": value for name, value in self._validate().items()}
-            is_best = self.stopping.update(metrics[f"valid_{SCORE}"], self.epoch - 1)
+            is_best = self.stopping.update(metrics[f"valid_{SCORE}"], epoch - 1)
         self._report_due, self.ended = self.workers.from_main(
             (time.monotonic() - self.reported_at >= train.report_every_s, self._why_end())
         )
         metrics |= {
-            "epoch": self.epoch,
+            "epoch": epoch,
             "bad_steps": self.guard.bad_steps,
             "elapsed_s": round(self.elapsed_s, 3),
             "ended": self.ended,
         }
         self.hooks.watch(metrics)
         if self.workers.is_main:
-            self._say(epoch_line(metrics, train.epochs, is_best))
+            self._say(epoch_line(metrics, self.pace.epochs, is_best))
             if self.tracker:
                 self.tracker.log("epoch", self.global_step, **metrics)
             if is_best or self.ended or time.monotonic() - self.saved_at > train.checkpoint_every_s:
@@ -325,8 +380,8 @@ class TrainLoop:
     def _why_end(self) -> str:
         """Return why training ends here, in words; empty if it goes on."""
         train = self.config.train
-        if self.epoch >= train.epochs:
-            return f"all {train.epochs} epochs done"
+        if self.pace.done(self.global_step):
+            return f"all {self.pace.epochs} epochs done"
         if self.stopping.should_stop:
             return f"no better validation {SCORE} for {self.stopping.waited} validations"
         if train.max_minutes and self.elapsed_s > 60 * train.max_minutes:
@@ -346,6 +401,8 @@ class TrainLoop:
             "bad_steps": self.guard.bad_steps,
             "elapsed_s": self.elapsed_s,
             "sums": self.take_step.sums.tolist(),
+            "planned_steps": self.pace.total_steps if self.pace.planned else None,
+            "returns": self.returns,
             **self.identity,
         }
         resume.save(self.folder.checkpoints, self.take_step, state, self.hooks.may_write)
@@ -360,17 +417,24 @@ class TrainLoop:
             raise path
         if path is None:
             return
-        saved = checkpoint.read(path)
-        resume.require_same_run(saved, self.identity)
+        self.elapsed_before_s = self._continue_from(checkpoint.read(path)).elapsed_s
+        if self.workers.is_main:
+            self._say(f"continuing {self.folder.path.name} at epoch {self.epoch + 1}, step {self.step}")
+
+    def _continue_from(self, saved: checkpoint.Checkpoint) -> LoopState:
+        """Take weights, state and place of a checkpoint; return the state."""
+        resume.require_same_run(saved, self.identity, self.folder.earlier_fingerprints())
         train = self.config.train
         state = LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)
         resume.restore(saved, self.take_step, state)
         self.epoch, self.step, self.global_step = state.epoch, state.step, state.global_step
         self.stopping = EarlyStopping.restore(state.stopping.model_dump(), train.patience)
-        self.elapsed_before_s = state.elapsed_s
+        self.returns, self.stretch = state.returns, state.sums
+        if state.planned_steps is not None:
+            self.pace.plan(state.planned_steps)
         if self.workers.is_main:
             self.folder.rewind_metrics(saved.global_step)
-            self._say(f"continuing {self.folder.path.name} at epoch {self.epoch + 1}, step {self.step}")
+        return state
 
     def _say(self, line: str) -> None:
         if self.workers.is_main or log_is_json():  # there each line names its worker

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from ss4rec.config import LossConfig
-from ss4rec.errors import ConfigError
+from ss4rec.errors import ConfigError, UsageError
 from ss4rec.kernels import resolve_loss_backend
+from ss4rec.model.habits import Events, habit_cross_entropy
 from ss4rec.model.inputs import Context
 from ss4rec.model.losses import Repeats, bpr, cross_entropy
 from ss4rec.model.sampled import NegativeSampler, sampled_softmax
@@ -33,10 +36,10 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         if config.kind == "sampled_softmax":
-            if model.repeat_logit is not None:
+            if model.config.repeats != "ignore":
                 raise ConfigError(
-                    "loss.kind=sampled_softmax does not train model.repeats=learned, which needs the scores of all "
-                    "items; set model.repeats=ignore or loss.kind=cross_entropy"
+                    f"loss.kind=sampled_softmax does not train model.repeats={model.config.repeats}, which needs the "
+                    "scores of all items; set model.repeats=ignore or loss.kind=cross_entropy"
                 )
             if config.label_smoothing:
                 raise ConfigError(
@@ -55,7 +58,7 @@ class Objective(nn.Module):
         """
         if self.config.kind != "cross_entropy":
             return "torch"
-        return resolve_loss_backend(self.config.backend, self.model.device)
+        return resolve_loss_backend(self.config.backend, self.model.device, self.model.members[0].config.dim)
 
     def forward(
         self,
@@ -86,13 +89,27 @@ class Objective(nn.Module):
         context: Context | None,
     ) -> Tensor:
         """Return the summed loss of one member."""
-        logit = model.repeat_logit
+        logit, held_T = model.repeat_logit, items_T
         repeats = None if logit is None else Repeats(items_T, segments, logit)
         if self.training:
             items_T = self._swap(items_T, self.config.swap_inputs)
             targets_T = self._swap(targets_T, self.config.swap_targets)
+        if self.training and model.horizon is not None:
+            context = with_drawn_moments(context, gaps_T, segments)
         hidden_TD = model.encode(items_T, gaps_T, segments, context)
         weight_VD = model.item_matrix()
+        if model.habits is not None and self.config.kind == "cross_entropy":
+            return habit_cross_entropy(
+                hidden_TD,
+                weight_VD,
+                targets_T,
+                model.habits,
+                Events(held_T, gaps_T, segments),
+                rows_R,
+                chunk_tokens=self.config.chunk_tokens,
+                label_smoothing=self.config.label_smoothing,
+                backend=self.backend,
+            )
         if self.config.kind == "bpr":
             return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)
         if self.config.kind == "sampled_softmax":
@@ -116,3 +133,24 @@ class Objective(nn.Module):
         random_T = torch.randint_like(items_T, 1, self.model.num_items + 1)
         swapped_T = torch.rand(items_T.shape, device=items_T.device) < probability
         return torch.where(swapped_T & (items_T > 0), random_T, items_T)
+
+
+def with_drawn_moments(context: Context | None, gaps_T: Tensor, segments: Segments) -> Context:
+    """Say at every second event, by chance, how long ago it was at a moment drawn evenly before the next event.
+
+    Args:
+        context: what else is known.
+        gaps_T: seconds since the event before (`data.target_time=false`).
+        segments: where sequences begin; the last event of each has no next one, so nothing is said there.
+
+    Raises:
+        UsageError: without a context.
+    """
+    if context is None:
+        raise UsageError("the model reads moments of recommendation; pass a Context")
+    until_next_T = torch.cat([gaps_T[1:], gaps_T.new_full((1,), -1.0)])
+    last_S = (segments.offsets_S1[1:].long() - 1).clamp_min(0)
+    until_next_T = until_next_T.scatter(0, last_S, -1.0)
+    share_T, told_T = torch.rand(2, len(gaps_T), device=gaps_T.device)
+    elapsed_T = torch.where((told_T < 0.5) & (until_next_T >= 0), share_T * until_next_T, -1.0)
+    return replace(context, elapsed_T=elapsed_T)

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ss4rec.config import OptimConfig
+from ss4rec.model.ss4rec import SequenceModel
+
+RATE_SHARE = "rate_share"
+"""Key of a parameter group: share of the learning rate that it trains with."""
 
 
 def make_optimizer(
@@ -18,18 +22,43 @@ def make_optimizer(
     Parameters with one dimension, and those that a module marked `no_decay` (state matrices of the SSMs, whose
     values are rates), are not decayed. On a CUDA `device` the learning rate is a tensor and the step can be captured.
     """
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    dim = model.config.dim if isinstance(model, SequenceModel) else config.base_dim
+    grouped: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
     for parameter in model.parameters():
         matrix = parameter.ndim >= 2 and not getattr(parameter, "no_decay", False)
-        (decayed if matrix else free).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
+        share = rate_share(parameter, dim, config.base_dim) if matrix and config.base_dim else 1.0
+        grouped.setdefault((matrix, share), []).append(parameter)
     on_gpu = device is not None and device.type == "cuda"
-    lr = torch.tensor(config.lr, device=device) if on_gpu else config.lr
-    return torch.optim.AdamW(groups, lr=lr, betas=config.betas, fused=True, capturable=on_gpu)
+    groups = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if matrix else 0.0,
+            RATE_SHARE: share,
+            "lr": torch.tensor(share * config.lr, device=device) if on_gpu else share * config.lr,
+        }
+        for (matrix, share), parameters in grouped.items()
+        if parameters
+    ]
+    return torch.optim.AdamW(groups, betas=config.betas, fused=True, capturable=on_gpu)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of the learning rate `lr`, on the device where rates are tensors."""
+    for group in optimizer.param_groups:
+        own = group[RATE_SHARE] * lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
+
+
+def rate_share(matrix: nn.Parameter, dim: int, base_dim: int) -> float:
+    """Return the share of the rate of width `base_dim` that a matrix of a model of width `dim` trains with.
+
+    Adam moves each weight by about its rate, so what a matrix adds to its output grows with its number of inputs: the
+    rate falls as that grows (muP, arXiv 2203.03466, table 8). Embeddings are item rows of the output too.
+    """
+    return min(1.0, base_dim / dim) * min(1.0, 2 * dim / matrix.shape[-1])
 
 
 def lr_share(step: int, *, total_steps: int, config: OptimConfig) -> float:

@@ -5,11 +5,11 @@ State that comes from a file is checked on the way in: a file that was tampered 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from ss4rec.errors import CheckpointError
@@ -43,6 +43,10 @@ class LoopState(BaseModel):
     elapsed_s: FiniteFloat
     sums: tuple[FiniteFloat, FiniteFloat]
     """Loss and targets of the epoch so far."""
+    planned_steps: PositiveInt | None = None
+    """Steps of the whole training, where the time has decided them."""
+    returns: NonNegativeInt = 0
+    """Times that training went back with half of the rate."""
 
     @classmethod
     def of(cls, saved: Checkpoint, *, epochs: int, steps_per_epoch: int) -> LoopState:
@@ -64,6 +68,14 @@ class LoopState(BaseModel):
                 f"of all), and this run has {epochs} epochs of {steps_per_epoch} steps: it belongs to another run"
             )
         return state
+
+
+def best_checkpoint(folder: RunFolder) -> Path | None:
+    """Return the best intact checkpoint's path, None for a run without any."""
+    try:
+        return checkpoint.best(folder.checkpoints).path
+    except CheckpointError:
+        return None
 
 
 def newest_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | CheckpointError | None:
@@ -93,14 +105,20 @@ def newest_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | C
     return None
 
 
-def require_same_run(saved: Checkpoint, identity: Mapping[str, str]) -> None:
+def require_same_run(saved: Checkpoint, identity: Mapping[str, str], earlier: Sequence[str] = ()) -> None:
     """Compare the facts that a checkpoint carries with this run's.
+
+    Args:
+        saved: the checkpoint.
+        identity: this run's facts by name.
+        earlier: fingerprints that this run had before its epochs were raised.
 
     Raises:
         CheckpointError: naming the first fact that differs.
     """
     for name, expected in identity.items():
-        if saved.state.get(name) != expected:
+        allowed = (expected, *earlier) if name == "fingerprint" else (expected,)
+        if saved.state.get(name) not in allowed:
             raise CheckpointError(
                 f"checkpoint {saved.path} has {name} {saved.state.get(name)}, this run has {expected}; "
                 "choose another --name or repeat the first run's options"

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ss4rec.config import RunConfig
+from ss4rec.auto.resolve import Auto
+from ss4rec.config import RunConfig, override
+from ss4rec.data.batches.source import check_max_workers, check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.io.atomic import write_json
-from ss4rec.runs.folder import RESULT_FILE, RunFolder
+from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
+from ss4rec.train.tracking import tracked
+
+if TYPE_CHECKING:
+    from ss4rec.cluster.placement import Placement
+
+CHOOSE_FOLDER = "choose"
+"""Run folder, in a run's, of the training that finds the number of epochs (`protocol.refit`)."""
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | Auto,
     data: PreparedFolder | Path,
     run_dir: Path,
     *,
@@ -23,8 +33,11 @@ def train(
 ) -> dict[str, Any]:
     """Train, evaluate the best epoch on the test items, and return the content of `result.json`.
 
+    With `protocol.refit` two models are trained: one in `run_dir/choose` that finds the best number of epochs, then the
+    run's own, as many epochs on all events up to the cut.
+
     Args:
-        config: the resolved configuration.
+        config: the resolved configuration, or `auto`, which is resolved when data and cluster are known.
         data: a prepared folder that all nodes can read, or its absolute path.
         run_dir: absolute path of the run folder; an unfinished run in it is continued.
         address: Ray cluster, see `ss4rec.cluster.connect.cluster`.
@@ -34,31 +47,104 @@ def train(
         SS4RecError: any expected failure, as one sentence.
     """
     data = usable_data(PreparedFolder.open(data), run_dir, skip_bad_shards)
-    folder = RunFolder(run_dir)
     # Ray is imported late: what is wrong with the data is said before it.
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
-    from ss4rec.cluster.storage_check import storage_preflight
 
+    check_before_ray(config, data)
     with cluster(address):
-        from ss4rec.data.batches.source import check_max_workers
         from ss4rec.evaluation.report import evaluate_run
-        from ss4rec.train.ray_train import fit
 
+        config = resolved(config, data, run_dir)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
-        check_max_workers(data, config)
-        storage_preflight(str(run_dir.parent))
-        folder.start(config, data)
-        log_as(run=run_dir.name, worker="driver")
-        for line in (placement, *placement.notes):
-            say(str(line))
-        result: dict[str, Any] = {"run": str(run_dir), "training": fit(config, data, run_dir, placement)}
-        if config.evaluation.at_end:
-            result["test"] = evaluate_run(run_dir, data, split="test", use_gpu=placement.use_gpu)
+        if config.protocol.refit:
+            say("refit: first a training that finds the best number of epochs, in RUN/choose")
+            chosen, _ = _fit_one(choosing(config), data, run_dir / CHOOSE_FOLDER, placement)
+            config = refitting(config, int(chosen["best_epoch"]))
+            say(f"refit: now {config.train.epochs} epochs on all events up to the cut")
+
+        def test() -> dict[str, Any]:
+            return evaluate_run(run_dir, data, split="test", use_gpu=placement.use_gpu)
+
+        at_end = test if config.evaluation.at_end else None
+        training, tested = _fit_one(config, data, run_dir, placement, at_end)
+        result: dict[str, Any] = {"run": str(run_dir), "training": training}
+        result["protocol"] = config.protocol.model_dump(mode="json")
+        if tested is not None:
+            result["test"] = tested
     if lost := data.manifest.rows_dropped.get(DROPPED):
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
+    """Refuse what no cluster can train: users that are too short, more workers than windows.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    if isinstance(config, RunConfig):
+        check_max_workers(data, choosing(config) if config.protocol.refit else config)
+    else:
+        check_trainable(data, config.protocol)
+
+
+def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
+    """Return the configuration of a run: that of its folder where `auto` continues one, else what `auto` chooses.
+
+    For use on a connected cluster.
+    """
+    if isinstance(config, RunConfig):
+        return config
+    from ss4rec.cluster.placement import has_gpu
+
+    if (run_dir / CONFIG_FILE).exists():
+        found = RunFolder(run_dir).config()
+        if found.preset == "auto":
+            return override(found, config.changes)
+    return config(data, has_gpu(config.changes.get("resources.gpu", "auto")), say)
+
+
+def _fit_one(
+    config: RunConfig,
+    data: PreparedFolder,
+    run_dir: Path,
+    placement: Placement,
+    test: Callable[[], dict[str, Any]] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Train one run on the connected cluster; return the loop's outcome and what `test` returns after it."""
+    from ss4rec.cluster.storage_check import storage_preflight
+    from ss4rec.train.ray_train import fit
+
+    check_max_workers(data, config)
+    storage_preflight(str(run_dir.parent))
+    RunFolder(run_dir).start(config, data)
+    log_as(run=run_dir.name, worker="driver")
+    for line in (placement, *placement.notes):
+        say(str(line))
+    with tracked(RunFolder(run_dir), config) as tell_test:
+        outcome = fit(config, data, run_dir, placement)
+        tested = test() if test is not None else None
+        tell_test(tested or {})
+    return outcome, tested
+
+
+def choosing(config: RunConfig) -> RunConfig:
+    """Return the first half of a protocol with `refit`: validation events do not train."""
+    return config.model_copy(update={"protocol": config.protocol.model_copy(update={"refit": False})})
+
+
+def refitting(config: RunConfig, epochs: int) -> RunConfig:
+    """Return the second half: all events up to the cut train for a fixed number of epochs.
+
+    The schedule of the learning rate ends with the last of them. The one validation at the end ranks events that have
+    trained; it chooses nothing.
+    """
+    train = config.train.model_copy(
+        update={"epochs": epochs, "validate_every": epochs, "patience": 0, "max_minutes": 0.0}
+    )
+    return config.model_copy(update={"train": train})
 
 
 def usable_data(data: PreparedFolder, run_dir: Path, skip_bad_shards: bool) -> PreparedFolder:

@@ -20,7 +20,7 @@ from ss4rec.kernels.launch import compile_together
 from ss4rec.train.fixed_shapes import BatchShape, Stager, StepInputs
 from ss4rec.train.group import Workers
 from ss4rec.train.objective import Objective
-from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer
+from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer, set_rate
 from ss4rec.train.prefetch import DeviceBatch
 
 _ALIGN = 4
@@ -75,11 +75,7 @@ class TrainStep:
     def __call__(self, batch: DeviceBatch, global_step: int, lr: float) -> Tensor:
         """Take a step and return this worker's own loss sum, on the device."""
         self._global_step.fill_(global_step)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        set_rate(self.optimizer, lr)
         if self._graphs is None:
             self._compute(batch.inputs)
         else:

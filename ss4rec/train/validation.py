@@ -1,18 +1,17 @@
-"""Validation inside training: full ranking of every user's validation item, users dealt over the workers."""
+"""Validation inside training: full ranking of every validation target, users dealt over the workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from ss4rec.config import EvalConfig
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.source import SequenceSource
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from ss4rec.evaluation.ranks import target_ranks
-from ss4rec.model.last_state import score_last
+from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.train.group import Workers
 
@@ -23,30 +22,41 @@ _K = 10
 
 
 class Validation:
-    """Callable that returns metrics at 10, equal on all workers; `ndcg@10_unseen` has seen items excluded.
+    """Callable that returns metrics at 10, equal on all workers, as the plan's protocol ranks its validation targets.
 
-    Histories are read once and kept between calls while they are small enough.
+    `ndcg@10` has seen items and the target's time as the protocol says; `ndcg@10_unseen` always has seen items
+    excluded. Each user counts once, however many targets there are. Histories are read once and kept between calls
+    while they are small enough.
     """
 
     def __init__(
         self, model: SequenceModel, source: SequenceSource, workers: Workers, config: EvalConfig
     ) -> None:
-        self.model, self.source, self.workers, self.config = model, source, workers, config
+        self.source, self.workers, self.config = source, workers, config
+        self.scorer = ModelScorer(
+            model, source.plan.median_gap_s, source.reader.data.target_time, source.plan.asked_from_s("valid")
+        )
         self._cache: list[EvalBatch] | None = None
 
     def __call__(self) -> dict[str, float]:
-        """Rank all items for every user of this worker and average over all workers' users."""
+        """Rank all items for every target of this worker's users and average over all workers' users."""
+        protocol = self.source.plan.protocol
         names = [f"{name}@{_K}{seen}" for seen in ("", "_unseen") for name in _METRICS]
         sums = torch.zeros(len(names) + 1, dtype=torch.float64)
         for batch in self._batches():
-            ranks = [ranks_S.cpu().numpy() for ranks_S in self._ranks(batch)]
-            gains = [metric.gains(ranks_S, _K).sum() for ranks_S in ranks for metric in _METRICS.values()]
-            sums += torch.tensor([*gains, batch.num_sequences], dtype=torch.float64)
+            kept_S, excluded_S = target_ranks(
+                self.scorer.scores(batch, target_time_known=protocol.target_time == "known"), batch.targets_S
+            )
+            own_S = kept_S if protocol.seen == "kept" else excluded_S
+            weights_S = batch.weights_S.cpu().numpy()
+            gains = [
+                (weights_S * metric.gains(ranks_S.cpu().numpy(), _K)).sum()
+                for ranks_S in (own_S, excluded_S)
+                for metric in _METRICS.values()
+            ]
+            sums += torch.tensor([*gains, weights_S.sum()], dtype=torch.float64)
         *totals, users = self.workers.sum_(sums.to(self.workers.device)).tolist()
         return {name: total / users for name, total in zip(names, totals, strict=True)}
-
-    def _ranks(self, batch: EvalBatch) -> tuple[Tensor, Tensor]:
-        return target_ranks(score_last(self.model, batch, self.workers.device), batch.targets_S)
 
     def _batches(self) -> Iterator[EvalBatch]:
         if self._cache is not None:

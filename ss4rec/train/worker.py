@@ -15,8 +15,10 @@ from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.popularity import TrainingEvents
+from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
 from ss4rec.model.ss4rec import make_model
+from ss4rec.protocol.plan import Plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.lease import Writer, hold
 from ss4rec.runs.record import RunRecord, manifest_fingerprint
@@ -26,6 +28,7 @@ from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
+from ss4rec.train.tracking import tracked
 from ss4rec.train.validation import Validation
 
 
@@ -72,6 +75,7 @@ def build_loop(
             device=torch.cuda.get_device_name(workers.device) if workers.device.type == "cuda" else "CPU",
             workers=workers.world,
             backends=model.backends | steps,
+            plan=source.plan,
         )
         _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
@@ -96,10 +100,10 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
         ConfigError: if the model reads what the data do not have.
     """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
-    data = source.folder
-    model = make_model(config.model, data.manifest.items)
+    data, plan = source.folder, source.plan
+    model = make_model(config.model, plan.num_items, config.data.target_time)
     if config.model.item_attributes:
-        model.set_item_attributes(_attributes(data))
+        model.set_item_attributes(_attributes(data, plan))
     if "profile" not in config.model.inputs:
         source.leave_out_profiles()
     elif data.manifest.profile_values is None:
@@ -107,12 +111,16 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
             f"model.inputs has profile and {data.manifest.name} says nothing about users (no profiles.parquet); "
             "leave it out or prepare data that do"
         )
-    return Objective(model, config.loss, _popularity(config, data))
+    return Objective(model, config.loss, _popularity(config, data, plan))
 
 
 @contextmanager
 def loop_alone(
-    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+    config: RunConfig,
+    data_dir: PreparedFolder | Path,
+    run_dir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
 ) -> Iterator[TrainLoop]:
     """Hold a run that trains in this process without Ray, as a Tune trial of one worker does, and build its loop.
 
@@ -121,9 +129,11 @@ def loop_alone(
     """
     data = PreparedFolder.open(data_dir)
     RunFolder(run_dir).start(config, data)
-    source = LocalSource(data, config.data, batch_size=config.train.batch_size, seed=config.train.seed)
-    with hold(run_dir, say=say) as attempt:
-        yield build_loop(config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt)
+    source = LocalSource.of(config, data)
+    with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config):
+        yield build_loop(
+            config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt, hooks=hooks
+        )
 
 
 def train_alone(
@@ -138,26 +148,27 @@ def train_alone(
         return loop.run()
 
 
-def _attributes(data: PreparedFolder) -> torch.Tensor:
+def _attributes(data: PreparedFolder, plan: Plan) -> torch.Tensor:
     """Return the items' attributes.
 
     Raises:
         ConfigError: if no item has any.
     """
-    if not bool(data.attributes_VA.any()):
+    attributes_VA = plan.attributes(data)
+    if not bool(attributes_VA.any()):
         raise ConfigError(
             f"model.item_attributes is true and no item of {data.manifest.name} has a genre or a year behind its "
             "title; set it to false or prepare data that have"
         )
-    return data.attributes_VA
+    return attributes_VA
 
 
-def _popularity(config: RunConfig, data: PreparedFolder) -> torch.Tensor | None:
+def _popularity(config: RunConfig, data: PreparedFolder, plan: Plan) -> torch.Tensor | None:
     """Count the training events of each item where the loss draws negatives by popularity, `[V]`."""
     if config.loss.kind != "sampled_softmax" or config.loss.negative_sampling == "uniform":
         return None
-    events = TrainingEvents.read(data.shard_paths, data.manifest.items)
-    return torch.from_numpy(events.counts())
+    parts = list(training_parts(data.shard_paths, data.manifest.items, plan))
+    return torch.from_numpy(TrainingEvents.of(parts, plan.num_items).counts())
 
 
 def set_up_torch(config: RunConfig, device: torch.device) -> None:

@@ -54,9 +54,12 @@ def test_evaluation_sequences_are_packed():
             "gaps": pa.array([[9.0], [4.0, 5.0], [6.0]], pa.list_(pa.float32())),
             "hours": pa.array([[9], [4, 5], [6]], pa.list_(pa.int32())),
             "ratings": pa.array([[1.0], [2.0, 3.0], [4.0]], pa.list_(pa.float32())),
-            "target": pa.array([8, 4, 1], pa.int32()),
-            "target_time": pa.array([0, 2**33, 12], pa.int64()),
-            "last_time": pa.array([0, 2**33 - 5, 6], pa.int64()),
+            "places": pa.array([[0], [0, 1], [0]], pa.list_(pa.int32())),
+            "targets": pa.array([[8], [3, 4], [1]], pa.list_(pa.int32())),
+            "target_times": pa.array([[0], [2**33 - 5, 2**33], [12]], pa.list_(pa.int64())),
+            "last_times": pa.array([[0], [2**33 - 9, 2**33 - 5], [6]], pa.list_(pa.int64())),
+            "histories": pa.array([[1], [2, 3], [1]], pa.list_(pa.int32())),
+            "weights": pa.array([[1.0], [0.25, 0.25], [1.0]], pa.list_(pa.float64())),
             "seen": pa.array([[9], [1, 2, 3], [5]], pa.list_(pa.int32())),
         }
     )
@@ -64,16 +67,20 @@ def test_evaluation_sequences_are_packed():
     assert batch.profiles_TF.tolist() == [[6, 7], [6, 7], [12, 13]]
     assert batch.hours_T.tolist() == [4, 5, 6]
     assert batch.ratings_T.tolist() == [2.0, 3.0, 4.0]
-    assert batch.users_S.tolist() == [3, 6]
+    assert batch.users_S.tolist() == [3, 3, 6]
     assert batch.items_T.tolist() == [2, 3, 5]
     assert batch.gaps_T.tolist() == [4.0, 5.0, 6.0]
     assert batch.offsets_S1.tolist() == [0, 2, 3]
-    assert batch.targets_S.tolist() == [4, 1]
-    assert batch.target_times_S.tolist() == [2**33, 12]
-    assert batch.last_times_S.tolist() == [2**33 - 5, 6]
-    assert batch.seen_X.tolist() == [1, 2, 3, 5]
-    assert batch.seen_offsets_S1.tolist() == [0, 3, 4]
-    assert batch.num_sequences == 2
+    assert batch.last_S.tolist() == [0, 1, 2]
+    assert batch.targets_S.tolist() == [3, 4, 1]
+    assert batch.target_times_S.tolist() == [2**33 - 5, 2**33, 12]
+    assert batch.last_times_S.tolist() == [2**33 - 9, 2**33 - 5, 6]
+    assert batch.histories_S.tolist() == [2, 3, 1]
+    assert batch.weights_S.tolist() == [0.25, 0.25, 1.0]
+    assert batch.seen_X.tolist() == [1, 2, 1, 2, 3, 5]
+    assert batch.seen_offsets_S1.tolist() == [0, 2, 5, 6]
+    assert batch.num_sequences == 3
+    assert batch.shares_histories
 
 
 def test_offsets_stay_on_the_host():

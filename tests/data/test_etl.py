@@ -311,7 +311,7 @@ def test_bad_rows_are_listed_with_reasons(tmp_path, ratings, shuffled):
 
 
 def test_a_file_that_is_something_else_is_refused_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr("ss4rec.data.sources.text.MOST_UNREADABLE", 20)
+    monkeypatch.setattr("ss4rec.data.sources.text.MAX_UNREADABLE", 20)
     (tmp_path / "ratings.dat").write_text("once upon a time\n" * 100)
     with pytest.raises(DataError, match="is it a file of ratings"):
         prepare(tmp_path / "ratings.dat", tmp_path / "out", rules=Rules(max_bad_share=1))

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from ss4rec.cli.synth import synth_command
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.synth import generate as module
-from ss4rec.data.synth.generate import chunks, law_quality, make_world, next_item_law, synth
+from ss4rec.data.synth.generate import chunks, synth
+from ss4rec.data.synth.world import make_world, next_item_law, oracle
 from ss4rec.errors import UsageError
 
 ITEMS, USERS = 500, 2000
@@ -158,7 +159,7 @@ def test_order_and_gap_carry_the_signal_and_the_bag_does_not(world, chunk):
     assert ordered > 5 * popular
     assert timed > 1.1 * ordered
     assert bag < 1.5 * popular
-    law = law_quality(world, chunk)
+    law = oracle(world, chunk)
     assert timed < law["ndcg@10_with_gap"]
     assert ordered < law["ndcg@10_without_gap"]
     assert timed > 0.9 * law["ndcg@10_with_gap"]

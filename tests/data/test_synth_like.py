@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from ss4rec.cli.synth import synth_command
 from ss4rec.data.synth import generate as module
-from ss4rec.data.synth.generate import QUARTER_S, law_quality, make_chunk, make_world, synth
+from ss4rec.data.synth.generate import make_chunk, synth
 from ss4rec.data.synth.settings import LIKE, ML_32M, SMALL, Drift, parse_drift
+from ss4rec.data.synth.world import QUARTER_S, make_world, oracle
 from ss4rec.errors import UsageError
 
 FROM_S = SMALL.first_time_s + 3 * 365 * 86_400
@@ -28,7 +29,7 @@ def test_ml_32m_has_the_marginals_of_the_archive():
     # Measured on ml-32m-slice, 625 users of ML-32M; users and items as in the whole release.
     like = LIKE["ml-32m"]
     assert like.users * like.mean_len == pytest.approx(32_000_204, rel=0.01)
-    world = make_world(20_000, 0, like.profile)
+    world = make_world(20_000, 0, like.settings)
     chunk = make_chunk(world, 1500, like.mean_len, 0, 0)
     gaps, users = gaps_of(chunk)
     assert np.median(chunk.lengths_U) == pytest.approx(77, rel=0.1)
@@ -67,8 +68,8 @@ def test_planted_transitions_come_from_their_day_in_their_size():
     assert share_of_hits(world, chunk, 1, later=False) < 0.1
     assert share_of_hits(world, chunk, 0, later=True) == pytest.approx(0.6 * 0.83, abs=0.06)
     assert share_of_hits(world, chunk, 1, later=True) == pytest.approx(0.4 * 0.83, abs=0.06)
-    law = law_quality(world, chunk)  # the law knows of the drift, so it still explains the data
-    assert law["ndcg@10_with_gap"] > 0.8 * law_quality(*drifted())["ndcg@10_with_gap"]
+    law = oracle(world, chunk)  # the law knows of the drift, so it still explains the data
+    assert law["ndcg@10_with_gap"] > 0.8 * oracle(*drifted())["ndcg@10_with_gap"]
 
 
 def test_planted_popularity_moves_what_follows_nothing():

@@ -113,9 +113,12 @@ def test_eval_sequences_are_those_of_the_loop(drawn, split):
             "gaps": np.float32(gaps).tolist(),
             "hours": [(times[k + 1] if target_time else times[k]) // 3600 for k in places],
             "ratings": [items[k] for k in places],
-            "target": items[held_out],
-            "target_time": times[held_out],
-            "last_time": times[held_out - 1],
+            "places": [len(places) - 1],
+            "targets": [items[held_out]],
+            "target_times": [times[held_out]],
+            "last_times": [times[held_out - 1]],
+            "histories": [held_out],
+            "weights": [1.0],
             "seen": items[:held_out],
         }
 

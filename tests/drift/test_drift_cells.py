@@ -387,6 +387,8 @@ def test_the_run_must_have_been_trained_up_to_this_cut(cut, tmp_path):
         "cut_s": record.cut_s,
         "backends": {},
         "versions": {},
+        "protocol": {},
+        "division": {},
     }
     facts |= dict.fromkeys(("num_users", "num_items", "num_interactions", "num_parameters", "workers"), 1)
     facts |= {"median_gap_s": 1.0, "data_sha256": data_fingerprint(past)}

@@ -34,7 +34,7 @@ def context(tmp_path_factory):
     """Stars rise by .4 in 2019, gaps are three times as long from the middle of that year; cut at the end of 2017."""
     folder = tmp_path_factory.mktemp("golden")
     planted = [Drift("rating", second("2019-01-01"), 0.4), Drift("pace", second("2019-07-01"), 3.0)]
-    synth(folder / "csv", users=900, items=150, mean_len=30, seed=5, fmt="csv", profile=replace(SMALL, wander=0.01),
+    synth(folder / "csv", users=900, items=150, mean_len=30, seed=5, fmt="csv", settings=replace(SMALL, wander=0.01),
           drift=planted, processes=1)  # fmt: skip
     prepare(folder / "csv", folder / "full", k_core=0)
     record = split(folder / "full", folder / "cut", second("2018-01-01") - 1)

@@ -19,6 +19,7 @@ from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.targets import BEFORE_CUT, TargetChoice, choose_targets, pack, spread
 from ss4rec.config import DataConfig, ModelConfig
+from ss4rec.model.last_state import encode_last
 from ss4rec.model.ss4rec import SS4Rec
 
 SIDE = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30)
@@ -145,9 +146,7 @@ def test_all_targets_in_one_pass_are_ranked_as_one_by_one(model):
                 alone = replace(path, items_T=path.items_T[: at + 1], times_T=path.times_T[: at + 2],
                                 ratings_T=path.ratings_T[: at + 1], at_R=np.array([at]))  # fmt: skip
                 batch = pack([alone], [one.user[number]], True, None)
-                hidden = model.encode(
-                    batch.items_T, batch.gaps_T, Segments(batch.offsets_S1), Context.of(batch)
-                )[-1:]
+                hidden = encode_last(model, batch)
                 seen = torch.from_numpy(one.seen[number])
                 scores = model.scores(hidden, seen, torch.tensor([0, len(seen)])).matrix()[0].tolist()
                 target = one.item[number]

@@ -24,6 +24,7 @@ from ss4rec.evaluation.metrics import METRICS
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.table import markdown_table, rich_table
 from ss4rec.model.item_scores import ItemScores
+from ss4rec.protocol.named import named
 
 
 class Scored:
@@ -151,3 +152,17 @@ def test_tables_show_all_scorers_in_all_settings_within_100_columns():
     assert len(lines) == 2 + 2 * 4
     assert {line.count("|") for line in lines} == {8}
     assert lines[2] == "| kept | known | SS4Rec | 1.0000 | 1.0000 | 1.0000 to 1.0000 | 1.0000 |"
+
+
+def test_a_table_of_several_targets_shows_the_protocol_s_setting_first_and_both_means():
+    cut = named("time-to-split").model_copy(update={"targets": "successive"})
+    ranks_N = np.array([1.0, 1.0, 1.0, 50.0])
+    table = pa.table({"user": [0, 0, 0, 1]} | {f"rank_{s}_{t}": ranks_N for s, t in SETTINGS})
+    result = summarise(table, (10,), protocol=cut)
+    setting = result.setting("excluded", "unknown")
+    assert (setting.metrics["HR@10"], setting.by_target["HR@10"]) == (0.5, 0.75)
+    assert (result.num_users, result.num_targets, result.cold_targets) == (2, 4, 0)
+    lines = markdown_table({"model": result}).splitlines()
+    assert lines[2].startswith("| excluded | unknown | model | 0.5000 |")
+    assert lines[-1].startswith("| excluded | unknown | model | 0.7500 |")
+    assert rich_table({"model": result}).title == "time-to-split: full ranking, 2 users, 4 targets"

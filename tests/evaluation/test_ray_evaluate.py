@@ -10,13 +10,16 @@ from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.synth.generate import synth
-from ss4rec.errors import DataError, ResourceError
+from ss4rec.errors import DataError, ResourceError, UsageError
+from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.io.atomic import write_json
 from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.protocol.plan import make_plan
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.load import load_model
@@ -35,19 +38,24 @@ def cluster():
         ray.shutdown()
 
 
+SHAPE = {"model.dim": 8, "model.time_states": 4, "model.relation_states": 4, "model.gap_map": "log"}
+SHAPE |= {"data.max_len": 10, "data.overlap": 2, "evaluation.batch_users": 32}
+
+
 @pytest.fixture(scope="module")
 def run_dir(prepared, tmp_path_factory):
     """An untrained model, saved as a run."""
+    return save_run(override(RunConfig(), SHAPE), prepared, tmp_path_factory.mktemp("runs") / "run")
+
+
+def save_run(config, prepared, path):
     torch.manual_seed(0)
-    shape = {"model.dim": 8, "model.time_states": 4, "model.relation_states": 4, "model.gap_map": "log"}
-    config = override(
-        RunConfig(), shape | {"data.max_len": 10, "data.overlap": 2, "evaluation.batch_users": 32}
-    )
-    manifest, folder = Manifest.load(prepared), RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    manifest, folder = Manifest.load(prepared), RunFolder(path)
+    plan = make_plan(config.protocol, prepared)
     folder.start(config, PreparedFolder.open(prepared))
-    model = SS4Rec(config.model, manifest.items)
+    model = SS4Rec(config.model, plan.num_items)
     record = RunRecord.collect(
-        name="run", config=config, manifest=manifest, model=model, device="cpu", workers=1
+        name="run", config=config, manifest=manifest, model=model, device="cpu", workers=1, plan=plan
     )
     write_json(folder.path / RECORD_FILE, record.model_dump())
     checkpoint.save(folder.checkpoints, model=model.state_dict(), training={}, state=STATE)
@@ -73,10 +81,33 @@ def test_baselines_equal_one_process(cluster, prepared, run_dir):
     manifest, config = Manifest.load(prepared), RunFolder.open(run_dir).config()
     events = TrainingEvents.read(PreparedFolder.open(prepared).shard_paths, manifest.items)
     found = evaluate_baselines(config, prepared)
-    assert found == {
-        "most popular": alone(prepared, config, MostPopular(events.counts()), "test"),
-        "popular in 30 days": alone(prepared, config, RecentlyPopular(events), "test"),
-    }
+    assert found["most popular"] == alone(prepared, config, MostPopular(events.counts()), "test")
+    assert found["popular in 30 days"] == alone(prepared, config, RecentlyPopular(events), "test")
+    assert list(found) == list(baselines(prepared, make_plan(config.protocol, prepared)))
+
+
+def test_many_targets_on_two_actors_equal_one_process(cluster, prepared, tmp_path):
+    cut = Protocol(
+        name="cut", kind="global_time", cut=0.8, targets="successive", validation="last_train_item"
+    )
+    config = override(RunConfig(protocol=cut), SHAPE)
+    run, plan = save_run(config, prepared, tmp_path / "run"), make_plan(cut, prepared)
+    found = evaluate_folder(run, prepared, workers=2)
+    model, _ = load_model(run)
+    scorer = ModelScorer(model, plan.median_gap_s, config.data.target_time)
+    ranks = rank_users(scorer, LocalSource.of(config, prepared).eval_batches("test", 1000))
+    expected = summarise(ranks, config.evaluation.ks, protocol=cut)
+    assert (found.num_targets, found.num_users) == (plan.facts["test_targets"], plan.facts["test_users"])
+    assert found.num_targets > 2 * found.num_users
+    for one, other in zip(found.settings, expected.settings, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-3)
+        assert one.by_target == pytest.approx(other.by_target, abs=1e-3)
+    with pytest.raises(UsageError, match="trains on other events"):
+        evaluate_folder(run, prepared, protocol=Protocol())
+    first = evaluate_folder(run, prepared, protocol=cut.model_copy(update={"targets": "first"}))
+    assert first.num_targets == first.num_users == plan.facts["test_users"]
+    assert ss4rec.load(run).protocol == cut
+    assert ss4rec.load(run).item_ids == plan.items(prepared)["source_id"].to_pylist()
 
 
 def test_other_data_is_refused(cluster, run_dir, tmp_path):

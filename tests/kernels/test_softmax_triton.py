@@ -17,6 +17,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1", allow_module_level=True)
 
 from ss4rec.kernels import softmax_triton
+from ss4rec.kernels.buckets_triton import bucket_sums
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
@@ -116,6 +117,41 @@ def test_bits_follow_every_sequence_alone():
     held = ((bits[:, :, None] >> torch.arange(32)) & 1).flatten(1)
     rows = [set(held[k].nonzero().squeeze(1).tolist()) for k in range(6)]
     assert rows == [{1}, {1, 31}, {1, 31, 32}, {1, 31, 32, 4095}, {64}, {1, 64}]
+
+
+@pytest.mark.parametrize(("items", "dim"), [(64, 16), (150, 24)])
+def test_log_sums_over_items_that_are_not_held(items, dim):
+    lengths = [7, 1, 30]
+    hidden, weight, sequence, targets = draw(lengths, items, dim, torch.float32)
+    rows = targets.nonzero().squeeze(1)
+    scale = torch.randn(len(rows), generator=torch.Generator().manual_seed(0)).double()
+    leaves = [hidden.double().requires_grad_(), weight.double().requires_grad_()]
+    logits, start = leaves[0] @ leaves[1][1:].T, 0
+    held = torch.zeros_like(logits, dtype=torch.bool)
+    for length in lengths:
+        for k in range(start, start + length):
+            held[k, sequence[start : k + 1] - 1] = True
+        start += length
+    expected = logits.masked_fill(held, -torch.inf).logsumexp(1)[rows]
+    hidden, weight, sequence, rows = (x.to(DEVICE) for x in (hidden, weight, sequence, rows))
+    bits = softmax_triton.held_bits(sequence, len(weight), Segments.from_lengths(lengths, DEVICE))
+    mine = [hidden.requires_grad_(), weight.requires_grad_()]
+    padded = torch.cat([rows, torch.full((5,), -1, device=DEVICE)])
+    found = softmax_triton.log_sum_exp(hidden, weight, padded, kind=torch.float32, bits_TW=bits)[: len(rows)]
+    assert torch.allclose(found.cpu().double(), expected, rtol=1e-5)
+    theirs = torch.autograd.grad((scale * expected).sum(), leaves)
+    for a, b in zip(torch.autograd.grad((scale.to(DEVICE).float() * found).sum(), mine), theirs, strict=True):
+        assert float((a.cpu().double() - b).norm() / b.norm()) < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("size", [5, 128])
+def test_sums_by_code(size):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 50, 7, generator=generator)
+    codes = torch.randint(0, size, values.shape, generator=generator, dtype=torch.int32)
+    expected = torch.zeros(size).index_add(0, codes.flatten(), values.flatten())
+    found = bucket_sums(values.to(DEVICE), codes.to(DEVICE), size).cpu()
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 @on_gpu

@@ -1,4 +1,4 @@
-"""Packed batches: the tokens of many sequences behind one another, with offsets and without padding.
+"""Packed batches: the tokens of many sequences concatenated, with offsets and without padding.
 
 `PackedBatch` is what a training step takes, `EvalBatch` what full ranking takes; both are made from Arrow tables
 as `ss4rec.data.batches.windows` returns them, straight from the offsets and values buffers.
@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ss4rec.data.batches.windows import ragged
+from ss4rec.data.batches.windows import ragged, ranges
 
 BatchType = TypeVar("BatchType", "PackedBatch", "EvalBatch")
 
@@ -68,7 +68,7 @@ class Histories:
     """Packed histories of some users: what ranking and serving give a model."""
 
     items_T: Tensor
-    """Last items of the history, int64, 1..I."""
+    """Last items of the histories, int64, 1..I."""
     gaps_T: Tensor
     """Gaps in seconds, float32."""
     hours_T: Tensor
@@ -78,30 +78,43 @@ class Histories:
     profiles_TF: Tensor
     """As in `PackedBatch`."""
     offsets_S1: Tensor
-    """Where sequences begin and end, int64, always on the host."""
+    """Where histories begin and end, int64, always on the host."""
     seen_X: Tensor
-    """Items of the whole history (not cut), user after user, int64."""
+    """Items of the whole history (not cut), user after user (in an `EvalBatch` target after target), in its order,
+    int64."""
     seen_offsets_S1: Tensor
-    """Where each user's `seen_X` begins and ends, int64, always on the host."""
+    """Where each user's (or target's) `seen_X` begins and ends, int64, always on the host."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalBatch(Histories):
-    """Histories of some users and the one item that each is ranked for."""
+    """Histories of some users and the items that are ranked after them: S targets, each with a history of its own or
+    several with one (`windows.target_windows`)."""
 
     users_S: Tensor
-    """User of each sequence, int64."""
+    """User of each target, int64."""
+    last_S: Tensor
+    """Token after which each target is asked for: the last event before it, int64."""
     targets_S: Tensor
-    """Held-out item, int64."""
+    """Held-out item, int64; 0 for an item that never trained, which counts as a miss."""
     target_times_S: Tensor
     """Time of the held-out event, int64 unix seconds."""
     last_times_S: Tensor
     """Time of the last event of the history, int64 unix seconds."""
+    histories_S: Tensor
+    """Events before the target (not cut), int64."""
+    weights_S: Tensor
+    """1 / number of the user's targets, float64: each user counts once in a mean."""
 
     @property
     def num_sequences(self) -> int:
-        """Number of users S."""
-        return self.offsets_S1.numel() - 1
+        """Number of targets S."""
+        return self.targets_S.numel()
+
+    @property
+    def shares_histories(self) -> bool:
+        """Whether some targets share a history."""
+        return self.offsets_S1.numel() - 1 < self.num_sequences
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EvalBatch:
         """Return the batch with all tensors but the two offsets on `device`."""
@@ -130,20 +143,30 @@ def collate_train(windows: pa.Table, profiles_UF: npt.NDArray | None = None) -> 
 
 
 def collate_eval(sequences: pa.Table, profiles_UF: npt.NDArray | None = None) -> EvalBatch:
-    """Pack rows of `windows.eval_sequences` (chunked or sliced as they may be) in their order; see `collate_train`."""
-    items_T, offsets_S1 = ragged(sequences["items"])
+    """Pack rows of `windows.target_windows` (chunked or sliced as they may be) in their order; see `collate_train`."""
+    items_T, offsets_W1 = ragged(sequences["items"])
     gaps_T, _ = ragged(sequences["gaps"])
-    seen_X, seen_offsets_S1 = ragged(sequences["seen"])
+    targets_S, targets_W1 = ragged(sequences["targets"])
+    per_window_W = np.diff(targets_W1)
+    names = ("target_times", "last_times", "histories", "places")
+    times_S, last_times_S, histories_S, places_S = (ragged(sequences[name])[0] for name in names)
+    seen_X, seen_offsets_W1 = ragged(sequences["seen"])
+    places_X, seen_offsets_S1 = ranges(
+        np.repeat(seen_offsets_W1[:-1], per_window_W), histories_S.astype(np.int64)
+    )
     return EvalBatch(
-        users_S=_int64(sequences["user"].to_numpy()),
+        users_S=_int64(np.repeat(sequences["user"].to_numpy(), per_window_W)),
         items_T=_int64(items_T),
         gaps_T=torch.tensor(gaps_T),
-        **_beside(sequences, offsets_S1, profiles_UF),
-        offsets_S1=_int64(offsets_S1),
-        targets_S=_int64(sequences["target"].to_numpy()),
-        target_times_S=_int64(sequences["target_time"].to_numpy()),
-        last_times_S=_int64(sequences["last_time"].to_numpy()),
-        seen_X=_int64(seen_X),
+        **_beside(sequences, offsets_W1, profiles_UF),
+        offsets_S1=_int64(offsets_W1),
+        last_S=_int64(np.repeat(offsets_W1[:-1], per_window_W) + places_S),
+        targets_S=_int64(targets_S),
+        target_times_S=_int64(times_S),
+        last_times_S=_int64(last_times_S),
+        histories_S=_int64(histories_S),
+        weights_S=torch.tensor(ragged(sequences["weights"])[0]),
+        seen_X=_int64(seen_X[places_X]),
         seen_offsets_S1=_int64(seen_offsets_S1),
     )
 

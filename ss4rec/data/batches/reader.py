@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from tempfile import NamedTemporaryFile, gettempdir
 
+import numpy as np
 import pyarrow as pa
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.epoch_order import EpochOrder, Group
-from ss4rec.data.batches.windows import Split, eval_sequences, train_windows
+from ss4rec.data.batches.windows import Split, ragged, target_windows, train_windows
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
+from ss4rec.protocol.plan import Plan
 
 
 @dataclass
@@ -25,15 +27,17 @@ class ShardReader:
     Args:
         paths: the shard files.
         data: how sequences are cut.
+        plan: which events train and which are ranked.
         order: which windows come when.
         rank: this worker.
         world: number of workers.
-        num_items: largest item index.
+        num_items: largest item index of the folder.
         keep: keep every shard's windows once they are made, in a file of its own that is mapped into memory.
     """
 
     paths: tuple[AnyPath, ...]
     data: DataConfig
+    plan: Plan
     order: EpochOrder
     rank: int
     world: int
@@ -46,11 +50,14 @@ class ShardReader:
         if shard in self.kept:
             return self.kept[shard]
         data = self.data
+        division = self.plan.divide(read_shard(self.paths[shard], self.num_items))
+        histories = division.histories
         table = train_windows(
-            read_shard(self.paths[shard], self.num_items),
+            histories,
             max_len=data.max_len,
             overlap=data.overlap,
             target_time=data.target_time,
+            holdout=np.diff(ragged(histories["items"])[1]) - division.fit_U,
         )
         if self.keep:
             table = self.kept[shard] = mapped(table)
@@ -63,16 +70,23 @@ class ShardReader:
         return pa.concat_tables(self.windows(shard) for shard in group.shards).combine_chunks().take(rows)
 
     def eval_rows(self, work: tuple[int, Split]) -> pa.Table:
-        """Return the evaluation sequences of this worker's users in a shard: those with user % world == rank."""
+        """Return the histories of this worker's users in a shard: those with user % world == rank."""
         shard, split = work
         table = read_shard(self.paths[shard], self.num_items)
         mine = table["user"].to_numpy() % self.world == self.rank
-        return eval_sequences(
-            table.filter(pa.array(mine)),
-            split=split,
-            max_len=self.data.max_len,
-            target_time=self.data.target_time,
-        )
+        return eval_rows(table.filter(pa.array(mine)), split, self.plan, self.data)
+
+
+def eval_rows(shard: pa.Table, split: Split, plan: Plan, data: DataConfig) -> pa.Table:
+    """Return the histories of a shard's users with the targets of a split, as `windows.target_windows`."""
+    division = plan.divide(shard)
+    return target_windows(
+        division.histories,
+        division.targets(split),
+        max_len=plan.history_len(data.max_len),
+        target_time=data.target_time,
+        share_passes=plan.shares_passes(split),
+    )
 
 
 def mapped(table: pa.Table) -> pa.Table:

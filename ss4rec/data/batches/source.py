@@ -19,6 +19,8 @@ from ss4rec.data.batches.reader import ShardReader
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
+from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.settings import Protocol
 
 KEPT_BYTES = 1 << 30
 """`LocalSource` keeps the windows of all shards, in mapped Arrow files, if they take no more than this."""
@@ -38,6 +40,7 @@ class SequenceSource(ABC):
         seed: seed of the order.
         rank: this worker.
         world: number of workers.
+        plan: which events train and which are ranked; None: leave-one-out.
 
     Raises:
         ConfigError: if a step would leave a worker without a window.
@@ -53,9 +56,11 @@ class SequenceSource(ABC):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        plan: Plan | None = None,
     ) -> None:
         self.folder = PreparedFolder.open(folder)
-        self.order = training_order(self.folder, data, batch_size, seed)
+        self.plan = plan or make_plan(Protocol(), self.folder)
+        self.order = training_order(self.folder, self.plan, data, batch_size, seed)
         self.order.check_world(world)
         self.profiles_UF = self.folder.profiles_UF
         manifest = self.folder.manifest
@@ -63,7 +68,7 @@ class SequenceSource(ABC):
         self.epoch_bytes = int(manifest.interactions * EVENT_BYTES * repeats)
         """Maximum bytes that the windows of all shards take."""
         paths = tuple(path.absolute() for path in self.folder.shard_paths)
-        self.reader = ShardReader(paths, data, self.order, rank, world, manifest.items)
+        self.reader = ShardReader(paths, data, self.plan, self.order, rank, world, manifest.items)
 
     @abstractmethod
     def _map(
@@ -104,10 +109,9 @@ class SequenceSource(ABC):
             tables.close()
 
     def eval_batches(self, split: Split, batch_users: int) -> Generator[EvalBatch, None, None]:
-        """Yield this worker's users once each; over all workers every user comes exactly once."""
+        """Yield the targets of this worker's users once each, `batch_users` a batch; over all workers every user's."""
         reader = self.reader
-        mine = len(range(reader.rank, self.folder.manifest.users, reader.world))
-        sizes = [batch_users] * (mine // batch_users) + [mine % batch_users] * (mine % batch_users > 0)
+        sizes = self.plan.batch_rows(split, reader.data.max_len, batch_users, reader.rank, reader.world)
         tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
             for table in rebatch(tables, sizes):
@@ -132,9 +136,17 @@ class LocalSource(SequenceSource):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        plan: Plan | None = None,
     ) -> None:
-        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
+
+    @classmethod
+    def of(cls, config: RunConfig, folder: PreparedFolder | AnyPath, **place: int) -> LocalSource:
+        """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
+        folder, train = PreparedFolder.open(folder), config.train
+        plan = make_plan(config.protocol, folder)
+        return cls(folder, config.data, batch_size=train.batch_size, seed=train.seed, plan=plan, **place)
 
     def _map(
         self, function: Callable[[Item], pa.Table], items: list[Item]
@@ -142,19 +154,31 @@ class LocalSource(SequenceSource):
         yield from map(function, items)
 
 
-def training_order(folder: PreparedFolder, data: DataConfig, batch_size: int, seed: int) -> EpochOrder:
+def training_order(
+    folder: PreparedFolder, plan: Plan, data: DataConfig, batch_size: int, seed: int
+) -> EpochOrder:
     """Return the order of training on a prepared folder, from the lengths of its histories alone.
 
     Args:
         folder: the data.
+        plan: which events train.
         data: how sequences are cut and shuffled.
         batch_size: windows per step, over all workers.
         seed: seed of the order.
     """
-    windows_U = num_train_windows(folder.users["count"].to_numpy(), data.max_len, data.overlap)
+    windows_U = num_train_windows(plan.fit_U, data.max_len, data.overlap, holdout=0)
     shards = len(folder.manifest.shards)
     windows = np.bincount(folder.users["shard"].to_numpy(), weights=windows_U, minlength=shards)
     return EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
+
+
+def check_trainable(folder: PreparedFolder, protocol: Protocol) -> None:
+    """Refuse a folder without a single training pair: nobody has more than the events that are held out.
+
+    Raises:
+        ConfigError: saying how many events are needed.
+    """
+    training_order(folder, make_plan(protocol, folder), DataConfig(), batch_size=1, seed=0).check_world(1)
 
 
 def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
@@ -163,7 +187,8 @@ def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
     Raises:
         ConfigError: with the numbers.
     """
-    order = training_order(folder, config.data, config.train.batch_size, config.train.seed)
+    plan = make_plan(config.protocol, folder)
+    order = training_order(folder, plan, config.data, config.train.batch_size, config.train.seed)
     order.check_world(config.resources.max_workers or config.resources.workers)
 
 

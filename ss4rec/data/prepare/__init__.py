@@ -7,4 +7,7 @@
     assemble   ranges of users, gathered from the blocks that hold them, become the shards of the prepared folder
 
 A finished file is never made again, so a job that was killed continues where it stood.
+
+Shapes: R rows of a chunk in file order; E rows of a block, whole users, each in the order of time; U users; V items; K
+kept users of a block; a 1 behind a letter means one more (bounds: `offsets_U1[u]` to `offsets_U1[u + 1]` is user u).
 """

@@ -1,9 +1,9 @@
 """One block of the source as files: whole users, ascending, each with events ordered by (time, file order).
 
-rows     item codes, times and ratings behind one another, each in as few bytes as hold its values
+rows     item codes, times and ratings, one column after the other, each in as few bytes as hold its values
 users    Arrow table: `user` (id), `count` (rows), ascending by id
 items    Arrow table: `item` (id), `count` (rows); the row is the code
-done     Arrow table of rows put aside, written last; its metadata has the number of rows and the layout of `rows`
+done     Arrow table of rows in quarantine, written last; its metadata has the number of rows and the layout of `rows`
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.data.sources.checks import Parsed, bad_table, repeat_sentence
+from ss4rec.data.sources.checks import Parsed, quarantine_table, repeat_sentence
 from ss4rec.data.sources.event_order import repeated, sorted_places
 from ss4rec.data.sources.rows import plain_ids
 from ss4rec.io.atomic import write_whole
@@ -48,10 +48,10 @@ class Block:
     """int64 unix seconds."""
     ratings_E: np.ndarray
     """float32."""
-    bad: pa.Table
-    """Rows that were put aside; `row` counts from the block's first."""
+    quarantine: pa.Table
+    """Rows in quarantine; `row` counts from the block's first."""
     rows: int
-    """Rows read, with those that were put aside."""
+    """Rows read, with those in quarantine."""
 
     @property
     def first_s(self) -> int:
@@ -72,7 +72,7 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
     """
     user_ids, users_R = _ranked(parsed.users, together)
     item_ids, items_R = _coded(parsed.items)
-    bad, times_R, ratings_R = parsed.bad, parsed.times_R, parsed.ratings_R
+    quarantine, times_R, ratings_R = parsed.quarantine, parsed.times_R, parsed.ratings_R
     order_R = sorted_places(users_R, times_R)
     again = np.zeros(0, np.int64) if repeats else repeated(users_R, items_R, times_R, order_R)
     if len(again):
@@ -83,10 +83,10 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
             times_R[again].tolist(),
             strict=True,
         )
-        aside = [
+        repeated_rows = [
             (row, "repeated", repeat_sentence(user, item, time_s)) for row, user, item, time_s in sentences
         ]
-        bad = pa.concat_tables([bad, bad_table(aside)]).sort_by("row")
+        quarantine = pa.concat_tables([quarantine, quarantine_table(repeated_rows)]).sort_by("row")
         order_R = order_R[np.isin(order_R, again, invert=True)]
         users_R = np.delete(users_R, again)
     counts_U = np.bincount(users_R, minlength=len(user_ids))
@@ -97,7 +97,7 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
         items_E=items_R[order_R],
         times_E=times_R[order_R],
         ratings_E=ratings_R[order_R],
-        bad=bad,
+        quarantine=quarantine,
         rows=parsed.rows,
     )
 
@@ -113,7 +113,7 @@ def save_block(folder: AnyPath, block: Block) -> None:
     _write_table(folder / "users", pa.table(users))
     _write_table(folder / "items", pa.table({"item": block.item_ids, "count": pa.array(counts_V)}))
     about = {"read": block.rows, "first_s": rows.first_s, "kinds": rows.kinds}
-    _write_table(folder / "done", block.bad.replace_schema_metadata({"block": json.dumps(about)}))
+    _write_table(folder / "done", block.quarantine.replace_schema_metadata({"block": json.dumps(about)}))
 
 
 def is_done(folder: AnyPath) -> bool:
@@ -169,22 +169,22 @@ class BlockFile:
     """`user`, `count`, ascending."""
     items: pa.Table
     """`item`, `count`."""
-    bad: pa.Table
-    """As in `BAD_SCHEMA`."""
+    quarantine: pa.Table
+    """As in `QUARANTINE_SCHEMA`."""
     read: int
-    """Rows read, with those that were put aside."""
+    """Rows read, with those in quarantine."""
     rows: RowsFile
     """Where the rows are."""
 
     @classmethod
     def load(cls, folder: AnyPath) -> BlockFile:
         """Read the tables of a finished block."""
-        bad = _read_table(folder / "done")
-        about = json.loads(bad.schema.metadata[b"block"])
+        quarantine = _read_table(folder / "done")
+        about = json.loads(quarantine.schema.metadata[b"block"])
         users, items = _read_table(folder / "users"), _read_table(folder / "items")
         total = int(users["count"].to_numpy().sum())
         rows = RowsFile(folder / "rows", total, about["first_s"], *about["kinds"])
-        return cls(folder, users, items, bad.replace_schema_metadata(None), about["read"], rows)
+        return cls(folder, users, items, quarantine.replace_schema_metadata(None), about["read"], rows)
 
     @property
     def offsets_U1(self) -> np.ndarray:
@@ -274,7 +274,7 @@ def as_strings(folder: AnyPath) -> BlockFile:
             items_E=block.rows.read_items(0, total)[order_E],
             times_E=block.rows.read_times(0, total)[order_E],
             ratings_E=block.rows.read_ratings(0, total)[order_E],
-            bad=block.bad,
+            quarantine=block.quarantine,
             rows=block.read,
         )
         save_block(target, ordered)

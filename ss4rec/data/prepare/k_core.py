@@ -91,12 +91,12 @@ def core_of_events(events: Sequences, least: int) -> np.ndarray:
     """Return which events, a mask, are in the `least`-core without short users."""
 
     def count(mask_V: np.ndarray, min_user: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        kept_E, kept_U = _kept(events.items_E - 1, events.offsets_U1, mask_V, min_user)
+        kept_E, kept_U = kept_events(events.items_E - 1, events.offsets_U1, mask_V, min_user)
         return np.bincount(events.items_E[kept_E] - 1, minlength=len(mask_V)), (kept_U,)
 
     min_user = max(least, MIN_EVENTS)
     core = k_core(count, np.ones(len(events.items.source_id), bool), min_user, least)
-    return _kept(events.items_E - 1, events.offsets_U1, core.mask_V, min_user)[0]
+    return kept_events(events.items_E - 1, events.offsets_U1, core.mask_V, min_user)[0]
 
 
 def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray, ...]]:
@@ -120,11 +120,11 @@ def _count_block(
     """Return how often each item of a block occurs with the users that have enough rows, and these users' rows."""
     block = BlockFile.load(folders[place])
     items_E = block.rows.read_items(0, block.rows.total)
-    kept_E, kept_U = _kept(items_E, block.offsets_U1, mask_V[codes[place]], min_user)
+    kept_E, kept_U = kept_events(items_E, block.offsets_U1, mask_V[codes[place]], min_user)
     return np.bincount(items_E[kept_E], minlength=block.items.num_rows), kept_U.astype(np.int32)
 
 
-def _kept(
+def kept_events(
     items_E: np.ndarray, offsets_U1: np.ndarray, mask_V: np.ndarray, min_user: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which events have an item that counts and a user with enough of them, and how many each user has."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ss4rec.data.prepare.block import Block, make_block
-from ss4rec.data.sources.checks import BAD_SCHEMA, Parsed
+from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath, RemotePath
 
@@ -30,7 +30,7 @@ def partition_of(users: pa.Array, partitions: int) -> np.ndarray:
 
 
 def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
-    """Write the rows of a chunk as one Arrow file with a batch for each partition, and the rows put aside."""
+    """Write the rows of a chunk as one Arrow file with a batch for each partition, and the rows in quarantine."""
     partition_R = partition_of(parsed.users, partitions)
     # Stable, so that rows stay in file order.
     order = pa.array(np.argsort(partition_R.astype(np.uint16), kind="stable"))
@@ -38,7 +38,7 @@ def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
     columns = plain | {"times": parsed.times_R, "ratings": parsed.ratings_R, "numbers": parsed.numbers_R}
     table = pa.table(columns).take(order).combine_chunks()
     table = table.replace_schema_metadata(
-        {"chunk": json.dumps({"rows": parsed.rows, "bad": parsed.bad.to_pylist()})}
+        {"chunk": json.dumps({"rows": parsed.rows, "quarantine": parsed.quarantine.to_pylist()})}
     )
     sizes = np.bincount(partition_R.astype(np.int64), minlength=partitions)
     sink = pa.BufferOutputStream()
@@ -51,10 +51,10 @@ def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
 
 
 def read_head(path: AnyPath) -> tuple[int, pa.Table]:
-    """Return the rows that a chunk had, and those of them that were put aside."""
+    """Return the rows that a chunk had, and those of them in quarantine."""
     with open_arrow(path) as file:
         metadata = json.loads(pa.ipc.open_file(file).schema.metadata[b"chunk"])
-    return metadata["rows"], pa.Table.from_pylist(metadata["bad"], schema=BAD_SCHEMA)
+    return metadata["rows"], pa.Table.from_pylist(metadata["quarantine"], schema=QUARANTINE_SCHEMA)
 
 
 def gather(paths: Sequence[AnyPath], firsts: Sequence[int], partition: int, *, repeats: bool) -> Block:
@@ -80,7 +80,7 @@ def gather(paths: Sequence[AnyPath], firsts: Sequence[int], partition: int, *, r
         times_R=table["times"].to_numpy(),
         ratings_R=table["ratings"].to_numpy(),
         numbers_R=table["numbers"].to_numpy(),
-        bad=BAD_SCHEMA.empty_table(),
+        quarantine=QUARANTINE_SCHEMA.empty_table(),
         rows=table.num_rows,
     )
     return make_block(parsed, repeats=repeats, together=False)

@@ -29,7 +29,7 @@ from ss4rec.data.prepared.manifest import (
 )
 from ss4rec.data.prepared.user_profiles import profiles_table
 from ss4rec.data.sources.checks import count_reasons
-from ss4rec.data.sources.rows import Catalogue, Profiles
+from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import new_folder
 from ss4rec.io.paths import AnyPath
@@ -56,7 +56,7 @@ class Sequences:
     """int64 unix seconds."""
     ratings_E: np.ndarray
     """float32."""
-    profiles: Profiles | None = None
+    profiles: UserProfiles | None = None
     """What is known about users."""
 
     @property
@@ -167,7 +167,7 @@ def write_prepared(
                 user_ids=sequences.user_ids,
                 lengths_U=np.diff(offsets_U1),
                 profiles=sequences.profiles,
-                bad=None,
+                quarantine=None,
                 rows_per_shard=rows_per_shard,
                 name=name,
                 source=source,
@@ -186,8 +186,8 @@ def finish_folder(
     item_counts_V: np.ndarray,
     user_ids: pa.Array,
     lengths_U: np.ndarray,
-    profiles: Profiles | None,
-    bad: pa.Table | None,
+    profiles: UserProfiles | None,
+    quarantine: pa.Table | None,
     rows_per_shard: int,
     mapper: Mapper = map,
     **facts: Any,
@@ -202,7 +202,7 @@ def finish_folder(
         user_ids: source id of each user index, ascending.
         lengths_U: events of each user.
         profiles: what the source says about users.
-        bad: rows that cannot be used.
+        quarantine: rows that cannot be used.
         rows_per_shard: users per shard.
         mapper: runs tasks that read shards again, if their gaps are long.
         facts: `name`, `source`, `filters` and `rows_dropped` of the manifest.
@@ -216,8 +216,8 @@ def finish_folder(
         written[tables.PROFILES_NAME] = profile_table
     schemas = {table_name.removesuffix(".parquet"): table.schema for table_name, table in written.items()}
     schemas = {"items": schemas["items"], "users": schemas["users"], "shards": tables.SHARD_SCHEMA} | schemas
-    if bad is not None and bad.num_rows:
-        written[tables.BAD_NAME] = bad
+    if quarantine is not None and quarantine.num_rows:
+        written[tables.QUARANTINE_NAME] = quarantine
     for table_name, table in written.items():
         tables.write_table(table, folder / table_name)
     gaps = GapCounts()
@@ -228,7 +228,7 @@ def finish_folder(
         users=len(user_ids),
         items=len(item_counts_V),
         interactions=int(lengths_U.sum()),
-        quarantined=count_reasons(bad) if tables.BAD_NAME in written else {},
+        quarantined=count_reasons(quarantine) if tables.QUARANTINE_NAME in written else {},
         first_time_s=min(shard.first_s for shard in shards),
         last_time_s=max(shard.last_s for shard in shards),
         training_gaps=gaps.total,
@@ -266,7 +266,13 @@ def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:
     names = {path.name for path in out.iterdir()}
     if not names:
         return
-    known = {MANIFEST_NAME, tables.ITEMS_NAME, tables.USERS_NAME, tables.BAD_NAME, tables.SHARDS_FOLDER}
+    known = {
+        MANIFEST_NAME,
+        tables.ITEMS_NAME,
+        tables.USERS_NAME,
+        tables.QUARANTINE_NAME,
+        tables.SHARDS_FOLDER,
+    }
     known.add(tables.PROFILES_NAME)
     if names - known or not (MANIFEST_NAME in names or unfinished):
         raise DataError(

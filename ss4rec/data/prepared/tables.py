@@ -23,7 +23,7 @@ from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 SHARDS_FOLDER = "shards"
 ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
-BAD_NAME = "quarantine.parquet"
+QUARANTINE_NAME = "quarantine.parquet"
 PROFILES_NAME = "profiles.parquet"
 PROFILES_SCHEMA = pa.schema([("user", pa.int32()), ("codes", pa.list_(pa.int32()))])
 
@@ -79,7 +79,7 @@ def shard_table(
 
     Args:
         first_user: index of its first user.
-        items_E: int32 item index of each event, users behind one another, each in its own order.
+        items_E: int32 item index of each event, users concatenated, each in its own order.
         times_E: int64 unix seconds of each event.
         ratings_E: float32 rating of each event.
         offsets_U1: first event of each user, and at the end the number of events E.

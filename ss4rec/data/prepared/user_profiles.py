@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import PROFILES_NAME, PROFILES_SCHEMA, read_profile_table
-from ss4rec.data.sources.rows import Profiles
+from ss4rec.data.sources.rows import UserProfiles
 from ss4rec.errors import DataError, UsageError
 from ss4rec.io.paths import AnyPath
 
@@ -25,7 +25,7 @@ MAX_VALUES = 255
 
 
 def profiles_table(
-    user_ids: pa.Array, known: Profiles | None
+    user_ids: pa.Array, known: UserProfiles | None
 ) -> tuple[pa.Table | None, tuple[str, ...] | None]:
     """Return `profiles.parquet` and the meaning of its codes; None for a source that says nothing about users.
 
@@ -96,7 +96,7 @@ def profile_codes(profile: Mapping[str, object], values: Sequence[str] | None) -
     return [codes[text] for text in wanted]
 
 
-def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> Profiles | None:
+def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> UserProfiles | None:
     """Return what a prepared folder says about its users in the form of a source."""
     codes_UF = read_profiles(folder, manifest)
     if codes_UF is None or manifest.profile_values is None:
@@ -107,4 +107,6 @@ def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> Profil
         name = next((text.partition("=")[0] for text in column_U if text), "")
         if name:
             columns[name] = [text.partition("=")[2] if text else None for text in column_U]
-    return Profiles(user_ids, pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns])))
+    return UserProfiles(
+        user_ids, pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+    )

@@ -26,7 +26,7 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class Profiles:
+class UserProfiles:
     """What is known about users; may hold users who rated nothing and lack some who did."""
 
     source_id: pa.Array

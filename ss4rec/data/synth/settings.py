@@ -30,7 +30,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Profile:
+class SynthSettings:
     """Marginals of the users and their times."""
 
     length_sigma: float
@@ -58,7 +58,7 @@ class Profile:
     """Stationary deviation, in stars, by which the mean rating wanders from quarter to quarter without any cause."""
 
 
-SMALL = Profile(
+SMALL = SynthSettings(
     length_sigma=1.0,
     gap_kinds=(
         (0.50, 0, 0),
@@ -75,7 +75,7 @@ SMALL = Profile(
 )
 """Dense and lively, so that small data sets teach something: first ratings from 2015 over six years."""
 
-ML_32M = Profile(
+ML_32M = SynthSettings(
     length_sigma=1.35,
     gap_kinds=(
         (0.1439, 0, 0),
@@ -100,34 +100,8 @@ ML_32M = Profile(
     first_time_s=26 * YEAR_S,
     span_s=1_697_155_200 - 26 * YEAR_S,
     years=(
-        66,
-        25,
-        8,
-        26,
-        36,
-        26,
-        17,
-        11,
-        18,
-        33,
-        22,
-        20,
-        16,
-        17,
-        23,
-        14,
-        12,
-        11,
-        13,
-        37,
-        39,
-        25,
-        22,
-        27,
-        28,
-        8,
-        15,
-        10,
+        *(66, 25, 8, 26, 36, 26, 17, 11, 18, 33, 22, 20, 16, 17),
+        *(23, 14, 12, 11, 13, 37, 39, 25, 22, 27, 28, 8, 15, 10),
     ),
     returning=0.46,
     end_s=1_697_155_200,
@@ -140,12 +114,12 @@ ratings reach have 16.5 % of them, the top 10 % have 61 %."""
 
 @dataclass(frozen=True)
 class Likeness:
-    """A named size and profile."""
+    """A named size and settings."""
 
     users: int
     items: int
     mean_len: int
-    profile: Profile
+    settings: SynthSettings
 
 
 LIKE = {

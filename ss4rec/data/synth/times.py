@@ -1,10 +1,10 @@
-"""Lengths and times of generated users, as a profile has them."""
+"""Lengths and times of generated users, as a settings has them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ss4rec.data.synth.settings import Profile
+from ss4rec.data.synth.settings import SynthSettings
 
 MIN_LENGTH = 20
 """Fewest ratings of a user, as in MovieLens."""
@@ -13,25 +13,27 @@ BREAK_S = 600
 Array = np.ndarray
 
 
-def draw_lengths(users: int, mean_len: int, most: int, profile: Profile, rng: np.random.Generator) -> Array:
+def draw_lengths(
+    users: int, mean_len: int, most: int, settings: SynthSettings, rng: np.random.Generator
+) -> Array:
     """Draw MIN_LENGTH plus a log-normal number of events for each user, `most` at most."""
-    sigma = profile.length_sigma
+    sigma = settings.length_sigma
     extra_U = np.exp(sigma * rng.standard_normal(users) - sigma**2 / 2) * (mean_len - MIN_LENGTH)
     return np.minimum(MIN_LENGTH + np.rint(extra_U), most).astype(np.int64)
 
 
-def draw_gaps(profile: Profile, lengths_U: Array, rng: np.random.Generator) -> Array:
+def draw_gaps(settings: SynthSettings, lengths_U: Array, rng: np.random.Generator) -> Array:
     """Draw the seconds before each event."""
     total = int(lengths_U.sum())
     share_G, shortest_G, longest_G = (
-        np.array(column, float) for column in zip(*profile.gap_kinds, strict=True)
+        np.array(column, float) for column in zip(*settings.gap_kinds, strict=True)
     )
     cumulative_G = np.cumsum(share_G) / share_G.sum()
     draw_T = rng.random(total)
-    if profile.returning < 1:
+    if settings.returning < 1:
         # Who never comes back draws from the shorter kinds alone, and the others from all, more often from the longer.
-        near = float(cumulative_G[shortest_G < profile.away_s][-1])
-        comes_U = rng.random(len(lengths_U)) < profile.returning
+        near = float(cumulative_G[shortest_G < settings.away_s][-1])
+        comes_U = rng.random(len(lengths_U)) < settings.returning
         comes_T = np.repeat(comes_U, lengths_U)
         far = min((1 - near) * total / max(int(lengths_U[comes_U].sum()), 1), 0.5)
         stretched_T = np.where(
@@ -41,17 +43,17 @@ def draw_gaps(profile: Profile, lengths_U: Array, rng: np.random.Generator) -> A
     kind_T = np.searchsorted(cumulative_G[:-1], draw_T, side="right")
     low_T, high_T = np.maximum(shortest_G, 1)[kind_T], np.maximum(longest_G, 1)[kind_T]
     gaps_T = low_T * (high_T / low_T) ** rng.random(total)
-    if profile.pace_events is not None:
-        pace_T = np.repeat(np.minimum(1.0, profile.pace_events / lengths_U), lengths_U)
+    if settings.pace_events is not None:
+        pace_T = np.repeat(np.minimum(1.0, settings.pace_events / lengths_U), lengths_U)
         gaps_T = np.where(gaps_T >= BREAK_S, np.maximum(gaps_T * pace_T, BREAK_S), gaps_T)
     return np.where(longest_G[kind_T] == 0, 0, np.rint(gaps_T)).astype(np.int64)
 
 
-def draw_starts(profile: Profile, users: int, rng: np.random.Generator) -> Array:
-    """Draw the second of each user's first event, counted from the profile's first."""
-    share_Y1 = np.concatenate([[0], np.cumsum(profile.years)]) / sum(profile.years)
+def draw_starts(settings: SynthSettings, users: int, rng: np.random.Generator) -> Array:
+    """Draw the second of each user's first event, counted from the settings's first."""
+    share_Y1 = np.concatenate([[0], np.cumsum(settings.years)]) / sum(settings.years)
     edges_Y1 = np.linspace(0, 1, len(share_Y1))
-    return (np.interp(rng.random(users), share_Y1, edges_Y1) * profile.span_s).astype(np.int64)
+    return (np.interp(rng.random(users), share_Y1, edges_Y1) * settings.span_s).astype(np.int64)
 
 
 def fit(gaps_T: Array, lengths_U: Array, room_U: Array) -> Array:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 if TYPE_CHECKING:
-    from ss4rec.data.synth.generate import Chunk, World
+    from ss4rec.data.synth.world import Chunk, World
 
 Format = Literal["shards", "csv"]
 GENRES = (

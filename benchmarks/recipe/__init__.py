@@ -1,0 +1,1 @@
+"""The recipe benchmark: `auto` on every data set, one command line for all."""

@@ -1,0 +1,1 @@
+"""The preset `auto`: look at the data, choose a configuration, explain it."""

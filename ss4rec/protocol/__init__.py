@@ -1,0 +1,1 @@
+"""Evaluation protocols: which events train, which choose the model, which test it."""
