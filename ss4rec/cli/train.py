@@ -17,9 +17,7 @@ from ss4rec.cli.options import (
     minutes_option,
     resolve_train,
 )
-from ss4rec.config import RunConfig
 from ss4rec.errors import ConfigError
-from ss4rec.presets import AUTO
 
 
 def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -87,7 +85,7 @@ def train_command(
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
+    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
     if cuts:
         if isinstance(config, Auto):
             raise ConfigError(
@@ -109,10 +107,6 @@ def train_command(
         from ss4rec.cli.show import show_results
 
         show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
-
-
-def _preset_of(config: RunConfig | Auto) -> str:
-    return AUTO if isinstance(config, Auto) else config.preset
 
 
 def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:

@@ -23,6 +23,7 @@ def _trained(seen):
 def _defaults(seen):
     ((config, _, run_dir), options) = seen.calls[0]
     assert isinstance(config, Auto)
+    assert (config.changes, config.minutes) == ({}, None)
     assert run_dir == seen.folder / "runs" / "auto-small"
     assert options["address"] is None
 
@@ -36,6 +37,31 @@ def _cuts(seen):
     ((config, _, _, cuts), _) = seen.calls[0]
     assert (config.protocol.name, cuts) == ("time-to-split", (0.7, 0.8))
     assert seen.json == {"cuts": [0.7, 0.8]}
+
+
+def _in_minutes(seen):
+    ((config, *_), _) = seen.calls[0]
+    assert (config.minutes, config.protocol.seen) == (2.5, "excluded")
+    assert config.changes == {"model.dim": 24, "resources.workers": 2, "resources.max_workers": None}
+
+
+def _preset_in_minutes(seen):
+    ((config, *_), _) = seen.calls[0]
+    assert config.preset == "debug"
+    assert config.train.fit_minutes
+    assert 1 < config.train.max_minutes < 3
+
+
+def _explained(seen):
+    assert "auto: synth has" in seen.out
+    assert "set by you" in seen.out
+    assert "# 3 minutes less start and test" in seen.out
+    assert max(map(len, seen.out.split("\n\n", 1)[1].splitlines())) <= 80
+
+
+def _chosen(seen):
+    config = RunConfig.model_validate(json.loads(seen.out))
+    assert (config.preset, config.train.precision) == ("auto", "bf16")
 
 
 def _suggested(seen):
@@ -86,6 +112,16 @@ CASES = (
     ),
     Case("train --data {prepared} --preset debug --cuts 0.7", lambda seen: _has(seen.err, "two or more"), 2),
     Case("train --data {prepared} --set model.dimm=24", _suggested, 2),
+    Case(
+        "train --data {prepared} --minutes 2.5 --protocol s3rec --set model.dim=24 --workers 2",
+        _in_minutes,
+        **TRAIN,
+    ),
+    Case("train --data {prepared} --preset debug --minutes 3", _preset_in_minutes, **TRAIN),
+    Case("config --data {prepared} --no-gpu --minutes 3 --set model.dim=24 --explain", _explained),
+    Case("config --data {prepared} --gpu", _chosen),
+    Case("config --preset auto", lambda seen: _has(seen.err, "as in --data data/ml-1m"), 2),
+    Case("config --preset demo --explain", lambda seen: _has(seen.err, "says what auto decided"), 2),
     Case("train --data {prepared} --set model.dim", lambda seen: _has(seen.err, "as in model.dim=128"), 2),
     Case("train --data {prepared} --workers 3:2", lambda seen: _has(seen.err, "3:2"), 2),
     Case("train --data {folder}/none", lambda seen: _has(seen.err, "no data folder"), 2),
