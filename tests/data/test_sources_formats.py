@@ -393,3 +393,20 @@ def test_rows_are_counted_as_a_person_counts(tmp_path):
     (tmp_path / "t.csv").write_bytes(sheet.getvalue().encode())
     assert read(tmp_path / "t.csv") == [("1", "a\nb", 10**9, 1.0)]
     assert reasons(tmp_path / "t.csv") == [(3, "time_unreadable"), (4, "user_missing")]
+
+
+def test_what_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    import os
+    from pathlib import Path
+
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe.csv is neither a file nor a folder"):
+        Source.open(tmp_path / "pipe.csv")
+    (tmp_path / "t.csv").write_text(text())
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"t.csv cannot be opened: Permission denied"):
+        Source.open(tmp_path / "t.csv")

@@ -110,7 +110,7 @@ def test_ray_datasets_stream(tmp_path, expected):
     import ray
     import ray.data
 
-    ray.init(num_cpus=1, include_dashboard=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         dataset = ray.data.from_arrow(arrow()).repartition(5)
         prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
@@ -165,3 +165,9 @@ def _iceberg(tmp_path, expected):
     folder = next((tmp_path / "lake").rglob("metadata")).parent
     with pytest.raises(DataError, match=r"is an Iceberg table"):
         prepare(folder, tmp_path / "no")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write .*; give another --out"):
+        prepare(TABLES["pandas"](), tmp_path / "file" / "out", columns=NAMED)

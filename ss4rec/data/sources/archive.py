@@ -49,6 +49,10 @@ class Archive:
         self._open: Callable[[str], IO[bytes]]
         if not path.exists():
             raise DataError(f"{path} does not exist; give a zip, a folder or a file of ratings")
+        if not path.is_dir() and not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(
+                f"{path} is neither a file nor a folder; give a zip, a folder or a file of ratings"
+            )
         if path.is_dir():
             _refuse_lake(path)
             self.names = [name for name in sorted(_names(path)) if not is_hidden(name)]
@@ -124,20 +128,27 @@ class Archive:
 
     def open(self, name: str) -> IO[bytes]:
         """Open one of `names` for reading from its beginning, unpacked if it is packed."""
-        stream = self._open(name)
+        stream = self.open_packed(name)
         with damage_named(self.where(name)):
             kind = packing(stream)
         return unpacked(stream, kind, self.where(name), self._packed_size(name)) if kind else stream
 
     def open_packed(self, name: str) -> IO[bytes]:
-        """Open one of `names` as it lies there, for reading at any place."""
-        return self._open(name)
+        """Open one of `names` as it lies there, for reading at any place.
+
+        Raises:
+            DataError: if it cannot be opened.
+        """
+        try:
+            return self._open(name)
+        except OSError as error:
+            raise DataError(f"{self.where(name)} cannot be opened: {error.strerror or error}") from None
 
     def is_stream(self, name: str) -> bool:
         """Return whether a file can only be read from its beginning: a member of a zip, or a packed one."""
         if self._zipped:
             return True
-        with self._open(name) as stream:
+        with self.open_packed(name) as stream, damage_named(self.where(name)):
             return packing(stream) is not None
 
     def _member(self, name: str) -> IO[bytes]:

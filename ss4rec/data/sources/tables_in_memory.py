@@ -51,8 +51,6 @@ def table_file(table: Any, folder: AnyPath, options: TableOptions) -> Iterator[A
     chosen = list(dict.fromkeys(choose_columns(names, options.columns, WHERE).values()))
     path = folder / FILE_NAME
     try:
-        if isinstance(folder, Path):
-            folder.mkdir(parents=True, exist_ok=True)
         _write(path, _parts(table, chosen))
         yield path
     finally:
@@ -63,6 +61,8 @@ def _write(path: AnyPath, parts: Iterator[pa.Table]) -> None:
     """Write parts as row groups; the first says the types."""
     writer = None
     try:
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as sink:
             for part in parts:
                 writer = writer or pq.ParquetWriter(
@@ -71,6 +71,8 @@ def _write(path: AnyPath, parts: Iterator[pa.Table]) -> None:
                 writer.write_table(part.cast(writer.schema))
             if writer is not None:
                 writer.close()
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}; give another --out") from None
     except (pa.ArrowException, TypeError, OverflowError) as error:
         message = str(error).splitlines()[0]
         raise DataError(f"{WHERE} cannot be read: {message}; give each column values of one type") from None
