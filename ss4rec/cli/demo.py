@@ -31,7 +31,7 @@ def demo_command(
 
         click.echo(f"generating ratings in {data}")
         synth(data)
-    from ss4rec.cli.show import show_results
+    from ss4rec.cli.results import show_results
     from ss4rec.train.run import train
 
     # Always a Ray of its own: a first look must not depend on what else ran on this machine.

@@ -55,6 +55,6 @@ def evaluate_command(
     if as_json:
         click.echo(json.dumps(results))
         return
-    from ss4rec.cli.show import show_results
+    from ss4rec.cli.results import show_results
 
     show_results(f"{run.path.name}: {split} items", results)
