@@ -28,6 +28,17 @@ def _defaults(seen):
     assert options["address"] is None
 
 
+def _protocol_and_time(seen):
+    config = seen.calls[0][0][0]
+    assert (config.protocol.name, config.minutes) == ("time-to-split", 5.0)
+
+
+def _cuts(seen):
+    ((config, _, _, cuts), _) = seen.calls[0]
+    assert (config.protocol.name, cuts) == ("time-to-split", (0.7, 0.8))
+    assert seen.json == {"cuts": [0.7, 0.8]}
+
+
 def _in_minutes(seen):
     ((config, *_), _) = seen.calls[0]
     assert (config.minutes, config.protocol.seen) == (2.5, "excluded")
@@ -92,6 +103,14 @@ CASES = (
         **TRAIN,
     ),
     Case("train --data {prepared}", _defaults, **TRAIN),
+    Case("train --data {prepared} --protocol time-to-split --minutes 5", _protocol_and_time, **TRAIN),
+    Case(
+        "train --data {prepared} --preset debug --protocol time-to-split --cuts 0.7,0.8 --json",
+        _cuts,
+        stub="ss4rec.train.rolling.train_rolling",
+        answer={"cuts": [0.7, 0.8]},
+    ),
+    Case("train --data {prepared} --preset debug --cuts 0.7", lambda seen: _has(seen.err, "two or more"), 2),
     Case("train --data {prepared} --set model.dimm=24", _suggested, 2),
     Case(
         "train --data {prepared} --minutes 2.5 --protocol s3rec --set model.dim=24 --workers 2",
@@ -107,9 +126,11 @@ CASES = (
     Case("train --data {prepared} --workers 3:2", lambda seen: _has(seen.err, "3:2"), 2),
     Case("train --data {folder}/none", lambda seen: _has(seen.err, "no data folder"), 2),
     Case("config --preset demo --set train.epochs=3 --workers 2", _configured),
+    Case("config --data {prepared} --gpu --minutes 5 --protocol time-to-split --explain", lambda seen: None),
     Case("config --fields", lambda seen: _has(seen.out, "Configuration")),
     Case(
-        "demo --preset debug --set train.epochs=1 --workers 2 --data {prepared} --storage there",
+        "demo --preset debug --protocol leave-one-out --set train.epochs=1 --workers 2 "
+        "--data {prepared} --storage there",
         _demo,
         **DEMO,
     ),
