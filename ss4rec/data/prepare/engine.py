@@ -30,9 +30,12 @@ from ss4rec.data.prepare.chunks import Chunk, looks_sorted, parse_chunk, source_
 from ss4rec.data.prepare.k_core import core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
+from ss4rec.data.prepared.features import encode_features
 from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
+from ss4rec.data.sources.features import as_profiles, join_profiles, read_features
+from ss4rec.data.sources.layouts import GUESSES
 from ss4rec.data.sources.text import BLOCK_BYTES
 from ss4rec.data.sources.ties import Ties
 from ss4rec.errors import DataError
@@ -87,6 +90,9 @@ def prepare(
     overwrite: bool = False,
     rules: Rules | None = None,
     ties: Ties = "file",
+    item_features: AnyPath | None = None,
+    user_features: AnyPath | None = None,
+    feature_kinds: Mapping[str, str] | None = None,
     mapper: Mapper = map,
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[str], None] = lambda message: None,
@@ -107,6 +113,9 @@ def prepare(
         rules: what a row must be; rows that are not are left out and listed in `quarantine.parquet`, up to the
             fraction that the rules set. By default every row must be usable.
         ties: what decides between events of one user and second.
+        item_features: a file of columns about items, kept as `feature.NAME` in `items.parquet`.
+        user_features: a file of columns about users, kept in `profiles.parquet` beside what the source says.
+        feature_kinds: kind of a column of `item_features`, where the guess is not what is meant.
         mapper: runs the tasks.
         block_bytes: source bytes of a block.
         progress: is told what is being done.
@@ -116,6 +125,8 @@ def prepare(
     """
     opened = source if isinstance(source, Source) else Source.open(source, columns)
     rules = rules or Rules()
+    about_items = read_features(item_features, GUESSES["item"]) if item_features else None
+    about_users = as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None
     options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
     work, again = WorkFolder.enter(out, overwrite, _stamp(opened, rules, ties, options))
     progress(f"{'going on with' if again else 'reading'} {opened.path}")
@@ -142,6 +153,11 @@ def prepare(
                 f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
             )
         progress(f"writing {out}")
+        items = describe_items(item_ids.filter(pa.array(core.mask_V)), opened.catalogue())
+        features = None
+        if about_items is not None:
+            encoded, meaning = encode_features(items.source_id, about_items, feature_kinds)
+            items, features = replace(items, features=encoded), {"items": meaning}
         user_ids, lengths_U, index = number_users(found.blocks, core)
         assembly = Assembly.of(work.result, found.blocks, core, codes, ties)
         shards = plan_shards(index, found.blocks, len(user_ids), rows_per_shard)
@@ -150,11 +166,11 @@ def prepare(
         return finish_folder(
             work.result,
             written,
-            items=describe_items(item_ids.filter(pa.array(core.mask_V)), opened.catalogue()),
+            items=items,
             item_counts_V=core.counts_V[core.mask_V],
             user_ids=user_ids,
             lengths_U=lengths_U,
-            profiles=opened.profiles(),
+            profiles=join_profiles(opened.profiles(), about_users),
             quarantine=found.quarantine,
             rows_per_shard=rows_per_shard,
             mapper=mapper,
@@ -168,6 +184,7 @@ def prepare(
                 sha256=sha256,
             ),
             filters=Filters(k_core=k_core, ties="hash" if ties == "hash" else None),
+            features=features,
         )
 
 
