@@ -18,7 +18,7 @@ URL=http://127.0.0.1:$DASHBOARD_PORT
 # Ray binds to 127.0.0.1 with the first one; the second keeps its idle Python processes (each start costs seconds); without
 # the third, `stop` waits up to 30 s for what runs to move to another node.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_num_workers_soft_limit=8 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
-export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token
+export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token PYTHONUNBUFFERED=1
 
 die() { printf '%s\n' "local: error: $*" >&2; exit 1; }
 alive() { [ -f "$PID_FILE" ] && kill -0 "$(cat "$PID_FILE")" 2>/dev/null; }
@@ -38,8 +38,8 @@ start() {
   cat <<TEXT
 Ray head on $URL with $CPUS CPUs (pid $(cat "$PID_FILE"), log $STATE/head.log). Next:
 
-  export RAY_AUTH_MODE=token
-  ss4rec doctor --address $URL
+  ss4rec doctor
+  ss4rec train --data DATA                        # joins this head
   ss4rec submit train --address $URL -- --data /path/to/prepared --storage /path/to/runs
   cluster/local.sh stop
 TEXT
@@ -47,13 +47,15 @@ TEXT
 
 wait_for_dashboard() {
   local tries
-  for tries in $(seq 1 120); do
+  for tries in $(seq 1 600); do
     alive || { tail -n 20 "$STATE/head.log" >&2; die "the head ended at once; its log is above"; }
-    # Any answer will do: without a token it is 401.
-    if (exec 3<>"/dev/tcp/127.0.0.1/$DASHBOARD_PORT") 2>/dev/null; then return; fi
-    [ "$tries" -lt 120 ] && sleep 0.5
+    # Any answer will do: without a token it is 401. The log's line comes when commands can find the head.
+    if (exec 3<>"/dev/tcp/127.0.0.1/$DASHBOARD_PORT") 2>/dev/null && grep -q "Ray runtime started" "$STATE/head.log"; then
+      return
+    fi
+    [ "$tries" -lt 600 ] && sleep 0.5
   done
-  die "no dashboard on $URL after 60 s; see $STATE/head.log, then cluster/local.sh stop"
+  die "no dashboard on $URL after 300 s; see $STATE/head.log, then cluster/local.sh stop"
 }
 
 stop() {
@@ -63,6 +65,9 @@ stop() {
   kill -TERM "$pid"
   while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
   rm -f "$PID_FILE"
+  # Ray leaves the address of the head behind, and commands would look for it there.
+  local left=${RAY_TMPDIR:-/tmp}/ray/ray_current_cluster
+  if [ "$(cat "$left" 2>/dev/null)" = "127.0.0.1:$PORT" ]; then rm -f "$left"; fi
   echo "stopped"
 }
 

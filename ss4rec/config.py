@@ -274,6 +274,16 @@ class TrackingConfig(Section):
     """Weights & Biases project."""
     group: str = ""
     """Weights & Biases group, as of a sweep's trials; empty for none."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
+    model: Literal["auto", "yes", "no"] = "auto"
+    """Whether trackers get the best checkpoint as an artifact; `auto`: W&B online and MLflow do, trials do not."""
+    mlflow: str = ""
+    """MLflow: address of a server or a store, or a folder for a store of its own; empty for none."""
+    mlflow_model: str = ""
+    """Name under which MLflow registers the model; empty does not register it."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run folder."""
 
 
 class RunConfig(Section):
@@ -303,14 +313,23 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """Return the first 12 hex digits of the SHA-256 of what decides the result (not resources or tracking).
 
-        Leave-one-out, which was the only protocol once, leaves no trace in it: old runs keep their fingerprints.
+        Fields of `ADDED` leave no trace while they hold their defaults, so old runs keep their fingerprints.
         """
         decisive = self.model_dump(
             mode="json", exclude={"preset": True, "resources": True, "tracking": True, "protocol": {"name"}}
         )
-        if decisive["protocol"] == Protocol().model_dump(mode="json", exclude={"name"}):
+        start = RunConfig()
+        for dotted in ADDED:
+            if at(self, dotted) == at(start, dotted):
+                section, _, leaf = dotted.partition(".")
+                del decisive[section][leaf]
+        if decisive["protocol"] == start.protocol.model_dump(mode="json", exclude={"name"}):
             del decisive["protocol"]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+ADDED = ("model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes")
+"""Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 
 
 def parse_config(raw: Mapping[str, Any]) -> RunConfig:

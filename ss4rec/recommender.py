@@ -20,6 +20,7 @@ from torch import Tensor
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S
+from ss4rec.data.moments import Moment, unix_seconds
 from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
 from ss4rec.model.item_scores import ItemScores
@@ -51,10 +52,10 @@ class History:
 
     items: Sequence[ItemId]
     """Source ids."""
-    times: Sequence[int]
-    """Unix seconds of each event."""
-    target_time: int | None = None
-    """Moment for which to recommend, unix seconds; None: the median training gap after the last event."""
+    times: Sequence[Moment]
+    """Time of each event: unix seconds, or datetimes (UTC where they name no zone)."""
+    target_time: Moment | None = None
+    """Moment for which to recommend, as in `times`; None: the median training gap after the last event."""
     ratings: Sequence[float] | None = None
     """Rating of each event, where the model reads them (`model.inputs`); None: unknown."""
     profile: Mapping[str, object] | None = None
@@ -111,8 +112,8 @@ class Recommender:
     def scores(
         self,
         items: Sequence[ItemId],
-        times: Sequence[int],
-        target_time: int | None = None,
+        times: Sequence[Moment],
+        target_time: Moment | None = None,
         *,
         ratings: Sequence[float] | None = None,
         profile: Mapping[str, object] | None = None,
@@ -122,14 +123,15 @@ class Recommender:
 
         Args:
             items: source ids of the history.
-            times: unix seconds of each event.
+            times: time of each event, unix seconds or datetimes.
             target_time: moment for which to score; None: the median training gap after the last event.
             ratings: rating of each event, where the model reads them; None: unknown.
             profile: what is known about the user, where the model reads it; None: nothing.
             ignore_unknown: leave out items that the run does not know, instead of refusing them.
 
         Raises:
-            UsageError: for an empty history, unknown items, lengths that differ, or a moment before the last event.
+            UsageError: for an empty history, unknown items, lengths that differ, a moment before the last event, or
+                what is no time.
         """
         encoded = self._encode(History(items, times, target_time, ratings, profile), ignore_unknown)
         return self._scores([encoded]).matrix()[0, 1:].float().cpu().numpy()
@@ -137,9 +139,9 @@ class Recommender:
     def recommend(
         self,
         items: Sequence[ItemId],
-        times: Sequence[int],
+        times: Sequence[Moment],
         k: int = 10,
-        target_time: int | None = None,
+        target_time: Moment | None = None,
         *,
         ratings: Sequence[float] | None = None,
         profile: Mapping[str, object] | None = None,
@@ -169,7 +171,7 @@ class Recommender:
 
     def _encode(self, history: History, ignore_unknown: bool) -> _Encoded:
         """Look up items, order them by time and compute gaps in the way the run was trained."""
-        ratings = [np.nan] * len(history.items) if history.ratings is None else history.ratings
+        ratings = _ratings(history)
         for values, name in ((history.times, "time"), (ratings, "rating")):
             if len(history.items) != len(values):
                 raise UsageError(
@@ -179,23 +181,37 @@ class Recommender:
         unknown = [item for item, index in zip(history.items, indices, strict=True) if index == 0]
         if unknown and not ignore_unknown:
             raise UsageError(
-                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file, "
-                "ignore_unknown=True leaves them out"
+                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file"
+                f"{self._other_type(unknown)}, ignore_unknown=True leaves them out"
             )
         if not indices.any():
             raise UsageError("the history has no known item; a sequential recommender needs at least one")
-        times_T = np.asarray(history.times, dtype=np.int64)[indices > 0]
+        times_T = unix_seconds(history.times)[indices > 0]
         order_T = np.argsort(times_T, kind="stable")
         times_T = times_T[order_T]
-        gaps_T = self._gaps(times_T, history.target_time)
+        target_s = (
+            None
+            if history.target_time is None
+            else int(unix_seconds([history.target_time], "target_time")[0])
+        )
+        gaps_T = self._gaps(times_T, target_s)
         last_s = times_T[-1] + round(float(gaps_T[-1]))
         return _Encoded(
             items_T=indices[indices > 0][order_T],
             gaps_T=gaps_T,
             hours_T=(np.append(times_T[1:], last_s) if self.data.target_time else times_T) // HOUR_S,
-            ratings_T=np.asarray(ratings, dtype=np.float32)[indices > 0][order_T],
+            ratings_T=ratings[indices > 0][order_T],
             profile=profile_codes(history.profile or {}, self.profile_values) or [0],
         )
+
+    def _other_type(self, unknown: Sequence[ItemId]) -> str:
+        """Return a hint if the ids are known as texts instead of numbers, or as numbers instead of texts."""
+        kind = type(self.item_ids[0]) if self.item_ids else None
+        try:
+            known = kind is not None and any(kind(item) in self.index for item in unknown[:20])
+        except ValueError:
+            return ""
+        return f" (this run's are of type {kind.__name__})" if known and kind else ""
 
     def _gaps(self, times_T: npt.NDArray[np.int64], target_time: int | None) -> npt.NDArray[np.float32]:
         """Return the gap of each event in seconds, from int64 differences (`DataConfig.target_time`)."""
@@ -245,6 +261,18 @@ class Recommender:
 def _packed(parts: list[npt.NDArray[Any]]) -> Tensor:
     """Return one array after the other as a tensor."""
     return torch.from_numpy(np.concatenate(parts))
+
+
+def _ratings(history: History) -> npt.NDArray[np.float32]:
+    """Return the ratings of a history; NaN where they are unknown."""
+    if history.ratings is None:
+        return np.full(len(history.items), np.nan, np.float32)
+    try:
+        return np.asarray(history.ratings, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"ratings are {list(history.ratings)[:5]!r}; ratings are numbers, or None for all"
+        ) from None
 
 
 def load(run_dir: Path | str, device: str = "cpu") -> Recommender:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ss4rec.config import RunConfig, at, field_names, override, parse_config
+from ss4rec.config import ADDED, RunConfig, at, field_names, override, parse_config
 from ss4rec.errors import ConfigError
 from ss4rec.presets import PRESETS, preset
 
@@ -113,3 +113,18 @@ def test_every_option_that_leaves_the_paper_is_off_in_its_preset():
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match='did you mean "paper"'):
         preset("papre")
+
+
+def test_new_fields_leave_old_fingerprints_as_they_are():
+    """That of the first release; a new field belongs into `ss4rec.config.ADDED`, or no old run can be continued."""
+    assert RunConfig().fingerprint() == "61ef3ba7fd4e"
+    changed = {
+        "model.horizon": True,
+        "optim.base_dim": 64,
+        "train.divergence": "stop",
+        "train.fit_minutes": True,
+    }
+    assert set(changed) == set(ADDED)
+    prints = {override(RunConfig(), {name: value}).fingerprint() for name, value in changed.items()}
+    assert len(prints) == len(changed)
+    assert "61ef3ba7fd4e" not in prints

@@ -27,7 +27,10 @@ from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import BUGS, SS4RecError
 from ss4rec.runs.folder import RunFolder
+from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import SCORE, Outcome
+from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.tracking import tracked
 from ss4rec.train.worker import loop_alone
 
 LOG_FILE = "log.txt"
@@ -89,7 +92,9 @@ def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str,
         data = PreparedFolder.open(data_dir)
         RunFolder(run_dir).start(config, data)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
-        return _finished(Outcome(**fit(config, data, run_dir, placement, callbacks=[reports])), run_dir)
+        with tracked(RunFolder(run_dir), config):
+            outcome = Outcome(**fit(config, data, run_dir, placement, callbacks=[reports]))
+        return _finished(outcome, run_dir)
     except Exception as error:
         return _final(error)
 
@@ -126,7 +131,9 @@ def _epochs(settings: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     config, data_dir, run_dir = _unpack(settings)
     if not settings["gpu"]:
         torch.set_num_threads(config.resources.threads_per_worker)
-    with loop_alone(config, data_dir, run_dir, torch.device("cuda" if settings["gpu"] else "cpu")) as loop:
+    forget(run_dir)
+    device, hooks = torch.device("cuda" if settings["gpu"] else "cpu"), Hooks(notice=NoticeFile(run_dir))
+    with loop_alone(config, data_dir, run_dir, device, hooks) as loop:
         setup_s = time.monotonic() - began
         with closing(loop.epochs()) as epochs:
             for metrics in epochs:

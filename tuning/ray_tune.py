@@ -21,7 +21,9 @@ from ss4rec.cluster.ray_private import dashboard_url
 from ss4rec.cluster.secrets import redact
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ResourceError, SS4RecError
+from ss4rec.interrupt import finish_first
 from ss4rec.runs.folder import RunFolder
+from ss4rec.train.notice import stop_in_order
 from tuning.plan import TrialPlan
 from tuning.ray_trial import OneWorkerTrial, epoch_scores, many_workers_trial
 from tuning.study import Asked, Sweep
@@ -90,6 +92,10 @@ class _Bridge:
             facts = facts | {"reason": reason}
             state = "failed"
         self.listen(number, facts | {"state": state})
+
+    def run_dirs(self, sweep_dir: Path) -> list[Path]:
+        """Return the run folders of the trials that are being trained."""
+        return [trial_dir(sweep_dir, number) for number in self.numbers.values()]
 
     def interrupt(self) -> None:
         """Tell the listener which trials were stopped for lack of time; the study keeps them as running."""
@@ -211,7 +217,8 @@ def run_trials(
         ),
     )
     try:
-        tuner.fit()
+        with finish_first(lambda: stop_in_order(bridge.run_dirs(sweep_dir))):
+            tuner.fit()
     except Exception as error:
         if bridge.error is None:
             raise
@@ -227,6 +234,7 @@ def _quiet_tune() -> None:
     """Leave the console to the live table, and the disk to the runs: nothing that Tune writes is used again."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # each trial has metrics.jsonl already
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "3600"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # `ss4rec.interrupt` answers
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores verbose=0
     for name in ("ray.tune", "ray.tune.execution.tune_controller", "ray.tune.analysis.experiment_analysis"):
         logging.getLogger(name).setLevel(

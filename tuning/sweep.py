@@ -15,6 +15,7 @@ from ss4rec.cluster.connect import cluster
 from ss4rec.cluster.placement import read_cluster
 from ss4rec.cluster.storage_check import storage_preflight
 from ss4rec.config import RunConfig, Section, config_changes, override
+from ss4rec.data.batches.source import check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import SS4RecError
 from ss4rec.io.atomic import write_json
@@ -84,6 +85,7 @@ def run_sweep(
     ends_at = time.monotonic() + 60 * settings.minutes if settings.minutes else None
     base = space.start() if base is None else base
     data = PreparedFolder.open(data)
+    check_trainable(data, base.protocol)
     with hold(sweep_dir, say=say), cluster(address):
         from tuning.ray_tune import placement_groups_held, require_dashboard, run_trials
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from ss4rec.train.status import duration, say
+from ss4rec.train.status import duration, say, say_panel
 from tuning.space import Point, SearchSpace, Value
 from tuning.study import FACTS
 
@@ -54,8 +54,9 @@ class LiveTable:
     ends_at: float | None = None
     every_s: float = 15.0
     show: int = 5
-    width: int = 140
+    width: int = 80
     emit: Callable[[str], None] = say
+    emit_table: Callable[[Sequence[str]], None] = say_panel
     clock: Callable[[], float] = time.monotonic
     _rows: dict[int, _Row] = field(default_factory=dict)
     _taken_s: list[float] = field(default_factory=list)
@@ -100,17 +101,20 @@ class LiveTable:
         count = Counter(row.state for row in self._rows.values())
         done = count["ended"] + count["pruned"] + count["failed"]
         head = (
-            f"{done}/{self.total} trials done ({count['ended']} to the end, {count['pruned']} pruned, "
-            f"{count['failed']} failed), {count['running']} running, {duration(self.clock() - self._began_s)}"
+            f"{done}/{self.total} trials done: {count['ended']} ended, {count['pruned']} pruned, "
+            f"{count['failed']} failed; {count['running']} running; "
+            f"{duration(self.clock() - self._began_s)}{self._left(self.total - done)}"
         )
-        self.emit(head + self._left(self.total - done))
         best = sorted(
-            (number for number, row in self._rows.items() if row.score is not None and row.state != "failed"),
-            key=lambda number: (-(self._rows[number].score or 0.0), number),
+            (number for number, row in self._rows.items() if row.state not in ("running", "waiting")),
+            key=lambda number: (
+                self._rows[number].state == "failed",
+                -(self._rows[number].score or 0.0),
+                number,
+            ),
         )[: self.show]
         running = sorted(number for number, row in self._rows.items() if row.state == "running")
-        for number in best + [number for number in running if number not in best]:
-            self.emit(self._line(number))
+        self.emit_table([head, *map(self._line, best), *map(self._line, running)])
 
     def _left(self, trials: int) -> str:
         if not trials:

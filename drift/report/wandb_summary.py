@@ -9,7 +9,7 @@ from drift.cells.types import OWN_TEST, REFERENCE
 from drift.config import NOT_DECISIVE, SEVERITIES, DriftConfig
 from drift.report.contents import Report
 from ss4rec.config import TrackingConfig
-from ss4rec.train.tracking import start_wandb
+from ss4rec.train.trackers.weights_biases import start_wandb
 
 QUALITY = (
     "all.HR@10",

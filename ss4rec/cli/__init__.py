@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
 
 from ss4rec.cluster.secrets import adopt_in_driver, redact
 from ss4rec.errors import SS4RecError
+from ss4rec.interrupt import EXIT_CODE, interruptible, last_words
+from ss4rec.train.status import Screen, use_display
 
 VERBS = {
     "demo": (
@@ -76,21 +79,44 @@ main_group = LazyGroup(
     help="Train and watch SS4Rec, a state-space recommender, on Ray.",
     no_args_is_help=True,
 )
+main_group.params.append(
+    click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=lambda context, option, wanted: _show_version(context) if wanted else None,
+        help="Show the version and exit.",
+    )
+)
 main_group.add_command(
     LazyGroup(
         "data",
         lazy=DATA_VERBS,
         help="Prepare, generate, download, export and split data.",
+        short_help="Prepare, generate, download, export, split data.",
         no_args_is_help=True,
     )
 )
+
+
+def _show_version(context: click.Context) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("ss4rec")
+    except PackageNotFoundError:  # a checkout that is not installed
+        found = "unknown (not installed)"
+    click.echo(f"ss4rec {found}")
+    context.exit()
 
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> None:
     """Run a command and exit: an expected error becomes one sentence on stderr and its exit code."""
     adopt_in_driver()
     try:
-        result = command.main(args=None if args is None else list(args), standalone_mode=False)
+        with interruptible(), _display():
+            result = command.main(args=None if args is None else list(args), standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except SS4RecError as error:
         click.echo(redact(f"error: {error}"), err=True)
@@ -99,8 +125,27 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(130)
+        click.echo(last_words(), err=True)
+        sys.exit(EXIT_CODE)
+
+
+@contextmanager
+def _display() -> Iterator[None]:
+    """Show what happens on a live display while a command uses Ray, where there is a terminal."""
+
+    def make() -> AbstractContextManager[Screen]:
+        from rich.console import Console
+
+        from ss4rec.cli.display import Display, display_wanted
+
+        console = Console(stderr=True)
+        return Display(console=console) if display_wanted(console) else nullcontext(Screen())
+
+    use_display(make)
+    try:
+        yield
+    finally:
+        use_display(None)
 
 
 def main() -> None:

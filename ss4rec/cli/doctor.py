@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,20 @@ MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fai
     "and whether strangers reach the Jobs API. With --address http://HEAD:8265 it runs as a job there.",
 )
 @click.option(
-    "--address", envvar="RAY_ADDRESS", help="Ray cluster to look at (http://host:8265, host:6379, auto)."
+    "--address",
+    help="Ray cluster to look at (host:6379, auto, local, http://host:8265); default as in `ss4rec train`.",
 )
-def doctor_command(as_json: bool, storage: str, workers: int, cluster: bool, address: str | None) -> int:
-    """Check versions, machine, Ray, kernels and storage; exit code 1 if a check fails."""
-    if cluster and address and address.startswith("http"):
-        return _as_job(address, as_json, storage)
+@click.option("--all", "everything", is_flag=True, help="Show every check, not only what needs a look.")
+def doctor_command(
+    as_json: bool, storage: str, workers: int, cluster: bool, address: str | None, everything: bool
+) -> int:
+    """Check versions, machine, Ray, kernels and storage; exit code 1 if a check fails.
+
+    Says which Ray a command would use, and why.
+    """
+    asked = address or os.environ.get("RAY_ADDRESS", "")
+    if cluster and asked.startswith("http"):
+        return _as_job(asked, as_json, storage)
     if cluster:
         checks = _look_at_nodes(address or None, storage)
     else:
@@ -43,7 +52,7 @@ def doctor_command(as_json: bool, storage: str, workers: int, cluster: bool, add
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
-        _show(checks)
+        _show(checks, everything or cluster)
     return int(any(check.status == "fail" for check in checks))
 
 
@@ -74,7 +83,8 @@ def _as_job(address: str, as_json: bool, storage: str) -> int:
     return code or int(check.status == "fail")
 
 
-def _show(checks: Sequence[Check]) -> None:
+def _show(checks: Sequence[Check], everything: bool = True) -> None:
+    """Print the checks as a table; without `everything` a group in which all is well is one line."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -84,11 +94,29 @@ def _show(checks: Sequence[Check]) -> None:
     for heading in ("", "check", "state", "found"):
         table.add_column(heading, overflow="fold")
     group = ""
-    for check in checks:
+    for check in checks if everything else _short(checks):
         advice = f"\n[italic]-> {escape(check.advice)}[/]" if check.advice else ""
         shown = "" if check.group == group else f"[bold]{check.group}[/]"
         table.add_row(shown, escape(check.name), MARKS[check.status], escape(check.found) + advice)
         group = check.group
     console.print(table)
     counts = {status: sum(check.status == status for check in checks) for status in MARKS}
-    console.print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failed")
+    more = "" if everything else "; --all shows every check"
+    console.print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failed{more}")
+
+
+def _short(checks: Sequence[Check]) -> Iterator[Check]:
+    """Yield what needs a look, which Ray is used, and a line for the rest of each group."""
+    from itertools import groupby
+
+    from ss4rec.doctor.machine import Check
+
+    for group, members in groupby(checks, key=lambda check: check.group):
+        several = list(members)
+        shown = [check for check in several if check.status != "ok" or check.group == "ray"]
+        rest = [check for check in several if check not in shown]
+        yield from shown
+        if rest:
+            first = ", ".join(f"{check.name} {check.found}" for check in rest[:3])
+            name = rest[0].name if len(rest) == 1 else f"{len(rest)} checks"
+            yield Check(group, name, "ok", rest[0].found if len(rest) == 1 else first)

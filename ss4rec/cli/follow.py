@@ -1,53 +1,43 @@
-"""A job's log as a terminal shows it: lines scroll by, the newest status line of the training stays at the bottom."""
+"""A job's log as a terminal shows it: the display of a run of one's own, fed by the log."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
-from ss4rec.train.status import duration
+from ss4rec.cli.display import Display, display_wanted
+from ss4rec.train.status import Progress, Screen
 
-STATUS = re.compile(r"epoch \d+/\d+ step \d+/\d+  \S.*")
-"""What `StatusLine` prints, behind whatever Ray puts before it."""
+_TRIALS = re.compile(r"(\(.* pid=.*\) )?\d+/\d+ trials done.*")
+"""The first line of a sweep's table."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class JobLog:
     """Shows a log; use as a context manager.
 
     Args:
-        job_id: shown in the status line.
+        job_id: title of the display.
         console: where to; without a terminal every line is printed as it is.
-        clock: seconds.
     """
 
-    def __init__(
-        self, job_id: str, console: Console | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.job_id, self.console, self.clock = job_id, console or Console(), clock
-        self.began, self.status, self._rest = clock(), "starting", ""
-        self._live = Live(
-            console=self.console, get_renderable=self.line, refresh_per_second=2, transient=True
-        )
+    def __init__(self, job_id: str, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        wanted = self.console.is_terminal if console is not None else display_wanted(self.console)
+        self.display = Display(job_id, self.console) if wanted else None
+        self._rest = ""
 
     def __enter__(self) -> JobLog:
-        if self.console.is_terminal:
-            self._live.start()
+        if self.display is not None:
+            self.display.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._rest:
             self._show(self._rest)
-        self._live.stop()
-
-    def line(self) -> Text:
-        """Return the status line."""
-        text = f"{self.job_id}  {duration(self.clock() - self.began)}  {self.status}"
-        return Text(text, no_wrap=True, overflow="ellipsis")
+        if self.display is not None:
+            self.display.__exit__(None, None, None)
 
     def write(self, chunk: str) -> None:
         """Take a piece of the log, of any number of whole or cut lines."""
@@ -56,8 +46,10 @@ class JobLog:
             self._show(line)
 
     def _show(self, line: str) -> None:
-        found = STATUS.search(line)
-        if found and self.console.is_terminal:
-            self.status = found[0]
-        else:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.display is None:
+            Screen().line(line)
+            return
+        plain = _COLOURS.sub("", line)
+        if (found := _TRIALS.search(plain)) and Progress.parse(plain) is None:
+            self.display.panel([found[0]])
+        self.display.line(plain)

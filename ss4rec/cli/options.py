@@ -13,7 +13,7 @@ from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.untrusted import parse_json, read_json
-from ss4rec.presets import AUTO, preset
+from ss4rec.presets import AUTO, PRESETS, preset
 from ss4rec.protocol.named import protocol_of
 from ss4rec.protocol.settings import Protocol
 
@@ -72,14 +72,15 @@ def config_options(default_preset: str) -> Callable[[Callable], Callable]:
                 "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
                 "while nodes come and go."
             ),
-            set_option("Override a field, as in --set model.dim=128. `ss4rec config --fields` lists them."),
+            set_option("Override a field, as in --set model.dim=128; `ss4rec config --fields` lists all."),
             protocol_option("How to divide events into training, validation and test"),
             click.option(
                 "--preset",
                 "preset_name",
                 default=default_preset,
                 show_default=True,
-                help="A named configuration, or @FILE: config.json of a run, best.json of a sweep.",
+                help=f"A named configuration ({', '.join(PRESETS)}), or @FILE: config.json of a run, best.json of a "
+                "sweep.",
             ),
         ):
             function = option(function)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from ss4rec.data.prepared.build import Mapper
     from ss4rec.data.prepared.manifest import Manifest
-    from ss4rec.data.sources import Rules
+    from ss4rec.data.sources import Rules, Source, TableOptions
     from ss4rec.data.sources.ties import Ties
+    from ss4rec.data.sources.times import Unit
     from ss4rec.io.paths import AnyPath
 
 
@@ -49,7 +50,10 @@ def parse_kinds(context: click.Context, option: click.Parameter, text: str | Non
 
 @click.command("prepare")
 @click.option(
-    "--source", required=True, metavar="PATH|NAME", help="Zip, folder or file; ml-1m: data/ml-1m.zip."
+    "--source",
+    required=True,
+    metavar="PATH|NAME",
+    help="Zip, folder or file of ratings; ml-1m: data/ml-1m.zip.",
 )
 @click.option("--out", required=True, metavar="DIR|URI", help="Folder to write.")
 @click.option(
@@ -64,7 +68,23 @@ def parse_kinds(context: click.Context, option: click.Parameter, text: str | Non
     "--columns",
     callback=parse_columns,
     metavar="user=..,item=..,time=..,rating=..",
-    help="Columns of a CSV or Parquet file; common names are recognised without it.",
+    help="Columns of a table by name or by number, as in user=1,item=2,time=4 where there is no header; "
+    "common names are recognised without it.",
+)
+@click.option(
+    "--delimiter",
+    metavar="CHAR",
+    help="Delimiter of a text file: a character, '::', tab, blank, ...; found without it.",
+)
+@click.option(
+    "--time-unit",
+    type=click.Choice(["s", "ms", "us", "ns"]),
+    help="Unit of times that are numbers; by default their size says it.",
+)
+@click.option(
+    "--time-format",
+    metavar="FORMAT",
+    help="Format of times, as in '%d/%m/%Y %H:%M' or %Y%m%d; by default ISO 8601.",
 )
 @click.option(
     "--rows-per-shard", type=click.IntRange(min=1), default=2048, show_default=True, help="Users a shard."
@@ -120,6 +140,9 @@ def prepare_command(
     k_core: int,
     name: str | None,
     columns: dict[str, str],
+    delimiter: str | None,
+    time_unit: Unit | None,
+    time_format: str | None,
     rows_per_shard: int,
     engine: str | None,
     address: str | None,
@@ -137,6 +160,9 @@ def prepare_command(
 ) -> None:
     """Turn a ratings archive or table into a prepared folder.
 
+    Reads CSV and other delimited text, JSON lines and Parquet, also packed (.gz, .bz2, .zst), in one file or in parts;
+    a Delta table by its folder, an Iceberg table as iceberg://CATALOG/NAMESPACE.TABLE.
+
     Rows that cannot be used are listed in quarantine.parquet with a reason each.
     """
     from contextlib import nullcontext
@@ -144,30 +170,34 @@ def prepare_command(
     from rich.console import Console
 
     from ss4rec.data.prepare.engine import prepare
-    from ss4rec.data.sources import Source, resolve_source
+    from ss4rec.data.sources import TableOptions
+    from ss4rec.data.sources.ray_lake import lake_kind, lake_name, read_lake
     from ss4rec.io.paths import to_path
 
-    on_ray = engine == "ray" or address is not None
+    lake = lake_kind(source)
+    on_ray = engine == "ray" or address is not None or lake is not None
     if on_ray and engine in ("memory", "tasks"):
         raise UsageError(
             f"--engine {engine} runs in this process and --address on a cluster; leave one of them out"
         )
     if engine and not on_ray:
         click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
-    found, folder = resolve_source(source), to_path(out)
+    folder, options = to_path(out), TableOptions(columns, delimiter, time_unit, time_format)
     if on_ray:  # tasks open these paths wherever they run
-        found, folder = found.absolute(), folder.absolute()
-    opened = Source.open(found, columns)
-    rules = _rules(opened.plan.layout, max_bad_share, earliest, latest, scale, repeats)
+        folder = folder.absolute()
+    opened = None if lake else _open(source, options, on_ray)
+    layout = opened.plan.layout if opened else "parquet"
+    rules = _rules(layout, max_bad_share, earliest, latest, scale, repeats)
     with (
         Console(stderr=True).status("starting") as status,
         _ray_mapper(address) if on_ray else nullcontext(map) as mapper,
     ):
         manifest = prepare(
-            opened,
+            opened or read_lake(source, options),
             folder,
+            columns=options,
             k_core=k_core,
-            name=name,
+            name=name or (lake_name(source) if lake else None),
             rows_per_shard=rows_per_shard,
             overwrite=overwrite,
             rules=rules,
@@ -182,6 +212,17 @@ def prepare_command(
         click.echo(json.dumps({"folder": out, "manifest": manifest.model_dump(mode="json")}))
     else:
         Console().print(summary(manifest, folder))
+
+
+def _open(source: str, options: TableOptions, on_ray: bool) -> Source:
+    """Open a source and say what the user should know about how it is read."""
+    from ss4rec.data.sources import Source, resolve_source
+
+    found = resolve_source(source)
+    opened = Source.open(found.absolute() if on_ray else found, options)
+    for note in opened.notes:
+        click.echo(f"note: {note}", err=True)
+    return opened
 
 
 @contextmanager

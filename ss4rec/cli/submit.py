@@ -40,14 +40,14 @@ def submit_command(
     """
     command = submit.entrypoint(verb, options)
     variables = _variables(env)
-    with submit.packed(submit.project_root()) as package:
+    with submit.project_root(options) as root, submit.packed(root) as package:
         folders = ", ".join(f"{name} {size / 1024:.0f} KiB" for name, size in package.folders[:5])
         click.echo(
             f"working directory: {package.files} files, {package.size_bytes / 2**20:.2f} MiB ({folders})"
         )
         submit.check_size(package)
         client = submit.connect(address)
-        job_id = submit.start(client, command, package, variables)
+        job_id = submit.start(client, command, package, variables, submit.job_name(verb, options))
     click.echo(f"job {job_id}: {command}")
     by_hand = f"--address {client.get_address()} {job_id}"
     click.echo(f"  ray job logs --follow {by_hand}\n  ray job stop {by_hand}")

@@ -1,10 +1,10 @@
-"""Joins a Ray cluster, or starts a local one for the length of a command."""
+"""Joins the Ray that `join.choose` names, or starts a local one for the length of a command."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +12,13 @@ import ray
 import ray.data
 
 from ss4rec.cluster import ray_private
-from ss4rec.errors import ResourceError
+from ss4rec.cluster.join import Target, choose
+from ss4rec.cluster.worker_lines import show_worker_lines
+from ss4rec.errors import ResourceError, UsageError
+from ss4rec.interrupt import claim_signals
+from ss4rec.train.status import announce, on_display
 
-_ANSWER_S = 5.0
+_VERSIONS = re.compile(r"Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
 
 
 @contextmanager
@@ -22,13 +26,13 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
     """Connect to Ray for the length of the block.
 
     Args:
-        address: a cluster's address. None takes RAY_ADDRESS (as set inside a Ray job), else a cluster that `ray start`
-            runs on this machine, else starts a local one that ends with the block.
+        address: see `ss4rec.cluster.join.choose`.
         dashboard: whether a cluster that is started here gets a dashboard. Without one Ray Train cannot free the
             resources of a run that was killed.
 
     Raises:
-        ResourceError: if no cluster answers at the address that was given or found.
+        ResourceError: if no cluster answers at the address that was given, or it does not take this process.
+        UsageError: if the address is of a form that cannot be joined.
     """
     if ray.is_initialized():
         yield
@@ -36,46 +40,74 @@ def cluster(address: str | None = None, *, dashboard: bool = True) -> Iterator[N
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Idle workers above the CPU count die after a second by default; each costs 2-3 s to start again.
     os.environ.setdefault("RAY_num_workers_soft_limit", "8")
-    _require_answer(address)
+    # Ray Data would say after each operator that its progress bar is off.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    with on_display():
+        yield from _joined(choose(address), dashboard)
+
+
+def _joined(target: Target, dashboard: bool) -> Iterator[None]:
+    """Be connected to `target` until the caller goes on."""
+    for warning in target.warnings:
+        announce(f"warning: {warning}")
+    announce("starting a local Ray ..." if target.starts_local else f"joining the Ray at {target} ...")
+    with ray_private.on_loopback(target.loopback):
+        try:
+            _join(target, dashboard)
+            quiet_ray()
+            if not target.starts_local:  # its dashboard has a page for this, which costs an actor
+                os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+            with ray_private.addresses_in_actors(ray.get_runtime_context().gcs_address):
+                yield
+        finally:
+            ray.shutdown()
+
+
+def _join(target: Target, dashboard: bool) -> None:
+    """Call `ray.init` and turn what it may say into one sentence."""
+    ray_private.send_token(new_cluster=target.starts_local)
+    refusal = None if target.starts_local else ray_private.knock(target.address)
+    if refusal == "token":
+        raise ResourceError(
+            f"the Ray cluster at {target} wants another token: copy ~/.ray/auth_token of its head here, or set "
+            "RAY_AUTH_TOKEN; --address local starts a Ray for this command alone"
+        )
+    if refusal is not None:
+        raise ResourceError(f"what listens at {target} is no Ray cluster, or one in trouble: {refusal}")
     try:
         ray.init(
-            address=address, namespace="ss4rec", logging_level=logging.WARNING, include_dashboard=dashboard
+            address=target.address,
+            namespace="ss4rec",
+            logging_level=logging.WARNING,
+            include_dashboard=dashboard if target.starts_local else None,
         )
-    except ConnectionError as error:
-        asked = address or os.environ.get("RAY_ADDRESS", "the address that `ray start` left on this machine")
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise UsageError(_other_version(str(error), target)) from None
+    except (ConnectionError, TimeoutError, ValueError) as error:
         raise ResourceError(
-            f"no Ray cluster answers at {asked}: {error}. Start one with `ray start --head`, or pass --address local "
-            "to start one for this command"
+            f"the Ray cluster at {target} could not be joined: {_first_line(error)}"
         ) from None
-    quiet_ray()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    claim_signals()  # `ray.init` has its own answer to SIGTERM
+    show_worker_lines()
 
 
-def _require_answer(address: str | None) -> None:
-    """Refuse at once an address that nobody listens at.
+def _other_version(told: str, target: Target) -> str:
+    """Return a sentence from Ray's message about versions, which has one line each for cluster and process."""
+    found = [match.groupdict() for match in _VERSIONS.finditer(told)]
+    if len(found) < 2:
+        return f"the Ray cluster at {target} runs another version: {' '.join(told.split())}"
+    there, here = found[:2]
+    return (
+        f"the Ray cluster at {target} runs Ray {there['ray']} on Python {there['python']}, this environment Ray "
+        f"{here['ray']} on Python {here['python']}; both must be the same: start the cluster from this environment, or "
+        "install its versions here"
+    )
 
-    `ray start` leaves its address in a file that a killed head does not remove, and Ray waits for minutes there.
 
-    Raises:
-        ResourceError: naming the address and where it comes from.
-    """
-    if address is not None and "://" in address:  # Ray Client has a protocol and a time-out of its own
-        return
-    found = ray_private.canonical_address(address)
-    if found is None:
-        return
-    host, port = ray_private.split_address(found) or (found, "0")
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except OSError as error:
-        source = "--address" if address else "RAY_ADDRESS, or left by a `ray start` that has ended"
-        raise ResourceError(
-            f"no Ray cluster answers at {found} ({source}): {error}. Pass --address local to start one here, "
-            "or the address of one that runs"
-        ) from None
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def quiet_ray() -> None:

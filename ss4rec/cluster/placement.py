@@ -40,18 +40,24 @@ class Placement:
     use_gpu: bool
     cpus_per_worker: float
     data_cpus: float
-    """CPUs left for Ray Data beside all workers."""
+    """CPUs that Ray Data's tasks may use together."""
     cluster_cpus: float
     cluster_gpus: float
     notes: tuple[str, ...] = ()
     """Sentences a user should read: what `auto` chose, what must become free first."""
     max_workers: int | None = None
-    """Most workers of an elastic run; None: `workers` exactly."""
+    """Maximum workers of an elastic run; None: `workers` exactly."""
+    data_with_workers: bool = False
+    """Whether each worker reserves its share of `data_cpus` with its own CPUs. They come together or not at all, so two
+    jobs cannot each hold workers and wait for the CPU that the other one's data need."""
 
     @property
     def worker_resources(self) -> dict[str, float]:
         """Resources of one worker, as `ScalingConfig(resources_per_worker=...)` takes them."""
-        return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
+        data = self.data_cpus / self.workers if self.data_with_workers else 0.0
+        # Ray counts in ten-thousandths.
+        cpus = math.floor((self.cpus_per_worker + data) * 10_000) / 10_000
+        return {"CPU": cpus} | ({"GPU": 1.0} if self.use_gpu else {})
 
     def __str__(self) -> str:
         device = "a GPU" if self.use_gpu else "no GPU"
@@ -61,7 +67,8 @@ class Placement:
                 f"{self.workers} to {self.max_workers} worker(s) {each}, as nodes come and go; data tasks worth "
                 f"{self.data_cpus:g} CPU(s) beside them"
             )
-        return f"{self.workers} worker(s) {each}; {self.data_cpus:g} of {self.cluster_cpus:g} CPUs left for Ray Data"
+        kept = "reserved with them" if self.data_with_workers else "left"
+        return f"{self.workers} worker(s) {each}; {self.data_cpus:g} of {self.cluster_cpus:g} CPUs {kept} for Ray Data"
 
 
 def place(resources: ResourceConfig, cluster: Cluster, *, ray_data: bool = True) -> Placement:
@@ -85,15 +92,22 @@ def place(resources: ResourceConfig, cluster: Cluster, *, ray_data: bool = True)
     # Beside an elastic group, data tasks reserve nothing (`RaySource`): it would leave them nothing.
     if ray_data and not resources.elastic and left + 1e-9 < resources.data_cpus:
         raise ResourceError(_no_cpu_for_data(resources, cluster.total("CPU"), left))
+    data_each = _data_share(resources, need, left, cluster) if ray_data and not resources.elastic else None
+    if data_each is not None:
+        data_cpus = data_each * resources.workers
+        need = need | {"CPU": need["CPU"] + data_each}
+    else:
+        data_cpus = resources.data_cpus if resources.elastic else left
     return Placement(
         workers=resources.workers,
         max_workers=resources.max_workers if resources.elastic else None,
         use_gpu=use_gpu,
         cpus_per_worker=resources.cpus_per_worker,
-        data_cpus=resources.data_cpus if resources.elastic else left,
+        data_cpus=data_cpus,
+        data_with_workers=data_each is not None,
         cluster_cpus=cluster.total("CPU"),
         cluster_gpus=cluster.total("GPU"),
-        notes=(*notes, *_busy_notes(resources, need, cluster, ray_data)),
+        notes=(*notes, *_busy_notes(resources, need, cluster, ray_data and data_each is None)),
     )
 
 
@@ -153,17 +167,36 @@ def _choose_gpu(resources: ResourceConfig, cluster: Cluster) -> tuple[bool, tupl
 
 def _require_slots(workers: int, need: Resources, cluster: Cluster) -> None:
     """Refuse if the nodes, each by itself, do not hold `workers` times `need`."""
-    slots = [
-        min(_fits(node.get(name, 0.0), amount) for name, amount in need.items()) for node in cluster.nodes
-    ]
-    if sum(slots) >= workers:
+    slots = _slots(need, cluster)
+    if slots >= workers:
         return
     each = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
     largest = max((node.get("CPU", 0.0) for node in cluster.nodes), default=0.0)
     raise ResourceError(
         f"{workers} worker(s) of {each} do not fit: {len(cluster.nodes)} node(s) with "
-        f"{cluster.total('CPU'):g} CPUs (the largest {largest:g}) and {cluster.total('GPU'):g} GPUs hold {sum(slots)}. "
+        f"{cluster.total('CPU'):g} CPUs (the largest {largest:g}) and {cluster.total('GPU'):g} GPUs hold {slots}. "
         "Lower --workers or resources.cpus_per_worker, or add nodes"
+    )
+
+
+def _data_share(resources: ResourceConfig, need: Resources, left: float, cluster: Cluster) -> float | None:
+    """Return the CPUs for data that each worker reserves with its own: one where that many are free, else a fair share.
+
+    None if no node would hold a worker with its share; data tasks then take what is left anywhere, as they come.
+    """
+    workers, fair = resources.workers, resources.data_cpus / resources.workers
+    free = left - cluster.busy.get("CPU", 0.0)
+    for share, room in ((max(1.0, fair), free), (fair, left)):
+        wanted = {**need, "CPU": need["CPU"] + share}
+        if share * workers <= room + 1e-9 and _slots(wanted, cluster) >= workers:
+            return share
+    return None
+
+
+def _slots(need: Resources, cluster: Cluster) -> int:
+    """Return how many times the nodes, each by itself, hold `need`."""
+    return sum(
+        min(_fits(node.get(name, 0.0), amount) for name, amount in need.items()) for node in cluster.nodes
     )
 
 

@@ -7,29 +7,131 @@ interface is missing. Ray is imported late, so that the command line's help does
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def canonical_address(address: str | None) -> str | None:
-    """Return `host:port` of the cluster that `ray.init(address)` would join; None if it would start a local one.
+def last_started() -> str | None:
+    """Return the address that the last `ray start` on this machine left in Ray's file; its cluster may be gone."""
+    from ray._private.utils import read_ray_address
 
-    No public call answers this without joining.
+    return read_ray_address() or None
+
+
+def running_heads() -> set[str]:
+    """Return the addresses of the clusters that have a process on this machine, from its process list."""
+    from ray._private.services import find_gcs_addresses
+
+    find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
+    return set(find_gcs_addresses())
+
+
+def outer_address() -> str:
+    """Return the address of this machine that Ray gives a node which is started without one."""
+    from ray._private.services import node_ip_address_from_perspective
+
+    return node_ip_address_from_perspective()
+
+
+@contextmanager
+def on_loopback(wanted: bool) -> Iterator[None]:
+    """Let Ray in this process use 127.0.0.1 where it would replace it by the machine's outer address.
+
+    Ray has a variable for this, meant for macOS and Windows, and reads it at import; a head that was started with
+    `--node-ip-address=127.0.0.1` cannot be joined without it.
+    """
+    from ray._private import ray_constants
+
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before, variable = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    if wanted:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        os.environ[name] = "0"  # for processes that are started here
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if wanted and variable is None:
+            os.environ.pop(name, None)
+
+
+def send_token(*, new_cluster: bool) -> None:
+    """Use token authentication if nothing else is said: for a cluster that is started here, or if there is a token.
+
+    `ray.init` does so only where it finds the cluster itself, not for an address, and says so in a warning each time;
+    the Jobs API's client never does.
+    """
+    from ray._private.authentication import authentication_token_setup as setup
+
+    if os.environ.get(setup.AUTH_MODE_ENV_VAR) is None and (new_cluster or has_token()):
+        setup._enable_token_auth()
+
+
+def knock(address: str, timeout_s: float = 20.0) -> str | None:
+    """Ask a cluster at `host:port` for its id; return why it does not tell, None if it does.
+
+    `ray.init` asks the same, and where the token is wrong it asks once a second for 20 s, with a line each.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    channel = init_grpc_channel(address)
+    stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    try:
+        stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=timeout_s)  # type: ignore[attr-defined]
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            return "token"
+        return str(error.details() or error.code().name)
+    finally:
+        channel.close()
+    return None
+
+
+@contextmanager
+def addresses_in_actors(address: str) -> Iterator[None]:
+    """Tell the actors of Ray Train which cluster they are in.
+
+    Its cleaner of placement groups looks for the State API by itself: without this it asks the wrong cluster where two
+    run on a machine, logs a warning a second, and groups of a run that was killed stay.
+    """
+    from ray.train.v2._internal import constants
+
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = address
+    constants.ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    try:
+        yield
+    finally:
+        constants.ENV_VARS_TO_PROPAGATE.discard("RAY_ADDRESS")
+        if before is None:
+            del os.environ["RAY_ADDRESS"]
+        else:
+            os.environ["RAY_ADDRESS"] = before
+
+
+def route_worker_lines(take: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Pass what workers print through `take` before Ray prints it with its prefix.
 
     Args:
-        address: as for `ray.init`; None looks at RAY_ADDRESS and at the file that `ray start` leaves.
+        take: gets `{"lines", "is_err", "pid", "ip", "actor_name", "task_name", ...}`; returns what Ray shall print of
+            it, or None.
     """
-    from ray._private.services import canonicalize_bootstrap_address
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 
-    return canonicalize_bootstrap_address(address)  # type: ignore[arg-type]  # None is in its docstring, not its type
+    for name, show in list(dispatcher.handlers):
+        if name == "ray_print_logs":
+            dispatcher.remove_handler(name)
 
+            def handle(data: dict[str, Any], show: Callable[..., None] = show) -> None:
+                if (left := take(data)) is not None:
+                    show(left)
 
-def split_address(address: str) -> tuple[str, str] | None:
-    """Split `host:port`, IPv6 included; None if there is no port."""
-    from ray._common.network_utils import parse_address
-
-    return parse_address(address)  # type: ignore[return-value]
+            dispatcher.add_handler(name, handle)
 
 
 def commentary() -> tuple[list[str], list[logging.Handler]]:
@@ -94,6 +196,15 @@ def preemption() -> Any:
     from ray.train.v2._internal.execution.context import get_train_context
 
     return get_train_context().preemption_context.preemption_info
+
+
+def leave_signals_alone(trainer: Any) -> None:
+    """Keep a trainer of Ray Train from answering Ctrl-C: it would abort the run, without a checkpoint and with exit 1.
+
+    There is no option for it.
+    """
+    assert callable(trainer._register_sigint_handler)
+    trainer._register_sigint_handler = lambda controller: None
 
 
 def dashboard_url() -> str | None:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from packaging.requirements import Requirement
 
 from ss4rec.cluster import ray_private
+from ss4rec.cluster.join import Target, choose
 from ss4rec.cluster.placement import Cluster, place
 from ss4rec.cluster.storage_check import check_storage, nearest_existing
 from ss4rec.config import ModelConfig, ResourceConfig
-from ss4rec.errors import BackendError, ResourceError
+from ss4rec.errors import BackendError, ResourceError, SS4RecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,16 +179,37 @@ def _nodes(address: str) -> list[Any]:
 
 
 def check_ray(address: str | None, cluster: list[Cluster]) -> Iterator[Check]:
-    """Ask the cluster's State API for its nodes (that proves the dashboard too) and put them into `cluster`."""
-    if address is None:
+    """Say which Ray a command would use and why, as the command itself decides, and put its nodes into `cluster`.
+
+    The State API is asked for them, which proves the dashboard too.
+    """
+    asked = address or os.environ.get("RAY_ADDRESS", "")
+    if asked.startswith(("http://", "https://")):  # the address of jobs: what one can look at from outside
+        joins = Target(asked, "--address" if address else "RAY_ADDRESS")
+        found = f"{asked} takes jobs (`ss4rec submit`); a command that is started here cannot join it"
+        yield Check("ray", "which Ray", "ok", found)
+    else:
+        try:
+            joins = choose(address)
+        except SS4RecError as error:
+            yield Check("ray", "which Ray", "fail", str(error), "commands end with this sentence")
+            return
+        status: Status = "warn" if joins.warnings else "ok"
+        yield Check("ray", "which Ray", status, f"commands use {joins}", "; ".join(joins.warnings))
+    if joins.starts_local:
         cluster.append(Cluster(({"CPU": ray_private.cpus(), "GPU": float(len(nvidia_smi()))},)))
-        yield Check("ray", "cluster", "ok", "no address: a local Ray will be started for each command")
         return
+    yield from _check_cluster(joins, cluster)
+
+
+def _check_cluster(joins: Target, cluster: list[Cluster]) -> Iterator[Check]:
+    """Ask the State API of a cluster that answers for its nodes."""
+    ray_private.send_token(new_cluster=False)
+    address = joins.address
     try:
-        nodes = _nodes(address)
-    except (
-        Exception
-    ) as error:  # Ray raises plain Exception, ValueError, ConnectionError and its own kinds here
+        with ray_private.on_loopback(joins.loopback):
+            nodes = _nodes(address)
+    except Exception as error:  # plain Exception, ValueError, ConnectionError and kinds of Ray's own
         reason = str(error).strip().splitlines()[0]
         fix = (
             "is the head up, and its dashboard (sweeps and jobs need it: --include-dashboard=true)? "
@@ -209,8 +231,8 @@ def check_auth() -> Iterator[Check]:
         fix = "ray get-auth-token --generate, or copy the head's ~/.ray/auth_token"
         yield Check("ray", "authentication", "fail", "RAY_AUTH_MODE=token, but no token", fix)
     elif mode is None:
-        found = f"RAY_AUTH_MODE not set, {token}: a local Ray makes one for itself, clients send none"
-        yield Check("ray", "authentication", "ok", found, "for a cluster: export RAY_AUTH_MODE=token")
+        found = f"{token}: commands send it" if has_token else f"{token}: a local Ray makes one for itself"
+        yield Check("ray", "authentication", "ok", found)
     elif mode == "disabled":
         fix = "fine on loopback; elsewhere anyone who reaches the ports runs code: RAY_AUTH_MODE=token"
         yield Check("ray", "authentication", "warn", "RAY_AUTH_MODE=disabled", fix)

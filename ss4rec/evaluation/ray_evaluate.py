@@ -17,6 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.config import RunConfig
+from ss4rec.data.batches.ray_source import dataset_name
 from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -144,6 +145,7 @@ def _evaluate(
         num_cpus=0 if gpu else 1,
         num_gpus=1 if gpu else 0,
     )
+    rows.set_name(dataset_name(data.manifest.name, "ranks", split))
     ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by(
         [("user", "ascending"), ("history", "ascending")]
     )

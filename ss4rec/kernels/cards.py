@@ -42,6 +42,7 @@ CARDS = tuple(
 HOPPER = 90
 """From here to `CONSUMER` matrix instructions read shared memory. Elsewhere their operands are registers, and tiles are
 smaller."""
+BLACKWELL = 100
 CONSUMER = 120
 
 Tile = tuple[int, int, int, int]
@@ -74,6 +75,11 @@ SMALL_SHARED: dict[tuple[torch.dtype, bool], dict[int, Tile]] = {
 }
 """The same for cards whose programs have 99 KiB and whose matrix instructions read registers: the largest tiles whose
 values the compiler keeps in registers (compiled for sm_86; not timed on such a card)."""
+BLACKWELL_FORWARD: dict[torch.dtype, dict[int, Tile]] = {
+    torch.bfloat16: {64: (64, 64, 2, 8), 128: (64, 64, 2, 4)},
+    torch.float32: {64: (64, 32, 1, 4), 128: (32, 32, 1, 4)},
+}
+"""For narrow rows on sm_100, where the compiler spills the H100's tiles (compiled; not timed on such a card)."""
 MAX_WIDTH = 512
 
 
@@ -91,6 +97,8 @@ def softmax_tile(dim: int, dtype: torch.dtype, *, walks_items: bool, arch: int) 
     """
     tiles = WIDE_SHARED if HOPPER <= arch < CONSUMER else SMALL_SHARED
     widths = tiles[dtype, walks_items]
+    if BLACKWELL <= arch < CONSUMER and walks_items:
+        widths = BLACKWELL_FORWARD[dtype] | {width: tile for width, tile in widths.items() if width > 128}
     rows, items, stages, warps = widths[min(width for width in widths if width >= dim)]
     return {
         "BLOCK_R": rows,

@@ -7,6 +7,7 @@ RUN/items.parquet     the vocabulary: items that train
 RUN/metrics.jsonl     one line per status, epoch and validation
 RUN/checkpoints/      see ss4rec.runs.checkpoint
 RUN/result.json       test metrics
+RUN/earlier.json      fingerprints of the configuration before `train.epochs` was raised, if it was
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ss4rec.config import RunConfig, parse_config
+from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.atomic import write_json, write_whole
@@ -37,6 +38,9 @@ CONFIG_FILE, PROTOCOL_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE =
     "metrics.jsonl",
     "result.json",
 )
+
+
+EARLIER_FILE = "earlier.json"
 
 
 class RunFolder:
@@ -82,7 +86,8 @@ class RunFolder:
         """Create the folder, or check that the run in it is the same one.
 
         Raises:
-            ConfigError: if the folder holds a run of another configuration or other data.
+            ConfigError: if the folder holds a run of another configuration or other data. More `train.epochs` than
+                before continue the run.
         """
         if self.exists:
             self._require_same(config, data)
@@ -97,7 +102,11 @@ class RunFolder:
 
     def _require_same(self, config: RunConfig, data: PreparedFolder) -> None:
         before = self.config()
-        if before.fingerprint() != config.fingerprint():
+        if self._is_longer(before, config):
+            earlier = [*self.earlier_fingerprints(), before.fingerprint()]
+            write_json(self.path / EARLIER_FILE, earlier)
+            write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
+        elif before.fingerprint() != config.fingerprint():
             changed = ", ".join(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
             raise ConfigError(
                 f"the run {self.path.name} exists with another configuration ({changed}); "
@@ -109,6 +118,17 @@ class RunFolder:
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
             )
+
+    @staticmethod
+    def _is_longer(before: RunConfig, config: RunConfig) -> bool:
+        """Return whether `config` is `before` with more epochs and nothing else that decides the result."""
+        longer = override(before, {"train.epochs": config.train.epochs})
+        return config.train.epochs > before.train.epochs and longer.fingerprint() == config.fingerprint()
+
+    def earlier_fingerprints(self) -> list[str]:
+        """Return the fingerprints that this run had before its `train.epochs` was raised, oldest first."""
+        path = self.path / EARLIER_FILE
+        return list(_read_json(path)) if path.exists() else []
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; figures that are not finite are written as null, which JSON knows."""

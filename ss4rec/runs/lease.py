@@ -122,6 +122,12 @@ class Writer:
         return found
 
 
+def has_writer(run_dir: Path) -> bool:
+    """Return whether a worker writes this run: training has begun and has not ended."""
+    found = _read(run_dir / LEASE_FILE)
+    return found is not None and bool(found.writer)
+
+
 def _wait_for_death(path: Path, expires_s: float, say: Callable[[str], None]) -> None:
     """Return when nobody holds `path`; refuse a holder that lives."""
     first_seen, told = None, False

@@ -423,7 +423,7 @@ class TrainLoop:
 
     def _continue_from(self, saved: checkpoint.Checkpoint) -> LoopState:
         """Take weights, state and place of a checkpoint; return the state."""
-        resume.require_same_run(saved, self.identity)
+        resume.require_same_run(saved, self.identity, self.folder.earlier_fingerprints())
         train = self.config.train
         state = LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)
         resume.restore(saved, self.take_step, state)

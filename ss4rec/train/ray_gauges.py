@@ -49,7 +49,8 @@ def gauges(run: str, worker: int) -> Callable[[Mapping[str, Any]], None]:
         run: name of the run.
         worker: rank.
     """
-    tags = {"run": run, "worker": str(worker)}
+    # Ray's metrics take ASCII alone.
+    tags = {"run": run.encode("ascii", "backslashreplace").decode(), "worker": str(worker)}
     made = {name: Gauge(PREFIX + name, figure.meaning, tag_keys=TAGS) for name, figure in GAUGES.items()}
 
     def watch(figures: Mapping[str, Any]) -> None:

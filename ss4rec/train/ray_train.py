@@ -30,16 +30,17 @@ from ss4rec.cluster.connect import quiet_ray
 from ss4rec.cluster.placement import Placement
 from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.ray_source import RaySource, dataset_name
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.interrupt import finish_first
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.plan import make_plan
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.notice import NoticeFile, forget, stop_in_order
 from ss4rec.train.ray_gauges import gauges
 from ss4rec.train.status import say
 from ss4rec.train.worker import build_loop
@@ -67,7 +68,8 @@ def fit(
     """
     with hold(run_dir, say=say) as attempt:
         forget(run_dir)
-        return _fit(config, data, run_dir, placement, attempt, callbacks)
+        with finish_first(lambda: stop_in_order([run_dir])):
+            return _fit(config, data, run_dir, placement, attempt, callbacks)
 
 
 def _fit(
@@ -92,19 +94,21 @@ def _fit(
                 "data": data,
                 "run_dir": str(run_dir),
                 "data_cpus": placement.data_cpus,
+                "data_with_workers": placement.data_with_workers,
                 "attempt": attempt,
                 "elastic": placement.max_workers,
             },
             torch_config=TorchConfig(timeout_s=int(config.resources.timeout_s)),
             scaling_config=_scaling(config, placement),
             run_config=ray.train.RunConfig(
-                name=f"attempt-{attempt}",
+                name=f"{dataset_name(run_dir.name)}-{attempt}",
                 storage_path=str(scratch),
                 failure_config=FailureConfig(max_failures=most),
                 logging_config=LoggingConfig(log_level="WARNING"),
                 callbacks=[FailureLine(most, failure), *callbacks],
             ),
         )
+        ray_private.leave_signals_alone(trainer)
         return trainer.fit().return_value
 
     try:
@@ -156,10 +160,9 @@ def _work(settings: dict[str, Any]) -> dict[str, Any] | None:
     if settings["elastic"] and workers.is_main:
         say(f"elastic: training with {workers.world} of {settings['elastic']} worker(s)")
     with _final_errors(failure, alone=workers.world == 1):
-        config = parse_config(settings["config"])
-        return _train(
-            config, PreparedFolder.open(settings["data"]), run_dir, workers, settings["data_cpus"], attempt
-        )
+        config, data = parse_config(settings["config"]), PreparedFolder.open(settings["data"])
+        source = _source(config, data, workers, settings["data_cpus"], settings["data_with_workers"])
+        return _train(config, run_dir, workers, source, attempt)
     return None
 
 
@@ -296,7 +299,7 @@ class FailureLine(UserCallback):
 
 
 def _train(
-    config: RunConfig, data: PreparedFolder, run_dir: Path, workers: Workers, data_cpus: float, attempt: str
+    config: RunConfig, run_dir: Path, workers: Workers, source: SequenceSource, attempt: str
 ) -> dict[str, Any]:
     """Run this worker's share of the training."""
     quiet_ray()
@@ -312,7 +315,6 @@ def _train(
         first_step=lambda: say_recovered(run_dir / f"failure-{attempt}.json"),
         notice=lambda: _preemption() or from_scheduler(),
     )
-    source = _source(config, data, workers, data_cpus)
     loop = build_loop(config, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks)
     return loop.run().as_dict()
 
@@ -330,11 +332,21 @@ def _preemption() -> str:
     return f"Ray takes back the node of worker(s) {info.preempted_ranks}{left}"
 
 
-def _source(config: RunConfig, data: PreparedFolder, workers: Workers, data_cpus: float) -> SequenceSource:
+def _source(
+    config: RunConfig, data: PreparedFolder, workers: Workers, data_cpus: float, with_worker: bool
+) -> SequenceSource:
+    """Return this worker's batches; `with_worker`: it has reserved its share of `data_cpus` on its own node."""
     place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
     place["plan"] = make_plan(config.protocol, data)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data, config.data, **sizes, **place)
-    fixed = not config.resources.elastic
-    return RaySource(data, config.data, **sizes, **place, cpu_limit=data_cpus, reserve=fixed)
+    return RaySource(
+        data,
+        config.data,
+        **sizes,
+        **place,
+        cpu_limit=data_cpus,
+        reserve=not (with_worker or config.resources.elastic),
+        node_id=ray.get_runtime_context().get_node_id() if with_worker else None,
+    )

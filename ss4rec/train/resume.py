@@ -5,7 +5,7 @@ State that comes from a file is checked on the way in: a file that was tampered 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -105,14 +105,20 @@ def newest_checkpoint(folder: RunFolder, say: Callable[[str], None]) -> Path | C
     return None
 
 
-def require_same_run(saved: Checkpoint, identity: Mapping[str, str]) -> None:
+def require_same_run(saved: Checkpoint, identity: Mapping[str, str], earlier: Sequence[str] = ()) -> None:
     """Compare the facts that a checkpoint carries with this run's.
+
+    Args:
+        saved: the checkpoint.
+        identity: this run's facts by name.
+        earlier: fingerprints that this run had before its epochs were raised.
 
     Raises:
         CheckpointError: naming the first fact that differs.
     """
     for name, expected in identity.items():
-        if saved.state.get(name) != expected:
+        allowed = (expected, *earlier) if name == "fingerprint" else (expected,)
+        if saved.state.get(name) not in allowed:
             raise CheckpointError(
                 f"checkpoint {saved.path} has {name} {saved.state.get(name)}, this run has {expected}; "
                 "choose another --name or repeat the first run's options"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
+from ss4rec.data.batches.source import check_max_workers, check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.io.atomic import write_json
 from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
+from ss4rec.train.tracking import tracked
 
 if TYPE_CHECKING:
     from ss4rec.cluster.placement import Placement
@@ -48,6 +51,7 @@ def train(
     from ss4rec.cluster.connect import cluster
     from ss4rec.cluster.placement import preflight
 
+    check_before_ray(config, data)
     with cluster(address):
         from ss4rec.evaluation.report import evaluate_run
 
@@ -55,18 +59,35 @@ def train(
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         if config.protocol.refit:
             say("refit: first a training that finds the best number of epochs, in RUN/choose")
-            chosen = _fit_one(choosing(config), data, run_dir / CHOOSE_FOLDER, placement)
+            chosen, _ = _fit_one(choosing(config), data, run_dir / CHOOSE_FOLDER, placement)
             config = refitting(config, int(chosen["best_epoch"]))
             say(f"refit: now {config.train.epochs} epochs on all events up to the cut")
-        training = _fit_one(config, data, run_dir, placement)
+
+        def test() -> dict[str, Any]:
+            return evaluate_run(run_dir, data, split="test", use_gpu=placement.use_gpu)
+
+        at_end = test if config.evaluation.at_end else None
+        training, tested = _fit_one(config, data, run_dir, placement, at_end)
         result: dict[str, Any] = {"run": str(run_dir), "training": training}
         result["protocol"] = config.protocol.model_dump(mode="json")
-        if config.evaluation.at_end:
-            result["test"] = evaluate_run(run_dir, data, split="test", use_gpu=placement.use_gpu)
+        if tested is not None:
+            result["test"] = tested
     if lost := data.manifest.rows_dropped.get(DROPPED):
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
     return result
+
+
+def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
+    """Refuse what no cluster can train: users that are too short, more workers than windows.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    if isinstance(config, RunConfig):
+        check_max_workers(data, choosing(config) if config.protocol.refit else config)
+    else:
+        check_trainable(data, config.protocol)
 
 
 def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
@@ -85,10 +106,15 @@ def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> R
     return config(data, has_gpu(config.changes.get("resources.gpu", "auto")), say)
 
 
-def _fit_one(config: RunConfig, data: PreparedFolder, run_dir: Path, placement: Placement) -> dict[str, Any]:
-    """Train one run on the connected cluster; return the loop's outcome."""
+def _fit_one(
+    config: RunConfig,
+    data: PreparedFolder,
+    run_dir: Path,
+    placement: Placement,
+    test: Callable[[], dict[str, Any]] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Train one run on the connected cluster; return the loop's outcome and what `test` returns after it."""
     from ss4rec.cluster.storage_check import storage_preflight
-    from ss4rec.data.batches.source import check_max_workers
     from ss4rec.train.ray_train import fit
 
     check_max_workers(data, config)
@@ -97,7 +123,11 @@ def _fit_one(config: RunConfig, data: PreparedFolder, run_dir: Path, placement: 
     log_as(run=run_dir.name, worker="driver")
     for line in (placement, *placement.notes):
         say(str(line))
-    return fit(config, data, run_dir, placement)
+    with tracked(RunFolder(run_dir), config) as tell_test:
+        outcome = fit(config, data, run_dir, placement)
+        tested = test() if test is not None else None
+        tell_test(tested or {})
+    return outcome, tested
 
 
 def choosing(config: RunConfig) -> RunConfig:

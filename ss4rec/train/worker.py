@@ -28,6 +28,7 @@ from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
+from ss4rec.train.tracking import tracked
 from ss4rec.train.validation import Validation
 
 
@@ -115,7 +116,11 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
 
 @contextmanager
 def loop_alone(
-    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+    config: RunConfig,
+    data_dir: PreparedFolder | Path,
+    run_dir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
 ) -> Iterator[TrainLoop]:
     """Hold a run that trains in this process without Ray, as a Tune trial of one worker does, and build its loop.
 
@@ -125,8 +130,10 @@ def loop_alone(
     data = PreparedFolder.open(data_dir)
     RunFolder(run_dir).start(config, data)
     source = LocalSource.of(config, data)
-    with hold(run_dir, say=say) as attempt:
-        yield build_loop(config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt)
+    with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config):
+        yield build_loop(
+            config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt, hooks=hooks
+        )
 
 
 def train_alone(

@@ -17,6 +17,8 @@ CASES = (
         stub="ss4rec.cli.doctor._look_at_nodes",
         answer=[],
     ),
+    Case("doctor --storage {folder}/runs", lambda seen: _short(seen)),
+    Case("doctor --storage {folder}/runs --all", lambda seen: _long(seen)),
     Case("doctor --cluster --storage runs --address local", lambda seen: _refused(seen), 2),
 )
 
@@ -24,6 +26,18 @@ CASES = (
 def _has(seen, out, *args):
     assert seen.out.strip() == out
     assert seen.calls == [(args, {})]
+
+
+def _short(seen):
+    assert "which Ray" in seen.out
+    assert "--all shows every check" in seen.out
+    assert "safetensors" not in seen.out
+    assert len(seen.out.splitlines()) < 25
+
+
+def _long(seen):
+    assert "safetensors" in seen.out
+    assert "--all" not in seen.out
 
 
 def _refused(seen):

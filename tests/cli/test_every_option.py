@@ -40,6 +40,28 @@ def test_each_verb_has_help_that_fits_80_columns(verb, capsys, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_the_version(capsys):
+    from ss4rec.cli import main_group, run
+
+    with pytest.raises(SystemExit) as ended:
+        run(main_group, ["--version"])
+    assert ended.value.code in (0, None)
+    assert capsys.readouterr().out.startswith("ss4rec ")
+
+
+@pytest.mark.parametrize("group", [[], ["data"]])
+def test_the_list_of_verbs_is_whole(group, capsys, monkeypatch):
+    """No description is cut."""
+    from ss4rec.cli import main_group, run
+
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        run(main_group, [*group, "--help"])
+    text = capsys.readouterr().out
+    assert "..." not in text.partition("Commands")[2]
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_a_missing_option_would_be_seen():
     assert given("train --data x --json") == ("train", {"data", "as_json"})
     assert isinstance(CASES[0], Case)

@@ -62,11 +62,11 @@ def test_train_then_evaluate(places, tmp_path, capsys):
 
 def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
     """`--workers 2` ended in a TypeError once."""
-    options = ["--trials", 2, "--workers", 2, "--pruner", "none", "--set", "data.source=local", "--json"]
+    options = ["--trials", 1, "--workers", 2, "--pruner", "none", "--set", "data.source=local", "--json"]
     code, out = call(
         capsys, "tune", "--data", places["prepared"], "--space", places["space"], "--storage", tmp_path,
         "--name", "s", *options,
     )  # fmt: skip
     assert code == 0
-    assert json.loads(out.splitlines()[-1])["trials"]["complete"] == 2
-    assert json.loads((tmp_path / "s/trials/0000/run.json").read_text())["workers"] == 2
+    assert json.loads(out.splitlines()[-1])["trials"]["complete"] == 1
+    assert json.loads((tmp_path / "s/trials/0000/record.json").read_text())["workers"] == 2

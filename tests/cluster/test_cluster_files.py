@@ -87,7 +87,7 @@ MISTAKES = [
     ("skypilot/multinode.yaml", "  fi\n", "", "syntax error"),
     ("local.sh", "esac\n", "", "syntax error"),
     ("local.sh", "set -euo pipefail", "", "pipefail"),
-    ("local.sh", '[ "$tries" -lt 120 ]', '[ "$trys" -lt 120 ]', "SC2154"),
+    ("local.sh", '[ "$tries" -lt 600 ]', '[ "$trys" -lt 600 ]', "SC2154"),
     ("grafana/ss4rec.json", "ray_ss4rec_loss", "ray_ss4rec_los", "no metric ray_ss4rec_los"),
     ("grafana/ss4rec.json", "ray_node_gram_used", "ray_node_gram_usd", "no metric ray_node_gram_usd"),
     ("grafana/ss4rec.json", '"panels"', '"panel"', "KeyError"),

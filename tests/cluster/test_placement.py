@@ -14,7 +14,7 @@ def test_leaves_cpus_for_ray_data():
     placement = preflight(ResourceConfig(workers=1), cluster_resources={"CPU": 2.0})
     assert placement.data_cpus == 1.0
     assert not placement.use_gpu
-    assert placement.worker_resources == {"CPU": 1.0}
+    assert placement.worker_resources == {"CPU": 2.0}, "the data's CPU comes with the worker"
     assert "training on CPUs" in placement.notes[0]
 
 
@@ -57,7 +57,7 @@ def test_too_few_gpus_are_refused_not_replaced_by_cpus(gpu, gpus, fix):
 
 def test_workers_must_fit_into_single_nodes():
     cluster = Cluster(({"CPU": 4.0}, {"CPU": 4.0}))
-    assert place(ResourceConfig(workers=2, cpus_per_worker=3), cluster).data_cpus == 2.0
+    assert place(ResourceConfig(workers=2, cpus_per_worker=3), cluster).worker_resources == {"CPU": 4.0}
     with pytest.raises(ResourceError, match=r"largest 4.*hold 0"):
         place(ResourceConfig(workers=1, cpus_per_worker=5), cluster)
 
@@ -96,7 +96,38 @@ def test_matches_placing_workers_one_by_one(nodes, workers, each):
     config = ResourceConfig(workers=workers, cpus_per_worker=each, data_cpus=1.0)
     cluster = Cluster(tuple({"CPU": float(cpus)} for cpus in nodes))
     if possible:
-        assert place(config, cluster).data_cpus == sum(free)
+        placement = place(config, cluster)
+        if placement.data_with_workers:
+            assert 1.0 <= placement.data_cpus <= sum(free)
+            bundle = placement.worker_resources["CPU"]
+            assert sum(cpus // bundle for cpus in nodes) >= workers
+        else:
+            assert placement.data_cpus == sum(free)
     else:
         with pytest.raises(ResourceError):
             place(config, cluster)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each"),
+    [
+        ([2], 1, 2.0),  # one worker, one CPU for its data
+        ([8], 1, 2.0),  # room for more does not make it greedy: another job may come
+        ([3], 2, 1.5),  # both share the one that is left
+        ([4, 4], 2, 2.0),
+        ([1, 1, 1], 2, 1.0),  # no node holds a worker with its share: the tasks take what is left
+    ],
+)
+def test_the_cpus_of_the_data_come_with_the_workers(nodes, workers, each):
+    cluster = Cluster(tuple({"CPU": float(cpus)} for cpus in nodes))
+    placement = place(ResourceConfig(workers=workers), cluster)
+    assert placement.worker_resources == {"CPU": each}
+    assert placement.data_with_workers == (each > 1)
+    assert placement.data_cpus == (each - 1) * workers or placement.data_cpus == sum(nodes) - workers
+    assert ("reserved with them" in str(placement)) == (each > 1)
+
+
+def test_local_reading_and_elastic_groups_reserve_nothing_for_data():
+    cluster = Cluster(({"CPU": 8.0},))
+    assert place(ResourceConfig(workers=2), cluster, ray_data=False).worker_resources == {"CPU": 1.0}
+    assert place(ResourceConfig(workers=1, max_workers=4), cluster).worker_resources == {"CPU": 1.0}

@@ -1,7 +1,11 @@
 """Packing, refusals and the command's flow with a fake client; tests/cluster/test_nodes.py submits real jobs."""
 
 import io
+import os
 import random
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +37,7 @@ def project(tmp_path, monkeypatch):
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    monkeypatch.setattr(submit, "project_root", lambda: root)
+    monkeypatch.setattr(submit, "project_root", lambda options: nullcontext(root))
     return root
 
 
@@ -80,12 +84,57 @@ def test_package_honours_ignore_files_and_names_large_folders(project):
 
 
 def test_this_project_travels_whole():
-    with submit.packed(submit.project_root()) as package:
+    with submit.project_root() as root, submit.packed(root) as package:
         names = {name for name, _ in package.folders}
     wanted = {"ss4rec/data", "ss4rec/model", "ray_jobs"}
     assert wanted <= names, f"missing {wanted - names}: an ignore file takes too much"
     assert not [name for name in names if name.startswith((".venv", ".git", "docs", "data", "runs"))]
     assert package.size_bytes < 5 * 2**20
+
+
+def test_an_installed_copy_travels_too(tmp_path, monkeypatch):
+    """A wheel has no checkout around it: its packages travel, and the files that options name."""
+    site = tmp_path / "site-packages"
+    for name in submit.PACKAGES:
+        (site / name / "inner").mkdir(parents=True)
+        (site / name / "inner" / "code.py").write_text("")
+    (site / "torch").mkdir()
+    monkeypatch.setattr(submit, "__file__", str(site / "ss4rec/cluster/submit.py"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/space.py").write_text("SPACE = 1\n")
+    options = ["--space", "mine/space.py", "--events=/etc/hosts", "--preset", "demo"]
+    with submit.project_root(options) as root, submit.packed(root) as package:
+        names = set(zipfile.ZipFile(package.path).namelist())
+    assert {f"{name}/inner/code.py" for name in submit.PACKAGES} | {"mine/space.py"} == {
+        name for name in names if not name.endswith("/")
+    }
+    assert not root.exists()
+
+
+def test_packages_are_what_is_installed():
+    import tomllib
+
+    found = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    declared = found["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert set(submit.PACKAGES) == {name.rstrip("*") for name in declared}
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "begin"),
+    [
+        ("train", ["--data", "/mnt/ml-1m", "--name", "first try"], "train-first-try-"),
+        ("drift", ["--data=/mnt/cut", "--out", "/mnt/report"], "drift-cut-"),
+        ("doctor", [], "doctor-"),
+        ("train", ["--name", "x" * 200], "train-x"),
+        ("train", ["--name", "été/ü"], "train-t-"),
+    ],
+)
+def test_a_job_has_a_name(verb, options, begin):
+    name = submit.job_name(verb, options)
+    assert name.startswith(begin)
+    assert len(name) <= 70
+    assert name != submit.job_name(verb, options)
 
 
 def test_too_large_a_package_is_refused_before_the_upload(project, monkeypatch):
@@ -131,7 +180,10 @@ def test_log_is_followed_and_exit_code_passed_on(project, monkeypatch):
     assert "one\ntwo\n" in result.output
     assert "working directory: 5 files" in result.output
     assert client.submitted["entrypoint"] == "python -m ray_jobs.train --data /d --storage /s"
-    assert client.submitted["runtime_env"]["env_vars"] == {"A": "b=c", "SS4REC_COMMIT": "c0ffee"}
+    variables = client.submitted["runtime_env"]["env_vars"]
+    assert variables == {"A": "b=c", "SS4REC_COMMIT": "c0ffee", "RAY_JOB_STOP_WAIT_TIME_S": "75"}
+    assert client.submitted["metadata"] == {"command": "python -m ray_jobs.train --data /d --storage /s"}
+    assert client.submitted["submission_id"].startswith("train-d-")
 
 
 def test_a_copy_without_git_takes_its_commit_from_the_job(monkeypatch):
@@ -170,24 +222,24 @@ def test_ctrl_c_asks(answer, stopped, project, monkeypatch):
 
 def test_on_a_terminal_status_lines_stay_at_the_bottom():
     """Seen to fail: without the cut line kept until its rest comes."""
-    screen, now = io.StringIO(), [0.0]
-    console = Console(file=screen, force_terminal=True, width=120)
-    with JobLog("job1", console, clock=lambda: now[0]) as log:
-        log.write("2 worker(s) with a GPU\n(RayTrainWorker pid=7) epoch 1/3 st")
-        log.write("ep 5/40  loss 7.1  9.0k events/s\nepoch 1/3 done  train loss 7.0\n")
-        now[0] = 65.0
-        assert log.line().plain == "job1  1m05s  epoch 1/3 step 5/40  loss 7.1  9.0k events/s"
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    status = "p 5/40  loss 7.1  grad 0.1  lr 1e-3  9.0k events/s  5 ms/step  data wait 0%  0.52 GiB  about 9s left\n"
+    with JobLog("job1", console) as log:
+        log.write("2 worker(s) with a GPU\n(RayTrainWorker pid=7) epoch 1/3 step 4/40 nothing\nepoch 1/3 ste")
+        log.write(status + "epoch 1/3 done  train loss 7.0\n3/8 trials done: 1 ended\n")
+        assert (log.display.step.step, log.display.step.left) == (5, "about 9s left")
+        assert log.display.epoch.epoch == 1
+        assert log.display.lines == ["3/8 trials done: 1 ended"]
     shown = screen.getvalue()
     assert "2 worker(s) with a GPU" in shown
-    assert "epoch 1/3 done" in shown
-    assert "pid=7" not in shown
+    assert "5 ms/step" not in shown, "a status line is drawn, not printed"
 
 
-def test_without_a_terminal_every_line_is_printed_as_it_is():
-    screen = io.StringIO()
-    with JobLog("job1", Console(file=screen, width=40)) as log:
+def test_without_a_terminal_every_line_is_printed_as_it_is(capsys):
+    with JobLog("job1", Console(file=io.StringIO(), width=40)) as log:
         log.write("epoch 1/3 step 5/40  loss 7.1 [and more]" + "x" * 60 + "\nlast")
-    assert screen.getvalue() == "epoch 1/3 step 5/40  loss 7.1 [and more]" + "x" * 60 + "\nlast\n"
+    assert capsys.readouterr().out == "epoch 1/3 step 5/40  loss 7.1 [and more]" + "x" * 60 + "\nlast\n"
 
 
 def test_bad_variable_is_refused(project, monkeypatch):
@@ -195,6 +247,11 @@ def test_bad_variable_is_refused(project, monkeypatch):
     assert isinstance(result.exception, UsageError)
 
 
-def test_no_cluster_is_one_sentence():
+def test_no_cluster_is_one_sentence(monkeypatch):
+    """RAY_ADDRESS does not win over what was asked for, as it does in Ray's own client."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(ResourceError, match=r"127\.0\.0\.1:9"):
         submit.connect("http://127.0.0.1:9")
+    assert "RAY_API_SERVER_ADDRESS" not in os.environ
+    with pytest.raises(ResourceError, match=r"no cluster to submit to: .* is local"):
+        submit.connect(None)

@@ -152,7 +152,11 @@ def test_named_columns_win_over_guesses(tmp_path):
         ({"ratings.dat": ""}, {}, r"ratings.dat has no rows"),
         ({"x.inter": ""}, {}, r"x.inter is empty"),
         ({"p.csv": "user,item,time\n"}, {}, r"p.csv has no rows"),
-        ({"p.csv": "user,item,time\n1,2,1577836800000\n"}, {}, r"row 2: time is 1577836800000.*milliseconds"),
+        (
+            {"p.csv": "user,item,time\n" + "1,2,1577836800\n" * 3 + "1,2,1577836800000\n"},
+            {},
+            r"row 5: time is 1577836800000.*milliseconds",
+        ),
         ({"p.csv": "user,item,time\n1,2,soon\n"}, {}, r"time has type string \(first value 'soon'\)"),
         ({"p.csv": "user,item,time,rating\n1,2,3,good\n"}, {}, r"rating has type string"),
         (
@@ -165,11 +169,11 @@ def test_named_columns_win_over_guesses(tmp_path):
         (
             {"ratings.csv": "user,movie\n1,2\n"},
             {},
-            r"no column movieId, rating, timestamp, userId.*--columns",
+            r"ratings.csv has the columns user, movie; none is known to be the item.*--columns item=",
         ),
         ({"x.inter": "user_id\titem_id\n1\t2\n"}, {}, r"type behind each name"),
         ({"p.parquet": "PAR1 not really PAR1"}, {}, r"p.parquet is no complete Parquet file"),
-        ({"a.csv": "x", "b.csv": "x"}, {}, r"2 files that match \*.csv or \*.parquet \(a.csv, b.csv\)"),
+        ({"a.csv": "x", "b.csv": "x"}, {}, r"2 files that may be the table \(a.csv, b.csv\)"),
         ({"notes.txt": "x"}, {}, r"looked for ratings.dat, u.data, ratings.csv, \*.inter.*found notes.txt"),
         ({}, {}, r"no known layout.*found no files"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ss4rec.runs.folder import RunFolder
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import Outcome, TrainLoop
+from ss4rec.train.tracking import tracked
 from ss4rec.train.worker import build_loop
 
 
@@ -59,9 +61,10 @@ def train(
         world=world,
     )
     workers = Workers(rank, world, torch.device(device))
-    return build_loop(
-        config, run, workers=workers, source=source, attempt=attempt, hooks=Hooks(**hooks)
-    ).run()
+    with tracked(RunFolder(run), config) if rank == 0 else nullcontext():
+        return build_loop(
+            config, run, workers=workers, source=source, attempt=attempt, hooks=Hooks(**hooks)
+        ).run()
 
 
 def last_checkpoint(run: Path) -> checkpoint.Checkpoint:

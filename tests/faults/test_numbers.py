@@ -219,7 +219,7 @@ def test_notice_writes_a_checkpoint_at_once(prepared, tmp_path, monkeypatch, cap
 
 
 def test_notice_comes_as_a_file(tmp_path):
-    """Row 7: a scheduler that Ray does not know of writes RUN/notice; a look every two seconds, forgotten afterwards.
+    """Row 7: a scheduler that Ray does not know of writes RUN/notice; a look every half second, forgotten afterwards.
 
     Seen to fail: with every call a look; with `forget` left out.
     """

@@ -13,6 +13,8 @@ from ss4rec.cluster.secrets import redact
 from ss4rec.errors import DataError, UsageError
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train import tracking
+from ss4rec.train.trackers import weights_biases
+from ss4rec.train.trackers.base import ExperimentTracker
 from tests.faults.small import small, train
 
 KEY = "5ecre7" * 6 + "abcd"  # 40 characters, as a key of Weights & Biases has
@@ -85,7 +87,7 @@ def test_server_that_does_not_answer(prepared, tmp_path, monkeypatch, capfd):
     """
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(tracking, "ANSWER_S", 3.0)
+    monkeypatch.setattr(weights_biases, "ANSWER_S", 3.0)
     wandb.teardown()  # its service of the test before has read its own settings
     outcome = train(prepared, tmp_path / "run", small(**{"tracking.wandb": "online", "train.epochs": 1}))
     assert outcome.epochs == 1
@@ -98,17 +100,19 @@ def test_server_that_does_not_answer(prepared, tmp_path, monkeypatch, capfd):
 def test_server_that_goes_away_later(prepared, tmp_path, monkeypatch, capfd):
     """Row 21: what fails while logging is said once and left out.
 
-    Seen to fail: with the try in `Tracker.log` left out.
+    Seen to fail: with the `except` in `_Follower._try` narrowed.
     """
 
-    class Breaking:
-        def log(self, figures, step):
+    class Breaking(ExperimentTracker):
+        title = "Weights & Biases"
+
+        def log(self, kind, global_step, figures):
             raise wandb.errors.CommError(f"away, with {KEY}")
 
-        def finish(self):
+        def finish(self, end):
             raise RuntimeError("away")
 
-    monkeypatch.setattr(tracking, "start_wandb", lambda *settings: Breaking())
+    monkeypatch.setattr(tracking, "start_all", lambda *settings: [Breaking()])
     train(prepared, tmp_path / "run", small(**{"train.epochs": 2}))
     out, _ = capfd.readouterr()
     assert out.count("left out from here on: away, with <WANDB_API_KEY>") == 1

@@ -10,7 +10,7 @@ from ss4rec.data.batches.batch import PackedBatch
 from ss4rec.train import prefetch as prefetch_module
 from ss4rec.train import status as status_module
 from ss4rec.train.prefetch import DeviceWaits, HostWaits, Prefetcher
-from ss4rec.train.status import StatusLine, duration, say
+from ss4rec.train.status import Progress, StatusLine, duration, epoch_line, say
 from ss4rec.train.stopping import EarlyStopping
 
 
@@ -44,10 +44,10 @@ def test_duration(seconds, text):
 def test_status_line_says_what_was_counted():
     now, lines = [0.0], []
     status = StatusLine(every_s=5.0, epochs=2, steps_per_epoch=10, emit=lines.append, clock=lambda: now[0])
-    for _ in range(4):
+    for step in range(4):
+        now[0] = [1.0, 3.0, 5.0, 8.0][step]
         status.count(500)
-    now[0] = 4.0
-    assert not status.due
+        assert status.due == (step >= 2)
     now[0] = 8.0
     assert status.due
     figures = status.show(
@@ -57,7 +57,32 @@ def test_status_line_says_what_was_counted():
     assert figures["step_ms"] == 2000.0
     assert figures["data_wait_share"] == pytest.approx(0.1)
     assert "epoch 1/2 step 4/10" in lines[0]
-    assert "at most 32s left" in lines[0]
+    # Seven seconds for the three steps after the first one, sixteen steps to go.
+    assert "  at most 37s left" in lines[0]
+    read = Progress.parse(f"(RayTrainWorker pid=7) {lines[0]}")
+    assert (read.epoch, read.epochs, read.step, read.steps, read.loss) == (1, 2, 4, 10, "1.5000")
+    assert (read.rate, read.left) == ("0.2k events/s", "at most 37s left")
+    assert read.memory.endswith(" GiB")
+
+
+def test_a_slow_first_step_does_not_spoil_the_forecast():
+    """Compilation and the first batch took a minute; after it steps take 0.1 s."""
+    now = [0.0]
+    status = StatusLine(every_s=5.0, epochs=1, steps_per_epoch=1000, clock=lambda: now[0])
+    assert status.left_s(0, 0) is None
+    for step in range(50):
+        now[0] = 60.0 + 0.1 * step
+        status.count(1)
+    assert status.left_s(0, 50) == pytest.approx(95.0)
+
+
+def test_the_line_of_an_epoch_is_read_back():
+    metrics = {"epoch": 3, "train_loss": 1.25, "elapsed_s": 9.0, "valid_hr@10": 0.5, "valid_ndcg@10": 0.25}
+    read = Progress.parse(epoch_line(metrics, 9, is_best=True))
+    assert (read.epoch, read.epochs, read.steps, read.valid, read.is_best) == (3, 9, 0, "0.2500", True)
+    plain = Progress.parse(epoch_line({"epoch": 3, "train_loss": None, "elapsed_s": 9.0}, 9, is_best=False))
+    assert (plain.loss, plain.valid, plain.is_best) == ("none", "", False)
+    assert Progress.parse("epoch 3 is over") is None
 
 
 def batches(count, closed):

@@ -17,7 +17,7 @@ from tuning.table import LiveTable
 def table(space):
     """A table of four trials, two at a time, with a clock that the test sets; returns it, the clock and its lines."""
     clock, told = [0.0], []
-    table = LiveTable(space, 9, 4, 2, emit=told.append, clock=lambda: clock[0])
+    table = LiveTable(space, 9, 4, 2, emit=told.append, emit_table=told.extend, clock=lambda: clock[0])
     for number in (0, 1):
         table(
             number,
@@ -33,23 +33,33 @@ def test_it_tells_best_running_pruned_failed_and_time_left(table):
     assert told == []  # less than `every_s` has passed
     table(1, {"state": "pruned", "epoch": 1, "score": 0.2})
     table(0, {"state": "ended", "epoch": 9, "score": 0.3, "best_score": 0.4})
-    assert told[0] == "2/4 trials done (1 to the end, 1 pruned, 0 failed), 0 running, 10s, about 10s left"
+    assert told[0] == "2/4 trials done: 1 ended, 1 pruned, 0 failed; 0 running; 10s, about 10s left"
     assert told[1].startswith("     0  ended   epoch   9/9  NDCG@10 0.4000  lr=0.01")
     assert told[2].startswith("     1  pruned  epoch   1/9  NDCG@10 0.2000  lr=0.001")
+    assert max(map(len, told)) <= 80
+
+
+def test_every_trial_that_is_counted_is_listed(table):
+    """One that failed before its first score too."""
+    table, _, told = table
+    table(1, {"state": "failed", "reason": "out of memory"})
+    table(0, {"state": "ended", "epoch": 9, "best_score": 0.4})
+    assert told[-3].startswith("2/4 trials done")
+    assert [line.split()[:2] for line in told[-2:]] == [["0", "ended"], ["1", "failed"]]
 
 
 def test_a_failure_is_told_with_its_reason(table):
     table, _, told = table
     table(0, {"state": "failed", "reason": "NonFiniteError: loss"})
     assert told[0] == "trial 0 failed: NonFiniteError: loss"
-    assert "1/4 trials done (0 to the end, 0 pruned, 1 failed), 1 running" in told[1]
+    assert "1/4 trials done: 0 ended, 0 pruned, 1 failed; 1 running" in told[1]
 
 
 def test_it_tells_when_the_sweep_is_stopped_if_that_comes_first(table):
     table, clock, told = table
     table.ends_at, clock[0] = 12.0, 10.0
     table(0, {"state": "ended", "epoch": 9, "best_score": 0.4})
-    assert told[0].endswith("1 running, 10s, stops in 2s")
+    assert told[0].endswith("1 running; 10s, stops in 2s")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ of its own.
 from __future__ import annotations
 
 import pickle  # nosec B403
+import re
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
@@ -24,8 +25,15 @@ from ss4rec.protocol.plan import Plan
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
+NODE_LABEL = "ray.io/node-id"
+"""Ray gives each node this label."""
 LOOK_AHEAD_BYTES = 64 << 20
 """Object store that a pipeline may fill, or three of its tables if they take more; beside `data.prefetch_batches`."""
+
+
+def dataset_name(*words: str) -> str:
+    """Return a name that Ray takes for a data set: its dashboard and metrics show it."""
+    return "-".join(re.sub(r"[^A-Za-z0-9_]+", "_", word) for word in words)
 
 
 class RaySource(SequenceSource):
@@ -33,8 +41,10 @@ class RaySource(SequenceSource):
 
     Args:
         cpu_limit: CPUs that the data tasks of all workers may use together.
-        reserve: whether the tasks ask Ray for these CPUs. Not beside an elastic group: it takes whatever there is, and
-            Ray Data would wait for the rest for ever. The tasks then ask for none and are as few at a time.
+        reserve: whether the tasks ask Ray for these CPUs. Not where the worker has reserved them, and not beside an
+            elastic group: it takes whatever there is, and Ray Data would wait for the rest for ever. The tasks then ask
+            for none and are as few at a time.
+        node_id: Ray's node on which the tasks run, where the worker has reserved the CPUs there; None: any.
         others: as in `SequenceSource`.
     """
 
@@ -50,12 +60,14 @@ class RaySource(SequenceSource):
         plan: Plan | None = None,
         cpu_limit: float = 1.0,
         reserve: bool = True,
+        node_id: str | None = None,
     ) -> None:
         super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)
-        self.reserve = reserve
+        self.reserve, self.node_id = reserve, node_id
+        self.name = dataset_name(self.folder.manifest.name, f"rank{rank}")
         groups = -(-len(self.reader.paths) // data.shuffle_shards)
         self.look_ahead_bytes = max(LOOK_AHEAD_BYTES, 3 * self.epoch_bytes // (groups * world))
 
@@ -67,13 +79,19 @@ class RaySource(SequenceSource):
             [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
         )
         self._configure(items_dataset.context)
+
+        def read_windows(block: pa.Table) -> pa.Table:
+            return function(pickle.loads(block["item"][0].as_py()))  # nosec B301
+
         dataset = items_dataset.map_batches(
-            lambda block: function(pickle.loads(block["item"][0].as_py())),  # nosec B301
+            read_windows,  # Ray's dashboard shows the name
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=self.task_cpus if self.reserve else 0,
             compute=None if self.reserve else TaskPoolStrategy(size=round(self.cpus / self.task_cpus)),
+            label_selector=None if self.node_id is None else {NODE_LABEL: self.node_id},
         )
+        dataset.set_name(self.name)
         # A generator, whose close() ends Ray's executor; `iter_batches` is annotated as less.
         batches: Any = iter(
             dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=self.prefetch)

@@ -172,6 +172,15 @@ def training_order(
     return EpochOrder(seed, tuple(int(n) for n in windows), batch_size, data.shuffle_shards)
 
 
+def check_trainable(folder: PreparedFolder, protocol: Protocol) -> None:
+    """Refuse a folder without a single training pair: nobody has more than the events that are held out.
+
+    Raises:
+        ConfigError: saying how many events are needed.
+    """
+    training_order(folder, make_plan(protocol, folder), DataConfig(), batch_size=1, seed=0).check_world(1)
+
+
 def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
     """Refuse a number of workers, for an elastic run its largest, of which one would be left without a window.
 

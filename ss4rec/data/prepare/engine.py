@@ -6,9 +6,11 @@ of a chunk of the source, of a partition, or of a shard. A small source is one t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,15 +34,16 @@ from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
 from ss4rec.data.prepared.features import encode_features
 from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
-from ss4rec.data.sources import Rules, Source
+from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
+from ss4rec.data.sources.columns import GUESSES
 from ss4rec.data.sources.features import as_profiles, join_profiles, read_features
-from ss4rec.data.sources.layouts import GUESSES
-from ss4rec.data.sources.text import BLOCK_BYTES
+from ss4rec.data.sources.tables_in_memory import WHERE, table_file
+from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
 from ss4rec.data.sources.ties import Ties
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
-from ss4rec.io.paths import AnyPath
+from ss4rec.io.paths import AnyPath, RemotePath
 
 WHOLE_BYTES = 64 << 20
 """A source of at most this size becomes one block in one task."""
@@ -61,6 +64,15 @@ class Job:
     partitions: int
     block_bytes: int
 
+    def with_quotes(self) -> Job:
+        """Return the job for a source whose rows end elsewhere than its lines; nothing of the former is used."""
+        return replace(
+            self,
+            source=self.source.with_quotes(),
+            blocks=self.blocks.parent / "blocks-quoted",
+            scattered=self.scattered.parent / "scattered-quoted",
+        )
+
     def block_folder(self, name: str, number: int) -> AnyPath:
         """Return where a block lies."""
         return self.blocks / f"{name}-{number:05d}"
@@ -80,12 +92,12 @@ class Blocks:
 
 
 def prepare(
-    source: AnyPath | Source,
+    source: AnyPath | Source | Any,
     out: AnyPath,
     *,
     k_core: int = 5,
     name: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | TableOptions | None = None,
     rows_per_shard: int = 2048,
     overwrite: bool = False,
     rules: Rules | None = None,
@@ -103,11 +115,13 @@ def prepare(
     file systems.
 
     Args:
-        source: a zip, a folder or a file in one of the known layouts (`ss4rec.data.sources`), or one opened before.
+        source: a zip, a folder or a file in one of the known layouts (`ss4rec.data.sources`), or one opened before; or
+            a table: pandas, Polars, Arrow, `ray.data.Dataset`.
         out: folder to write; may not exist, or be empty, unless `overwrite`.
         k_core: minimum interactions of every user and item. Users with fewer than 3 events are dropped in any case.
         name: name of the data set; by default the source's, without its suffix.
-        columns: column name of `user`, `item`, `time`, `rating` in a CSV or Parquet file that is given by its path.
+        columns: column of `user`, `item`, `time`, `rating` in a table, or more that is known about it; not for a
+            source that was opened before.
         rows_per_shard: users per shard.
         overwrite: replace a folder that was prepared before.
         rules: what a row must be; rows that are not are left out and listed in `quarantine.parquet`, up to the
@@ -123,7 +137,33 @@ def prepare(
     Raises:
         DataError: if the source cannot be used, nothing is left, or `out` is taken; then nothing is written.
     """
+    if not isinstance(source, Source | Path | RemotePath):
+        # What is in memory becomes a file first, where all tasks see it.
+        given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
+        with table_file(source, out.parent / f".{out.name}.table", given) as path:
+            opened = Source.open(path, given, WHERE)
+            for note in opened.notes:
+                warnings.warn(note, stacklevel=2)
+            return prepare(
+                opened,
+                out,
+                k_core=k_core,
+                name=name or path.stem,
+                rows_per_shard=rows_per_shard,
+                overwrite=overwrite,
+                rules=rules,
+                ties=ties,
+                item_features=item_features,
+                user_features=user_features,
+                feature_kinds=feature_kinds,
+                mapper=mapper,
+                block_bytes=block_bytes,
+                progress=progress,
+            )
     opened = source if isinstance(source, Source) else Source.open(source, columns)
+    if opened is not source:  # who opens a source says its notes
+        for note in opened.notes:
+            warnings.warn(note, stacklevel=2)
     rules = rules or Rules()
     about_items = read_features(item_features, GUESSES["item"]) if item_features else None
     about_users = as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None
@@ -140,7 +180,11 @@ def prepare(
         block_bytes=block_bytes,
     )
     with work.publishing():
-        found = _blocks(job, mapper, progress)
+        try:
+            found = _blocks(job, mapper, progress)
+        except QuotesFoundError:
+            progress("fields are quoted: reading anew from the beginning")
+            found = _blocks(job.with_quotes(), mapper, progress)
         if not found.rows:
             raise DataError(f"{opened.plan.where} has no rows; give a file with ratings")
         enforce_limit(found.quarantine, found.rows, rules, opened.plan.where)
@@ -194,7 +238,7 @@ def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int])
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
     stamp = {
         "format": BLOCK_FORMAT,
-        "source": source.archive.stamp(source.plan.file),
+        "source": source.archive.stamp(source.files),
         "plan": str(source.plan),
     }
     return {**stamp, **options, "rules": fixed, "ties": ties}
@@ -204,7 +248,7 @@ def _write_or_sum(
     source: Source, assembly: Assembly, shard: ShardPlan | None
 ) -> WrittenShard | tuple[int, str]:
     """Write a shard, or with None return size and checksum of the source."""
-    return source.archive.identity(source.plan.file) if shard is None else write_shard(assembly, shard)
+    return source.archive.identity(source.files) if shard is None else write_shard(assembly, shard)
 
 
 def _blocks(job: Job, mapper: Mapper, progress: Callable[[str], None]) -> Blocks:

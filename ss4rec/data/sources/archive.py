@@ -2,84 +2,154 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from ss4rec.data.sources.packed import bare_name, damage_named, packing, unpacked
+from ss4rec.data.sources.parts import are_one_table, in_order, is_hidden
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import sha256_of
 from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import refuse_bomb
+
+PACKED_RATIO = 8
+"""About how many times longer packed text is unpacked."""
+PROSE = ("readme", "license", "licence", "notes", "source.", "changelog", "copying")
+"""Beginnings of names of files that are for people."""
+MAX_DEPTH = 12
+"""Folders within folders that are looked at, where their names are columns."""
 
 
 class Archive:
     """The files of a source and how to open them.
 
     Args:
-        path: a zip, a folder (looked at two levels deep), or a single file, of which only the neighbours that its
-            layout names are read besides.
+        path: a zip, a folder (looked at two levels deep, deeper where folders are named as in `day=1`), or a single
+            file, of which only the neighbours that its layout names are read besides.
+
+        called: what messages call its one file; by default its path.
 
     Raises:
-        DataError: if `path` is missing, is a damaged zip, or a zip with a member outside its own folder.
+        DataError: if `path` is missing, is a damaged zip, a zip with a member outside its own folder, or a folder of
+            Delta or Iceberg, in which not every file belongs to the table.
     """
 
-    def __init__(self, path: AnyPath) -> None:
+    def __init__(self, path: AnyPath, called: str | None = None) -> None:
         self.path = path
+        self._called = called
         self._only: str | None = None
         self._zipped = False
         self._open: Callable[[str], IO[bytes]]
         if not path.exists():
             raise DataError(f"{path} does not exist; give a zip, a folder or a file of ratings")
+        if not path.is_dir() and not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(
+                f"{path} is neither a file nor a folder; give a zip, a folder or a file of ratings"
+            )
         if path.is_dir():
-            self.names = sorted(_names(path))
+            _refuse_lake(path)
+            self.names = [name for name in sorted(_names(path)) if not is_hidden(name)]
             self._open = lambda name: _inside(path, name).open("rb")
         elif path.suffix.lower() == ".zip":
             self._zip = _open_zip(path)
             self._zipped = True
-            self.names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+            members = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+            self.names = [name for name in members if not is_hidden(name)]
             self._open = self._member
         else:
             self.names = sorted(found.name for found in path.parent.iterdir() if found.is_file())
             self._only = path.name
             self._open = lambda name: (path.parent / name).open("rb")
 
-    def __reduce__(self) -> tuple[type[Archive], tuple[AnyPath]]:
+    def __reduce__(self) -> tuple[type[Archive], tuple[AnyPath, str | None]]:
         """Travel as the path alone: whoever receives it opens it there."""
-        return Archive, (self.path,)
+        return Archive, (self.path, self._called)
+
+    @property
+    def given(self) -> list[str]:
+        """The files that may hold the ratings: the one that was given, or all."""
+        return [self._only] if self._only else self.names
+
+    @property
+    def is_file(self) -> bool:
+        """Whether one file was given, and no folder or zip."""
+        return self._only is not None
 
     def find(self, patterns: tuple[str, ...]) -> str | None:
-        """Return the one file whose last part matches one of `patterns`, or None.
+        """Return the one file whose last part matches one of `patterns`, in any case and packed or not; or None.
 
         Raises:
             DataError: if several do.
         """
-        names = [self._only] if self._only else self.names
         found = [
             name
-            for name in names
-            if not name.startswith("__MACOSX/")
-            and any(fnmatch(PurePosixPath(name).name, pattern) for pattern in patterns)
+            for name in self.given
+            if any(fnmatch(bare_name(PurePosixPath(name).name), pattern) for pattern in patterns)
         ]
         if len(found) > 1:
-            raise DataError(
-                f"{self.path} has {len(found)} files that match {' or '.join(patterns)} "
-                f"({', '.join(found[:5])}); give one of these files as the source"
-            )
+            raise self.too_many(found, f"match {' or '.join(patterns)}")
         return found[0] if found else None
 
+    def find_table(self, kinds: tuple[str, ...]) -> list[str]:
+        """Return the files of one table, whose names end in one of `kinds`, packed or not; empty if there are none.
+
+        Raises:
+            DataError: if they are no parts of one table.
+        """
+        found = [
+            name
+            for name in self.given
+            if PurePosixPath(bare_name(name)).suffix in kinds
+            and not PurePosixPath(name).name.lower().startswith(PROSE)
+        ]
+        filled = [name for name in found if self.size(name)] or found
+        if len(filled) > 1 and not are_one_table(filled):
+            raise self.too_many(filled, "may be the table")
+        return in_order(filled)
+
+    def too_many(self, names: list[str], what: str) -> DataError:
+        """Return the error about files of which only one can be meant."""
+        return DataError(
+            f"{self.path} has {len(names)} files that {what} ({', '.join(names[:5])}); "
+            "give one of these files as the source"
+        )
+
     def neighbour(self, name: str, other: str) -> str | None:
-        """Return the path of file `other` in the folder of `name`, or None."""
-        path = PurePosixPath(name).with_name(other).as_posix()
-        return path if path in self.names else None
+        """Return the path of file `other`, in any case, in the folder of `name`, or None."""
+        path = PurePosixPath(name).with_name(other).as_posix().lower()
+        return next((found for found in self.names if found.lower() == path), None)
 
     def open(self, name: str) -> IO[bytes]:
-        """Open one of `names` for reading."""
-        return self._open(name)
+        """Open one of `names` for reading from its beginning, unpacked if it is packed."""
+        stream = self.open_packed(name)
+        with damage_named(self.where(name)):
+            kind = packing(stream)
+        return unpacked(stream, kind, self.where(name), self._packed_size(name)) if kind else stream
+
+    def open_packed(self, name: str) -> IO[bytes]:
+        """Open one of `names` as it lies there, for reading at any place.
+
+        Raises:
+            DataError: if it cannot be opened.
+        """
+        try:
+            return self._open(name)
+        except OSError as error:
+            raise DataError(f"{self.where(name)} cannot be opened: {error.strerror or error}") from None
+
+    def is_stream(self, name: str) -> bool:
+        """Return whether a file can only be read from its beginning: a member of a zip, or a packed one."""
+        if self._zipped:
+            return True
+        with self.open_packed(name) as stream, damage_named(self.where(name)):
+            return packing(stream) is not None
 
     def _member(self, name: str) -> IO[bytes]:
         """Open a member of the zip."""
@@ -94,41 +164,70 @@ class Archive:
 
     def where(self, name: str) -> str:
         """Return how messages call file `name`."""
+        if self._called:
+            return self._called
         folder = self.path.parent if self._only else self.path
         return f"{folder}/{name}"
 
-    @property
-    def seekable(self) -> bool:
-        """Whether a file can be read from any byte on; a member of a zip only from its beginning."""
-        return not self._zipped
-
     def size(self, name: str) -> int:
-        """Return the bytes of one of `names`, unpacked."""
+        """Return about how many bytes one of `names` has, unpacked."""
         if self._zipped:
             return self._zip.getinfo(name).file_size
-        return self._file(name).stat().st_size
+        size = self._file(name).stat().st_size
+        return size * PACKED_RATIO if bare_name(name) != name.lower() else size
 
-    def stamp(self, name: str) -> dict[str, object]:
+    def _packed_size(self, name: str) -> int:
+        """Return the bytes that a file takes where it lies."""
+        return self._zip.getinfo(name).file_size if self._zipped else self._file(name).stat().st_size
+
+    def stamp(self, names: Sequence[str]) -> dict[str, object]:
         """Return what gives away that a source has changed, without reading it."""
-        stat = (self.path if self._zipped else self._file(name)).stat()
-        return {"path": str(self.path.resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+        if self._zipped or len(names) == 1:
+            stat = (self.path if self._zipped else self._file(names[0])).stat()
+            return {"path": str(self.path.resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+        stats = [self._file(name).stat() for name in names]
+        return {
+            "path": str(self.path.resolve()),
+            "bytes": [stat.st_size for stat in stats],
+            "modified_ns": [stat.st_mtime_ns for stat in stats],
+        }
 
     def _file(self, name: str) -> AnyPath:
-        return self.path / name if self.path.is_dir() else self.path.parent / name
+        return self.path.parent / name if self._only else self.path / name
 
-    def identity(self, name: str) -> tuple[int, str]:
-        """Return bytes and SHA-256 of the zip, or else of file `name`, which holds the ratings."""
-        file = self.path / name if self.path.is_dir() else self.path
-        return file.stat().st_size, sha256_of(file)
+    def identity(self, names: Sequence[str]) -> tuple[int, str]:
+        """Return bytes and SHA-256 of the zip, or else of the file with the ratings; of several, of all their sums."""
+        files = [self.path] if self._zipped else [self._file(name) for name in names]
+        sizes, sums = [file.stat().st_size for file in files], [sha256_of(file) for file in files]
+        if len(sums) == 1:
+            return sizes[0], sums[0]
+        return sum(sizes), hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
-def _names(folder: AnyPath) -> Iterator[str]:
-    """Yield the files of a folder and of its sub-folders, relative to it."""
+def _names(folder: AnyPath, prefix: str = "", depth: int = 2) -> Iterator[str]:
+    """Yield the files of a folder and its sub-folders, relative to it; folders such as `day=1` may lie deeper."""
     for found in folder.iterdir():
+        name = prefix + found.name
         if found.is_file():
-            yield found.name
-        elif found.is_dir():
-            yield from (f"{found.name}/{inner.name}" for inner in found.iterdir() if inner.is_file())
+            yield name
+        elif found.is_dir() and not is_hidden(found.name):
+            deeper = depth if "=" in found.name else depth - 1
+            if deeper and name.count("/") < MAX_DEPTH:
+                yield from _names(found, f"{name}/", deeper)
+
+
+def _refuse_lake(folder: AnyPath) -> None:
+    """Refuse a folder whose log says which files still belong to the table; reading all would give deleted rows too."""
+    if (folder / "_delta_log").is_dir():
+        raise DataError(
+            f"{folder} is a Delta table; install its reader (pip install deltalake) and give it to "
+            "`ss4rec data prepare --source`, or write the table as Parquet"
+        )
+    metadata = folder / "metadata"
+    if metadata.is_dir() and any(found.name.endswith(".metadata.json") for found in metadata.iterdir()):
+        raise DataError(
+            f"{folder} is an Iceberg table; give it as iceberg://CATALOG/NAMESPACE.TABLE, or write it as Parquet"
+        )
 
 
 def _open_zip(path: AnyPath) -> zipfile.ZipFile:

@@ -6,6 +6,7 @@ a source with too many of them is refused.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.sources.times import LATEST_S, UNIT_NAMES, TimeRule, parsed_or_null, to_seconds
 from ss4rec.errors import DataError
 
-LATEST_S = 2**33
-"""Times from here on (year 2242) are milliseconds or worse."""
+FIRST_ROWS = 5_000
+"""If this many rows at the beginning of a source are all bad, the rest is not read."""
 DAY_S = 86_400
 MOVIELENS_FROM_S = 788_918_400
 """1995-01-01; MovieLens' first ratings are of that January."""
@@ -83,31 +85,49 @@ def quarantine_table(rows: Iterable[tuple[int, str, str]]) -> pa.Table:
 
 
 def check_rows(
-    columns: dict[str, pa.Array], rules: Rules, numbers_R: np.ndarray, unreadable: pa.Table, rows: int
+    columns: dict[str, pa.Array],
+    rules: Rules,
+    numbers_R: np.ndarray,
+    unreadable: pa.Table,
+    rows: int,
+    times: TimeRule | None = None,
+    where: str = "",
+    first_row: int | None = None,
 ) -> Parsed:
     """Put rows that break a rule into quarantine.
 
     Args:
-        columns: `user`, `item` (int64, string or dictionary), `time` (number, timestamp or date), perhaps `rating`.
+        columns: `user`, `item` (int64, string or dictionary), `time` (any type that `times` reads), perhaps `rating`.
         rules: what a row must be.
         numbers_R: place of each row among all that were given.
         unreadable: rows in quarantine before.
         rows: rows that were given.
+        times: what times mean.
+        where: what messages call the source.
+        first_row: number of the first row, if these are the first of the source.
+
+    Raises:
+        DataError: if the first thousands of rows of a source are all bad.
     """
+    times = times or TimeRule()
     time = columns["time"]
-    times_R, no_time_R = _seconds(time)
+    seconds = to_seconds(time, times)
+    times_R = seconds.times_R
     rating = columns.get("rating")
     ratings_R = np.ones(len(times_R), np.float32) if rating is None else _numbers(rating)
     users, items = columns["user"], columns["item"]
-    empty = users.null_count or items.null_count or no_time_R.any()
+    no_time = seconds.missing_R.any() or seconds.unreadable_R.any() or seconds.off_unit_R.any()
+    empty = users.null_count or items.null_count or no_time
     if not empty and _within(times_R, rules.earliest_s, rules.latest_s) and _usable(ratings_R, rules):
         return Parsed(users, items, times_R, ratings_R, numbers_R, unreadable, rows)
     found: list[tuple[np.ndarray, str, Callable[[int], str]]] = [
         (_nulls(columns["user"]), "user_missing", lambda row: "user is None, every row needs one"),
         (_nulls(columns["item"]), "item_missing", lambda row: "item is None, every row needs one"),
-        (no_time_R, "time_missing", lambda row: "time is None, every row needs one"),
+        (seconds.missing_R, "time_missing", lambda row: "time is None, every row needs one"),
+        (seconds.unreadable_R, "time_unreadable", lambda row: _no_time(time[row].as_py(), times)),
+        (seconds.off_unit_R, "time_early", lambda row: _off_unit(time[row].as_py(), times)),
         (times_R < rules.earliest_s, "time_early", lambda row: _early(int(times_R[row]), rules)),
-        (times_R > rules.latest_s, "time_late", lambda row: _late(int(times_R[row]))),
+        (times_R > rules.latest_s, "time_late", lambda row: _late(int(times_R[row]), times)),
         (
             ~np.isfinite(ratings_R),
             "rating_missing",
@@ -125,10 +145,14 @@ def check_rows(
         ),
     ]
     bad_R = np.logical_or.reduce([mask_R for mask_R, *_ in found])
-    refused = []
-    for row in np.flatnonzero(bad_R).tolist():
+
+    def reason_of(row: int) -> tuple[int, str, str]:
         reason, sentence = next((reason, say) for mask_R, reason, say in found if mask_R[row])
-        refused.append((int(numbers_R[row]), reason, sentence(row)))
+        return int(numbers_R[row]), reason, sentence(row)
+
+    if first_row is not None and len(bad_R) >= FIRST_ROWS and bad_R[:FIRST_ROWS].all():
+        refuse_all_bad([reason_of(row) for row in range(FIRST_ROWS)], first_row, rules, where)
+    refused = [reason_of(row) for row in np.flatnonzero(bad_R).tolist()]
     good = pa.array(~bad_R)
     quarantine = pa.concat_tables([unreadable, quarantine_table(refused)]).sort_by("row")
     return Parsed(
@@ -169,6 +193,28 @@ def shift_rows(quarantine: pa.Table, first: int) -> pa.Table:
 def repeat_sentence(user: object, item: object, time_s: int) -> str:
     """Say why a repeated row went into quarantine."""
     return f"user {user!r} and item {item!r} at {time_s} are in an earlier row"
+
+
+def refuse_all_bad(bad: Sequence[tuple[int, str, str]], first_row: int, rules: Rules, where: str) -> None:
+    """Refuse a source whose first FIRST_ROWS rows are all bad, before the rest is read.
+
+    Args:
+        bad: rows in quarantine, from the first of the source on: number from 0, reason, sentence.
+        first_row: number of the first row as a person counts.
+        rules: hold the limit; a source that may be all bad is read.
+        where: what messages call the file.
+
+    Raises:
+        DataError: naming the first row, and how many there are for which reason.
+    """
+    if len(bad) < FIRST_ROWS or rules.max_bad_share >= 1:
+        return
+    counts = Counter(reason for _, reason, _ in bad)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))
+    raise DataError(
+        f"{where}, row {bad[0][0] + first_row}: {bad[0][2]}. None of the first {len(bad):,} rows can be used "
+        f"({reasons}), so the rest was not read; is it a file of ratings, and are these its columns?"
+    )
 
 
 def enforce_limit(quarantine: pa.Table, rows: int, rules: Rules, where: str) -> None:
@@ -217,26 +263,10 @@ def _nulls(column: pa.Array) -> np.ndarray:
     return column.is_null().to_numpy(zero_copy_only=False)
 
 
-def _seconds(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Turn numbers, timestamps (UTC if they have no zone) or dates into int64 seconds, rounding down; and nulls."""
-    kind = column.type
-    if pa.types.is_date(kind):
-        column = column.cast(pa.timestamp("s"))
-    elif pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("s", kind.tz), safe=False)
-        if kind.unit != "s":  # Arrow's cast rounds towards zero; times before 1970 are refused anyway
-            kind = column.type
-    missing_R = _nulls(column)
-    if pa.types.is_floating(kind):
-        values_R = np.floor(column.to_numpy(zero_copy_only=False))
-        missing_R = missing_R | np.isnan(values_R)
-        return np.nan_to_num(values_R, nan=0, posinf=2.0**62, neginf=-(2.0**62)).astype(np.int64), missing_R
-    whole = column.cast(pa.int64())
-    return (whole.fill_null(0) if whole.null_count else whole).to_numpy(), missing_R
-
-
 def _numbers(column: pa.Array) -> np.ndarray:
     """Turn a column of numbers into float32; null becomes NaN."""
+    if pa.types.is_string(column.type):
+        column = parsed_or_null(column, pa.float64())
     values = column if pa.types.is_floating(column.type) else column.cast(pa.float64())
     return values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
 
@@ -247,10 +277,24 @@ def _early(time_s: int, rules: Rules) -> str:
     return f"time is {time_s}, which is before {_day(rules.earliest_s)}"
 
 
-def _late(time_s: int) -> str:
-    if time_s >= LATEST_S:
-        return f"time is {time_s}, which is after the year 2242; are these milliseconds? Give seconds"
-    return f"time is {time_s}, which is {_day(time_s)}, in the future"
+def _late(time_s: int, times: TimeRule) -> str:
+    if time_s < LATEST_S:
+        return f"time is {time_s}, which is {_day(time_s)}, in the future"
+    if times.unit == "s" and not times.format:
+        return f"time is {time_s}, which is after the year 2242; are these milliseconds? Give seconds, or --time-unit"
+    return f"time is {time_s} s after 1970, which is after the year 2242"
+
+
+def _off_unit(value: object, times: TimeRule) -> str:
+    unit = UNIT_NAMES[times.unit]
+    return f"time is {value}, too small to be {unit} like the others; repair the row or give --time-unit"
+
+
+def _no_time(value: object, times: TimeRule) -> str:
+    wanted = (
+        f"does not fit --time-format {times.format}" if times.format else f"is no time of type {times.text}"
+    )
+    return f"time is {str(value)[:80]!r}, which {wanted}"
 
 
 def _day(time_s: int) -> str:

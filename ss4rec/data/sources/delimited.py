@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import zipfile
-import zlib
 from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ss4rec.data.sources.archive import Archive
+from ss4rec.data.sources.head import first_bytes, look
+from ss4rec.data.sources.packed import damage_named
 from ss4rec.errors import DataError
 
 UNIT_SEPARATOR = b"\x1f"
-"""Stands for `::`, since CSV readers split at one byte."""
+"""Stands for delimiters of several bytes, since CSV readers split at one byte."""
 
 
 def read_delimited(
@@ -51,6 +50,7 @@ def read_delimited(
                 pacsv.ParseOptions(
                     delimiter=UNIT_SEPARATOR.decode() if delimiter == "::" else delimiter,
                     quote_char='"' if quotes else False,
+                    newlines_in_values=quotes,
                 ),
                 pacsv.ConvertOptions(
                     column_types={column: kind for column, kind in types.items() if kind},
@@ -61,34 +61,24 @@ def read_delimited(
             )
 
     try:
-        try:
-            return read(use_threads=True)
-        except pa.ArrowInvalid:
-            # Only the serial reader knows row numbers: read again up to the error.
-            return read(use_threads=False)
+        with damage_named(archive.where(name)):
+            try:
+                return read(use_threads=True)
+            except pa.ArrowInvalid:
+                # Only the serial reader knows row numbers: read again up to the error.
+                return read(use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         message = str(error).splitlines()[0]
         raise DataError(f"{archive.where(name)} cannot be read: {message}; repair the file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive.where(name)} is damaged ({error}); download the archive again") from None
 
 
 def header(archive: Archive, name: str, delimiter: str) -> tuple[list[str], int]:
-    """Return the column names in the first line of a file, and the bytes of that line.
+    """Return the column names in the first row of a file, stripped, and the bytes before the next row.
 
     Raises:
-        DataError: if the file is empty or its first line is no UTF-8.
+        DataError: if the file is empty or its first row is no UTF-8.
     """
-    try:
-        with archive.open(name) as stream:
-            raw = stream.readline()
-            line = raw.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{archive.where(name)}: the header is not UTF-8; convert the file to UTF-8"
-        ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive.where(name)} is damaged ({error}); download the archive again") from None
-    if not line:
-        raise DataError(f"{archive.where(name)} is empty; it needs a header and rows")
-    return next(csv.reader([line], delimiter=delimiter)), len(raw)
+    data = first_bytes(archive, name)
+    head = look(data, delimiter)
+    start = head.starts[1] if len(head.starts) > 1 else len(data)
+    return [column.strip() for column in head.rows[0]], start

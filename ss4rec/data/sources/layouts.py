@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -11,24 +11,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.sources.archive import Archive
+from ss4rec.data.sources.columns import ROLES, choose_columns
 from ss4rec.data.sources.delimited import header, read_delimited
+from ss4rec.data.sources.head import (
+    HEAD_BYTES,
+    SAMPLE_ROWS,
+    UTF8_BOM,
+    Head,
+    first_bytes,
+    look,
+    read_fully,
+    unique_names,
+)
+from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.quotes import field_quotes
 from ss4rec.data.sources.rows import Catalogue, UserProfiles, plain_ids
-from ss4rec.data.sources.table import ParquetPlan, open_parquet
-from ss4rec.data.sources.text import ID, TextPlan, infer_type, read_head
+from ss4rec.data.sources.text import ID, TextPlan
+from ss4rec.data.sources.times import choose_rule, parsed_or_null, refuse_few_digits
 from ss4rec.errors import DataError
 
-ROLES = ("user", "item", "time", "rating")
-GUESSES = {
-    "user": ("user_id", "user", "uid", "customer_id", "customer", "reviewer_id", "session_id"),
-    "item": ("item_id", "item", "iid", "movie_id", "product_id", "product", "parent_asin", "asin", "sku"),
-    "time": ("timestamp", "time", "ts", "unix_time", "unix_review_time", "event_time", "datetime", "date"),
-    "rating": ("rating", "score", "stars", "overall"),
-}
-"""Column names that are recognised for each role, best first; case and underscores do not matter."""
 GROUPLENS = ("user", "item", "rating", "time")
 GROUPLENS_TYPES = {"user": pa.int64(), "item": pa.int64(), "time": pa.int64(), "rating": pa.float32()}
-TIME_TYPES = (pa.int64(), pa.float64(), pa.timestamp("ns"), pa.timestamp("ns", "UTC"))
-"""What a CSV's times may be, tried in this order."""
 NO_GENRES = "(no genres listed)"
 AGE_GROUPS = (1, 18, 25, 35, 45, 50, 56)
 """First year of ML-1M's age groups; 1 is "under 18"."""
@@ -40,7 +43,9 @@ class Layout:
 
     name: str
     patterns: tuple[str, ...]
-    plan: Callable[[Archive, str], TextPlan | ParquetPlan]
+    """Names of its file of ratings, in lower case; none for the last, which is any table."""
+    plan: Callable[[Archive, str], TextPlan | None]
+    """None: the file is of another layout."""
     catalogue: Callable[[Archive, str], Catalogue | None]
     profiles: Callable[[Archive, str], UserProfiles | None]
 
@@ -55,20 +60,26 @@ def plan_100k(archive: Archive, name: str) -> TextPlan:
     return _plan_grouplens(archive, name, "grouplens-100k", "\t")
 
 
-def plan_csv(archive: Archive, name: str) -> TextPlan:
-    """Plan GroupLens' `ratings.csv`."""
+def plan_csv(archive: Archive, name: str) -> TextPlan | None:
+    """Plan GroupLens' `ratings.csv`; others give a file this name too."""
     columns = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
-    names, start = header(archive, name, ",")
-    missing = set(columns.values()) - set(names)
-    if missing:
-        raise DataError(
-            f"{archive.where(name)} has no column {', '.join(sorted(missing))} and so is not GroupLens' ratings.csv; "
-            "name its columns with --columns user=..,item=..,time=.."
-        )
-    roles = {role: columns[role] for role in ROLES}
-    where = archive.where(name)
+    data = first_bytes(archive, name)
+    head = look(data, ",")
+    names = [column.strip() for column in head.rows[0]]
+    if not set(columns.values()) <= set(names):
+        return None
     return TextPlan(
-        "grouplens-csv", name, where, ",", True, tuple(names), roles, dict(GROUPLENS_TYPES), start
+        "grouplens-csv",
+        (Part(name, _row_start(head, data)),),
+        archive.where(name),
+        ",",
+        True,
+        unique_names(names, archive.where(name)),
+        {role: columns[role] for role in ROLES},
+        dict(GROUPLENS_TYPES),
+        first_row=2,
+        newline=head.newline,
+        quoted=len(field_quotes(data[_row_start(head, data) :], b",")) > 0 or head.newline != b"\n",
     )
 
 
@@ -80,74 +91,55 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
         raise DataError(
             f"{where} has the header {names}; RecBole's has a type behind each name, as in user_id:token"
         )
-    typed = {column.split(":")[0]: column for column in names}
+    typed = {column.split(":")[0]: column for column in unique_names(names, where)}
     roles = {role: typed[plain] for role, plain in choose_columns(list(typed), {}, where).items()}
     types = {role: ID if role in ("user", "item") else pa.float64() for role in roles}
-    return TextPlan("recbole", name, where, "\t", False, tuple(names), roles, types, start)
-
-
-def plan_table(archive: Archive, name: str, columns: Mapping[str, str]) -> TextPlan | ParquetPlan:
-    """Plan a CSV or Parquet file with named columns.
-
-    Args:
-        archive: the source.
-        name: file in it.
-        columns: column of each role; roles that are not named are guessed.
-    """
-    where = archive.where(name)
-    if name.lower().endswith(".parquet"):
-        with open_parquet(archive, name) as file:
-            roles = choose_columns(file.schema_arrow.names, columns, where)
-        return ParquetPlan("parquet", name, where, roles)
-    names, start = header(archive, name, ",")
-    roles = choose_columns(names, columns, where)
-    types = dict.fromkeys(("user", "item"), ID)
-    plan = TextPlan("csv", name, where, ",", True, tuple(names), roles, types, start)
+    place = names.index(roles["time"])
     with archive.open(name) as stream:
-        stream.read(start)
-        head = read_head(stream, plan)
-    for role, kinds, wanted in (
-        ("time", TIME_TYPES, "give unix seconds or ISO 8601 dates"),
-        ("rating", (pa.float64(),), "ratings must be numbers"),
-    ):
-        if role in roles:
-            kind = infer_type(head[roles[role]], kinds) if head.num_rows else kinds[0]
-            if kind is None:
-                example = head[roles[role]][0].as_py()
-                raise DataError(f"{where}: {role} has type string (first value {example!r}); {wanted}")
-            types[role] = kind
-    return replace(plan, types=types)
-
-
-def choose_columns(names: list[str], asked: Mapping[str, str], where: str) -> dict[str, str]:
-    """Return the column of each role: the one asked for, else the first recognised name.
-
-    Raises:
-        DataError: if a column that was asked for does not exist, or none is found for user, item or time.
-    """
-    plain = {name.replace("_", "").lower(): name for name in reversed(names)}
-    chosen: dict[str, str] = {}
-    for role in ROLES:
-        guesses = [plain[key] for guess in GUESSES[role] if (key := guess.replace("_", "")) in plain]
-        if role in asked:
-            if asked[role] not in names:
-                raise DataError(f"{where} has no column {asked[role]!r}; its columns are {', '.join(names)}")
-            chosen[role] = asked[role]
-        elif guesses:
-            chosen[role] = guesses[0]
-        elif role != "rating":
-            raise DataError(
-                f"{where} has the columns {', '.join(names)}; none is known to be the {role}: "
-                f"name it with --columns {role}=.."
-            )
-    return chosen
+        read_fully(stream, start)
+        lines = read_fully(stream, HEAD_BYTES).decode("utf-8", "replace").split("\n")[:SAMPLE_ROWS]
+    fields = (line.split("\t") for line in lines)
+    texts = [row[place] for row in fields if len(row) == len(names)]
+    refuse_few_digits(texts, where)
+    numbers = parsed_or_null(pa.array(texts, pa.string()), pa.float64())
+    times, notes = choose_rule(numbers, None, None, where)
+    return TextPlan(
+        "recbole",
+        (Part(name, start),),
+        where,
+        "\t",
+        False,
+        tuple(names),
+        roles,
+        types,
+        first_row=2,
+        times=times,
+        notes=tuple(notes),
+    )
 
 
 def _plan_grouplens(archive: Archive, name: str, layout: str, delimiter: str) -> TextPlan:
     """Plan four columns without a header."""
     roles = {role: role for role in ROLES}
-    where = archive.where(name)
-    return TextPlan(layout, name, where, delimiter, False, GROUPLENS, roles, dict(GROUPLENS_TYPES), 0)
+    data = first_bytes(archive, name, may_be_empty=True)
+    newline = look(data, delimiter).newline
+    return TextPlan(
+        layout,
+        (Part(name, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0),),
+        archive.where(name),
+        delimiter,
+        False,
+        GROUPLENS,
+        roles,
+        dict(GROUPLENS_TYPES),
+        newline=newline,
+        quoted=newline != b"\n",
+    )
+
+
+def _row_start(head: Head, data: bytes) -> int:
+    """Return the first byte behind the header."""
+    return head.starts[1] if len(head.starts) > 1 else len(data)
 
 
 def _movies_dat(archive: Archive, ratings: str) -> Catalogue | None:
@@ -262,11 +254,6 @@ def _catalogue(item: pa.Array | pa.ChunkedArray, title: pa.ChunkedArray, genres:
     return Catalogue(ids, title.combine_chunks(), genres)
 
 
-def _plan_guessed(archive: Archive, name: str) -> TextPlan | ParquetPlan:
-    """Plan a CSV or Parquet file whose columns have common names."""
-    return plan_table(archive, name, {})
-
-
 def _unknown(archive: Archive, ratings: str) -> None:
     """Know nothing about items, or users."""
 
@@ -276,6 +263,7 @@ LAYOUTS = (
     Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user),
     Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv, _unknown),
     Layout("recbole", ("*.inter",), plan_recbole, _recbole_items, _unknown),
-    Layout("table", ("*.csv", "*.parquet"), _plan_guessed, _unknown, _unknown),
 )
 """In the order in which they are looked for."""
+TABLE = Layout("table", (), _unknown, _unknown, _unknown)
+"""Everything else."""

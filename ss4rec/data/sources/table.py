@@ -1,36 +1,51 @@
-"""Parquet files of ratings, a few row groups at a time."""
+"""Tables of Parquet files, a few row groups at a time."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
+from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.text import constant_columns
+from ss4rec.data.sources.times import TimeRule, is_bytes, is_text, plain_type, refuse_type
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
 
 @dataclass(frozen=True)
 class ParquetPlan:
-    """How to read one Parquet file."""
+    """How to read a table of Parquet files."""
 
     layout: str
     """Name of the layout."""
-    file: str
-    """The file, relative to the source."""
+    parts: tuple[Part, ...]
+    """Its files."""
     where: str
     """What messages call it."""
     roles: dict[str, str]
-    """Column of `user`, `item`, `time` and perhaps `rating`."""
+    """Column of `user`, `item`, `time` and perhaps `rating`, as far as they stand in the files."""
+    as_text: frozenset[str] = frozenset()
+    """Roles whose ids do not all fit into int64, or have other types in other files."""
     first_row: int = 1
     """Number of the first row as a person counts."""
+    times: TimeRule = field(default_factory=TimeRule)
+    """What times mean."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how it is read."""
+
+    @property
+    def file(self) -> str:
+        """The first file."""
+        return self.parts[0].file
 
 
 @contextmanager
@@ -41,7 +56,7 @@ def open_parquet(archive: Archive, name: str) -> Iterator[pq.ParquetFile]:
         DataError: naming the file, if it is none or damaged, also while it is read.
     """
     try:
-        with archive.open(name) as stream, pq.ParquetFile(stream) as file:
+        with archive.open_packed(name) as stream, pq.ParquetFile(stream) as file:
             refuse_bomb(archive.where(name), stream.seek(0, os.SEEK_END), unpacked_bytes(file.metadata))
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -51,37 +66,88 @@ def open_parquet(archive: Archive, name: str) -> Iterator[pq.ParquetFile]:
         ) from None
 
 
-def parse_groups(file: pq.ParquetFile, groups: Sequence[int], plan: ParquetPlan, rules: Rules) -> Parsed:
-    """Turn row groups into rows; those that break a rule go into quarantine.
+def parse_groups(
+    file: pq.ParquetFile,
+    groups: Sequence[int],
+    plan: ParquetPlan,
+    rules: Rules,
+    part: Part | None = None,
+    *,
+    is_first: bool = False,
+) -> Parsed:
+    """Turn row groups into columns; rows that break a rule go into quarantine.
+
+    Args:
+        file: one file of the table.
+        groups: numbers of its row groups.
+        plan: how to read it.
+        rules: what a row must be.
+        part: which file it is; by default the first.
+        is_first: as for `text.parse_block`.
 
     Raises:
         DataError: if a column has a type that cannot play its role.
     """
-    table = file.read_row_groups(list(groups), columns=list(plan.roles.values()))
-    columns = {role: _converted(table[column], role, plan) for role, column in plan.roles.items()}
+    table = file.read_row_groups(list(groups), columns=list(dict.fromkeys(plan.roles.values())))
+    try:
+        columns = {role: converted(table[column], role, plan) for role, column in plan.roles.items()}
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{plan.where}: {str(error).splitlines()[0]}; write the column anew") from None
     rows = table.num_rows
-    return check_rows(columns, rules, np.arange(rows), QUARANTINE_SCHEMA.empty_table(), rows)
+    columns |= constant_columns(part or plan.parts[0], rows)
+    first_row = plan.first_row if is_first else None
+    return check_rows(
+        columns,
+        rules,
+        np.arange(rows),
+        QUARANTINE_SCHEMA.empty_table(),
+        rows,
+        plan.times,
+        plan.where,
+        first_row,
+    )
 
 
-def _converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array:
+def check_types(schema: pa.Schema, roles: dict[str, str], where: str) -> None:
+    """Refuse columns that cannot play their roles.
+
+    Raises:
+        DataError: with the type and the way out.
+    """
+    for role, column in roles.items():
+        kind = plain_type(schema.field(column).type)
+        if role == "time":
+            refuse_type(kind, (), where)
+        elif role == "rating":
+            number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+            if not number and not pa.types.is_null(kind):
+                raise DataError(f"{where}: rating has type {kind}; ratings must be numbers")
+        elif not (pa.types.is_integer(kind) or is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
+            raise DataError(f"{where}: {role} has type {kind}; ids must be strings or integers")
+
+
+def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array:
     """Return a column as one array of a type that `check_rows` knows."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    if role == "rating" and not number:
-        raise DataError(f"{plan.where}: rating has type {kind}; ratings must be numbers")
-    if role == "time" and not (number or pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        example = column[0].as_py() if len(column) else None
-        raise DataError(
-            f"{plan.where}: time has type {kind} (first value {example!r}); give unix seconds or ISO 8601 dates"
-        )
-    if role in ("user", "item"):
-        if pa.types.is_integer(kind):
-            column = column.cast(pa.int64())
-        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            column = column.cast(pa.string()).dictionary_encode()
-        else:
-            raise DataError(f"{plan.where}: {role} has type {kind}; ids must be strings or integers")
+    values = _one(column)
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    while plain_type(values.type) != values.type:
+        encoded = pa.types.is_dictionary(values.type)
+        values = values.dictionary_decode() if encoded else pc.run_end_decode(values)
+    kind = values.type
+    if role == "rating":
+        return values.cast(pa.float64(), safe=False) if pa.types.is_decimal(kind) else values
+    if role == "time":
+        return values.cast(pa.string()) if is_text(kind) or is_bytes(kind) else values
+    if pa.types.is_integer(kind) and role not in plan.as_text:
+        return values.cast(pa.int64())
+    texts = values.cast(pa.string()) if not pa.types.is_null(kind) else pa.nulls(len(values), pa.string())
+    empty = pc.equal(texts, "")
+    if pc.any(empty).as_py():
+        texts = pc.if_else(empty, pa.scalar(None, pa.string()), texts)
+    return texts.dictionary_encode()
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
     joined = column.combine_chunks()
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
