@@ -29,7 +29,7 @@ from ss4rec.data.prepare.block import (
     save_block,
 )
 from ss4rec.data.prepare.chunks import Chunk, looks_sorted, parse_chunk, source_chunks
-from ss4rec.data.prepare.k_core import core_and_dropped, vocabulary
+from ss4rec.data.prepare.k_core import Core, core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
 from ss4rec.data.prepared.features import encode_features
@@ -37,7 +37,8 @@ from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
 from ss4rec.data.sources.columns import GUESSES
-from ss4rec.data.sources.features import as_profiles, join_profiles, read_features
+from ss4rec.data.sources.features import FeatureTable, as_profiles, join_profiles, read_features
+from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.data.sources.tables_in_memory import WHERE, table_file
 from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
 from ss4rec.data.sources.ties import Ties
@@ -80,6 +81,24 @@ class Job:
     def scattered_path(self, number: int) -> AnyPath:
         """Return where the scattered rows of a chunk lie."""
         return self.scattered / f"{number:05d}.arrow"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `prepare` was asked for beside source and result; see there."""
+
+    k_core: int
+    name: str | None
+    rows_per_shard: int
+    overwrite: bool
+    rules: Rules
+    ties: Ties
+    item_features: FeatureTable | None
+    user_features: UserProfiles | None
+    feature_kinds: Mapping[str, str] | None
+    mapper: Mapper
+    block_bytes: int
+    progress: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -137,99 +156,117 @@ def prepare(
     Raises:
         DataError: if the source cannot be used, nothing is left, or `out` is taken; then nothing is written.
     """
-    if not isinstance(source, Source | Path | RemotePath):
-        # What is in memory becomes a file first, where all tasks see it.
-        given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
-        with table_file(source, out.parent / f".{out.name}.table", given) as path:
-            opened = Source.open(path, given, WHERE)
-            for note in opened.notes:
-                warnings.warn(note, stacklevel=2)
-            return prepare(
-                opened,
-                out,
-                k_core=k_core,
-                name=name or path.stem,
-                rows_per_shard=rows_per_shard,
-                overwrite=overwrite,
-                rules=rules,
-                ties=ties,
-                item_features=item_features,
-                user_features=user_features,
-                feature_kinds=feature_kinds,
-                mapper=mapper,
-                block_bytes=block_bytes,
-                progress=progress,
-            )
-    opened = source if isinstance(source, Source) else Source.open(source, columns)
-    if opened is not source:  # who opens a source says its notes
-        for note in opened.notes:
-            warnings.warn(note, stacklevel=2)
-    rules = rules or Rules()
-    about_items = read_features(item_features, GUESSES["item"]) if item_features else None
-    about_users = as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None
-    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
-    work, again = WorkFolder.enter(out, overwrite, _stamp(opened, rules, ties, options))
-    progress(f"{'going on with' if again else 'reading'} {opened.path}")
-    small = opened.bytes <= WHOLE_BYTES
+    asked = Options(
+        k_core,
+        name,
+        rows_per_shard,
+        overwrite,
+        rules or Rules(),
+        ties,
+        read_features(item_features, GUESSES["item"]) if item_features else None,
+        as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None,
+        feature_kinds,
+        mapper,
+        block_bytes,
+        progress,
+    )
+    if isinstance(source, Source):
+        return _prepare(source, out, asked)
+    if isinstance(source, Path | RemotePath):
+        return _prepare(_open(source, columns), out, asked)
+    # What is in memory becomes a file first, where all tasks see it.
+    given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
+    with table_file(source, out.parent / f".{out.name}.table", given) as path:
+        return _prepare(_open(path, given, WHERE), out, replace(asked, name=name or path.stem))
+
+
+def _open(path: AnyPath, columns: Mapping[str, str] | TableOptions | None, *where: str) -> Source:
+    """Open a source and say its notes."""
+    opened = Source.open(path, columns, *where)
+    for note in opened.notes:
+        warnings.warn(note, stacklevel=3)
+    return opened
+
+
+def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
+    """Run the job of `prepare`."""
+    options = {
+        "k_core": asked.k_core,
+        "rows_per_shard": asked.rows_per_shard,
+        "block_bytes": asked.block_bytes,
+    }
+    work, again = WorkFolder.enter(out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options))
+    asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
     job = Job(
-        source=opened,
-        rules=rules,
+        source=source,
+        rules=asked.rules,
         blocks=work.root / "blocks",
         scattered=work.root / "scattered",
-        partitions=1 if small else -(-opened.bytes // PARTITION_BYTES),
-        block_bytes=block_bytes,
+        partitions=1 if source.bytes <= WHOLE_BYTES else -(-source.bytes // PARTITION_BYTES),
+        block_bytes=asked.block_bytes,
     )
     with work.publishing():
         try:
-            found = _blocks(job, mapper, progress)
+            found = _blocks(job, asked.mapper, asked.progress)
         except QuotesFoundError:
-            progress("fields are quoted: reading anew from the beginning")
-            found = _blocks(job.with_quotes(), mapper, progress)
+            asked.progress("fields are quoted: reading anew from the beginning")
+            found = _blocks(job.with_quotes(), asked.mapper, asked.progress)
         if not found.rows:
-            raise DataError(f"{opened.plan.where} has no rows; give a file with ratings")
-        enforce_limit(found.quarantine, found.rows, rules, opened.plan.where)
-        progress(f"{k_core}-core of {found.rows:,} rows")
+            raise DataError(f"{source.plan.where} has no rows; give a file with ratings")
+        enforce_limit(found.quarantine, found.rows, asked.rules, source.plan.where)
+        asked.progress(f"{asked.k_core}-core of {found.rows:,} rows")
         item_ids, codes = vocabulary(found.blocks)
-        core, dropped = core_and_dropped(found.blocks, codes, k_core, mapper)
+        core, dropped = core_and_dropped(found.blocks, codes, asked.k_core, asked.mapper)
         if not core.rows:
             raise DataError(
-                f"{opened.path}: of {found.rows:,} rows none is left with --k-core {k_core} and at least "
+                f"{source.path}: of {found.rows:,} rows none is left with --k-core {asked.k_core} and at least "
                 f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
             )
-        progress(f"writing {out}")
-        items = describe_items(item_ids.filter(pa.array(core.mask_V)), opened.catalogue())
-        features = None
-        if about_items is not None:
-            encoded, meaning = encode_features(items.source_id, about_items, feature_kinds)
-            items, features = replace(items, features=encoded), {"items": meaning}
-        user_ids, lengths_U, index = number_users(found.blocks, core)
-        assembly = Assembly.of(work.result, found.blocks, core, codes, ties)
-        shards = plan_shards(index, found.blocks, len(user_ids), rows_per_shard)
-        # The checksum of the source is one more task, the longest, and so the first.
-        (size, sha256), *written = mapper(partial(_write_or_sum, opened, assembly), [None, *shards])
-        return finish_folder(
-            work.result,
-            written,
-            items=items,
-            item_counts_V=core.counts_V[core.mask_V],
-            user_ids=user_ids,
-            lengths_U=lengths_U,
-            profiles=join_profiles(opened.profiles(), about_users),
-            quarantine=found.quarantine,
-            rows_per_shard=rows_per_shard,
-            mapper=mapper,
-            name=name or opened.path.resolve().stem,
-            rows_dropped=dropped,
-            source=SourceRecord(
-                name=opened.path.resolve().name,
-                layout=opened.plan.layout,
-                rows=found.rows,
-                bytes=size,
-                sha256=sha256,
-            ),
-            filters=Filters(k_core=k_core, ties="hash" if ties == "hash" else None),
-            features=features,
-        )
+        asked.progress(f"writing {out}")
+        items = describe_items(item_ids.filter(pa.array(core.mask_V)), source.catalogue())
+        return _write(work.result, source, found, core, codes, items, dropped, asked)
+
+
+def _write(
+    result: AnyPath,
+    source: Source,
+    found: Blocks,
+    core: Core,
+    codes: tuple[np.ndarray, ...],
+    items: Catalogue,
+    dropped: Mapping[str, int],
+    asked: Options,
+) -> Manifest:
+    """Write shards, tables and manifest into `result`."""
+    features = None
+    if asked.item_features is not None:
+        encoded, meaning = encode_features(items.source_id, asked.item_features, asked.feature_kinds)
+        items, features = replace(items, features=encoded), {"items": meaning}
+    user_ids, lengths_U, index = number_users(found.blocks, core)
+    assembly = Assembly.of(result, found.blocks, core, codes, asked.ties)
+    shards = plan_shards(index, found.blocks, len(user_ids), asked.rows_per_shard)
+    # The checksum of the source is one more task, the longest, and so the first.
+    (size, sha256), *written = asked.mapper(partial(_write_or_sum, source, assembly), [None, *shards])
+    path = source.path.resolve()
+    return finish_folder(
+        result,
+        written,
+        items=items,
+        item_counts_V=core.counts_V[core.mask_V],
+        user_ids=user_ids,
+        lengths_U=lengths_U,
+        profiles=join_profiles(source.profiles(), asked.user_features),
+        quarantine=found.quarantine,
+        rows_per_shard=asked.rows_per_shard,
+        mapper=asked.mapper,
+        name=asked.name or path.stem,
+        rows_dropped=dropped,
+        source=SourceRecord(
+            name=path.name, layout=source.plan.layout, rows=found.rows, bytes=size, sha256=sha256
+        ),
+        filters=Filters(k_core=asked.k_core, ties="hash" if asked.ties == "hash" else None),
+        features=features,
+    )
 
 
 def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int]) -> dict[str, Any]:
