@@ -72,7 +72,7 @@ class Pace:
         grows = self.planned and global_step < GROWS_UNTIL * self.total_steps and end_s < EARLY * budget_s
         if not (grows or end_s > LATE * budget_s):
             return None
-        plan = min(self._rounded(fits), self.most_steps)
+        plan = min(max(self._rounded(fits), global_step + 1), self.most_steps)
         return plan if plan != self.total_steps else None
 
     def plan(self, total_steps: int) -> None:

@@ -22,7 +22,7 @@ from ss4rec.model.ss4rec import make_model
 from ss4rec.protocol.plan import Plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.lease import Writer, hold
-from ss4rec.runs.record import RunRecord, data_fingerprint
+from ss4rec.runs.record import RunRecord, manifest_fingerprint
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
@@ -89,7 +89,7 @@ def build_loop(
         folder,
         Validation(model, source, workers, config.evaluation),
         hooks=hooks,
-        identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
+        identity={"fingerprint": config.fingerprint(), "data_sha256": manifest_fingerprint(manifest)},
         graphs=graphs,
     )
 

@@ -44,6 +44,13 @@ def test_an_epoch_longer_than_the_time_ends_within_it():
     assert elapsed_s < 65
 
 
+def test_a_plan_that_is_corrected_near_its_end_is_never_shorter_than_what_is_done():
+    step_s = [0.09 if step < 540 else 0.13 for step in range(10_000)]
+    pace, elapsed_s = run(lambda step: step_s[step], epochs=5, steps_per_epoch=500)
+    assert pace.total_steps > 540
+    assert elapsed_s < 75
+
+
 def test_without_fit_minutes_the_clock_changes_no_plan():
     pace, _ = run(lambda step: 0.1, fit=False, epochs=3)
     assert (pace.total_steps, pace.planned) == (150, False)
