@@ -1,31 +1,65 @@
-"""The whole job: contract, windows, pass 1, pass 2, verdicts, files."""
+"""The whole job: contract, windows, pass 1, pass 2, the model's ranks, verdicts, files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from drift.cells.run import all_cells
-from drift.cells.types import REFERENCE, CellContext
-from drift.config import SEVERITIES, DriftConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from drift.calendar import whole_months
+from drift.cells.run import alibi_cells, all_cells
+from drift.cells.types import FAMILIES, IDENTICAL, REFERENCE, VOLUME, CellContext, Row
+from drift.cells.volume import identical_rows, volume_rows
+from drift.config import SEVERITIES, DriftConfig, check_detectors
 from drift.events import KnownEvent
+from drift.model.quality import Quality
 from drift.model.retrained import Models, check_retrained
-from drift.plan import check_contract, make_plan
+from drift.plan import Plan, check_contract, make_plan
 from drift.report.assemble import assemble
 from drift.report.contents import Report
-from drift.report.store import merge_key, read_earlier, stable_keys, write_all
+from drift.report.metadata import compare_items
+from drift.report.store import Earlier, earlier_genres, merge_key, read_earlier, stable_keys, write_all
 from drift.report.verdict import judge
 from drift.report.wandb_summary import log_summary
 from drift.signals.definitions import signals
 from drift.signals.histograms import HistogramMaker, UserHistograms
-from drift.signals.items import ItemCounts, read_item_facts
+from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
+from ss4rec.data.prepared.tables import read_items
 from ss4rec.data.split import TIMELINE, SplitRecord
 
-EXIT_ALERT, EXIT_INCOMPLETE = 10, 1
+EXIT_ALERT, EXIT_UNDECIDED, EXIT_INCOMPLETE = 10, 11, 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report is about: the timeline, its plan, and what is known of items and users."""
+
+    data: Path
+    timeline: PreparedFolder
+    config: DriftConfig
+    plan: Plan
+    facts: ItemFacts
+    keys_U: NDArray[np.int64]
+    """Stable key of each user."""
+
+    @classmethod
+    def open(
+        cls,
+        data: Path,
+        timeline: PreparedFolder,
+        split: SplitRecord,
+        config: DriftConfig,
+        labels: tuple[str, ...] | None,
+    ) -> Source:
+        """Plan a report; `labels` are the genres of an earlier one."""
+        facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels)
+        keys_U = stable_keys(timeline.users["source_id"].to_pylist())
+        return cls(data, timeline, config, make_plan(config, timeline.manifest, split.cut_s), facts, keys_U)
 
 
 def run_drift(
@@ -46,53 +80,156 @@ def run_drift(
         run: run folder that was trained on `data/past`, or None.
         out: folder of the report; with `since_last` it holds an earlier report, and only new windows are computed.
         config: everything that decides the result.
-        retrained: runs on later cuts of the same data: a line beside the frozen model's quality.
+        retrained: runs on later cuts of the same data: compared with `run` on the same events.
         events: drawn in the report.
-        since_last: add new windows to the profile and the rows in `out`.
+        since_last: add new windows to the histograms, the cells and the ranks in `out`.
         address: Ray cluster, as `ss4rec.cluster.connect.cluster`.
 
     Raises:
-        ContractError: if data, cut, run or an earlier profile do not belong together.
+        ContractError: if data, cut, run or an earlier report do not belong together.
         UsageError: if the windows cannot be laid out.
     """
-    from drift.model.ray_quality import quality_records
-    from drift.ray_passes import make_histograms, run_cells
     from ss4rec.cluster.connect import cluster
 
+    check_detectors(config)
     split = SplitRecord.load(data)
     check_contract(data, split, run)
     timeline = PreparedFolder.open(data / TIMELINE)
     check_retrained(retrained, timeline, split.cut_s)
-    plan = make_plan(config, timeline.manifest, split.cut_s)
-    items = read_item_facts(timeline.items, split.vocabulary, split.seen)
+    source = Source.open(data, timeline, split, config, earlier_genres(out) if since_last else None)
     out.mkdir(parents=True, exist_ok=True)
-    key = merge_key(config, plan, items.labels)
-    old_rows, old = read_earlier(out, key) if since_last else ([], None)
-    done = {row.window for row in old_rows if row.comparison == REFERENCE and row.status != "error"}
-    fresh = [window for window in plan.future if plan.windows[window].name not in done]
+    key = merge_key(config, source.plan, source.facts.labels, run)
+    earlier = read_earlier(out, key) if since_last else None
     with cluster(address):
-        counts = ItemCounts.of_months(read_item_months(data), plan.windows)
-        wanted = plan.wanted if old is None else fresh
-        make = HistogramMaker(config.window, plan.windows, wanted, items, counts, plan.year_before)
-        made = make_histograms(timeline.shard_paths, make, timeline.manifest.items)
-        made = replace(made, user_R=stable_keys(timeline.users["source_id"].to_pylist())[made.user_R])
-        made = UserHistograms.merge([made] if old is None else [old, made])
-        context = CellContext(config, plan, made, signals(items.labels))
-        kept = [row for row in old_rows if row.window in done]
-        rows = kept + run_cells(context, all_cells(plan, fresh, config.alibi), config.workers)
-        quality: list[dict[str, Any]] = []
-        if run is not None:
-            models = Models(run, tuple(retrained))
-            quality = quality_records(context, models, timeline, counts, split.vocabulary)
+        context, rows, fresh = _compute(source, earlier)
+        quality = _rank(source, context, run, retrained, earlier)
+        rows += _alibi_on_model(context, quality)
     judge(context, rows)
-    report = assemble(context, rows, quality, counts, events)
-    write_all(out, key, report, rows, context)
+    report = assemble(
+        context, rows, quality, _counts_of(context), events, fresh, _metadata(source, earlier, run)
+    )
+    write_all(out, key, report, rows, context, timeline.items, quality.ranks)
     log_summary(report, config, out)
     return report, exit_code(config, report)
 
 
+def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list[Row], list[str]]:
+    """Run both passes; return the context, all rows that are not judged yet, and the windows that are new."""
+    from drift.ray_passes import count_past, make_histograms, run_cells
+
+    plan, config = source.plan, source.config
+    shards, num_items = source.timeline.shard_paths, source.timeline.manifest.items
+    seen = set() if earlier is None else {int(w) for w in np.unique(earlier.histograms.window_R)}
+    fresh = [window for window in plan.future if window not in seen]
+    by_month = whole_months(plan.windows)
+    past = count_past(
+        shards,
+        plan.windows[plan.reference[0]].start_s,
+        num_items,
+        None if by_month else plan.windows,
+    )
+    counts = past.items or ItemCounts.of_months(read_item_months(source.data), plan.windows)
+    make = HistogramMaker(
+        plan.windows,
+        plan.wanted if earlier is None else fresh,
+        source.facts,
+        counts,
+        plan.year_before,
+        past.tables(),
+        plan.lookback,
+    )
+    made = make_histograms(shards, make, num_items)
+    made = replace(made, user_R=source.keys_U[made.user_R])
+    made = UserHistograms.merge([made] if earlier is None else [earlier.histograms, made])
+    unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
+    context = CellContext(config, plan, made, signals(source.facts.labels), unseen, counts, source.facts)
+    kept = [] if earlier is None else _still_valid(earlier.rows, context)
+    done = {row.window for row in kept if row.comparison == REFERENCE}
+    todo = [window for window in plan.future if context.name(window) not in done]
+    cells = all_cells(plan, todo) + alibi_cells(context, todo)
+    rows = kept + run_cells(context.without_items(), cells, config.workers)
+    return context, rows + volume_rows(context) + identical_rows(context), [context.name(w) for w in fresh]
+
+
+def _still_valid(rows: list[Row], context: CellContext) -> list[Row]:
+    """Return the rows of earlier windows that need not be computed again.
+
+    Cells that failed are, and so are all where so many windows have come that their permutations cannot decide any
+    more; volumes and copies cost nothing and always are.
+    """
+    count = max(len(context.plan.future), context.config.planned_windows) / FAMILIES[REFERENCE]
+    names = {context.name(window) for window in context.plan.future}
+    again = {
+        row.window
+        for row in rows
+        if row.status == "error"
+        or (row.comparison == REFERENCE and row.p_floor * count > context.config.alpha)
+    }
+    return [
+        row
+        for row in rows
+        if row.window in names - again
+        and row.detector not in (VOLUME, IDENTICAL)
+        and row.comparison != "control"
+    ]
+
+
+def _rank(
+    source: Source, context: CellContext, run: Path | None, retrained: Sequence[Path], earlier: Earlier | None
+) -> Quality:
+    """Rank with the model, where there is one."""
+    if run is None:
+        return Quality()
+    from drift.model.ray_quality import rank_quality
+
+    return rank_quality(
+        context,
+        Models(run, tuple(retrained)),
+        source.timeline,
+        _counts_of(context),
+        source.facts,
+        source.keys_U,
+        None if earlier is None else earlier.ranks,
+    )
+
+
+def _alibi_on_model(context: CellContext, quality: Quality) -> list[Row]:
+    """Run alibi-detect's detectors on what the model makes of each user."""
+    if quality.ranks is None or not context.config.alibi:
+        return []
+    from drift.ray_passes import run_alibi_on_model
+
+    names = [(window, context.name(window)) for window in context.plan.future]
+    return run_alibi_on_model(quality.ranks, names, context.config)
+
+
+def _counts_of(context: CellContext) -> ItemCounts:
+    assert context.counts is not None
+    return context.counts
+
+
+def _metadata(source: Source, earlier: Earlier | None, run: Path | None) -> dict | None:
+    """Compare what is said about items with the report before, or with what the run knew."""
+    now = source.timeline.items
+    if earlier is not None:
+        return compare_items(earlier.items, now, "the report before")
+    return (
+        None
+        if run is None
+        else compare_items(read_items(run), now, "the items that the model was trained on")
+    )
+
+
 def exit_code(config: DriftConfig, report: Report) -> int:
-    """Return 0, 10 at or above `fail_on`, 1 if a cell failed (a report with a hole is no all-clear)."""
-    if config.fail_on != "never" and SEVERITIES.index(report.verdict) >= SEVERITIES.index(config.fail_on):
+    """Return 0, 10 at or above `fail_on`, 11 if nothing could be decided, 1 if a cell failed.
+
+    Only windows that are new in this report count: what was said before is no alert again. A report with a hole is no
+    all-clear, and neither is one that could not decide.
+    """
+    if config.fail_on == "never":
+        return EXIT_INCOMPLETE if report.incomplete else 0
+    if report.incomplete:
+        return EXIT_INCOMPLETE
+    if SEVERITIES.index(report.alert) >= SEVERITIES.index(config.fail_on):
         return EXIT_ALERT
-    return EXIT_INCOMPLETE if any(cell["status"] == "error" for cell in report.cells) else 0
+    return EXIT_UNDECIDED if report.alert == "undecided" else 0

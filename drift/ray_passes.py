@@ -11,14 +11,29 @@ import ray
 from ray.util import ActorPool
 from scipy.sparse import csr_matrix
 
+from drift.calendar import Window
 from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext, Row
+from drift.config import DriftConfig
 from drift.model.followers import count_pairs
-from drift.model.quality import QualityTask, rank, targets
+from drift.model.rank import RankTask, rank_shard
 from drift.signals.histograms import HistogramMaker, UserHistograms
+from drift.signals.past import PastCounts
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.paths import AnyPath
 from ss4rec.runs.load import load_model
+
+
+def count_past(
+    shards: Sequence[AnyPath], before_s: int, num_items: int, windows: list[Window] | None
+) -> PastCounts:
+    """Count what came before second `before_s` (`drift.signals.past`), one shard at a time."""
+    shared = ray.put(windows)
+
+    def count(path: AnyPath) -> PastCounts:
+        return PastCounts.of_shard(read_shard(path), before_s, num_items, ray.get(shared))
+
+    return _add_up(count, shards)
 
 
 def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:
@@ -27,7 +42,11 @@ def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_
     def count(path: AnyPath) -> csr_matrix:
         return count_pairs(read_shard(path), vocabulary, cut_s)
 
-    # As they come, so that only two are here at a time.
+    return _add_up(count, shards)
+
+
+def _add_up(count: Callable[[AnyPath], Any], shards: Sequence[AnyPath]) -> Any:
+    """Run `count` on each shard as a task and add up the results as they come, so that few are here at a time."""
     total, pending = None, [ray.remote(count).remote(path) for path in shards]
     while pending:
         ready, pending = ray.wait(pending, num_returns=1)
@@ -81,33 +100,42 @@ def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list
             ray.kill(actor)
 
 
-class Ranker:
-    """One actor: holds the model and turns shards into ranks."""
+def run_alibi_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], config: DriftConfig) -> list[Row]:
+    """Run alibi-detect on the model's states and scores, in a worker of its own: its import takes seconds."""
 
-    def __init__(self, run: Path, task: QualityTask) -> None:
+    def run(table: pa.Table) -> list[Row]:
+        from drift.cells.alibi import run_on_model
+
+        return run_on_model(table, windows, config)
+
+    return ray.get(ray.remote(num_cpus=1)(run).remote(ranks))
+
+
+class Ranker:
+    """Holds a model and turns shards into ranks."""
+
+    def __init__(self, run: Path, task: RankTask) -> None:
         self.model, _ = load_model(run, "cpu")
         self.task = task
 
     def run(self, path: AnyPath) -> pa.Table | None:
-        """Choose and rank targets of a shard's users, 256 at a time; None if it has none."""
-        chosen = targets(read_shard(path), self.task)
-        if chosen is None:
-            return None
-        starts = range(0, chosen.num_rows, 256)
-        return pa.concat_tables([rank(self.model, chosen.slice(at, 256), self.task) for at in starts])
+        """Choose and rank targets of a shard's users; None if it has none."""
+        return rank_shard(self.model, read_shard(path), self.task)
 
 
-def rank_windows(shards: Sequence[AnyPath], run: Path, task: QualityTask) -> pa.Table | None:
-    """Rank all chosen targets with one actor; batches are fixed, so scores do not depend on the cluster.
+def rank_windows(shards: Sequence[AnyPath], run: Path, task: RankTask, workers: int) -> pa.Table | None:
+    """Rank all chosen targets on `workers` actors, a shard at a time; batches are those of the shard.
 
     Returns:
-        A row a target, in order of shards; None if no user of any shard was chosen.
+        A row for each target, in order of shards; None if no user of any shard was chosen.
     """
+    shared = ray.put(task)
     worker: Any = ray.remote(num_cpus=1)(Ranker)
-    actor = worker.remote(run, ray.put(task))
+    actors = [worker.remote(run, shared) for _ in range(min(workers, len(shards)))]
     try:
-        tables = ray.get([actor.run.remote(path) for path in shards])
+        tables = list(ActorPool(actors).map(lambda actor, path: actor.run.remote(path), list(shards)))
     finally:
-        ray.kill(actor)
+        for actor in actors:
+            ray.kill(actor)
     found = [table for table in tables if table is not None]
     return pa.concat_tables(found) if found else None

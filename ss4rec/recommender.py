@@ -6,8 +6,10 @@ recommender.recommend(items=[1193, 661], times=[978300760, 978302109], k=5)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,9 @@ class _Encoded:
 class Recommender:
     """A model with its vocabulary; build it with `load`.
 
+    Threads may share one: it is only read. After a fork it works in the child on the CPU, with one thread of torch; a
+    model on a GPU does not, since CUDA cannot be used in a forked process: load it there.
+
     Args:
         model: in evaluation mode, on the device that it runs on.
         data: how the run cut its sequences.
@@ -108,6 +113,8 @@ class Recommender:
         self.protocol = protocol or Protocol()
         self.index = {item: number for number, item in enumerate(self.item_ids, start=1)}
         self.device = next(model.parameters()).device
+        self._process = os.getpid()
+        _survive_fork()
 
     def scores(
         self,
@@ -228,6 +235,11 @@ class Recommender:
     @torch.no_grad()
     def _scores(self, encoded: Sequence[_Encoded]) -> ItemScores:
         """Return the scores of a batch."""
+        if self.device.type == "cuda" and os.getpid() != self._process:
+            raise UsageError(
+                "this recommender's model is on a GPU of the process before the fork; call ss4rec.load here, "
+                "or start processes by spawn"
+            )
         cut = self.data.max_len
         lengths = [min(len(e.items_T), cut) for e in encoded]
         columns = max(len(e.profile) for e in encoded)
@@ -256,6 +268,12 @@ class Recommender:
                 for score, item in zip(scores_K, items_K, strict=True)
                 if score > -np.inf
             ]
+
+
+@cache
+def _survive_fork() -> None:
+    """Let torch compute in forked children: its threads do not live on there, and it would wait for them for ever."""
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def _packed(parts: list[npt.NDArray[Any]]) -> Tensor:

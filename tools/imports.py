@@ -33,8 +33,6 @@ RAY_LAYER = (
     "ss4rec.doctor.nodes",
     "cluster.",
     "tuning.sweep",
-    "drift.job",
-    "drift.model.ray_quality",
     "benchmarks.",
     "tests.",
 )

@@ -56,7 +56,8 @@ from benchmarks.record import headline, write_record
 from drift.cells.run import run_cell
 from drift.cells.types import Cell
 from drift.config import DriftConfig
-from drift.report.verdict import date_changes, judge
+from drift.report.episodes import WindowMeans, find_episodes
+from drift.report.verdict import judge
 from drift.signals.items import ItemCounts
 from drift.stats.resampling import permutation_test
 
@@ -93,7 +94,10 @@ def timeline(plant: Plant, peers: bool, seed: int) -> dict[str, Any]:
         any(row.severity in ("drift", "severe") for row in rows if row.window == name) for name in names
     ]
     split = max(plant.step - past, 0)
-    since = date_changes(context, rows).get("rating")
+    episodes = find_episodes(context, rows, WindowMeans(context))
+    since = next(
+        (e.first for e in episodes if e.signal == "rating" and names.index(e.first) >= split - 1), None
+    )
     return {
         "before": sum(flagged[:split]),
         "alarms_before": sum(alarmed[:split]),

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from benchmarks.drift.simulate import Plant, PlantedModel, Simulated, simulate
 from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
-from drift.model.quality import QualityTask, rank, summarise, targets
+from drift.model.followers import count_pairs
+from drift.model.quality import summarise
+from drift.model.rank import Baselines, RankTask, rank_shard
+from drift.model.targets import BEFORE_CUT, TargetChoice
 from drift.plan import Plan
 from drift.report.verdict import judge
 from drift.signals.definitions import Signal
 from drift.signals.histograms import HistogramMaker, UserHistograms
-from drift.signals.items import ItemCounts, read_item_facts
+from drift.signals.items import ItemCounts, counts_before, read_item_facts
 from drift.stats.distances import slices
 from ss4rec.config import DataConfig
 
@@ -30,6 +33,11 @@ PAST, STEP, WINDOWS = 10, 12, 14
 tenures settle with the eighth; the reference is the two windows before the cut."""
 CONCEPT = Plant(windows=WINDOWS, users=500, items=400, step=STEP, concept=True)
 DATA_ONLY = Plant(windows=WINDOWS, users=500, items=400, step=STEP, rating=0.3, gap=0.3)
+
+
+MOVING = ("item_age", "first_seen", "hour", "weekday", "expected_next")
+"""Signals that the simulation does not hold still: films age, and windows begin on different days of the week. What
+follows what is the planted change of `CONCEPT`, which the marginals do not show."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def fixed(profile: UserHistograms, make: HistogramMaker) -> tuple[UserHistograms
     kept = [
         (signal, part)
         for signal, part in zip(make.layout, slices(make.layout), strict=True)
-        if signal.name not in ("item_age", "first_seen")
+        if signal.name not in MOVING
     ]
     counts_RK = np.concatenate([profile.counts_RK[:, part] for _, part in kept], axis=1)
     return replace(profile, counts_RK=counts_RK), tuple(signal for signal, _ in kept)
@@ -84,9 +92,8 @@ def fixed(profile: UserHistograms, make: HistogramMaker) -> tuple[UserHistograms
 def profiler(made: Simulated, counts: ItemCounts, year_before: Sequence[int] = ()) -> HistogramMaker:
     """Return pass 1 for a simulation."""
     catalogue = read_item_facts(made.items, made.items.num_rows, made.items.num_rows)
-    return HistogramMaker(
-        "quarter", made.windows, list(range(len(made.windows))), catalogue, counts, year_before
-    )
+    wanted = list(range(len(made.windows)))
+    return HistogramMaker(made.windows, wanted, catalogue, counts, year_before)
 
 
 def layout_plan(made: Simulated, reference: list[int], first_past: int, future: list[int]) -> Plan:
@@ -98,20 +105,41 @@ def layout_plan(made: Simulated, reference: list[int], first_past: int, future: 
 
 
 def _quality_alarms(made: Simulated, plant: Plant, config: DriftConfig) -> set[int]:
-    task = QualityTask(
-        config=config,
+    records = quality_records(made, range(PAST, plant.windows), config)
+    return {int(record["window"]) for record in records if record["severity"] in ("drift", "severe")}
+
+
+def quality_records(
+    made: Simulated, future: Sequence[int], config: DriftConfig, users: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Rank up to `targets_per_user` events of each user and window with the planted model.
+
+    Args:
+        made: the simulation.
+        future: windows after the cut.
+        config: limits; `quality_users` is not looked at.
+        users: the users to rank; None: all.
+    """
+    everyone = np.arange(made.shard.num_rows) if users is None else np.array(users)
+    choice = TargetChoice(
         data=DataConfig(max_len=20, overlap=2),
         windows=made.windows,
-        chosen=dict.fromkeys(range(PAST, plant.windows), 1.0),
-        cut_s=made.windows[PAST].start_s - 1,
-        vocabulary=plant.items,
+        users=dict.fromkeys((BEFORE_CUT, *future), everyone),
+        cut_s=made.windows[future[0]].start_s - 1,
+        vocabulary=made.items.num_rows,
+        per_user=config.targets_per_user,
+        reference_s=made.windows[max(future[0] - 4, 0)].start_s,
     )
-    model = PlantedModel(made)
-    chosen = targets(made.shard, task)
-    assert chosen is not None
-    ranks = pa.concat_tables(
-        [rank(model, chosen.slice(at, 1024), task) for at in range(0, chosen.num_rows, 1024)]
-    )
-    names = [(window, str(window)) for window in range(PAST, plant.windows)]
-    records = summarise(ranks, names, config, plant.items)
-    return {int(record["window"]) for record in records if record["severity"] in ("drift", "severe")}
+    task = RankTask(choice, seed=config.seed, baselines=_baselines(made, future))
+    ranks = rank_shard(PlantedModel(made), made.shard, task)
+    assert ranks is not None
+    return summarise(ranks, [(window, str(window)) for window in future], config, made.items.num_rows)[0]
+
+
+def _baselines(made: Simulated, future: Sequence[int]) -> Baselines:
+    counts_WV = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows).counts_WV
+    rolling = {window: counts_before(counts_WV, window, 4) for window in future}
+    rolling[BEFORE_CUT] = rolling[future[0]]
+    cut_s = made.windows[future[0]].start_s - 1
+    follow_VV = count_pairs(made.shard, made.items.num_rows, cut_s)
+    return Baselines(counts_WV[: future[0]].sum(axis=0), rolling, follow_VV)

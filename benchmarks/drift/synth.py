@@ -14,7 +14,8 @@ from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
 from drift.plan import make_plan
-from drift.report.verdict import date_changes, judge
+from drift.report.episodes import WindowMeans, find_episodes
+from drift.report.verdict import judge
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, read_item_facts
 from ss4rec.data.prepare.engine import prepare
@@ -68,7 +69,7 @@ def planted(name: str, seed: int) -> dict[str, float | None]:
         return shares | {"found": None, "dated": None}
     later = [quarter for quarter in names if starts[quarter] >= plant.from_s]
     seen = [signal for signal in expected if any((quarter, signal) in alarms for quarter in later)]
-    since = date_changes(context, rows)
+    since = {e.signal: e.first for e in reversed(find_episodes(context, rows, WindowMeans(context)))}
     step = names.index(later[0])
     dated = any(since[signal] in names[step - 1 : step + 2] for signal in seen)
     return shares | {"found": float(bool(seen)), "dated": float(dated)}
@@ -86,6 +87,6 @@ def _context(folder: Path, drift: list[Drift], seed: int) -> CellContext:
     plan = make_plan(config, timeline.manifest, record.cut_s)
     catalogue = read_item_facts(timeline.items, record.vocabulary, record.seen)
     counts = ItemCounts.of_months(read_item_months(folder / "cut"), plan.windows)
-    make = HistogramMaker("quarter", plan.windows, plan.wanted, catalogue, counts, plan.year_before)
+    make = HistogramMaker(plan.windows, plan.wanted, catalogue, counts, plan.year_before)
     parts = [make(read_shard(path)) for path in timeline.shard_paths]
     return CellContext(config, plan, UserHistograms.merge(parts), make.layout)

@@ -33,11 +33,11 @@ def figures(one: Training, measure: Measure, results: Results) -> dict[str, Any]
     counted = found.get("baselines", {}).get("tests", {}).get(measure.name, {})
     counted = {name: value["metrics"]["NDCG@10"] for name, value in counted.items()}
     if measure.against_peers:
-        shown["peers"] |= {
-            name: value
-            for name, value in counted.items()
-            if name in HABITS or (name.endswith("now") and "hours" in name)
-        }
+        shown["peers"] |= {name: value for name, value in counted.items() if name in HABITS}
+        hours = {name: value for name, value in counted.items() if name.endswith("now") and "hours" in name}
+        if hours:
+            best = max(hours, key=lambda name: hours[name])
+            shown["peers"][best] = hours[best]
     elif counted:
         best = max(counted, key=lambda name: counted[name])
         shown["peers"][best] = counted[best]

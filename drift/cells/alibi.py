@@ -6,21 +6,27 @@ after each release. Nothing of ours needs it; it is imported when a configuratio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from drift.cells.compare import sides
-from drift.cells.types import ALIBI, Cell, CellContext, Row
+from drift.cells.types import ALIBI, CONTROL, REFERENCE, Cell, CellContext, Row
+from drift.config import DriftConfig
+from drift.model.targets import BEFORE_CUT
 from drift.signals.definitions import Signal
 from drift.stats.distances import slices
 from drift.stats.resampling import Blocks
 
 Rows = NDArray[np.float64]
+INPUTS = "inputs"
 
 PERMUTATIONS = 100
 MIN_USERS = 10
@@ -78,58 +84,128 @@ class Answer:
     """Its own; of the online ones the number of users until the alarm, NaN without one."""
 
 
-def user_vectors(side: Blocks, layout: tuple[Signal, ...]) -> tuple[Rows, NDArray[np.int64], tuple[str, ...]]:
-    """Return one row a user: mean bin of each ordered signal, shares of the labels of the others; users; signals.
+def user_vectors(
+    side: Blocks, layout: tuple[Signal, ...], left_out: Collection[str] = ("unseen_item",)
+) -> tuple[Rows, NDArray[np.int64], tuple[str, ...]]:
+    """Return one row per user: mean bin of each ordered signal, shares of the labels of the others; users; signals.
 
     `unseen_item` is left out: the vocabulary was made from the reference, so any detector would fire on it.
     Users who lack a signal are left out: KS with one NaN says "no drift", MMD with one says "drift".
     """
-    complete_N = (side.weights_NS > 0).all(axis=1)
+    kept = [s for s, signal in enumerate(layout) if signal.name not in left_out]
+    complete_N = (side.weights_NS[:, kept] > 0).all(axis=1)
     columns, names = [], []
-    for s, (signal, part) in enumerate(zip(layout, slices(layout), strict=True)):
-        if signal.name == "unseen_item":
-            continue
-        share_NB = side.sums_NK[complete_N, part].astype(np.float64) / side.weights_NS[complete_N, s : s + 1]
+    parts = slices(layout)
+    for s in kept:
+        signal = layout[s]
+        share_NB = (
+            side.sums_NK[complete_N, parts[s]].astype(np.float64) / side.weights_NS[complete_N, s : s + 1]
+        )
         columns.append(share_NB if signal.distance == "js" else (share_NB @ np.arange(signal.size))[:, None])
         names += [signal.name] * columns[-1].shape[1]
     return np.concatenate(columns, axis=1), side.users_N[complete_N], tuple(names)
 
 
+def rare_signals(sides: Sequence[Blocks], layout: tuple[Signal, ...]) -> list[str]:
+    """Return the signals that fewer than half of the users of a side have, and `unseen_item`."""
+    common_S = np.all(
+        [(side.weights_NS > 0).mean(axis=0) >= 0.5 for side in sides if len(side.users_N)], axis=0
+    )
+    return [
+        "unseen_item",
+        *(signal.name for signal, common in zip(layout, common_S, strict=True) if not common),
+    ]
+
+
 def run_detector(context: CellContext, cell: Cell) -> list[Row]:
-    """Run one detector on a window; returns one row with its p and statistic, `too_few` without enough users.
+    """Run one detector on a window's inputs; returns one row with its p and statistic, `too_few` without enough users.
 
     Users who are on both sides are left out of the reference, since every detector takes rows as independent.
     """
-    import torch
-
-    name = cell.detector.removeprefix(ALIBI)
     rng = cell.rng(context.config.seed)
     seen = _sides(context, cell, rng)
-    row = Row(
-        window=context.name(cell.window),
-        comparison=cell.comparison,
-        detector=cell.detector,
-        signal="joint",
-        n_users_ref=len(seen.ref_ND),
-        n_users_cur=len(seen.cur_MD),
-        effect_name=name,
-    )
+    blank = Row(context.name(cell.window), cell.comparison, cell.detector, INPUTS)
+    return [_detect(blank, seen, context.config.alpha, rng)]
+
+
+def run_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], config: DriftConfig) -> list[Row]:
+    """Run the detectors on what the model made of each user: its last hidden state, and how sure its scores are.
+
+    Args:
+        ranks: what `drift.model.rank` returned; held-out events before the cut are the reference if there are enough.
+        windows: number and name of each window.
+        config: names the detectors.
+    """
+    wanted = ranks.filter(pc.is_valid(ranks["top10"]))
+    parts = {
+        window: wanted.filter(pc.equal(wanted["window"], window))
+        for window in set(wanted["window"].to_pylist())
+    }
+    before = parts.get(BEFORE_CUT)
+    first = windows[0][0]
+    at = BEFORE_CUT if before is not None and before.num_rows >= MIN_USERS else first
+    rows = []
+    for space, columns in (("states", ("hidden",)), ("scores", ("top10_mass", "entropy"))):
+        ref = _columns(parts[at], columns) if at in parts else np.zeros((0, 1))
+        sides = [
+            (REFERENCE, window, name) for window, name in windows[-config.alibi_windows :] if window != at
+        ]
+        for name, (comparison, window, words) in product(
+            config.alibi, [*sides, (CONTROL, at, windows[0][1])]
+        ):
+            cell = Cell(comparison, window + 1, f"{ALIBI}{name}")
+            rng = cell.rng(config.seed)
+            if comparison == CONTROL:
+                mixed = rng.permutation(ref)
+                one, other = mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]
+            else:
+                one, other = ref, _columns(parts[window], columns) if window in parts else ref[:0]
+            seen = _scaled(
+                _sample(one, config.alibi_users, rng), _sample(other, config.alibi_users, rng), space
+            )
+            rows.append(_detect(Row(words, comparison, cell.detector, space), seen, config.alpha, rng))
+    return rows
+
+
+def _columns(table: pa.Table, names: Sequence[str]) -> Rows:
+    """Return one row per user."""
+    columns = [np.stack(table[name].to_pylist()).astype(np.float64) for name in names]
+    return np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)
+
+
+def _detect(row: Row, seen: Sides, alpha: float, rng: np.random.Generator) -> Row:
+    """Fill in what a detector says; whatever goes wrong is in the row."""
+    import torch
+
+    name = row.detector.removeprefix(ALIBI)
+    row.n_users_ref, row.n_users_cur, row.effect_name = len(seen.ref_ND), len(seen.cur_MD), name
     if min(row.n_users_ref, row.n_users_cur) < MIN_USERS:
-        return [replace(row, status="too_few")]
+        return replace(row, status="too_few")
     np.random.seed(int(rng.integers(2**31)))
     torch.manual_seed(int(rng.integers(2**31)))
-    answer = DETECTORS[name](seen)
+    try:
+        answer = DETECTORS[name](seen)
+    except Exception as error:
+        return replace(row, status="error", error=f"{type(error).__name__}: {error}"[:500])
     # The online detectors have no p: one that raised an alarm says after how many users.
-    flagged = not np.isnan(answer.statistic) if np.isnan(answer.p) else answer.p <= context.config.alpha
-    return [replace(row, effect=answer.statistic, p=answer.p, severity="noted" if flagged else "none")]
+    flagged = not np.isnan(answer.statistic) if np.isnan(answer.p) else answer.p <= alpha
+    return replace(row, effect=answer.statistic, p=answer.p, severity="noted" if flagged else "none")
 
 
 def _sides(context: CellContext, cell: Cell, rng: np.random.Generator) -> Sides:
     """Return the users of a cell as rows, at most `alibi_users` a side."""
     ref, cur = sides(context, cell, rng)
     ref = ref.take(np.setdiff1d(ref.users_N, cur.users_N))
-    (all_ref, _, names), (all_cur, *_) = (user_vectors(side, context.layout) for side in (ref, cur))
+    left_out = rare_signals((ref, cur), context.layout)
+    (all_ref, _, names), (all_cur, *_) = (user_vectors(side, context.layout, left_out) for side in (ref, cur))
     ref_ND, cur_MD = (_sample(rows, context.config.alibi_users, rng) for rows in (all_ref, all_cur))
+    return _scaled(ref_ND, cur_MD, names)
+
+
+def _scaled(ref_ND: Rows, cur_MD: Rows, names: tuple[str, ...] | str) -> Sides:
+    """Bring columns to mean 0 and deviation 1; one name stands for all columns."""
+    if isinstance(names, str):
+        names = (names,) * ref_ND.shape[1]
     joined = np.concatenate([ref_ND, cur_MD])
     if not len(joined):
         return Sides(ref_ND, cur_MD, names)

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.calendar import windows_a_year
 from drift.cells.types import CONTROL, PREVIOUS, RETURNING, Cell, CellContext, Row
 from drift.plan import Plan
 from drift.signals.popularity_noise import BinNoise, percentile_noise
 from drift.stats.distances import Array, distances
 from drift.stats.resampling import Blocks, bootstrap_intervals, permutation_test, sign_flip_test
+
+UNSEEN = "unseen_item"
+GUESS = 1.25
+"""Margin of a threshold at a lag that the past does not reach."""
 
 
 def sides(context: CellContext, cell: Cell, rng: np.random.Generator) -> tuple[Blocks, Blocks]:
@@ -47,8 +50,7 @@ def _bin_noise(context: CellContext, cell: Cell) -> BinNoise | None:
         return None
     plan = context.plan
     ref = [_previous(plan, cell.window)] if cell.comparison == PREVIOUS else plan.reference
-    lookback = windows_a_year(context.config.window)
-    return percentile_noise(context.histograms, context.layout, ref, cell.window, lookback)
+    return percentile_noise(context.histograms, context.layout, ref, cell.window, plan.lookback)
 
 
 def _previous(plan: Plan, window: int) -> int:
@@ -74,7 +76,7 @@ def compare(context: CellContext, cell: Cell) -> list[Row]:
         ]
     noise = _bin_noise(context, cell)
     test = sign_flip_test if paired else permutation_test
-    tested = test(ref, cur, layout, config.permutations, rng, noise)
+    tested = test(ref, cur, layout, context.permutations, rng, noise)
     low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noise)
     in_window = context.histograms.window_R == cell.window
     return [
@@ -108,22 +110,33 @@ def window_means(context: CellContext, windows: Sequence[int]) -> tuple[Array, N
 
 
 def past_effects(context: CellContext) -> dict[int, Array]:
-    """Return, for each lag in windows, the `[pairs, S]` distances between calibration windows that far apart."""
-    windows = context.plan.calibration
+    """Return, for each lag in windows, the `[pairs, S]` distances between calibration windows that far apart.
+
+    The model's catalogue is that of the cut, so past windows hardly leave it. What it would have missed had it been
+    frozen earlier stands in for `unseen_item`.
+    """
+    windows, layout = context.plan.calibration, context.layout
     means_WK, _ = window_means(context, windows)
     found: dict[int, list[Array]] = {}
     for late in range(len(windows)):
         for early in range(late):
-            effect_S = distances(means_WK[early], means_WK[late], context.layout)
+            effect_S = distances(means_WK[early], means_WK[late], layout)
             found.setdefault(windows[late] - windows[early], []).append(effect_S)
-    return {lag: np.stack(effects) for lag, effects in found.items()}
+    past = {lag: np.stack(effects) for lag, effects in found.items()}
+    column = [signal.name for signal in layout].index(UNSEEN) if context.past_unseen else None
+    for lag, pairs in past.items():
+        shares = context.past_unseen.get(lag)
+        if column is not None and shares:
+            pairs[:, column] = np.quantile(shares, np.linspace(0, 1, len(pairs)))
+    return past
 
 
 def thresholds(context: CellContext, past: dict[int, Array], lag: int, share: float = 0.95) -> Array:
     """Return the `[S]` effect that counts: the signal's minimum, or what the past did at this lag, if larger.
 
-    Pairs of the nearest lags are taken until there are at least 8 (all, if the calibration is shorter); beyond the
-    longest past lag the longest ones stand in.
+    Pairs of the nearest lags are taken until there are at least 8 (all, if the calibration is shorter). Beyond the
+    longest past lag the longest ones are stretched in proportion, and by a quarter since that is a guess: what moves
+    steadily has moved further by then.
     """
     minimum_S = np.array([signal.minimum for signal in context.layout])
     pairs: list[Array] = []
@@ -131,4 +144,7 @@ def thresholds(context: CellContext, past: dict[int, Array], lag: int, share: fl
         if sum(map(len, pairs)) >= 8:
             break
         pairs.append(past[near])
-    return np.maximum(minimum_S, np.quantile(np.concatenate(pairs), share, axis=0)) if pairs else minimum_S
+    if not pairs:
+        return minimum_S
+    stretch = 1.0 if lag <= max(past) else GUESS * lag / max(past)
+    return np.maximum(minimum_S, stretch * np.quantile(np.concatenate(pairs), share, axis=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from drift.cells.compare import compare
 from drift.cells.types import (
@@ -19,13 +20,26 @@ from drift.cells.types import (
 )
 from drift.plan import Plan
 
+ALIBI_PAST = 4
+"""Past windows that say what alibi-detect's statistics are without news."""
 
-def all_cells(plan: Plan, windows: Sequence[int], detectors: Sequence[str]) -> list[Cell]:
+
+def all_cells(plan: Plan, windows: Sequence[int]) -> list[Cell]:
     """Return the cells of these future windows, and the control."""
     kinds = (REFERENCE, RETURNING, PREVIOUS)
     cells = [Cell(kind, window) for kind in kinds for window in windows]
-    cells += [Cell(REFERENCE, window, f"{ALIBI}{name}") for name in detectors for window in windows]
     return [*cells, Cell(CONTROL, plan.reference[0])]
+
+
+def alibi_cells(context: CellContext, windows: Sequence[int]) -> list[Cell]:
+    """Return the cells of alibi-detect: the last windows, each past window against another, and the control."""
+    plan, config = context.plan, context.config
+    seen = list(windows)[-config.alibi_windows :]
+    past = [window for window in plan.calibration if window not in plan.reference][-ALIBI_PAST:]
+    todo = [Cell(REFERENCE, window) for window in [*past, *seen]] + [Cell(CONTROL, plan.reference[0])]
+    return (
+        [replace(cell, detector=f"{ALIBI}{name}") for name in config.alibi for cell in todo] if seen else []
+    )
 
 
 def run_cell(context: CellContext, cell: Cell) -> list[Row]:

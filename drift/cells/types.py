@@ -6,8 +6,9 @@ of workers can change a result.
 
 from __future__ import annotations
 
+import math
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from drift.config import DriftConfig, Severity
 from drift.plan import Plan
 from drift.signals.definitions import Signal
 from drift.signals.histograms import UserHistograms
+from drift.signals.items import ItemCounts, ItemFacts
 
 REFERENCE, RETURNING, PREVIOUS, CONTROL = "reference", "returning", "previous", "control"
 
@@ -28,8 +30,12 @@ COMPARISONS = {
 """Comparison, and what stands against what in it."""
 OWN_TEST = "userperm"
 """Our test: whole users are permuted."""
+VOLUME, IDENTICAL = "volume", "identical"
+"""Tests of the number of events and users, and of users who did the same."""
 ALIBI = "alibi:"
 """What the names of alibi-detect's detectors begin with."""
+FAMILIES = {REFERENCE: 0.4, PREVIOUS: 0.4, VOLUME: 0.1, IDENTICAL: 0.1}
+"""Families of tests that raise alarms, and the share of alpha that each may use: together they keep alpha."""
 ALL_SIGNALS = "*"
 """Signal of the row of a cell that failed."""
 
@@ -88,6 +94,24 @@ class CellContext:
     plan: Plan
     histograms: UserHistograms
     layout: tuple[Signal, ...]
+    past_unseen: dict[int, list[float]] = field(default_factory=dict)
+    """`drift.signals.items.unseen_shares`: what a frozen catalogue misses without news."""
+
+    counts: ItemCounts | None = None
+    """Events of each item by window: which films make up a change."""
+    facts: ItemFacts | None = None
+
+    def without_items(self) -> CellContext:
+        """Return what a worker needs: no test looks at single items."""
+        return replace(self, counts=None, facts=None)
+
+    @property
+    def permutations(self) -> int:
+        """Permutations of a test: so many that an adjusted p can fall below alpha however many windows there are."""
+        windows = max(len(self.plan.future), self.config.planned_windows)
+        return max(
+            self.config.permutations, math.ceil(1.25 * windows / (self.config.alpha * FAMILIES[REFERENCE]))
+        )
 
     def name(self, window: int) -> str:
         """Return a window's name."""

@@ -1,202 +1,122 @@
-"""Model drift: how well a trained model ranks each window's events, with intervals, baselines and controls.
+"""Model drift: how well a trained model ranks each window's events, with intervals, baselines and what could be found.
 
-One event a user and window is ranked against the whole vocabulary, from the history up to it; items that the user has
-rated are left out. The reference is the first window after the cut: windows before it were trained on.
+The unit is the user: a user's figure is the mean over up to 20 targets, and each user counts once. The reference is
+what was held out of training before the cut, or the first window where too few users have that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy import stats
 
-from drift.calendar import Window, window_of
 from drift.config import DriftConfig, Severity
-from drift.model.followers import follow_scores
+from drift.model.rank import MODEL, RANKINGS, ROLLING, K
+from drift.model.targets import BEFORE_CUT
 from drift.stats.distances import Array
 from drift.stats.mmd import mmd_test
-from drift.stats.resampling import drop_test, holm
-from ss4rec.config import DataConfig
-from ss4rec.data.batches.batch import EvalBatch, collate_eval
-from ss4rec.data.batches.windows import eval_sequences, ragged
+from drift.stats.resampling import drop_test, holm, paired_test
 from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
-from ss4rec.evaluation.ranks import target_ranks
-from ss4rec.model.habits import Asked
-from ss4rec.model.item_scores import ItemScores
-from ss4rec.model.last_state import Encoder, encode_last, events_of, score_last
 
-K = 10
-MIN_HISTORY = 2
 HISTORY_EDGES = (20, 100)
-MMD_USERS = 500
+MMD_USERS, MMD_PERMUTATIONS = 500, 400
 GROUPS = ("all", "known_items", "known_users")
 """All events; those on items of the vocabulary; those of them by users who had an event by the cut."""
 METRICS = (hit_rate, ndcg, reciprocal_rank)
-RANKINGS = ("model", "shuffled", "pop_frozen", "pop_rolling", "follow")
-"""The model; the model with each history in random order; popularity at the cut; popularity of the year before; what
-followed the last item most often in the past."""
+LISTS = ("list_popularity", "novelty", "miscalibration")
+POWER = 0.8
+"""Chance with which the smallest fall that is named would have been found."""
+HIT = f"all.{hit_rate.name}@{K}"
 
 
 @dataclass(frozen=True)
-class Baselines:
-    """What a model is compared with."""
+class Quality:
+    """The model's side of a report."""
 
-    frozen_V: NDArray[np.int64]
-    """Events of the past by item of the vocabulary; entry 0 is padding."""
-    rolling_WV: dict[int, NDArray[np.int64]]
-    """Events of the year before each window."""
-    follow_VV: csr_matrix
-    """`drift.follow.count_pairs` of the past."""
-
-    def scores(self, window_S: NDArray[np.int32], last_S: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """Return `[S, V]` scores by name, for targets in these windows after these last items."""
-        rolling_SV = torch.from_numpy(np.stack([self.rolling_WV[window] for window in window_S.tolist()]))
-        return {
-            "pop_frozen": torch.tensor(self.frozen_V).expand(len(window_S), -1).double(),
-            "pop_rolling": rolling_SV.double(),
-            "follow": torch.from_numpy(follow_scores(self.follow_VV, last_S, self.frozen_V)),
-        }
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """One for each window."""
+    compared_with: str | None = None
+    """What the windows are compared with; None without a run."""
+    ranks: pa.Table | None = None
+    """A row for each target; users by their stable key."""
 
 
 @dataclass(frozen=True)
-class QualityTask:
-    """What a worker needs besides the model."""
+class UserMeans:
+    """Targets of one window with the weight that makes each user count once."""
 
-    config: DriftConfig
-    data: DataConfig
-    windows: list[Window]
-    chosen: dict[int, float]
-    """Share of users that is ranked, by window."""
-    cut_s: int
-    vocabulary: int
-    baselines: Baselines | None = None
-    """None: rank by the model alone."""
-    remap_V: NDArray[np.int32] | None = None
-    """The model's index of each item of the timeline, vocabulary + 1 for those it does not know; None: the same."""
-    profiles_UF: NDArray[np.int32] | None = None
-    """Codes of the timeline's users (`ss4rec.data.prepared.user_profiles`), if the data has them."""
+    table: pa.Table
+    user_X: NDArray[np.int64]
+    weight_X: Array
+    """1 over the user's number of targets."""
 
+    @classmethod
+    def of(cls, table: pa.Table) -> UserMeans:
+        """Number the users."""
+        _, user_X, counts = np.unique(table["user"].to_numpy(), return_inverse=True, return_counts=True)
+        return cls(table, user_X, 1 / counts[user_X])
 
-def targets(shard: pa.Table, task: QualityTask) -> pa.Table | None:
-    """Choose events and their histories: a row a target, its last event; item 1 stands in for an unseen one."""
-    (items_E, offsets_U1), (times_E, _), (ratings_E, _) = (
-        ragged(shard[name]) for name in ("items", "timestamps", "ratings")
-    )
-    if task.remap_V is not None:
-        items_E = task.remap_V[items_E]
-    window_E = window_of(times_E, task.windows)
-    rows: dict[str, list] = {
-        name: []
-        for name in ("user", "items", "timestamps", "ratings", "window", "unseen", "known", "history")
-    }
-    for user, start, stop in zip(shard["user"].to_pylist(), offsets_U1[:-1], offsets_U1[1:], strict=True):
-        known = bool(times_E[start] <= task.cut_s)
-        for window in np.unique(window_E[start:stop]).tolist():
-            rng = np.random.default_rng([task.config.seed, window, user])
-            if window not in task.chosen or rng.random() >= task.chosen[window]:
-                continue
-            inside = start + np.flatnonzero(window_E[start:stop] == window)
-            at = int(rng.choice(inside))
-            past = start + np.flatnonzero(items_E[start:at] <= task.vocabulary)
-            if len(past) < MIN_HISTORY:
-                continue
-            unseen = bool(items_E[at] > task.vocabulary)
-            take = np.r_[past, at]
-            chosen_items = items_E[take].copy()
-            if unseen:
-                chosen_items[-1] = 1
-            values = (user, chosen_items, times_E[take], ratings_E[take], window, unseen, known, len(past))
-            for name, value in zip(rows, values, strict=True):
-                rows[name].append(value)
-    if not rows["user"]:
-        return None
-    types = {"user": pa.int32(), "items": pa.list_(pa.int32()), "timestamps": pa.list_(pa.int64())}
-    types |= {"ratings": pa.list_(pa.float32()), "window": pa.int32()}
-    return pa.table({name: pa.array(values, types.get(name)) for name, values in rows.items()})
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return int(self.user_X.max(initial=-1)) + 1
 
+    def hits(self, ranking: str) -> NDArray[np.float64]:
+        """Return each user's HR@10 by one of the rankings."""
+        gains_X = hit_rate.gains(self.table[ranking].to_numpy(), K)
+        return self.mean_by_user(gains_X)
 
-@torch.inference_mode()
-def rank(model: Encoder, chosen: pa.Table, task: QualityTask) -> pa.Table:
-    """Rank the targets by the model and everything it is compared with; a row a target.
-
-    Returns:
-        `user`, `window`, `unseen`, `known`, `history`; ranks by name of `RANKINGS` (infinite for unseen items; the
-        model's alone without baselines); `top10` items, `top10_mass` and `entropy` of the softmax (float64), `hidden`
-        state.
-    """
-    sequences = eval_sequences(
-        chosen, split="test", max_len=task.data.max_len, target_time=task.data.target_time
-    )
-    batch = collate_eval(sequences, task.profiles_UF)
-    window_S = chosen["window"].to_numpy()
-    hidden_SD = encode_last(model, batch)
-    asked = Asked.after(events_of(batch))
-    scores_SV = model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1, asked).matrix()
-    by_name = {"model": scores_SV}
-    if task.baselines is not None:
-        rng = np.random.default_rng([task.config.seed, int(batch.users_S[0]), int(window_S[0])])
-        by_name["shuffled"] = score_last(model, shuffled(batch, rng)).matrix()
-        last_S = batch.items_T[batch.offsets_S1[1:] - 1].numpy()
-        by_name |= task.baselines.scores(window_S, last_S)
-    unseen_S = chosen["unseen"].to_numpy()
-    columns: dict[str, Any] = {
-        name: chosen[name] for name in ("user", "window", "unseen", "known", "history")
-    }
-    for name, each_SV in by_name.items():
-        _, ranks_S = target_ranks(
-            ItemScores.of_matrix(each_SV, batch.seen_X, batch.seen_offsets_S1), batch.targets_S
-        )
-        columns[name] = np.where(unseen_S, np.inf, ranks_S.numpy())
-    chance_SV = torch.softmax(scores_SV.double(), dim=1)
-    top = chance_SV.topk(K, dim=1)
-    columns["top10"] = list(top.indices.numpy().astype(np.int32))
-    columns["top10_mass"] = top.values.sum(1).numpy()
-    columns["entropy"] = torch.special.entr(chance_SV).sum(1).numpy()
-    columns["hidden"] = list(hidden_SD.float().numpy())
-    return pa.table(columns)
-
-
-def shuffled(batch: EvalBatch, rng: np.random.Generator) -> EvalBatch:
-    """Put the items of each history in random order; times stay. A model that loses nothing by it ignores order."""
-    offsets = batch.offsets_S1.numpy()
-    sequence_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order_T = np.lexsort((rng.random(len(sequence_T)), sequence_T))
-    return replace(batch, items_T=batch.items_T[torch.from_numpy(order_T)])
+    def mean_by_user(self, values_X: Array) -> NDArray[np.float64]:
+        """Return the mean of a target's value for each user."""
+        return np.bincount(self.user_X, values_X * self.weight_X, self.users).astype(np.float64)
 
 
 def decompose(
-    ref_N: Array, ref_stratum_N: NDArray, cur_M: Array, cur_stratum_M: NDArray
+    ref_N: Array,
+    ref_stratum_N: NDArray,
+    cur_M: Array,
+    cur_stratum_M: NDArray,
+    ref_weight_N: Array | None = None,
+    cur_weight_M: Array | None = None,
 ) -> tuple[float, float]:
     """Split mean(cur) - mean(ref) into a mix and a within-stratum part; they add up exactly (Kitagawa 1955).
 
     A stratum that one side lacks has no rate there; the other side's stands in, so its whole effect is mix.
     """
+    sides = [
+        (values, strata_, np.ones(len(values)) if weights is None else weights)
+        for values, strata_, weights in (
+            (ref_N, ref_stratum_N, ref_weight_N),
+            (cur_M, cur_stratum_M, cur_weight_M),
+        )
+    ]
     mix = within = 0.0
     for stratum in np.union1d(ref_stratum_N, cur_stratum_M):
-        sides = [(values[stratum_ == stratum], len(values)) for values, stratum_ in (
-            (ref_N, ref_stratum_N), (cur_M, cur_stratum_M))]  # fmt: skip
-        share = [len(values) / size for values, size in sides]
-        means = [float(values.mean()) if len(values) else None for values, _ in sides]
+        share, means = [], []
+        for values, strata_, weights in sides:
+            inside = strata_ == stratum
+            share.append(weights[inside].sum() / weights.sum())
+            means.append(float(np.average(values[inside], weights=weights[inside])) if inside.any() else None)
         ref_rate = means[0] if means[0] is not None else means[1]
         cur_rate = means[1] if means[1] is not None else means[0]
         assert ref_rate is not None
         assert cur_rate is not None
         mix += (share[1] - share[0]) * (ref_rate + cur_rate) / 2
         within += (cur_rate - ref_rate) * (share[0] + share[1]) / 2
-    return mix, within
+    return float(mix), float(within)
 
 
 def strata(ranks: pa.Table) -> NDArray[np.int64]:
     """Return the stratum of each target: unseen item, known user, band of history length."""
     band = np.searchsorted(HISTORY_EDGES, ranks["history"].to_numpy())
-    flags = [ranks[name].to_numpy().astype(np.int64) for name in ("unseen", "known")]
+    flags = [ranks[name].to_numpy(zero_copy_only=False).astype(np.int64) for name in ("unseen", "known")]
     return flags[0] * 100 + flags[1] * 10 + band
 
 
@@ -206,64 +126,202 @@ def summarise(
     config: DriftConfig,
     vocabulary: int,
     retrained: pa.Table | None = None,
-) -> list[dict[str, Any]]:
-    """Return one record a window, the first being the reference; p by permutation of users, Holm over windows.
+) -> tuple[list[dict[str, Any]], str]:
+    """Return one record for each window, and what they are compared with.
 
-    `retrained` holds the ranks of the same targets by models that were trained later (but before each window).
+    p are one-sided, by permutation of users, and adjusted for the windows (Holm).
+
+    Args:
+        ranks: what `drift.model.rank` returned for all windows, held-out events before the cut included.
+        windows: number and name of each window, in order of time.
+        config: limits.
+        vocabulary: items of the model.
+        retrained: ranks of the same targets by models that were trained later (but before each window).
     """
-    ranks = ranks.sort_by([("window", "ascending"), ("user", "ascending")])
-    parts = {window: ranks.filter(pa.compute.equal(ranks["window"], window)) for window, _ in windows}
-    kept = [(window, name) for window, name in windows if parts[window].num_rows >= 2]
+    ranks = ranks.sort_by([("window", "ascending"), ("user", "ascending"), ("event_s", "ascending")])
+    parts = {window: _of(ranks, window) for window in [BEFORE_CUT, *(window for window, _ in windows)]}
+    kept = [(window, name) for window, name in windows if parts[window].users >= 2]
     if not kept:
-        return []
-    reference = parts[kept[0][0]]
-    base_N = hit_rate.gains(reference["model"].to_numpy(), K)
-    records = []
-    for window, name in kept:
-        rng = np.random.default_rng([config.seed, window, 7])
-        part = parts[window]
-        hits_N = hit_rate.gains(part["model"].to_numpy(), K)
-        mix, within = decompose(base_N, strata(reference), hits_N, strata(part))
-        record: dict[str, Any] = {"window": name, "n_users": part.num_rows, "mix": mix, "within": within}
-        for group, mask in _groups(part).items():
-            record |= _metrics(group, part["model"].to_numpy()[mask], config, rng)
-        for ranking in (name for name in RANKINGS[1:] if name in part.column_names):
-            record[f"{ranking}.HR@10"] = float(hit_rate(part[ranking].to_numpy(), K))
-        record |= _retrained(part, retrained, window)
-        is_reference = window == kept[0][0]
-        hidden, hidden_p = (0.0, 1.0) if is_reference else _hidden_test(reference, part, rng)
-        record |= {"hidden_mmd2": hidden, "hidden_p": hidden_p}
-        record["top10_mass"] = float(np.mean(part["top10_mass"].to_numpy()))
-        record["calibration_gap"] = record["top10_mass"] - record["all.HR@10"]
-        record["entropy"] = float(np.mean(part["entropy"].to_numpy()))
-        record["coverage"] = len(np.unique(part["top10"].combine_chunks().flatten())) / vocabulary
-        record["drop"] = float(1 - hits_N.mean() / base_N.mean()) if base_N.mean() else 0.0
-        record["p"] = float("nan") if is_reference else drop_test(base_N, hits_N, config.permutations, rng)
-        records.append(record)
-    adjusted_W = holm(np.array([[record["p"]] for record in records]), config.planned_windows)[:, 0]
-    for record, p_adj in zip(records, adjusted_W.tolist(), strict=True):
-        record["p_adj"] = p_adj
-        record["severity"] = quality_severity(record, reference.num_rows, config)
-    return records
+        return [], "nothing: no user of any window could be ranked for"
+    held_out = parts[BEFORE_CUT].users >= config.min_users
+    reference = parts[BEFORE_CUT] if held_out else parts[kept[0][0]]
+    compared = (
+        f"{reference.users:,} users' last events before the cut, which training did not see"
+        if held_out
+        else f"the first window, {kept[0][1]}: only {parts[BEFORE_CUT].users:,} users have a held-out event before "
+        f"the cut, {config.min_users:,} are asked for"
+    )
+    records = [
+        _record(
+            parts[window],
+            None if parts[window] is reference else reference,
+            window,
+            name,
+            config,
+            vocabulary,
+            retrained,
+        )
+        for window, name in kept
+    ]
+    base = float(reference.hits(MODEL).mean())
+    for end in ("", "regret.", "hidden_"):
+        adjusted = holm(np.array([[record[f"{end}p"]] for record in records]), config.planned_windows)
+        for record, p_adj in zip(records, adjusted[:, 0].tolist(), strict=True):
+            record[f"{end}p_adj"] = p_adj
+    count = max(len(records), config.planned_windows)
+    for record in records:
+        record["reference"] = base
+        record["smallest_fall"] = _smallest_fall(record, reference, parts, kept, base, config.alpha / count)
+        record["severity"] = quality_severity(record, reference.users, config)
+        record["regret.severity"] = regret_severity(record, config)
+    return records, compared
 
 
-def _hidden_test(reference: pa.Table, part: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
-    """Return MMD^2 of the last hidden states, one a user, and its p."""
-    ref_ND, cur_MD = (np.stack(side["hidden"].to_pylist()[:MMD_USERS]) for side in (reference, part))
-    return mmd_test(ref_ND, cur_MD, 200, rng)
+def _of(ranks: pa.Table, window: int) -> UserMeans:
+    return UserMeans.of(ranks.filter(pc.equal(ranks["window"], window)))
 
 
-def _retrained(part: pa.Table, retrained: pa.Table | None, window: int) -> dict[str, Any]:
-    """Return HR@10 of the retrained models on the targets that both they and the frozen model could rank."""
-    none = {"retrained.HR@10": None, "retrained.users": 0}
+def _record(
+    part: UserMeans,
+    reference: UserMeans | None,
+    window: int,
+    name: str,
+    config: DriftConfig,
+    vocabulary: int,
+    retrained: pa.Table | None,
+) -> dict[str, Any]:
+    """Return the figures of one window; `reference` None: it is the reference itself."""
+    rng = np.random.default_rng([config.seed, window, 7])
+    record: dict[str, Any] = {"window": name, "n_users": part.users, "targets": part.table.num_rows}
+    for group, mask_X in _groups(part.table).items():
+        record |= _metrics(group, part, mask_X, config, rng)
+    shuffled = part.table.filter(pc.is_finite(part.table["shuffled"]))
+    for ranking in RANKINGS[1:]:
+        side = UserMeans.of(shuffled) if ranking == "shuffled" else part
+        record[f"{ranking}.HR@{K}"] = float(side.hits(ranking).mean()) if side.users else None
+    record |= _regret(part, config, rng) | _retrained(part, retrained, window, config, rng)
+    record |= _beliefs(part, vocabulary)
+    if reference is None:
+        blank = {"mix": 0.0, "within": 0.0, "drop": 0.0, "p": float("nan"), "hidden_mmd2": 0.0}
+        return record | blank | {"hidden_p": float("nan"), **dict.fromkeys(_list_ps(), None)}
+    base_N, hits_N = reference.hits(MODEL), part.hits(MODEL)
+    sides = [side.table for side in (reference, part)]
+    gains = [hit_rate.gains(side[MODEL].to_numpy(), K) for side in sides]
+    record["mix"], record["within"] = decompose(
+        gains[0], strata(sides[0]), gains[1], strata(sides[1]), reference.weight_X, part.weight_X
+    )
+    record["drop"] = float(1 - hits_N.mean() / base_N.mean()) if base_N.mean() else 0.0
+    record["p"] = drop_test(base_N, hits_N, config.permutations, rng)
+    record["hidden_mmd2"], record["hidden_p"] = _hidden_test(sides[0], sides[1], rng)
+    return record | _list_tests(sides[0], sides[1], config, rng)
+
+
+def _smallest_fall(
+    record: dict[str, Any],
+    reference: UserMeans,
+    parts: dict[int, UserMeans],
+    kept: Sequence[tuple[int, str]],
+    base: float,
+    alpha: float,
+) -> float | None:
+    """Return the smallest relative fall that a test at level `alpha` finds with a chance of `POWER` (normal theory)."""
+    part = next(parts[window] for window, name in kept if name == record["window"])
+    sides = [side.hits(MODEL) for side in (reference, part)]
+    if part is reference or base <= 0 or min(map(len, sides)) < 2:
+        return None
+    error = np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
+    return float((stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)) * error / base)
+
+
+def _regret(part: UserMeans, config: DriftConfig, rng: np.random.Generator) -> dict[str, Any]:
+    """Return how much better last year's popularity is than the model on the same targets, user by user."""
+    behind_N = part.hits(ROLLING) - part.hits(MODEL)
+    low, high = bootstrap_mean(behind_N, rng, samples=config.bootstrap, level=config.level)
+    return {
+        "regret": float(behind_N.mean()),
+        "regret.low": low,
+        "regret.high": high,
+        "regret.p": paired_test(behind_N, config.permutations, rng),
+    }
+
+
+def _retrained(
+    part: UserMeans, retrained: pa.Table | None, window: int, config: DriftConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return what retrained models gain over the frozen one on the same targets, paired by user."""
+    names = (f"retrained.HR@{K}", "retrained.gain", "retrained.low", "retrained.high", "retrained.p")
+    none: dict[str, Any] = {**dict.fromkeys(names), "retrained.users": 0}
     if retrained is None:
         return none
-    theirs = retrained.filter(pa.compute.equal(retrained["window"], window))
-    both_N = np.isin(theirs["user"].to_numpy(), part["user"].to_numpy())
-    if not both_N.any():
+    theirs = retrained.filter(pc.equal(retrained["window"], window)).select(["user", "event_s", MODEL])
+    # Two events of a user in one second are one target here: their ranks are averaged on both sides.
+    keys = ["user", "event_s"]
+    sides = []
+    for table in (part.table, theirs):
+        hits = pa.array(hit_rate.gains(table[MODEL].to_numpy(), K))
+        named = pa.table({"user": table["user"], "event_s": table["event_s"], "hit": hits})
+        sides.append(named.group_by(keys).aggregate([("hit", "mean")]))
+    both = sides[0].join(sides[1], keys, join_type="inner", right_suffix="_theirs")
+    if not both.num_rows:
         return none
-    ranks_N = theirs["model"].to_numpy()[both_N]
-    return {"retrained.HR@10": float(hit_rate(ranks_N, K)), "retrained.users": len(ranks_N)}
+    means = both.group_by("user").aggregate([("hit_mean", "mean"), ("hit_mean_theirs", "mean")])
+    means = means.sort_by("user")
+    ours_N, theirs_N = (means[name].to_numpy() for name in ("hit_mean_mean", "hit_mean_theirs_mean"))
+    gain_N = theirs_N - ours_N
+    low, high = bootstrap_mean(gain_N, rng, samples=config.bootstrap, level=config.level)
+    p = paired_test(gain_N, config.permutations, rng)
+    return dict(zip(names, (float(theirs_N.mean()), float(gain_N.mean()), low, high, p), strict=True)) | {
+        "retrained.users": len(gain_N)
+    }
+
+
+def _beliefs(part: UserMeans, vocabulary: int) -> dict[str, Any]:
+    """Return how sure the model is, and what its lists are like: the last target of each user."""
+    table = part.table.filter(pc.is_valid(part.table["top10"]))
+    if not table.num_rows:
+        return dict.fromkeys(("top10_mass", "calibration_gap", "entropy", "coverage", *LISTS))
+    found: dict[str, Any] = {name: _mean(table[name]) for name in ("top10_mass", "entropy", *LISTS)}
+    hits = float(hit_rate(table[MODEL].to_numpy(), K))
+    found["calibration_gap"] = None if found["top10_mass"] is None else found["top10_mass"] - hits
+    found["coverage"] = len(np.unique(table["top10"].combine_chunks().flatten())) / vocabulary
+    return found
+
+
+def _mean(column: pa.ChunkedArray) -> float | None:
+    return None if column.null_count == len(column) else float(pc.mean(column).as_py())
+
+
+def _list_ps() -> list[str]:
+    return [f"{name}.p" for name in LISTS]
+
+
+def _list_tests(
+    ref: pa.Table, cur: pa.Table, config: DriftConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return the two-sided p that the lists of two windows differ in popularity, novelty or calibration."""
+    found: dict[str, Any] = {}
+    for name in LISTS:
+        sides = [table[name].drop_null().to_numpy() for table in (ref, cur)]
+        if min(map(len, sides)) < 2:
+            found[f"{name}.p"] = None
+            continue
+        p = drop_test(sides[0], sides[1], config.permutations, rng)
+        found[f"{name}.p"] = min(1.0, 2 * min(p, 1 - p + 1 / (1 + config.permutations)))
+    return found
+
+
+def _hidden_test(ref: pa.Table, cur: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
+    """Return MMD^2 of the last hidden states, one per user, and its p."""
+    sides = [hidden_states(table)[:MMD_USERS] for table in (ref, cur)]
+    if min(map(len, sides)) < 10:
+        return 0.0, float("nan")
+    return mmd_test(sides[0], sides[1], MMD_PERMUTATIONS, rng)
+
+
+def hidden_states(table: pa.Table) -> Array:
+    """Return the hidden states of a table's users, `[users, D]`."""
+    states = table["hidden"].drop_null()
+    return np.stack(states.to_pylist()) if len(states) else np.zeros((0, 1))
 
 
 def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) -> Severity:
@@ -277,22 +335,38 @@ def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) ->
     return "severe" if record["drop"] >= config.quality_severe else "drift"
 
 
-def _groups(part: pa.Table) -> dict[str, NDArray[np.bool_]]:
-    seen, known = ~part["unseen"].to_numpy(), part["known"].to_numpy()
-    return dict(zip(GROUPS, (np.ones(part.num_rows, bool), seen, known & seen), strict=True))
+def regret_severity(record: dict[str, Any], config: DriftConfig) -> Severity:
+    """Return whether rolling popularity ranks better than the model, and by how much of its own quality."""
+    if record["n_users"] < config.min_users:
+        return "undecided"
+    if not record["regret.p_adj"] <= config.alpha:
+        return "none"
+    share = record["regret"] / max(record[f"{ROLLING}.HR@{K}"], 1e-12)
+    if share < config.quality_drop:
+        return "noted"
+    return "severe" if share >= config.quality_severe else "drift"
+
+
+def _groups(table: pa.Table) -> dict[str, NDArray[np.bool_]]:
+    seen, known = (
+        table[name].to_numpy(zero_copy_only=False) != flip
+        for name, flip in (("unseen", True), ("known", False))
+    )
+    return dict(zip(GROUPS, (np.ones(table.num_rows, bool), seen, known & seen), strict=True))
 
 
 def _metrics(
-    group: str, ranks_N: Array, config: DriftConfig, rng: np.random.Generator
+    group: str, part: UserMeans, mask_X: NDArray[np.bool_], config: DriftConfig, rng: np.random.Generator
 ) -> dict[str, float | None]:
-    """Return mean and interval of each metric; None where the group is empty."""
-    found: dict[str, float | None] = {f"{group}.users": len(ranks_N)}
+    """Return mean over users and interval of each metric; None where the group is empty."""
+    side = UserMeans.of(part.table.filter(pa.array(mask_X)))
+    found: dict[str, float | None] = {f"{group}.users": side.users}
     for metric in METRICS:
         name = f"{group}.{metric.name}@{K}"
-        values_N = metric.gains(ranks_N, K)
-        if not len(values_N):
-            found |= dict.fromkeys((name, f"{name}.low", f"{name}.high"))
+        found |= dict.fromkeys((name, f"{name}.low", f"{name}.high"))
+        if not side.users:
             continue
+        values_N = side.mean_by_user(metric.gains(side.table[MODEL].to_numpy(), K))
         low, high = bootstrap_mean(
             values_N, rng, samples=config.bootstrap, level=config.level, merge_equal=False
         )

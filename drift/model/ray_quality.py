@@ -4,76 +4,119 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from drift.calendar import windows_a_year
 from drift.cells.types import CellContext
-from drift.model.quality import Baselines, QualityTask, summarise
+from drift.model.quality import Quality, summarise
+from drift.model.rank import Baselines, RankTask
 from drift.model.retrained import Models, later_task
+from drift.model.sample import choose_users
+from drift.model.targets import BEFORE_CUT, TargetChoice
 from drift.ray_passes import count_follow, rank_windows
-from drift.signals.items import ItemCounts, counts_before
+from drift.signals.items import ItemCounts, ItemFacts, counts_before
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.runs.folder import RunFolder
 
 
-def quality_records(
+def rank_quality(
     context: CellContext,
     models: Models,
     timeline: PreparedFolder,
     counts: ItemCounts,
-    vocabulary: int,
-) -> list[dict[str, Any]]:
-    """Return a record a window (all of them also with `--since-last`: their users are a sample).
+    facts: ItemFacts,
+    keys_U: NDArray[np.int64],
+    kept: pa.Table | None = None,
+) -> Quality:
+    """Rank the windows that are not in `kept` yet, and sum all of them up.
 
     Args:
-        context: plan, histograms and configuration.
+        context: plan, histograms (users by key) and configuration.
         models: what is ranked with.
         timeline: the whole data.
         counts: events by item and window.
-        vocabulary: items 1..vocabulary of the timeline are those of the frozen model.
+        facts: what is known of the timeline's items; the first ones are the frozen model's.
+        keys_U: stable key of each user of the timeline.
+        kept: ranks of an earlier report on the same run, whose finished windows stay as they are.
     """
     plan, config = context.plan, context.config
-    users = {window: int((context.histograms.window_R == window).sum()) for window in plan.future}
-    task = QualityTask(
-        config=config,
+    done = set() if kept is None else set(kept["window"].to_pylist())
+    fresh_windows = [window for window in plan.future if window not in done]
+    users = choose_users(context, fresh_windows, keys_U, with_reference=BEFORE_CUT not in done)
+    choice = TargetChoice(
         data=RunFolder.open(models.frozen).config().data,
         windows=plan.windows,
-        chosen={window: config.quality_users / max(count, 1) for window, count in users.items()},
+        users=users,
         cut_s=plan.cut_s,
-        vocabulary=vocabulary,
-        baselines=_baselines(context, models.frozen, timeline, counts, vocabulary),
-        profiles_UF=timeline.profiles_UF,
+        vocabulary=facts.vocabulary,
+        per_user=config.targets_per_user,
+        reference_s=plan.windows[plan.reference[0]].start_s,
     )
-    later = [later_task(task, plan.future, run, models.retrained, timeline) for run in models.retrained]
-    ranks = rank_windows(timeline.shard_paths, models.frozen, task)
-    if ranks is None:
-        return []
-    tables = [
-        rank_windows(timeline.shard_paths, run, part)
-        for run, part in zip(models.retrained, later, strict=True)
-        if part.chosen
-    ]
-    found = [table for table in tables if table is not None]
+    task = RankTask(
+        choice=choice,
+        seed=config.seed,
+        baselines=_baselines(context, models.frozen, timeline, counts, facts.vocabulary),
+        profiles_UF=timeline.profiles_UF,
+        genres_VG=facts.genres_VG[: facts.vocabulary + 1],
+    )
+    fresh = rank_windows(timeline.shard_paths, models.frozen, task, config.workers) if users else None
+    parts = [table for table in (kept, _by_key(fresh, keys_U)) if table is not None]
+    if not parts:
+        return Quality(compared_with="nothing: no user could be ranked for")
+    ranks = pa.concat_tables(parts)
+    everyone = choose_users(context, plan.future, keys_U, with_reference=False)
+    later = _rank_later(task, everyone, context, models, timeline, keys_U)
     names = [(window, context.name(window)) for window in plan.future]
-    records = summarise(ranks, names, config, vocabulary, pa.concat_tables(found) if found else None)
-    return [{k: None if _is_nan(v) else v for k, v in record.items()} for record in records]
+    records, compared = summarise(ranks, names, config, facts.vocabulary, later)
+    plain = [{k: None if _is_nan(v) else v for k, v in record.items()} for record in records]
+    return Quality(plain, compared, ranks)
+
+
+def _rank_later(
+    task: RankTask,
+    users: dict[int, NDArray[np.int64]],
+    context: CellContext,
+    models: Models,
+    timeline: PreparedFolder,
+    keys_U: NDArray[np.int64],
+) -> pa.Table | None:
+    """Rank the same targets with the retrained runs, each in its own windows."""
+    whole = RankTask(**(vars(task) | {"choice": TargetChoice(**(vars(task.choice) | {"users": users}))}))
+    found = []
+    for run in models.retrained:
+        part = later_task(whole, context.plan.future, run, models.retrained, timeline)
+        ranked = (
+            rank_windows(timeline.shard_paths, run, part, context.config.workers)
+            if part.choice.users
+            else None
+        )
+        if ranked is not None:
+            found.append(_by_key(ranked, keys_U))
+    return pa.concat_tables(found) if found else None
+
+
+def _by_key(ranks: pa.Table | None, keys_U: NDArray[np.int64]) -> pa.Table | None:
+    """Name users by their stable key instead of their index, which changes when users are added."""
+    if ranks is None:
+        return None
+    return ranks.set_column(0, "user", pa.array(keys_U[ranks["user"].to_numpy()]))
 
 
 def _baselines(
     context: CellContext, run: Path, timeline: PreparedFolder, counts: ItemCounts, vocabulary: int
 ) -> Baselines:
     """Count what the model is compared with; nothing later than the window is in it."""
-    lookback = windows_a_year(context.config.window)
+    plan = context.plan
     counts_WV = counts.counts_WV[:, : vocabulary + 1]
-    years = {window: counts_before(counts_WV, window, lookback) for window in context.plan.future}
+    years = {window: counts_before(counts_WV, window, plan.lookback) for window in plan.future}
+    years[BEFORE_CUT] = counts_before(counts_WV, plan.reference[0], plan.lookback)
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,
-        follow_VV=count_follow(timeline.shard_paths, vocabulary, context.plan.cut_s),
+        follow_VV=count_follow(timeline.shard_paths, vocabulary, plan.cut_s),
     )
 
 

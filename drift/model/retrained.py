@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from drift.model.quality import QualityTask
+from drift.model.rank import RankTask
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.errors import ContractError
@@ -50,20 +50,21 @@ def check_retrained(runs: Sequence[Path], timeline: PreparedFolder, cut_s: int) 
 
 
 def later_task(
-    task: QualityTask, future: Sequence[int], run: Path, runs: Sequence[Path], timeline: PreparedFolder
-) -> QualityTask:
+    task: RankTask, future: Sequence[int], run: Path, runs: Sequence[Path], timeline: PreparedFolder
+) -> RankTask:
     """Return the task of a retrained run: its own items, the windows from its cut to the next run's."""
     cuts = {other: RunFolder.open(other).record().cut_s or 0 for other in runs}
     next_cut_s = min((cut_s for cut_s in cuts.values() if cut_s > cuts[run]), default=2**62)
-    own = [w for w in future if cuts[run] < task.windows[w].start_s <= next_cut_s]
-    return replace(
-        task,
+    windows = task.choice.windows
+    own = [w for w in future if cuts[run] < windows[w].start_s <= next_cut_s and w in task.choice.users]
+    choice = replace(
+        task.choice,
         data=RunFolder.open(run).config().data,
-        chosen={window: task.chosen[window] for window in own},
+        users={window: task.choice.users[window] for window in own},
         vocabulary=read_items(run).num_rows,
-        baselines=None,
         remap_V=remap(timeline.items["source_id"], read_items(run)["source_id"]),
     )
+    return replace(task, choice=choice, baselines=None, genres_VG=None)
 
 
 def remap(timeline: pa.ChunkedArray, known: pa.ChunkedArray) -> NDArray[np.int32]:

@@ -7,13 +7,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from drift.calendar import windows_a_year
-from drift.cells.compare import window_means
 from drift.cells.types import OWN_TEST, REFERENCE, CellContext, Row
-from drift.config import ALARMS, NOT_DECISIVE
+from drift.config import NOT_DECISIVE
 from drift.events import KnownEvent, event_records
+from drift.model.quality import Quality
+from drift.report.answers import answer, headline, overall
+from drift.report.changes import find_changes
 from drift.report.contents import Report, cell_records
-from drift.report.verdict import date_changes, headline, worst
+from drift.report.episodes import WindowMeans, find_episodes, level_record
+from drift.report.metadata import metadata_change
+from drift.report.verdict import worst
 from drift.signals.items import ItemCounts, turnover
 from drift.stats.distances import named_slices
 from ss4rec.runs.provenance import installed_versions
@@ -22,35 +25,53 @@ from ss4rec.runs.provenance import installed_versions
 def assemble(
     context: CellContext,
     rows: list[Row],
-    quality: list[dict[str, Any]],
+    quality: Quality,
     counts: ItemCounts,
     events: Sequence[KnownEvent],
+    fresh: Sequence[str] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> Report:
-    """Sum up judged rows, the model's records, counts by item and known events as a report."""
-    plan = context.plan
+    """Sum up judged rows, the model's records, counts by item and known events as a report.
+
+    Args:
+        context: the report's.
+        rows: judged cells.
+        quality: the model's side.
+        counts: events by item and window.
+        events: known events.
+        fresh: windows that were not in an earlier report; None: all of them.
+        metadata: `drift.report.metadata.compare_items`, where there is something to compare with.
+    """
+    plan, means = context.plan, WindowMeans(context)
+    names = [context.name(window) for window in plan.future]
+    fresh = names if fresh is None else fresh
+    episodes = find_episodes(context, rows, means)
+    changes = metadata_change(metadata, fresh, names) + find_changes(context, rows, episodes, means)
+    verdicts = answer(context, rows, changes, quality.records, means, fresh)
     main = [row for row in rows if row.comparison == REFERENCE and row.detector == OWN_TEST]
-    verdicts = {
-        name: worst([r.severity for r in main if r.window == name]) for name in {r.window for r in main}
-    }
-    since = date_changes(context, rows)
-    data_verdict = worst(list(verdicts.values()))
-    model_verdict = worst([record["severity"] for record in quality]) if quality else None
-    harmed = [record["window"] for record in quality if record["severity"] in ALARMS]
+    worst_of = {name: worst([r.severity for r in main if r.window == name]) for name in names}
     return Report(
-        headline=headline(data_verdict, model_verdict, since, harmed[0] if harmed else None),
-        verdict=worst([data_verdict, *([model_verdict] if model_verdict else [])]),
-        data_verdict=data_verdict,
-        model_verdict=model_verdict,
+        headline=headline(verdicts, changes),
+        verdict=overall(verdicts, "severity"),
+        alert=overall(verdicts, "new"),
+        verdicts=verdicts,
         cut_s=plan.cut_s,
+        last_window=names[-1],
+        new_windows=list(fresh),
         reference=[context.name(window) for window in plan.reference],
         calibration=[context.name(window) for window in plan.calibration],
-        quality=quality,
-        windows=[_window_record(context, window, counts, verdicts) for window in plan.future],
+        quality_reference=quality.compared_with,
+        smallest_fall=quality.records[-1]["smallest_fall"] if quality.records else None,
+        quality=quality.records,
+        windows=[_window_record(context, window, counts, worst_of) for window in plan.future],
         past_turnover=_past_turnover(context, counts),
         known_events=event_records(events, [plan.windows[window] for window in plan.future]),
-        since=since,
+        changes=changes,
+        episodes=episodes,
+        metadata=metadata,
         cells=cell_records(rows),
-        distributions=_distributions(context),
+        levels=level_record(context, means),
+        distributions=_distributions(context, means),
         # Reports of different clusters can be compared byte for byte.
         config=context.config.model_dump(mode="json", exclude=NOT_DECISIVE),
         versions=installed_versions(),
@@ -71,29 +92,28 @@ def _window_record(
         "users": int(inside_R.sum()),
         "new_users": int(new_R.sum()),
         "events": int(histograms.events_R[inside_R].sum()),
-        "turnover": turnover(counts.counts_WV, window, windows_a_year(context.config.window)),
+        "turnover": turnover(counts.counts_WV, window, context.plan.lookback),
         "verdict": verdicts[name],
     }
 
 
-def _distributions(context: CellContext) -> dict[str, dict[str, list[float]]]:
-    """Return the mean histograms of the reference and of the last window, by signal."""
-    layout = context.layout
-    last_K = window_means(context, context.plan.future[-1:])[0][0]
-    ref_K = context.histograms.blocks(context.plan.reference, layout).mean(layout)
+def _distributions(context: CellContext, means: WindowMeans) -> dict[str, dict[str, list[float]]]:
+    """Return the mean histograms of the reference and of each window, by signal."""
+    sides = {"reference": list(context.plan.reference)}
+    sides |= {context.name(window): [window] for window in context.plan.future}
     return {
-        name: {"reference": _rounded(ref_K[part]), "last": _rounded(last_K[part])}
-        for name, part in named_slices(layout).items()
+        name: {side: _rounded(means.users(windows)[part]) for side, windows in sides.items()}
+        for name, part in means.parts.items()
     }
 
 
 def _past_turnover(context: CellContext, counts: ItemCounts) -> list[float] | None:
     """Return the smallest and the largest turnover of calibration windows with a whole year before them."""
-    lookback = windows_a_year(context.config.window)
+    lookback = context.plan.lookback
     whole = [window for window in context.plan.calibration if window >= lookback]
     past = [t for t in (turnover(counts.counts_WV, w, lookback) for w in whole) if t is not None]
     return [min(past), max(past)] if past else None
 
 
 def _rounded(values: NDArray) -> list[float]:
-    return [round(float(value), 5) for value in values]
+    return [round(float(value), 4) for value in values]

@@ -1,182 +1,338 @@
-"""The report as one HTML page without any reference to the outside."""
+"""The report as one HTML page without any reference to the outside: what it shows; the template says where."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
-import numpy as np
+from markupsafe import Markup
 
-from drift.cells.types import ALL_SIGNALS, COMPARISONS, OWN_TEST, REFERENCE
-from drift.config import ALARMS
-from drift.report.alibi_section import alibi_section
-from drift.report.contents import Report
-from drift.report.quality_section import quality_section
-from drift.report.style import STYLE
+from drift.cells.types import ALIBI, ALL_SIGNALS, COMPARISONS, OWN_TEST, REFERENCE
+from drift.config import ALARMS, SEVERITIES
+from drift.report.contents import Report, Verdict
+from drift.report.model_part import model_part
+from drift.report.words import percent, say_level
 from drift.signals.definitions import Signal
+from ss4rec.report import Axis, Cell, Frame, Line, Mark, charts, render
 
-COLOURS = {
-    "none": "ok",
-    "noted": "noted",
-    "drift": "drift",
+TONES = {
+    "none": "good",
+    "noted": "warn",
+    "drift": "bad",
     "severe": "severe",
-    "undecided": "und",
-    "error": "err",
+    "undecided": "muted",
+    "error": "error",
 }
+"""One colour for each verdict; nothing else on the page has the colour of `severe`."""
+QUESTIONS = {
+    "pipeline": "Is the pipeline at fault?",
+    "data": "Did the inputs change?",
+    "unseen": "Does the catalogue still cover what is used?",
+    "model_fall": "Does the model rank worse?",
+    "regret": "Is recent popularity better than the model?",
+}
+ACTIONS = {
+    "look": "check the logging; do not retrain before",
+    "retrain": "retrain on newer data",
+    "wait": "wait, or decide on more users",
+    "nothing": "nothing",
+}
+TESTS = {
+    "w1": "Wasserstein, users permuted",
+    "ks": "Kolmogorov-Smirnov, users permuted",
+    "js": "Jensen-Shannon, users permuted",
+}
+TIMELINES = 12
+"""Signals with a time line of their own, the most changed ones."""
+SHOWN_WINDOWS = 40
+"""Windows in the tables of distributions, the last ones."""
 
 
 def page(report: Report, layout: tuple[Signal, ...]) -> str:
-    """Return the report as one HTML page without any reference to the outside."""
+    """Return the report as one page."""
     own = [cell for cell in report.cells if cell["detector"] == OWN_TEST]
-    parts = [
-        f"<h1>{html.escape(report.headline)}</h1>",
-        f'<p>Verdict <b class="{COLOURS[report.verdict]}">{report.verdict}</b>. Reference {report.reference[0]} to '
-        f"{report.reference[-1]}, thresholds from {report.calibration[0]} to {report.calibration[-1]}, "
-        f"{len(report.windows)} windows after the cut.</p>",
-        "<h2>Inputs, all users against the reference</h2>",
-        _legend(),
-        _heat_map(report, layout, own),
-        _windows_table(report),
-        _events(report),
-        quality_section(report.quality, report.known_events, COLOURS),
-        "<h2>Distributions: reference (line) and last window (bars)</h2>",
-        '<div class="grid">' + "".join(_histogram(signal, report) for signal in layout) + "</div>",
-        "<h2>Controls and other comparisons</h2>",
-        _comparisons(own),
-        alibi_section(
-            report.cells, {w["name"]: w["verdict"] for w in report.windows}, report.config["alpha"], COLOURS
-        ),
-        "<h2>Method and limits</h2>",
-        _method(report),
+    levels = {(c["signal"], c["window"]): c for c in own if c["comparison"] == REFERENCE}
+    order = sorted(layout, key=lambda signal: -_largest(levels, signal.name)[0])
+    return render(
+        "drift.report",
+        "drift.html.j2",
+        report=report,
+        facts=_facts(report),
+        answers=[_answer(name, getattr(report.verdicts, name)) for name in QUESTIONS],
+        changes=[_change(change) for change in report.changes],
+        details=[(f"{c.name}, {c.first}", c.details) for c in report.changes if c.details],
+        nothing=report.verdicts.data.sentence,
+        model=model_part(report, TONES) if report.quality else None,
+        smallest_fall="" if report.smallest_fall is None else percent(report.smallest_fall),
+        keys=[(TONES[name], name) for name in TONES],
+        signals=[_signal_row(report, signal, levels) for signal in order],
+        timelines=_timelines(report, order, levels),
+        heat=_heat(report, order, levels),
+        volume=_volume(report),
+        turnover=_turnover(report),
+        windows=[_window_row(window) for window in report.windows],
+        events=[
+            f"{event['date']}: {event['name']} ({event['window'] or 'outside of the windows'})"
+            for event in report.known_events
+        ],
+        distributions=[_distribution(report, signal) for signal in order],
+        alibi=_alibi(report),
+        comparisons=_comparisons(own),
+        method=_method(report),
+    )
+
+
+def verdict_cell(severity: str) -> Cell:
+    """Return a verdict in its colour."""
+    return Cell(severity, TONES[severity])
+
+
+def _facts(report: Report) -> str:
+    return (
+        f"{len(report.windows)} windows after the cut, to {report.last_window}; reference {report.reference[0]} to "
+        f"{report.reference[-1]}; limits from {report.calibration[0]} to {report.calibration[-1]}."
+    )
+
+
+def _answer(name: str, verdict: Verdict | None) -> list[Any]:
+    if verdict is None:
+        unknown = "The model was not examined: give --run."
+        return [
+            QUESTIONS[name],
+            Cell("not asked", "muted"),
+            Cell("not asked", "muted"),
+            unknown,
+            "give --run",
+        ]
+    text = verdict.sentence + (
+        f" {verdict.wait_for}." if verdict.wait_for and verdict.action == "wait" else ""
+    )
+    return [
+        QUESTIONS[name],
+        verdict_cell(verdict.severity),
+        verdict_cell(verdict.now),
+        text,
+        ACTIONS[verdict.action],
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width,initial-scale=1"><title>Drift</title><style>{STYLE}</style></head><body>'
-        + "".join(parts)
-        + "</body></html>\n"
-    )
 
 
-def _legend() -> str:
-    names = ("none", "noted", "drift", "severe", "undecided", "error")
-    return "<p>" + " ".join(f'<span class="key {COLOURS[name]}">{name}</span>' for name in names) + "</p>"
+def _change(change: Any) -> list[Any]:
+    until = "now" if change.ongoing else change.last
+    name = Cell(change.name, TONES[change.severity], f"{change.kind}; moved: {', '.join(change.signals)}")
+    return [name, change.first, change.peak, until, f"{change.ratio:.1f}", change.sentence, change.action]
 
 
-def _heat_map(report: Report, layout: tuple[Signal, ...], own: list[dict[str, Any]]) -> str:
-    """Signal by window; the number is the effect in multiples of its threshold, details in the tooltip."""
-    found = {(cell["signal"], cell["window"]): cell for cell in own if cell["comparison"] == REFERENCE}
+def _largest(levels: dict[tuple[str, str], dict], name: str) -> tuple[float, dict[str, Any] | None]:
+    """Return the largest effect of a signal in multiples of its limit, and its cell."""
+    cells = [
+        c for (signal, _), c in levels.items() if signal == name and c["status"] == "ok" and c["threshold"]
+    ]
+    decided = [c for c in cells if c["severity"] in (*ALARMS, "noted")] or cells
+    if not decided:
+        return 0.0, None
+    best = max(decided, key=lambda c: c["effect"] / c["threshold"])
+    return best["effect"] / best["threshold"], best
+
+
+def _signal_row(report: Report, signal: Signal, levels: dict[tuple[str, str], dict]) -> list[Any]:
+    _, cell = _largest(levels, signal.name)
+    values = report.levels[signal.name]
+    known = [value for value in values if value is not None]
+    line = charts.sparkline(known, signal.name) if known else Markup("")
+    figures = [say_level(signal, value) if value is not None else "" for value in (values[0], values[-1])]
+    found = [levels.get((signal.name, window["name"])) for window in report.windows]
+    severities = [one["severity"] for one in found if one is not None]
+    verdict = verdict_cell(max(severities, key=SEVERITIES.index, default="undecided"))
+    mine = [e for e in report.episodes if e.signal == signal.name and e.comparison == REFERENCE]
+    since = min((e.first for e in mine), key=[w["name"] for w in report.windows].index, default="")
+    size = limit = p = ""
+    if cell is not None:
+        size = f"{cell['effect']:.3f}{f' {signal.unit}' if signal.unit else ''} in {cell['window']}"
+        limit, p = f"{cell['threshold']:.3f}", f"{cell['p_adj']:.4f}"
+    test = TESTS[signal.distance]
+    return [signal.name, signal.about, *figures, line, size, limit, test, p, verdict, since]
+
+
+def _timelines(report: Report, order: list[Signal], levels: dict[tuple[str, str], dict]) -> Markup:
+    """Draw the most changed signals, all on one axis."""
     names = [window["name"] for window in report.windows]
-    marks = {event["window"]: html.escape(event["name"]) for event in report.known_events}
-    head = "".join(
-        f'<th class="known" title="{marks[name]}"><span>{name}</span></th>'
-        if name in marks
-        else f"<th><span>{name}</span></th>"
-        for name in names
-    )
-    lines = []
-    for signal in layout:
-        cells = "".join(
-            _heat_cell(found.get((signal.name, name)) or found.get((ALL_SIGNALS, name))) for name in names
+    ratios = {
+        signal.name: [
+            (float(at), c["effect"] / c["threshold"])
+            for at, name in enumerate(names)
+            if (c := levels.get((signal.name, name))) and c["status"] == "ok" and c["threshold"]
+        ]
+        for signal in order[:TIMELINES]
+    }
+    top = max((value for points in ratios.values() for _, value in points), default=1.0)
+    y = Axis(0.0, max(1.5, 1.05 * min(top, 12.0)))
+    events = _event_places(report)
+    panels = []
+    for signal in order[:TIMELINES]:
+        points = [(at, min(value, y.high)) for at, value in ratios[signal.name]]
+        if not points:
+            continue
+        usual = Line("usual", [(at, 1.0) for at, _ in points], "muted", [(0.0, 1.0)] * len(points), "dotted")
+        panels.append(
+            charts.lines(
+                signal.name,
+                signal.about,
+                [usual, Line("times the limit", points, "s1")],
+                x=Axis.of(names),
+                y=y,
+                events=events,
+            )
         )
-        since = report.since.get(signal.name, "")
-        lines.append(
-            f'<tr><th title="{signal.about}">{signal.name}</th>{cells}<td class="since">{since}</td></tr>'
-        )
-    table = f"<tr><th></th>{head}<th>since</th></tr>{''.join(lines)}"
-    return f'<div class="scroll"><table class="heat">{table}</table></div>'
+    return charts.small_multiples("", "", panels)
 
 
-def _heat_cell(cell: dict[str, Any] | None) -> str:
-    if cell is None:
-        return "<td></td>"
-    if cell["status"] != "ok":
-        return f'<td class="err" title="{html.escape(cell["error"] or cell["status"])}">!</td>'
-    ratio = cell["effect"] / cell["threshold"]
-    tip = (
-        f"{cell['effect_name']} {cell['effect']:.3f} [{cell['effect_low']:.3f}, {cell['effect_high']:.3f}], threshold "
-        f"{cell['threshold']:.3f}, shift {cell['shift']:+.3f}, p {cell['p']:.4f}, adjusted {cell['p_adj']:.4f}, users "
-        f"{cell['n_users_ref']:,} and {cell['n_users_cur']:,}"
-    )
-    return f'<td class="{COLOURS[cell["severity"]]}" title="{tip}">{ratio:.1f}</td>'
-
-
-def _windows_table(report: Report) -> str:
-    lines = "".join(
-        f"<tr><td>{w['name']}</td><td>{w['users']:,}</td><td>{w['new_users']:,}</td><td>{w['events']:,}</td><td>{_share(w['turnover'])}</td>"
-        f'<td class="{COLOURS[w["verdict"]]}">{w["verdict"]}</td></tr>'
-        for w in report.windows
-    )
-    past = report.past_turnover
-    level = "" if past is None else f" Past windows: {past[0]:.2f} to {past[1]:.2f}."
-    return (
-        "<details open><summary>Users and events</summary><p>Turnover: share of the 100 items rated most, in the "
-        f"window or in the year before it, that are not in both lists.{level}</p>"
-        '<div class="scroll"><table><tr><th>window</th><th>users</th><th>new users</th><th>events</th>'
-        f"<th>turnover</th><th>inputs</th></tr>{lines}</table></div></details>"
-    )
-
-
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}"
-
-
-def _events(report: Report) -> str:
-    """List the known events; those inside the windows are marked in the plots too."""
-    if not report.known_events:
-        return ""
-    lines = "".join(
-        f"<li>{event['date']}: {html.escape(event['name'])} ({event['window'] or 'outside of the windows'})</li>"
+def _event_places(report: Report) -> list[tuple[float, str]]:
+    """Return the place and name of the known events inside the windows."""
+    names = [window["name"] for window in report.windows]
+    return [
+        (float(names.index(event["window"])), f"{event['date']}: {event['name']}")
         for event in report.known_events
+        if event["window"] in names
+    ]
+
+
+def _heat(report: Report, order: list[Signal], levels: dict[tuple[str, str], dict]) -> dict[str, Any]:
+    """Signal by window; the number is the effect in multiples of its limit, figures under the mouse."""
+    marks = {event["window"]: event["name"] for event in report.known_events}
+    names = [window["name"] for window in report.windows]
+    columns = [Cell(name, "event", marks[name]) if name in marks else name for name in names]
+    since = {e.signal: e.first for e in reversed(report.episodes) if e.comparison == REFERENCE}
+    rows = []
+    for signal in order:
+        cells = [levels.get((signal.name, name)) or levels.get((ALL_SIGNALS, name)) for name in names]
+        rows.append(
+            (Cell(signal.name, "", signal.about), [_heat_cell(c) for c in cells], since.get(signal.name, ""))
+        )
+    return {"columns": columns, "rows": rows}
+
+
+def _heat_cell(cell: dict[str, Any] | None) -> Cell | None:
+    if cell is None:
+        return None
+    if cell["status"] != "ok":
+        return Cell("!", TONES["error"], cell["error"] or cell["status"])
+    tip = (
+        f"{cell['effect_name']} {cell['effect']:.3f} [{cell['effect_low']:.3f}, {cell['effect_high']:.3f}], limit "
+        f"{cell['threshold']:.3f}, p {cell['p']:.4f}, adjusted {cell['p_adj']:.4f}, users {cell['n_users_ref']:,} and "
+        f"{cell['n_users_cur']:,}"
     )
-    return f"<h2>Known events</h2><ul>{lines}</ul>"
+    return Cell(f"{cell['effect'] / cell['threshold']:.1f}", TONES[cell["severity"]], tip)
 
 
-def _histogram(signal: Signal, report: Report) -> str:
-    """One small plot; widths follow the number of bins."""
-    ref, cur = (np.array(report.distributions[signal.name][side]) for side in ("reference", "last"))
-    top = max(ref.max(), cur.max(), 1e-9)
-    step = 240 / signal.size
-    bars = "".join(
-        f'<rect x="{b * step:.1f}" y="{80 - 76 * v / top:.1f}" width="{step * 0.85:.1f}" height="{76 * v / top:.1f}">'
-        f"<title>{html.escape(signal.labels[b])}: {ref[b]:.3f} to {v:.3f}</title></rect>"
-        for b, v in enumerate(cur)
-    )
-    tops = [(b, 80 - 76 * v / top) for b, v in enumerate(ref)]
-    line = " ".join(f"{b * step:.1f},{y:.1f} {(b + 0.85) * step:.1f},{y:.1f}" for b, y in tops)
-    return (
-        f'<figure><figcaption><b>{signal.name}</b> {html.escape(signal.about)}</figcaption><svg viewBox="0 0 240 82" '
-        f'role="img" aria-label="{signal.name}">{bars}<polyline points="{line}"/></svg>'
-        f"<small>{html.escape(signal.labels[0])} to {html.escape(signal.labels[-1])}</small></figure>"
+def _volume(report: Report) -> Markup:
+    """Draw users, new users and events per user."""
+    names = [window["name"] for window in report.windows]
+    users = [("users", "s1"), ("new_users", "s3")]
+    lines = [
+        Line(name.replace("_", " "), [(float(at), w[name]) for at, w in enumerate(report.windows)], tone)
+        for name, tone in users
+    ]
+    per_user = [(float(at), w["events"] / max(w["users"], 1)) for at, w in enumerate(report.windows)]
+    x, events = Axis.of(names), _event_places(report)
+    y = Axis.around([value for line in lines for _, value in line.points], zero=True)
+    of_each = Axis.around([value for _, value in per_user], zero=True)
+    return charts.lines("Users", "in each window", lines, x=x, y=y, events=events) + charts.lines(
+        "Events per user", "in each window", [Line("", per_user, "s1")], x=x, y=of_each, events=events
     )
 
 
-def _comparisons(own: list[dict[str, Any]]) -> str:
-    lines = []
+def _turnover(report: Report) -> str:
+    past = report.past_turnover
+    return "" if past is None else f" Past windows: {past[0]:.2f} to {past[1]:.2f}."
+
+
+def _window_row(window: dict[str, Any]) -> list[Any]:
+    turnover = "" if window["turnover"] is None else f"{window['turnover']:.2f}"
+    each = f"{window['events'] / max(window['users'], 1):.1f}"
+    counts = [f"{window[name]:,}" for name in ("users", "new_users", "events")]
+    return [window["name"], *counts, each, turnover, verdict_cell(window["verdict"])]
+
+
+def _distribution(report: Report, signal: Signal) -> tuple[Markup, list[str], list[list[Any]]]:
+    """Return one small plot, and a table of all windows."""
+    sides = report.distributions[signal.name]
+    ref, cur = sides["reference"], sides[report.last_window]
+    marks = [
+        Mark(
+            float(b), value, "s1", f"{signal.labels[b]}: {percent(value)}; {percent(ref[b])} in the reference"
+        )
+        for b, value in enumerate(cur)
+    ]
+    outline = [(float(b), value) for b, value in enumerate(ref)]
+    frame = Frame(height=150)
+    chart = charts.columns(
+        signal.name,
+        signal.about,
+        marks,
+        x=Axis.of(signal.labels),
+        fraction=0.85,
+        outline=outline,
+        frame=frame,
+    )
+    kept = ["reference", *[name for name in sides if name != "reference"][-SHOWN_WINDOWS:]]
+    rows = [[name, *(f"{100 * value:.1f}" for value in sides[name])] for name in kept]
+    return chart, ["window", *signal.labels], rows
+
+
+def _alibi(report: Report) -> dict[str, Any] | None:
+    """Return alibi-detect's table: a row for each detector and space, a column for each window."""
+    theirs = [c for c in report.cells if c["detector"].startswith(ALIBI)]
+    if not theirs:
+        return None
+    names = [w["name"] for w in report.windows]
+    windows = [name for name in names if any(c["window"] == name for c in theirs)]
+    keys = dict.fromkeys((c["detector"], c["signal"]) for c in theirs if c["signal"] != ALL_SIGNALS)
+    keys |= dict.fromkeys((c["detector"], c["signal"]) for c in theirs)
+    rows = []
+    for detector, space in keys:
+        mine = [c for c in theirs if (c["detector"], c["signal"]) == (detector, space)]
+        control = next((c for c in mine if c["comparison"] != REFERENCE), None)
+        found = {c["window"]: c for c in mine if c["comparison"] == REFERENCE}
+        cells = [_alibi_cell(found.get(name)) for name in windows]
+        space_name = "failed" if space == ALL_SIGNALS else space
+        rows.append([detector.removeprefix(ALIBI), space_name, *cells, _alibi_cell(control)])
+    return {"head": ["detector", "looks at", *windows, "control"], "rows": rows}
+
+
+def _alibi_cell(cell: dict[str, Any] | None) -> Cell | str:
+    if cell is None:
+        return ""
+    if cell["status"] != "ok":
+        return Cell("too few" if cell["status"] == "too_few" else "failed", TONES["error"], cell["error"])
+    if cell["p"] is None:
+        words = "no alarm" if cell["effect"] is None else f"after {cell['effect']:.0f}"
+    else:
+        words = f"{cell['p']:.2g}" if cell["p"] >= 1e-4 else "<.0001"
+    effect = "none" if cell["effect"] is None else f"{cell['effect']:.3g}"
+    tip = f"{cell['effect_name']} {effect}, users {cell['n_users_ref']:,} and {cell['n_users_cur']:,}"
+    return Cell(words, TONES[cell["severity"]], tip)
+
+
+def _comparisons(own: list[dict[str, Any]]) -> list[list[Any]]:
+    rows = []
     for name, about in COMPARISONS.items():
         mine = [cell for cell in own if cell["comparison"] == name]
-        alarms = [c for c in mine if c["severity"] in ALARMS]
         smallest = min((c["p_adj"] for c in mine if c["p_adj"] is not None), default=None)
-        low = "no test" if smallest is None else f"{smallest:.4f}"
-        errors = sum(cell["status"] == "error" for cell in mine)
-        lines.append(
-            f"<tr><td>{name}</td><td>{about}</td><td>{len(mine)}</td><td>{len(alarms)}</td><td>{low}</td><td>{errors}</td></tr>"
+        alarms = sum(c["severity"] in ALARMS for c in mine)
+        failed = sum(c["status"] == "error" for c in mine)
+        rows.append(
+            [name, about, len(mine), alarms, "no test" if smallest is None else f"{smallest:.4f}", failed]
         )
-    return (
-        '<div class="scroll"><table>'
-        "<tr><th>comparison</th><th>what</th><th>cells</th><th>alarms</th><th>least adjusted p</th>"
-        f"<th>errors</th></tr>{''.join(lines)}</table></div>"
-    )
+    return rows
 
 
 def _method(report: Report) -> str:
+    config = report.config
     return (
-        "<p>The unit is the user: each user counts once a window, whole users are permuted "
-        f"({report.config['permutations']} times), users on both sides exchange their two blocks. p is adjusted for "
-        "all signals of a window (max-T) and for all windows (Holm). An alarm needs an adjusted p of at most "
-        f"{report.config['alpha']} <i>and</i> an effect above what past windows differed by at the same distance in "
-        f"time (and above a practical minimum). Below {report.config['min_users']} users a side the verdict is "
-        "undecided. Adjustment holds for the comparison with the reference; the other comparisons "
-        "explain and raise no alarm. A "
-        "date is that of the best single step. Timestamps are times of rating, not of watching. The model was "
-        f"{'examined' if report.model_verdict else 'not examined'}.</p>"
+        "The unit is the user: each user counts once in a window, and whole users are permuted, since events of one "
+        "user are alike. p is adjusted for all signals of a window (max-T), for all windows (Holm), and for the kinds "
+        "of tests that raise alarms: one report without drift has an alarm with a chance of at most "
+        f"{config['alpha']}. An alarm needs that and an effect above the limit. Comparisons with the reference say how "
+        f"far the inputs are from training; those with the window before date sudden changes. Below "
+        f"{config['min_users']} users on a side the verdict is undecided, which is no all-clear. Times are those of "
+        "rating, not of watching."
     )

@@ -10,7 +10,8 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 from drift.config import Severity
-from drift.model.quality import GROUPS, METRICS, RANKINGS, K
+from drift.model.quality import GROUPS, LISTS, METRICS
+from drift.model.rank import RANKINGS, K
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -75,24 +76,35 @@ class EventRecord(TypedDict):
 
 def _quality_fields() -> dict[str, Any]:
     """Return the fields of a window's quality."""
-    figures = (
+    fields: dict[str, Any] = {"window": str, "n_users": int, "targets": int, "retrained.users": int}
+    fields |= {"severity": Severity, "regret.severity": Severity, "reference": float}
+    figures = [
         "mix",
         "within",
+        "drop",
+        "p",
+        "p_adj",
+        "smallest_fall",
         "hidden_mmd2",
         "hidden_p",
+        "hidden_p_adj",
+    ]
+    figures += [
         "top10_mass",
         "calibration_gap",
         "entropy",
         "coverage",
-    )
-    fields: dict[str, Any] = {"window": str, "n_users": int, "severity": Severity}
-    fields |= dict.fromkeys((*figures, "drop", "p", "p_adj"), float | None)
+        *LISTS,
+        *(f"{name}.p" for name in LISTS),
+    ]
+    figures += ["regret", *(f"regret.{name}" for name in ("low", "high", "p", "p_adj"))]
+    figures += [f"retrained.{name}" for name in ("gain", "low", "high", "p")]
+    figures += [f"{name}.HR@{K}" for name in (*RANKINGS[1:], "retrained")]
     for group in GROUPS:
         fields[f"{group}.users"] = int
-        names = (f"{group}.{metric.name}@{K}{end}" for metric, end in product(METRICS, ("", ".low", ".high")))
-        fields |= dict.fromkeys(names, float | None)
-    fields |= dict.fromkeys((f"{name}.HR@{K}" for name in (*RANKINGS[1:], "retrained")), float | None)
-    return fields | {"retrained.users": int}
+        ends = ("", ".low", ".high")
+        figures += [f"{group}.{metric.name}@{K}{end}" for metric, end in product(METRICS, ends)]
+    return fields | dict.fromkeys(figures, float | None)
 
 
 QualityRecord = with_config(STRICT)(TypedDict("QualityRecord", _quality_fields()))  # type: ignore

@@ -1,4 +1,4 @@
-"""From p and effect to a verdict per cell, window and run, and to the sentence that a person reads first."""
+"""From p and effect to a verdict on each cell: significance over the whole report first, then size."""
 
 from __future__ import annotations
 
@@ -6,46 +6,99 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drift.cells.compare import past_effects, thresholds, window_means
-from drift.cells.types import ALL_SIGNALS, CONTROL, OWN_TEST, PREVIOUS, REFERENCE, RETURNING, CellContext, Row
-from drift.config import ALARMS, SEVERITIES, DriftConfig, Severity
-from drift.stats.distances import named_slices
-from drift.stats.resampling import change_point, holm
-
-CATALOGUE = {"unseen_item", "lasting_top", "first_seen", "item_age"}
-"""Signals that move because items come and go."""
+from drift.cells.compare import past_effects, thresholds
+from drift.cells.types import (
+    ALIBI,
+    ALL_SIGNALS,
+    CONTROL,
+    FAMILIES,
+    IDENTICAL,
+    OWN_TEST,
+    PREVIOUS,
+    REFERENCE,
+    RETURNING,
+    VOLUME,
+    CellContext,
+    Row,
+)
+from drift.config import SEVERITIES, DriftConfig, Severity
+from drift.stats.resampling import holm
 
 
 def judge(context: CellContext, rows: list[Row]) -> None:
-    """Fill in p_adj (Holm over windows), threshold and severity of our own tests, comparison by comparison."""
+    """Fill in p_adj, threshold and severity, family by family.
+
+    p is adjusted for the windows (Holm) and for the other families that raise alarms (`FAMILIES`), so that one report
+    without drift has an alarm with a chance of at most alpha.
+    """
     past = past_effects(context)
     index = {window.name: number for number, window in enumerate(context.plan.windows)}
     centre = float(np.mean(context.plan.reference))
     for comparison in (REFERENCE, RETURNING, PREVIOUS, CONTROL):
-        mine = [
-            row
-            for row in rows
-            if row.comparison == comparison and row.detector == OWN_TEST and row.signal != ALL_SIGNALS
-        ]
-        names = list(dict.fromkeys(row.window for row in mine))
-        if not names:
-            continue
-        p_WS = np.array([[row.p_max for row in mine if row.window == name] for name in names])
-        adjusted_WS = holm(p_WS, context.config.planned_windows if comparison == REFERENCE else 0)
-        for w, name in enumerate(names):
+        mine = [row for row in rows if row.comparison == comparison and row.detector == OWN_TEST]
+        mine = [row for row in mine if row.signal != ALL_SIGNALS]
+        limits = {}
+        for name in dict.fromkeys(row.window for row in mine):
             lag = {PREVIOUS: 1, CONTROL: 0}.get(comparison, round(index[name] - centre))
-            limit_S = thresholds(context, past, lag)
-            for s, row in enumerate(row for row in mine if row.window == name):
-                row.p_adj, row.threshold = float(adjusted_WS[w, s]), float(limit_S[s])
-                row.severity = severity(context.config, row, len(names))
+            limits[name] = thresholds(context, past, lag)
+        _judge_family(context.config, mine, limits, comparison)
+    for detector in (VOLUME, IDENTICAL):
+        _judge_family(context.config, [row for row in rows if row.detector == detector], {}, detector)
+    _judge_alibi(context, rows)
 
 
-def severity(config: DriftConfig, row: Row, windows: int) -> Severity:
-    """Return the verdict of a cell: significance first, then size."""
+def _judge_family(config: DriftConfig, mine: list[Row], limits: dict[str, np.ndarray], family: str) -> None:
+    """Adjust and judge the rows of one family; rows of one window are in the order of its limits."""
+    names = list(dict.fromkeys(row.window for row in mine))
+    if not names:
+        return
+    share = FAMILIES.get(family, 1.0)
+    p_WS = np.array([[row.p_max for row in mine if row.window == name] for name in names])
+    if family in (VOLUME, IDENTICAL):
+        p_WS = p_WS * p_WS.shape[1]  # max-T has done this for the others
+    adjusted_WS = holm(p_WS, config.planned_windows if family in FAMILIES else 0)
+    count = max(len(names), config.planned_windows)
+    for w, name in enumerate(names):
+        for s, row in enumerate(row for row in mine if row.window == name):
+            row.p_adj = float(np.minimum(1.0, adjusted_WS[w, s] / share))
+            if name in limits:
+                row.threshold = float(limits[name][s])
+            row.severity = severity(config, row, count / share)
+
+
+def _judge_alibi(context: CellContext, rows: list[Row]) -> None:
+    """Judge alibi-detect's rows as ours: p over all its windows, and a statistic beyond what past windows gave."""
+    future = {context.name(window) for window in context.plan.future}
+    theirs = [row for row in rows if row.detector.startswith(ALIBI) and row.status == "ok"]
+    for key in dict.fromkeys((row.detector, row.signal) for row in theirs):
+        mine = [row for row in theirs if (row.detector, row.signal) == key and row.comparison == REFERENCE]
+        known = [row for row in mine if row.window in future]
+        past = [row.effect for row in mine if row.window not in future and not np.isnan(row.effect)]
+        p_W = holm(np.array([[row.p] for row in known]))[:, 0] if known else ()
+        for row, p_adj in zip(known, p_W, strict=True):
+            row.p_adj, row.threshold = float(p_adj), max(past, default=float("nan"))
+            if np.isnan(
+                row.p
+            ):  # the online detectors have no p: one that raised an alarm says after how many users
+                row.severity = "none" if np.isnan(row.effect) else "noted"
+                continue
+            row.severity = "noted" if p_adj <= context.config.alpha else "none"
+            if row.severity == "noted" and row.effect > row.threshold:
+                row.severity = "drift"
+
+
+def severity(config: DriftConfig, row: Row, windows: float) -> Severity:
+    """Return the verdict of a cell: significance first, then size.
+
+    Args:
+        config: limits.
+        row: the cell.
+        windows: windows that p is adjusted for, times the other families.
+    """
     users = min(row.n_users_ref, row.n_users_cur)
     if row.status != "ok" or users < config.min_users or row.p_floor * windows > config.alpha:
         return "undecided"
-    if row.p_adj > config.alpha:
+    if not row.p_adj <= config.alpha:
         return "none"
     if row.effect < row.threshold:
         return "noted"
@@ -55,55 +108,3 @@ def severity(config: DriftConfig, row: Row, windows: int) -> Severity:
 def worst(severities: Sequence[Severity]) -> Severity:
     """Return the highest severity, `undecided` if there is none."""
     return max(severities, key=SEVERITIES.index, default="undecided")
-
-
-def date_changes(context: CellContext, rows: list[Row]) -> dict[str, str]:
-    """Return, for each signal with an alarm, the first window of the later level: the best single step since R."""
-    alarmed = {row.signal for row in rows if row.comparison == REFERENCE and row.severity in ALARMS}
-    plan = context.plan
-    if not alarmed:
-        return {}
-    means_WK, users_W = window_means(context, plan.future)
-    reference = context.histograms.blocks(plan.reference, context.layout)
-    levels_WK = np.vstack([reference.mean(context.layout)[None], means_WK])
-    weights_W = np.r_[len(reference.users_N), users_W].astype(float)
-    return {
-        name: context.name(plan.future[change_point(levels_WK[:, part], weights_W) - 1])
-        for name, part in named_slices(context.layout).items()
-        if name in alarmed
-    }
-
-
-def headline(data: str, model: str | None, since: dict[str, str], model_since: str | None) -> str:
-    """Say in words whether inputs changed, whether the model was harmed, since when, and what to do."""
-    changed, harmed = data in ALARMS, model in ALARMS
-    first = min(since.values(), default="")
-    names = ", ".join(sorted(since, key=lambda name: since[name])[:4])
-    inputs = (
-        f"inputs changed since {first} ({names})"
-        if changed
-        else "no change of inputs beyond what the past did"
-    )
-    if data == "undecided":
-        inputs = "too few users to decide whether inputs changed"
-    if model is None:
-        advice = "give --run to learn whether it matters to the model" if changed else "nothing to do"
-        return f"{_upper(inputs)}; the model was not examined. To do: {advice}."
-    if model == "undecided":
-        return f"{_upper(inputs)}; too few users to decide whether the model was harmed. To do: use longer windows."
-    if harmed and changed:
-        return f"Both: {inputs}, and the model is harmed since {model_since}. To do: retrain on newer data."
-    if harmed:
-        return f"The model is harmed since {model_since}, with {inputs}: what follows what has changed. To do: retrain."
-    if changed:
-        advice = (
-            "retrain when new items should be recommended"
-            if since.keys() <= CATALOGUE
-            else "look for a cause in the pipeline or the site"
-        )
-        return f"{_upper(inputs)}, but no harm to the model was shown. To do: {advice}."
-    return f"Neither: {inputs}, and no harm to the model was shown. To do: nothing."
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -20,6 +20,8 @@ QUALITY = (
     "pop_rolling.HR@10",
     "follow.HR@10",
     "retrained.HR@10",
+    "regret",
+    "smallest_fall",
 )
 
 
@@ -56,6 +58,8 @@ def log_summary(report: Report, config: DriftConfig, out: Path) -> None:
         return
     for step, line in enumerate(window_figures(report)):
         run.log(line, step=step)
-    names = ("headline", "verdict", "data_verdict", "model_verdict", "since")
-    run.summary.update({name: getattr(report, name) for name in names})
+    run.summary.update({name: getattr(report, name) for name in ("headline", "verdict", "alert")})
+    answers = report.verdicts.model_dump().items()
+    run.summary.update({f"verdict/{name}": value["now"] for name, value in answers if value})
+    run.summary.update({"changes": [change.sentence for change in report.changes]})
     run.finish()

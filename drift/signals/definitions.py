@@ -25,15 +25,19 @@ TENURE_EDGES_D = (1, 7, 30, 90, 182, 365, 730, 1461, 2922)
 POPULARITY_BINS = 20
 TOP_ITEMS = 100
 """Items whose turnover is watched."""
+SURPRISE_EDGES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+REPEAT_S = 60
+"""The same item again within this time is a duplicate."""
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One signal."""
+    """One signal of the histograms."""
 
     name: str
     labels: tuple[str, ...]
-    """One a bin."""
+    """One for each bin."""
     distance: str
     """`w1`, `ks` or `js` (`drift.stats.distances`)."""
     minimum: float
@@ -44,6 +48,10 @@ class Signal:
     """Width of a bin in the signal's unit."""
     unit: str = ""
     """Unit of `w1` and of the shift."""
+    share: str = ""
+    """Of a signal with two bins: what the second bin's share is a share of, as a reader would say it."""
+    median: bool = False
+    """Whether the middle bin says more than a mean: bins in order, of unequal width."""
 
     @property
     def size(self) -> int:
@@ -52,81 +60,58 @@ class Signal:
 
 
 def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
-    """Return all signals for a catalogue with these genres."""
+    """Return all signals for items with these genres."""
     ratings = tuple(f"{half / 2}" for half in range(1, 11))
     centred = tuple(f"{half / 2:+}" for half in range(-9, 10))
     popularity = ("none", *(f"{5 * k} %" for k in range(POPULARITY_BINS)))
+    decades = ("unknown", "<1930", *(f"{d}s" for d in range(1930, 2030, 10)))
+    powers = _bins("", POWERS[1:])
     return (
         Signal("rating", ratings, "w1", 0.05, "stars given", 0.5, "stars"),
-        Signal(
-            "rating_centred", centred, "w1", 0.05, "stars less the user's mean in the window", 0.5, "stars"
+        Signal("rating_centred", centred, "w1", 0.05, "stars less the user's mean in the window", 0.5, "stars"),
+        _share("half_stars", ("whole", "half"), 0.05, "of ratings are half stars"),
+        _ordered("log_gap", _bins("s", LOG_GAP_EDGES_S), "time since the user's last event, if not 0"),
+        _share("zero_gap", ("later", "same second"), 0.05, "of events come in the same second as the one before"),
+        _ordered("session_events", powers, "events of a session (30 minutes without a break)"),
+        _ordered("activity", powers, "events of a user in the window"),
+        _ordered("history", ("new", *powers), "events of a user before the window"),
+        _ordered("tenure", _bins(" d", TENURE_EDGES_D), "time since the user's first event"),
+        _ordered("item_age", ("unknown", *_bins(" y", AGE_EDGES_Y)), "years since the item's release"),
+        _ordered("first_seen", _bins(" d", FIRST_SEEN_EDGES_D), "time since anyone's first event on the item"),
+        _ordered("popularity", popularity, "percentile of the item's popularity before the window"),
+        _share(
+            "lasting_top", ("other", "top"), 0.05,
+            f"of events are on the {TOP_ITEMS} items that were most popular before the reference",
         ),
-        Signal("half_stars", ("whole", "half"), "ks", 0.05, "share of half-star ratings"),
-        Signal(
-            "log_gap",
-            _bins("s", LOG_GAP_EDGES_S),
-            "ks",
-            0.05,
-            "seconds since the user's last event, if not 0",
+        Signal("genre", (*genres, "other"), "js", 0.05, "genres of the items"),
+        _ordered("decade", decades, "decade of the item's release"),
+        _share("unseen_item", ("known", "unseen"), 0.02, "of events are on items outside the model's catalogue"),
+        _ordered("hour", tuple(f"{hour:02d} h" for hour in range(24)), "hour of the day, UTC", median=False),
+        _ordered("weekday", WEEKDAYS, "day of the week, UTC", median=False),
+        _share("full_minute", ("other", "full minute"), 0.05, "of times are full minutes"),
+        _share("duplicate", ("once", "again"), 0.01, f"of events repeat the user's item within {REPEAT_S} seconds"),
+        _share(
+            "expected_next", ("other", "expected"), 0.05,
+            "of events are on one of the ten items that most often followed the item before it",
         ),
-        Signal(
-            "zero_gap",
-            ("later", "same second"),
-            "ks",
-            0.05,
-            "share of events in the second of the one before",
-        ),
-        Signal(
-            "session_events",
-            _bins("", POWERS[1:]),
-            "ks",
-            0.05,
-            "events of a session (30 min without a break)",
-        ),
-        Signal("activity", _bins("", POWERS[1:]), "ks", 0.05, "events of a user in the window"),
-        Signal("history", ("new", *_bins("", POWERS[1:])), "ks", 0.05, "events of a user before the window"),
-        Signal("tenure", _bins(" d", TENURE_EDGES_D), "ks", 0.05, "days since the user's first event"),
-        Signal(
-            "item_age", ("unknown", *_bins(" y", AGE_EDGES_Y)), "ks", 0.05, "years since the film's release"
-        ),
-        Signal(
-            "first_seen",
-            _bins(" d", FIRST_SEEN_EDGES_D),
-            "ks",
-            0.05,
-            "days since anyone's first rating of the item",
-        ),
-        Signal(
-            "popularity",
-            popularity,
-            "ks",
-            0.05,
-            "percentile of the item's ratings in the year before the window",
-        ),
-        Signal(
-            "lasting_top",
-            ("other", "top"),
-            "ks",
-            0.05,
-            f"share of events on the {TOP_ITEMS} items rated most in the year before the reference",
-        ),
-        Signal("genre", (*genres, "other"), "js", 0.05, "genres of the films"),
-        Signal(
-            "decade",
-            ("unknown", "<1930", *(f"{d}s" for d in range(1930, 2030, 10))),
-            "ks",
-            0.05,
-            "release decade",
-        ),
-        Signal(
-            "unseen_item", ("known", "unseen"), "ks", 0.02, "share of events on items outside the vocabulary"
-        ),
-    )
+        _ordered("surprise", _bins("", SURPRISE_EDGES, ".2f"), "how far stars are from what others gave the item"),
+        _share("no_genre", ("listed", "none"), 0.02, "of events are on items without a genre"),
+    )  # fmt: skip
 
 
-def _bins(unit: str, edges: tuple[float, ...]) -> tuple[str, ...]:
+def _share(name: str, labels: tuple[str, str], minimum: float, share: str) -> Signal:
+    """Return a signal of two bins."""
+    return Signal(name, labels, "ks", minimum, f"share {share.replace(' are ', ' ', 1)}", share=share)
+
+
+def _ordered(name: str, labels: tuple[str, ...], about: str, median: bool = True) -> Signal:
+    """Return a signal whose bins have an order."""
+    return Signal(name, labels, "ks", 0.05, about, median=median)
+
+
+def _bins(unit: str, edges: tuple[float, ...], form: str = ",.0f") -> tuple[str, ...]:
     """Label the bins between edges, with an open one at each end."""
-    marks = [_duration(edge) if unit == "s" else f"{edge:,.0f}{unit}" for edge in edges]
+    marks = [_duration(edge) if unit == "s" else f"{edge:{form}}{unit}" for edge in edges]
     return (f"<{marks[0]}", *(f"{mark}+" for mark in marks))
 
 

@@ -14,25 +14,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from drift.calendar import Window, window_of, windows_a_year
+from drift.calendar import DAY_S, HOUR_S, MONDAY_S, Window, window_of
 from drift.signals.definitions import (
     AGE_EDGES_Y,
     FIRST_SEEN_EDGES_D,
     LOG_GAP_EDGES_S,
     POPULARITY_BINS,
     POWERS,
+    REPEAT_S,
     SESSION_BREAK_S,
+    SURPRISE_EDGES,
     TENURE_EDGES_D,
     YEAR_S,
     Signal,
     signals,
 )
 from drift.signals.items import ItemCounts, ItemFacts, popularity_spans, top_items
+from drift.signals.past import PastTables
 from drift.stats.distances import slices
 from drift.stats.resampling import Blocks
 from ss4rec.data.batches.windows import ragged
 
-DAY_S = 86_400
 EPOCH_YEAR = 1970
 
 
@@ -47,6 +49,8 @@ class UserHistograms:
     """Events of the user in the window."""
     counts_RK: NDArray[np.uint32]
     """Counts by bin, all signals side by side."""
+    content_R: NDArray[np.int64] | None = None
+    """A hash of what the user did in the window (items and ratings, in any order): equal rows are copies."""
 
     @classmethod
     def merge(cls, parts: list[UserHistograms]) -> UserHistograms:
@@ -57,14 +61,19 @@ class UserHistograms:
         )
         order = np.lexsort((user, window))
         counts_RK = np.concatenate([part.counts_RK for part in parts])[order]
+        content = np.concatenate([part.contents() for part in parts])[order]
         window, user, events = window[order], user[order], events[order]
         first = (
             np.flatnonzero(np.r_[True, (np.diff(window) != 0) | (np.diff(user) != 0)]) if len(user) else order
         )
         if len(first) == len(user):
-            return cls(window, user, events, counts_RK)
-        added = (np.add.reduceat(values, first, axis=0) for values in (events, counts_RK))
+            return cls(window, user, events, counts_RK, content)
+        added = (np.add.reduceat(values, first, axis=0) for values in (events, counts_RK, content))
         return cls(window[first], user[first], *added)
+
+    def contents(self) -> NDArray[np.int64]:
+        """Return `content_R`; zeros where it was not counted."""
+        return np.zeros(len(self.user_R), np.int64) if self.content_R is None else self.content_R
 
     def blocks(
         self, windows: list[int], layout: tuple[Signal, ...], users: NDArray[np.int64] | None = None
@@ -97,7 +106,7 @@ class UserHistograms:
         """Return the rows as Arrow columns."""
         bins = pa.FixedSizeListArray.from_arrays(pa.array(self.counts_RK.ravel()), self.counts_RK.shape[1])
         columns = {"window": self.window_R, "user": self.user_R, "events": self.events_R, "counts": bins}
-        return pa.table(columns)
+        return pa.table(columns | {"content": self.contents()})
 
     def save(self, path: Path) -> None:
         """Write one Parquet file."""
@@ -114,8 +123,10 @@ class UserHistograms:
         bins = table["counts"].combine_chunks()
         width = bins.type.list_size
         counts_RK = bins.flatten().to_numpy().reshape(-1, width)
-        window_R, user_R, events_R = (table[name].to_numpy() for name in ("window", "user", "events"))
-        return cls(window_R, user_R, events_R, counts_RK)
+        window_R, user_R, events_R, content_R = (
+            table[name].to_numpy() for name in ("window", "user", "events", "content")
+        )
+        return cls(window_R, user_R, events_R, counts_RK, content_R)
 
 
 class HistogramMaker:
@@ -123,31 +134,33 @@ class HistogramMaker:
 
     def __init__(
         self,
-        kind: str,
         windows: list[Window],
         wanted: list[int],
         item_facts: ItemFacts,
         counts: ItemCounts,
         year_before: Sequence[int] = (),
+        past: PastTables | None = None,
+        lookback: int = 4,
     ) -> None:
-        """Prepare for shards.
+        """Make the tables that every shard needs.
 
         Args:
-            kind: length of a window.
-            windows: the calendar, without gaps.
+            windows: the calendar.
             wanted: indices of the windows to count.
             item_facts: what is known of items.
-            counts: events by item and window, of all shards.
-            year_before: windows before the reference, whose most rated items `lasting_top` follows. Users of the
-                reference must have no say in it, or they would seem to like these items more than later users do.
+            counts: events by item and window.
+            year_before: the time before the reference; its most rated items are the lasting top.
+            past: what is expected from the time before the reference.
+            lookback: windows before one that say what was popular then.
         """
         self.windows = windows
-        self.wanted_W = np.isin(np.arange(len(windows)), wanted)
+        self.wanted_W = np.zeros(len(windows), bool)
+        self.wanted_W[list(wanted)] = True
         self.item_facts = item_facts
         self.layout = signals(item_facts.labels)
         self.first_V = counts.first_V
         self.top_V = top_items(counts.counts_WV[list(year_before)].sum(axis=0))
-        lookback = windows_a_year(kind)
+        self.past = past or PastTables.empty(len(self.first_V) - 1)
         spans = [np.stack(popularity_spans(counts.counts_WV, window, lookback), axis=1) for window in wanted]
         self.spans_XV2 = np.stack(spans) if spans else np.zeros((0, len(self.first_V), 2), np.float32)
         self.span_of_W = np.zeros(len(windows), np.int64)
@@ -170,7 +183,10 @@ class HistogramMaker:
             counts_RK[:, part] = cells.reshape(-1, signal.size)
         first_R = events.first_R
         events_R = np.diff(np.r_[first_R, len(events.row_E)])
-        made = UserHistograms(events.window_E[first_R], events.user_E[first_R], events_R, counts_RK)
+        content_R = np.add.reduceat(events.content(), first_R) if len(first_R) else np.zeros(0, np.int64)
+        made = UserHistograms(
+            events.window_E[first_R], events.user_E[first_R], events_R, counts_RK, content_R
+        )
         return UserHistograms.merge([made])
 
     def _event_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
@@ -205,6 +221,35 @@ class HistogramMaker:
             "decade": (every, decade_E),
             "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
             "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
+            **self._time_bins(events),
+            **self._expected_bins(events, mean_R),
+        }
+
+    def _time_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
+        """Return rows and bins of the clock's signals."""
+        every, times_E = events.row_E, events.times_E
+        return {
+            "hour": (every, times_E // HOUR_S % 24),
+            "weekday": (every, (times_E - MONDAY_S) // DAY_S % 7),
+            "full_minute": (every, (times_E % 60 == 0).astype(np.int64)),
+        }
+
+    def _expected_bins(self, events: _Events, mean_R: NDArray) -> dict[str, tuple[NDArray, NDArray]]:
+        """Return rows and bins of what the past or the user's own events say of an event."""
+        every, items_E = events.row_E, events.items_E
+        has_before_E = events.before_E > 0
+        expected_E = (self.past.followers_VF[events.before_E] == items_E[:, None]).any(axis=1)
+        # Less what the user gives in general: a user who gives half a star more to everything is no surprise.
+        apart_E = events.ratings_E - self.past.mean_V[items_E]
+        rated_E = ~np.isnan(apart_E)
+        sum_R = np.bincount(every[rated_E], apart_E[rated_E], len(mean_R))
+        own_R = sum_R / np.maximum(np.bincount(every[rated_E], minlength=len(mean_R)), 1)
+        surprise_E = np.abs(apart_E - own_R[every])[rated_E]
+        return {
+            "duplicate": (every, events.repeated_E.astype(np.int64)),
+            "expected_next": (every[has_before_E], expected_E[has_before_E].astype(np.int64)),
+            "surprise": (every[rated_E], _bin(surprise_E, SURPRISE_EDGES)),
+            "no_genre": (every, self.item_facts.bare_V[items_E].astype(np.int64)),
         }
 
     def _popularity(self, events: _Events) -> NDArray[np.int64]:
@@ -233,6 +278,10 @@ class _Events:
     """Time of the user's first event of all."""
     history_E: NDArray[np.int64]
     """Events of the user before this one."""
+    before_E: NDArray[np.integer]
+    """The user's item before this one, 0 for the first."""
+    repeated_E: NDArray[np.bool_]
+    """Whether the user had the same item within `REPEAT_S` seconds before."""
 
     @property
     def num_rows(self) -> int:
@@ -249,6 +298,8 @@ class _Events:
         starts_E = np.repeat(offsets_U1[:-1], lengths_U)
         gap_E = np.diff(times_E, prepend=0)
         gap_E[offsets_U1[:-1]] = -1
+        before_E = np.r_[items_E[:1], items_E[:-1]]
+        before_E[offsets_U1[:-1]] = 0
         user_E = np.repeat(shard["user"].to_numpy().astype(np.int64), lengths_U)
         window_E = window_of(times_E, windows)
         keep_E = wanted_W[window_E] & (window_E >= 0)
@@ -268,7 +319,16 @@ class _Events:
             gap_E=gap_E[keep_E],
             joined_E=times_E[starts_E],
             history_E=at_E - starts_E,
+            before_E=before_E[keep_E],
+            repeated_E=_repeated(user_E, items_E[keep_E], times_E[keep_E]),
         )
+
+    def content(self) -> NDArray[np.int64]:
+        """Return a hash of each event's item and rating; sums of them do not depend on the order."""
+        mixed_E = (self.items_E.astype(np.uint64) << np.uint64(8)) + (self.ratings_E * 20).astype(np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed_E = (mixed_E ^ (mixed_E >> np.uint64(shift))) * np.uint64(factor)
+        return (mixed_E ^ (mixed_E >> np.uint64(31))).view(np.int64)
 
     def sessions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the row and the number of events of each session; one that crosses a window's edge is two."""
@@ -276,6 +336,19 @@ class _Events:
         starts_E[self.first_R] = True
         first = np.flatnonzero(starts_E)
         return self.row_E[first], np.diff(np.r_[first, len(self.row_E)])
+
+
+def _repeated(
+    user_E: NDArray[np.integer], items_E: NDArray[np.integer], times_E: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether each event's user had its item within `REPEAT_S` seconds before; events in order of user, time."""
+    key_E = user_E * (int(items_E.max(initial=0)) + 1) + items_E
+    order = np.argsort(key_E, kind="stable")
+    same_E = np.diff(key_E[order], prepend=-1) == 0
+    near_E = np.diff(times_E[order], prepend=0) <= REPEAT_S
+    repeated_E = np.zeros(len(key_E), bool)
+    repeated_E[order] = same_E & near_E
+    return repeated_E
 
 
 def _bin(values: NDArray, edges: tuple[float, ...]) -> NDArray[np.int64]:

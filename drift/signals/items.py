@@ -31,13 +31,19 @@ class ItemCounts:
     first_V: NDArray[np.int64]
     """Unix seconds of the first event, `NEVER_S` without one."""
 
+    def __add__(self, other: ItemCounts) -> ItemCounts:
+        """Add the counts of other shards."""
+        return ItemCounts(self.counts_WV + other.counts_WV, np.minimum(self.first_V, other.first_V))
+
     @classmethod
     def of_shard(cls, shard: pa.Table, windows: list[Window], num_items: int) -> ItemCounts:
-        """Count a shard's events; `windows` must leave no gaps."""
+        """Count a shard's events; `windows` must leave no gaps. Events outside of all windows give first times only."""
         items_E, _ = ragged(shard["items"])
         times_E, _ = ragged(shard["timestamps"])
         width = num_items + 1
-        cells_E = window_of(times_E, windows).astype(np.int64) * width + items_E
+        window_E = window_of(times_E, windows).astype(np.int64)
+        inside_E = window_E >= 0
+        cells_E = window_E[inside_E] * width + items_E[inside_E]
         counts = np.bincount(cells_E, minlength=len(windows) * width)
         first_V = np.full(width, NEVER_S)
         np.minimum.at(first_V, items_E, times_E)
@@ -50,7 +56,9 @@ class ItemCounts:
         width = table.num_rows + 1
         item_X = np.repeat(np.arange(1, width), np.diff(offsets_V1))
         counts_WV = np.zeros((len(windows), width), np.int64)
-        np.add.at(counts_WV, (window_of(month_start_s(months_X), windows), item_X), events_X)
+        window_X = window_of(month_start_s(months_X), windows)
+        inside_X = window_X >= 0
+        np.add.at(counts_WV, (window_X[inside_X], item_X[inside_X]), events_X[inside_X])
         return cls(counts_WV, np.concatenate([[NEVER_S], table["first_s"].to_numpy()]))
 
 
@@ -66,21 +74,60 @@ class ItemFacts:
     """Names of the genre columns but the last."""
     vocabulary: int
     """Items up to this index are in the model's vocabulary."""
+    bare_V: NDArray[np.bool_]
+    """Whether no genre is listed for the item."""
+    titles: tuple[str, ...] = ()
+    """Title of item 1, 2, ...; where it has none its source id."""
+
+    def title(self, item: int) -> str:
+        """Return an item's title."""
+        return self.titles[item - 1] if self.titles else f"item {item}"
 
 
-def read_item_facts(items: pa.Table, vocabulary: int, seen: int) -> ItemFacts:
-    """Build from `items.parquet` of a timeline; genres of items first seen after the cut make no labels."""
+def read_item_facts(
+    items: pa.Table, vocabulary: int, seen: int, labels: tuple[str, ...] | None = None
+) -> ItemFacts:
+    """Build from `items.parquet` of a timeline; genres of items first seen after the cut make no labels.
+
+    `labels` are those of an earlier report, which keep their bins whatever is listed now.
+    """
     years = pc.struct_field(pc.extract_regex(items["title"], r"\((?P<year>\d{4})\)\s*$"), "year")
     years_V = np.concatenate([[0], pc.fill_null(years.cast(pa.int64()), 0).to_numpy()])
     listed = [entry or [] for entry in items["genres"].to_pylist()]
     ignored = {"(no genres listed)"}
-    labels = tuple(sorted({genre for entry in listed[:seen] for genre in entry} - ignored))
+    if labels is None:
+        labels = tuple(sorted({genre for entry in listed[:seen] for genre in entry} - ignored))
     column = {label: number for number, label in enumerate(labels)}
     genres_VG = np.zeros((len(listed) + 1, len(labels) + 1), np.uint8)
+    bare_V = np.array([False, *(not set(entry) - ignored for entry in listed)])
     for item, entry in enumerate(listed, start=1):
         for genre in entry or ["(no genres listed)"]:
             genres_VG[item, column.get(genre, len(labels))] = 1
-    return ItemFacts(years_V, genres_VG, labels, vocabulary)
+    sources = (
+        items["source_id"].to_pylist() if "source_id" in items.column_names else items["item"].to_pylist()
+    )
+    titles = tuple(
+        title or f"item {source}" for title, source in zip(items["title"].to_pylist(), sources, strict=True)
+    )
+    return ItemFacts(years_V, genres_VG, labels, vocabulary, bare_V, titles)
+
+
+def unseen_shares(counts: ItemCounts, windows: list[Window], past: list[int]) -> dict[int, list[float]]:
+    """Return what a frozen catalogue would have missed in the past, by lag in windows.
+
+    For each pair of past windows: the share of the later one's events on items without an event up to the end of the
+    earlier one. It says how fast the catalogue grows without any news.
+    """
+    shares: dict[int, list[float]] = {}
+    for late in past:
+        total = counts.counts_WV[late].sum()
+        for early in past:
+            if early >= late or not total:
+                continue
+            unseen_V = counts.first_V >= windows[early].end_s
+            share = float(counts.counts_WV[late, unseen_V].sum() / total)
+            shares.setdefault(late - early, []).append(share)
+    return shares
 
 
 def counts_before(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:

@@ -223,6 +223,17 @@ def drop_test(ref_N: Array, cur_M: Array, permutations: int, rng: np.random.Gene
     return float(at_least(np.array([drop(cur_M.sum())]), null_B1)[0])
 
 
+def paired_test(differences_N: Array, flips: int, rng: np.random.Generator) -> float:
+    """Return the one-sided p that the mean of one difference per user is above 0, by flipping their signs."""
+    observed = np.array([differences_N.mean()])
+
+    def draw(count: int) -> Array:
+        signs_BN = 2 * rng.integers(0, 2, (count, len(differences_N))) - 1
+        return (signs_BN @ differences_N / len(differences_N))[:, None]
+
+    return float(at_least(observed, _in_chunks(draw, flips) + 1e-12)[0])
+
+
 def change_point(mean_WK: Array, users_W: Array) -> int:
     """Return the window with which the later segment starts, window 0 being the reference (so the result is >= 1).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ss4rec.auto.choose import Decision, Machine, choose
 from ss4rec.auto.explain import headline
@@ -13,6 +13,7 @@ from ss4rec.auto.look import Facts, look
 from ss4rec.config import RunConfig, override
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
+from ss4rec.presets import AUTO
 from ss4rec.protocol.plan import make_plan
 from ss4rec.protocol.settings import Protocol
 
@@ -30,6 +31,7 @@ class Auto:
     protocol: Protocol
     changes: Mapping[str, Any]
     minutes: float | None = None
+    preset: ClassVar[str] = AUTO
 
     def __call__(
         self, data: PreparedFolder | AnyPath, gpu: bool, say: Callable[[str], None] = lambda line: None

@@ -25,6 +25,11 @@ VERBS = {
     ),
     "train": ("ss4rec.cli.train:train_command", "Train a model on a prepared folder."),
     "evaluate": ("ss4rec.cli.evaluate:evaluate_command", "Rank all items for every user with a trained run."),
+    "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
+    "compare": (
+        "ss4rec.cli.compare:compare_command",
+        "Say which of several runs is better, and whether it is luck.",
+    ),
     "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
     "config": (
         "ss4rec.cli.config:config_command",
@@ -42,7 +47,10 @@ DATA_VERBS = {
     "synth": ("ss4rec.cli.synth:synth_command", "Generate MovieLens-shaped ratings with planted structure."),
     "get": ("ss4rec.cli.get:get_command", "Download a MovieLens archive from GroupLens."),
     "export": ("ss4rec.cli.export:export_command", "Write a prepared folder as RecBole's files."),
-    "compare": ("ss4rec.cli.compare:compare_command", "Say what two releases of a data set have in common."),
+    "compare": (
+        "ss4rec.cli.data_compare:compare_command",
+        "Say what two releases of a data set have in common.",
+    ),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
 

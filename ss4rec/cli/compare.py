@@ -1,41 +1,64 @@
-"""`ss4rec data compare`: say what two releases have in common."""
+"""`ss4rec compare`: which of several runs is better, for whom, and whether it is luck."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from ss4rec.evaluation.evaluator import Seen, TargetTime
+
 
 @click.command("compare")
-@click.argument("first")
-@click.argument("second")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def compare_command(first: str, second: str, as_json: bool) -> None:
-    """Compare the prepared folders FIRST and SECOND, say ML-20M and ML-32M, by (film, rating, second).
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--evaluation", "name", default="test", show_default=True, help="Which evaluation of the runs.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME@K",
+    help="Metrics to compare, the most important one first. Default: NDCG@10, HR@10 and MRR@10.",
+)
+@click.option("--seen", type=click.Choice(["kept", "excluded"]), help="Default: as the protocol says.")
+@click.option("--target-time", type=click.Choice(["known", "unknown"]), help="Default: as the protocol says.")
+@click.option("--all-pairs", is_flag=True, help="Compare every pair, not only each with the first.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("comparison.html"),
+    show_default=True,
+    help="The page to write.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def compare_command(
+    runs: tuple[Path, ...],
+    name: str,
+    metrics: tuple[str, ...],
+    seen: Seen | None,
+    target_time: TargetTime | None,
+    all_pairs: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Compare RUNS, paired by user, and write a page.
 
-    User ids are drawn anew for each release and are not compared. Prepare both with --k-core 0.
+    Runs that differ in their seed alone are one recipe. One RUN alone is compared with its best baseline. Runs that
+    were ranked on different users or protocols are refused.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from ss4rec.evaluation.compare import compare_runs
+    from ss4rec.evaluation.compare_page import about, comparison_json, comparison_page, verdicts
+    from ss4rec.evaluation.saved import load_evaluation
+    from ss4rec.report import write_page
 
-    from ss4rec.data.compare import compare
-    from ss4rec.io.paths import to_path
-
-    found = compare(to_path(first), to_path(second))
+    own = load_evaluation(runs[0], name).setting
+    setting: tuple[Seen, TargetTime] = (seen or own[0], target_time or own[1])
+    found = compare_runs(runs, name=name, setting=setting, metrics=metrics, all_pairs=all_pairs)
+    write_page(out, comparison_page(found))
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"found_share": found.found_share}))
+        click.echo(json.dumps(comparison_json(found) | {"page": str(out)}))
         return
-    facts = Table("", first, second)
-    for name, (left, right) in found.facts.items():
-        facts.add_row(name, *(f"{value:,}" if isinstance(value, int) else value for value in (left, right)))
-    years = Table("year", first, second, "in both")
-    for year, counts in found.years.items():
-        years.add_row(str(year), *(f"{count:,}" for count in counts))
-    console = Console()
-    console.print(facts, years)
-    click.echo(
-        f"{found.common_items:,} items are in both; {found.found_share:.1%} of {first}'s ratings are in {second} too. "
-        "User ids are drawn anew for each release: cut one release in time (`ss4rec data split`), never subtract two"
-    )
+    from ss4rec.cli.results import show_comparison
+
+    show_comparison(found, verdicts(found), about(found))
+    click.echo(f"page: {out}")

@@ -1,35 +1,39 @@
-"""Prints results to a terminal."""
+"""`ss4rec show`: what a run was trained on, how good it is, and for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from pathlib import Path
 
-from rich.console import Console
-
-from ss4rec.evaluation.evaluator import EvalResult
-from ss4rec.evaluation.table import rich_table
+import click
 
 
-def show_results(title: str, results: Mapping[str, Any]) -> None:
-    """Print the metrics of a model and its baselines (`EvalResult` as plain JSON values, by name)."""
-    parsed = {name: EvalResult.model_validate(result) for name, result in results.items()}
-    console = Console(width=max(100, Console().width))
-    console.print(f"\n{title}", style="bold")
-    console.print(rich_table(parsed))
+@click.command("show")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--evaluation", "name", help="Which evaluation of the run. Default: test.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def show_command(run_dir: Path, name: str | None, as_json: bool) -> None:
+    """Show a RUN in the terminal, and write its page RUN/report.html anew."""
+    from ss4rec.evaluation.run_page import facts, headline, speed, write_run_page
+    from ss4rec.evaluation.saved import load_evaluation, saved_evaluations
+    from ss4rec.runs.folder import RunFolder
 
-
-def show_rolling(title: str, rolling: Mapping[str, Any]) -> None:
-    """Print the mean and the spread over cuts (`ss4rec.train.rolling`), in the protocol's own setting."""
-    from rich.table import Table
-
-    console = Console(width=max(100, Console().width))
-    console.print(f"\n{title}", style="bold")
-    columns = ("HR@10", "NDCG@10", "MRR@10")
-    table = Table("scorer", *columns, caption="mean and standard deviation over cuts")
-    for name, row in rolling["summary"].items():
-        cells = (
-            f"{row[column]['mean']:.4f} ± {row[column]['sd']:.4f}" for column in columns if column in row
+    run_dir = RunFolder.open(run_dir).path
+    names = saved_evaluations(run_dir)
+    saved = load_evaluation(run_dir, name or names[0]) if name or names else None
+    page = write_run_page(run_dir, name)
+    if as_json:
+        results = (
+            {}
+            if saved is None
+            else {key: value.model_dump(mode="json") for key, value in saved.results.items()}
         )
-        table.add_row(name, *cells)
-    console.print(table)
+        about = {"facts": dict(facts(run_dir)), "speed": dict(speed(run_dir, saved))}
+        click.echo(
+            json.dumps({"headline": headline(run_dir, saved), **about, "results": results, "page": str(page)})
+        )
+        return
+    from ss4rec.cli.results import show_run
+
+    show_run(run_dir, saved)
+    click.echo(f"page: {page}")

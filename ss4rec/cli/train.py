@@ -17,9 +17,7 @@ from ss4rec.cli.options import (
     minutes_option,
     resolve_train,
 )
-from ss4rec.config import RunConfig
 from ss4rec.errors import ConfigError
-from ss4rec.presets import AUTO
 
 
 def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -62,6 +60,15 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
     help="Train and test once for each of these cuts (protocol.cut), as in 0.7,0.8,0.9, each in a folder of its own in "
     "the run's, and give the mean and the spread over them.",
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2),
+    help="Train this many times with train.seed counted up, as runs NAME-seedN; `ss4rec compare` takes them as one "
+    "recipe.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Show all settings of the ranking, not only the protocol's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
     data: Path,
@@ -76,6 +83,8 @@ def train_command(
     skip_bad_steps: int | None,
     skip_bad_shards: bool,
     cuts: tuple[Any, ...],
+    seeds: int | None,
+    everything: bool,
     as_json: bool,
 ) -> None:
     """Train a model on a prepared folder; the same --name continues a run.
@@ -87,7 +96,19 @@ def train_command(
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
     config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{_preset_of(config)}-{folder.path.name}")
+    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
+    if cuts and seeds:
+        raise click.UsageError("--cuts and --seeds exclude one another; give one of them")
+    if seeds:
+        if isinstance(config, Auto):
+            raise ConfigError(
+                "--seeds compares seeds of one configuration; name a --preset, auto chooses for each run"
+            )
+        from ss4rec.train.run import train_seeds
+
+        found = train_seeds(config, folder, run_dir, seeds, address=address, skip_bad_shards=skip_bad_shards)
+        _show_seeds(found, as_json)
+        return
     if cuts:
         if isinstance(config, Auto):
             raise ConfigError(
@@ -106,19 +127,29 @@ def train_command(
     if as_json:
         click.echo(json.dumps(result))
     elif "test" in result:
-        from ss4rec.cli.show import show_results
+        from ss4rec.cli.results import show_results
 
-        show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
+        show_results(
+            f"{run_dir.name}: test items, best epoch by validation",
+            result["test"],
+            everything=everything,
+            then=(f"ss4rec show {run_dir}",),
+        )
 
 
-def _preset_of(config: RunConfig | Auto) -> str:
-    return AUTO if isinstance(config, Auto) else config.preset
+def _show_seeds(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name, row in found["summary"].items():
+        click.echo(f"{name:12} {row['mean']:.4f} ± {row['sd']:.4f}")
+    click.echo(f"compare them with another recipe: ss4rec compare OTHER... {' '.join(found['runs'])}")
 
 
 def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rolling))
         return
-    from ss4rec.cli.show import show_rolling
+    from ss4rec.cli.results import show_rolling
 
     show_rolling(f"{run_dir.name}: test items, {len(rolling['cuts'])} cuts", rolling)

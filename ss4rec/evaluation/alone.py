@@ -11,11 +11,14 @@ from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
-from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
+from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 
 def evaluate_alone(
@@ -36,3 +39,40 @@ def rank_alone(
     batches = source.eval_batches(split, config.evaluation.batch_users)
     scorer = ModelScorer(model, gap_s, config.data.target_time, source.plan.asked_from_s(split))
     return rank_users(scorer, batches)
+
+
+def evaluate_with_baselines(
+    run_dir: Path,
+    data: PreparedFolder | Path,
+    device: torch.device,
+    split: Split = "test",
+    protocol: Protocol | None = None,
+) -> dict[str, EvalResult]:
+    """Rank with a run's best checkpoint (`model`) and with each baseline, in this process without Ray.
+
+    Args:
+        run_dir: the run folder.
+        data: the prepared folder that it was trained on.
+        device: where the model runs.
+        split: which held-out events.
+        protocol: how to test, if not as the run's own protocol says.
+
+    Raises:
+        DataError: if the data has other items than the run.
+        UsageError: if the run may have learned what the protocol tests.
+    """
+    data, folder = PreparedFolder.open(data), RunFolder.open(run_dir)
+    config = under_protocol(folder.config(), protocol)
+    plan = run_plan(folder, config, data)
+    model, _ = load_model(run_dir, str(device))
+    gap_s, asked_from_s = folder.record().median_gap_s, plan.asked_from_s(split)
+    scorers: dict[str, Scorer] = {
+        "model": ModelScorer(model, gap_s, config.data.target_time, asked_from_s),
+        **baselines(data, plan),
+    }
+    source = LocalSource.of(config, data)
+    results = {}
+    for name, scorer in scorers.items():
+        ranks = rank_users(scorer, source.eval_batches(split, config.evaluation.batch_users))
+        results[name] = summarise(ranks, config.evaluation.ks, protocol=config.protocol)
+    return results

@@ -20,8 +20,10 @@ from torch import Tensor
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.errors import DataError
 from ss4rec.evaluation.bootstrap import bootstrap_mean
-from ss4rec.evaluation.metrics import METRICS, Metric, hit_rate, ndcg
+from ss4rec.evaluation.lists import ListResult
+from ss4rec.evaluation.metrics import METRICS, Metric, auc, hit_rate, ndcg
 from ss4rec.evaluation.ranks import target_ranks
+from ss4rec.evaluation.recommended import LIST_COLUMNS, ListSpec
 from ss4rec.evaluation.scorers import Scorer
 from ss4rec.protocol.settings import Protocol
 
@@ -48,7 +50,7 @@ class SettingResult(BaseModel):
     target_time: TargetTime
     """Whether the scorer may use the time of the target."""
     metrics: dict[str, float]
-    """Mean over users of each user's mean over targets, by name as in `NDCG@10`."""
+    """Mean over users of each user's mean over targets, by name as in `NDCG@10`; `AUC` where it is known."""
     by_target: dict[str, float] = {}
     """Mean over all targets, where users have several."""
     intervals: dict[str, tuple[float, float]]
@@ -70,6 +72,8 @@ class EvalResult(BaseModel):
     """Targets whose item never trained; they are misses."""
     settings: tuple[SettingResult, ...]
     """In the order of `SETTINGS`."""
+    lists: ListResult | None = None
+    """Metrics of the recommended lists, in the protocol's own setting; None where no lists were kept."""
 
     def setting(self, seen: Seen, target_time: TargetTime) -> SettingResult:
         """Return the metrics in one setting."""
@@ -81,13 +85,15 @@ def rank_column(seen: Seen, target_time: TargetTime) -> str:
     return f"rank_{seen}_{target_time}"
 
 
-def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
+def rank_users(scorer: Scorer, batches: Iterable[EvalBatch], lists: ListSpec | None = None) -> pa.Table:
     """Rank every target in `batches`; a stretch of scores of one batch is in memory at a time.
+
+    With `lists` each user's recommended list is kept too.
 
     Returns:
         One row a target: `user`, `history` (events before it), `target` (item, 0: never trained), `target_time` and
         `last_time` (unix seconds), all int64, `weight` float64 (1 / targets of the user), and four float64 columns
-        named by `rank_column`.
+        named by `rank_column`. With `lists` also `recommended.LIST_COLUMNS`.
 
     Raises:
         NonFiniteError: if a score is NaN.
@@ -96,14 +102,18 @@ def rank_users(scorer: Scorer, batches: Iterable[EvalBatch]) -> pa.Table:
     schema = pa.schema(
         [*columns, ("weight", pa.float64()), *((rank_column(*s), pa.float64()) for s in SETTINGS)]
     )
-    parts = [pa.table(rank_batch(scorer, batch), schema=schema).to_batches() for batch in batches]
+    if lists:
+        schema = pa.schema([*schema, *LIST_COLUMNS])
+    parts = [pa.table(rank_batch(scorer, batch, lists), schema=schema).to_batches() for batch in batches]
     return pa.Table.from_batches([part for several in parts for part in several], schema=schema)
 
 
-def rank_batch(scorer: Scorer, batch: EvalBatch) -> dict[str, npt.NDArray[Any]]:
+def rank_batch(
+    scorer: Scorer, batch: EvalBatch, lists: ListSpec | None = None
+) -> dict[str, npt.NDArray[Any] | pa.Array]:
     """Rank one batch in all settings; columns as in `rank_users`."""
-    kept_B, excluded_B = _ranks(scorer, batch, target_time_known=True)
-    columns = {
+    kept_B, excluded_B, more = _ranks(scorer, batch, lists, target_time_known=True)
+    columns: dict[str, Tensor] = {
         "user": batch.users_S,
         "history": batch.histories_S,
         "target": batch.targets_S,
@@ -114,9 +124,10 @@ def rank_batch(scorer: Scorer, batch: EvalBatch) -> dict[str, npt.NDArray[Any]]:
         "rank_excluded_known": excluded_B,
     }
     if scorer.uses_target_time:
-        kept_B, excluded_B = _ranks(scorer, batch, target_time_known=False)
+        kept_B, excluded_B, later = _ranks(scorer, batch, lists, target_time_known=False)
+        more = later if lists and not lists.target_time_known else more
     columns |= {"rank_kept_unknown": kept_B, "rank_excluded_unknown": excluded_B}
-    return {name: values_B.cpu().numpy() for name, values_B in columns.items()}
+    return {name: values_B.cpu().numpy() for name, values_B in columns.items()} | more
 
 
 def require_each_user_once(users_U: npt.NDArray[np.int64], num_users: int) -> None:
@@ -147,7 +158,12 @@ def require_all_targets(users_N: npt.NDArray[np.int64], targets_U: npt.NDArray[n
 
 
 def summarise(
-    ranks: pa.Table, ks: Sequence[int], seed: int = 0, protocol: Protocol | None = None
+    ranks: pa.Table,
+    ks: Sequence[int],
+    seed: int = 0,
+    protocol: Protocol | None = None,
+    num_items: int | None = None,
+    lists: ListResult | None = None,
 ) -> EvalResult:
     """Reduce the ranks of all targets to metrics.
 
@@ -156,6 +172,8 @@ def summarise(
         ks: cut-offs.
         seed: seed of the bootstrap.
         protocol: what was ranked; None: leave-one-out.
+        num_items: items that were ranked, for the AUC.
+        lists: metrics of the recommended lists, if there are any.
     """
     results = []
     by_user = PerUser(ranks["user"].to_numpy())
@@ -164,6 +182,9 @@ def summarise(
         per_user = {
             f"{metric.name}@{k}": by_user.mean(metric.gains(ranks_N, k)) for metric in METRICS for k in ks
         }
+        if num_items and "unseen" in ranks.column_names:
+            candidates_N = ranks["unseen"].to_numpy() if seen == "excluded" else num_items
+            per_user["AUC"] = by_user.mean(auc(ranks_N, candidates_N))
         by_target = {f"{metric.name}@{k}": metric(ranks_N, k) for metric in METRICS for k in ks}
         intervals = {
             f"{metric.name}@{_INTERVAL_K}": bootstrap_mean(per_user[f"{metric.name}@{_INTERVAL_K}"], seed)
@@ -185,6 +206,7 @@ def summarise(
         num_targets=ranks.num_rows,
         cold_targets=int(np.isinf(ranks[rank_column("kept", "known")].to_numpy()).sum()),
         settings=tuple(results),
+        lists=lists,
     )
 
 
@@ -209,7 +231,14 @@ class PerUser:
         return np.bincount(self.place_N, weights=values_N, minlength=self.num_users) / self.counts_U
 
 
-def _ranks(scorer: Scorer, batch: EvalBatch, *, target_time_known: bool) -> tuple[Tensor, Tensor]:
-    """Score and rank one batch with the target's time known or not."""
+def _ranks(
+    scorer: Scorer, batch: EvalBatch, lists: ListSpec | None, *, target_time_known: bool
+) -> tuple[Tensor, Tensor, dict[str, npt.NDArray | pa.Array]]:
+    """Score and rank one batch with the target's time known or not; lists too if this is their setting."""
     with torch.inference_mode():
-        return target_ranks(scorer.scores(batch, target_time_known=target_time_known), batch.targets_S)
+        scores = scorer.scores(batch, target_time_known=target_time_known)
+        wanted = lists and (lists.target_time_known == target_time_known or not scorer.uses_target_time)
+        return (
+            *target_ranks(scores, batch.targets_S),
+            lists.columns(scores, batch) if lists and wanted else {},
+        )

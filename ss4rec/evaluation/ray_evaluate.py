@@ -25,6 +25,7 @@ from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import ResourceError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
+from ss4rec.evaluation.recommended import ListSpec
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.evaluation.successive import history_batches
 from ss4rec.protocol.plan import Plan, make_plan
@@ -45,7 +46,23 @@ def evaluate_folder(
     gpu: bool = False,
     protocol: Protocol | None = None,
 ) -> EvalResult:
-    """Rank the targets of every user with the best checkpoint of a run.
+    """Rank the targets of every user with the best checkpoint of a run; arguments and errors as of `rank_folder`."""
+    ranks = rank_folder(run_dir, data, split=split, workers=workers, gpu=gpu, protocol=protocol)
+    config = under_protocol(RunFolder.open(run_dir).config(), protocol)
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
+
+
+def rank_folder(
+    run_dir: Path,
+    data: PreparedFolder | Path,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    gpu: bool = False,
+    protocol: Protocol | None = None,
+    lists: ListSpec | None = None,
+) -> pa.Table:
+    """Return the ranks of every user's targets with the best checkpoint of a run, as from `rank_users`.
 
     Args:
         run_dir: run folder, on storage that all nodes see.
@@ -54,15 +71,16 @@ def evaluate_folder(
         workers: actors; each loads the model once and takes one CPU, or one GPU with `gpu`.
         gpu: whether the model runs on GPUs.
         protocol: how to test, if not as the run's own protocol says; it must agree with that on what trains.
+        lists: which recommended lists to keep, if any.
 
     Raises:
         DataError: if the data has another vocabulary than the run, or users are missing from the result.
         UsageError: if the run was trained on what this protocol tests.
         ResourceError: if the cluster cannot hold the actors.
     """
-    folder, data = RunFolder.open(run_dir), PreparedFolder.open(data)
+    folder, opened = RunFolder.open(run_dir), PreparedFolder.open(data)
     config = under_protocol(folder.config(), protocol)
-    plan = run_plan(folder, config, data)
+    plan = run_plan(folder, config, opened)
     median_gap_s = folder.record().median_gap_s
     asked_from_s = plan.asked_from_s(split)
 
@@ -70,7 +88,7 @@ def evaluate_folder(
         model, config = load_model(run_dir, "cuda" if gpu else "cpu")
         return {"model": ModelScorer(model, median_gap_s, config.data.target_time, asked_from_s)}
 
-    return _evaluate(make_scorers, config, data, plan, split, workers, gpu)["model"]
+    return _rank(make_scorers, config, opened, plan, split, workers, gpu, lists)["model"]
 
 
 def evaluate_baselines(
@@ -88,8 +106,22 @@ def evaluate_baselines(
     """
     data = PreparedFolder.open(data)
     plan = plan or make_plan(config.protocol, data)
+    ranks = rank_baselines(config, data, plan, split=split, workers=workers)
+    return {name: summarise(own, config.evaluation.ks, protocol=plan.protocol) for name, own in ranks.items()}
+
+
+def rank_baselines(
+    config: RunConfig,
+    data: PreparedFolder,
+    plan: Plan,
+    *,
+    split: Split = "test",
+    workers: int = 1,
+    lists: ListSpec | None = None,
+) -> dict[str, pa.Table]:
+    """Return the ranks of every user's targets by each baseline, as from `rank_users`; errors as `evaluate_folder`."""
     shared = ray.put(baselines(data, plan))
-    return _evaluate(lambda: ray.get(shared), config, data, plan, split, workers, gpu=False)
+    return _rank(lambda: ray.get(shared), config, data, plan, split, workers, False, lists)
 
 
 class _Ranker:
@@ -103,6 +135,7 @@ class _Ranker:
         split: Split,
         num_items: int,
         profiles_UF: npt.NDArray[Any] | None,
+        lists: ListSpec | None,
     ) -> None:
         self.scorers = make_scorers()
         self.config = config
@@ -110,6 +143,7 @@ class _Ranker:
         self.split = split
         self.num_items = num_items
         self.profiles_UF = profiles_UF
+        self.lists = lists
 
     def __call__(self, shards: dict[str, npt.NDArray[Any]]) -> pa.Table:
         """Rank the users of some shards with every scorer; columns as in `rank_users`, and `scorer`."""
@@ -118,12 +152,13 @@ class _Ranker:
             shard = read_shard(Path(path), self.num_items)
             histories = eval_rows(shard, self.split, self.plan, self.config.data)
             for name, scorer in self.scorers.items():
-                ranks = rank_users(scorer, history_batches(histories, batch_targets, self.profiles_UF))
+                batches = history_batches(histories, batch_targets, self.profiles_UF)
+                ranks = rank_users(scorer, batches, self.lists)
                 parts.append(ranks.append_column("scorer", pa.array([name] * ranks.num_rows, pa.string())))
         return pa.concat_tables(parts)
 
 
-def _evaluate(
+def _rank(
     make_scorers: MakeScorers,
     config: RunConfig,
     data: PreparedFolder,
@@ -131,15 +166,16 @@ def _evaluate(
     split: Split,
     workers: int,
     gpu: bool,
-) -> dict[str, EvalResult]:
-    """Deal all shards to `workers` actors and reduce their rows, scorer by scorer."""
+    lists: ListSpec | None,
+) -> dict[str, pa.Table]:
+    """Deal all shards to `workers` actors and return their rows, scorer by scorer."""
     _require_room(workers, gpu)
     data.quick_check()
     # Paths, not rows, are dealt: actors read whole shards, and a damaged one is named.
     paths = [{"path": str(path.absolute())} for path in data.shard_paths]
     rows = ray.data.from_items(paths, override_num_blocks=len(paths)).map_batches(
         _Ranker,
-        fn_constructor_args=(make_scorers, config, plan, split, data.manifest.items, data.profiles_UF),
+        fn_constructor_args=(make_scorers, config, plan, split, data.manifest.items, data.profiles_UF, lists),
         batch_size=1,
         compute=ActorPoolStrategy(size=min(workers, len(paths))),
         num_cpus=0 if gpu else 1,
@@ -149,12 +185,12 @@ def _evaluate(
     ranks = pa.concat_tables(ray.get(rows.to_arrow_refs())).sort_by(
         [("user", "ascending"), ("history", "ascending")]
     )
-    results = {}
+    tables = {}
     for name in dict.fromkeys(ranks["scorer"].to_pylist()):
         own = ranks.filter(pc.field("scorer") == name)
         require_all_targets(own["user"].to_numpy(), np.diff(plan.targets(split).offsets_U1))
-        results[name] = summarise(own, config.evaluation.ks, protocol=plan.protocol)
-    return results
+        tables[name] = own
+    return tables
 
 
 def _require_room(workers: int, gpu: bool) -> None:

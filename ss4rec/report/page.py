@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,6 +13,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ss4rec.io.atomic import write_whole
 from ss4rec.report.axis import label
 
 
@@ -42,9 +42,7 @@ def render(package: str, template: str, /, **values: Any) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Write a page so that a reader finds the old one or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, text.encode())
 
 
 @cache
@@ -61,5 +59,6 @@ def _environment(package: str) -> Environment:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {"style": Markup(style), "script": Markup(script), "script_digest": digest}
     environment.filters["number"] = label
+    environment.filters["rank"] = lambda value: "none" if value == float("inf") else f"{value:,.10g}"
     environment.tests["cell"] = lambda value: isinstance(value, Cell)
     return environment

@@ -25,7 +25,7 @@ from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.atomic import write_json, write_whole
 from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.protocol.plan import make_plan
-from ss4rec.runs.record import RunRecord, data_fingerprint
+from ss4rec.runs.record import RunRecord, is_same_data
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.folder import PreparedFolder
@@ -112,9 +112,7 @@ class RunFolder:
                 f"the run {self.path.name} exists with another configuration ({changed}); "
                 "choose another --name, or repeat its options to continue it"
             )
-        if (self.path / RECORD_FILE).exists() and self.record().data_sha256 != data_fingerprint(
-            data.manifest
-        ):
+        if (self.path / RECORD_FILE).exists() and not is_same_data(self.record(), data.manifest):
             raise ConfigError(
                 f"the run {self.path.name} was trained on other data ({self.record().data_name}); choose another --name"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ class RunRecord(BaseModel):
     """`RunConfig.fingerprint()`."""
     data_name: str
     data_sha256: str
-    """Checksum of the data's manifest."""
+    """`data_fingerprint`; of runs of earlier versions `manifest_fingerprint`."""
     cut_s: int | None = None
     """Last second that the data may hold, if it was cut in time; `ss4rec drift` checks its own cut against it."""
     num_users: PositiveInt
@@ -97,5 +98,24 @@ class RunRecord(BaseModel):
 
 
 def data_fingerprint(manifest: Manifest) -> str:
-    """Return the SHA-256 of everything a manifest says, the checksum of each shard included."""
+    """Return the SHA-256 of what a run can see of its data: filters, items, users, profiles and the shards.
+
+    The source file is no part of it: a file that has grown since gives the same past, and that is the same data.
+    """
+    seen = manifest.model_dump(
+        mode="json",
+        include={"filters", "shards", "files", "profile_values", "median_gap_s"},
+        exclude_none=True,
+    )
+    seen["files"].pop("quarantine.parquet", None)
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+
+
+def manifest_fingerprint(manifest: Manifest) -> str:
+    """Return the SHA-256 of everything a manifest says, its source included: what checkpoints are marked with."""
     return hashlib.sha256(manifest.model_dump_json(exclude_none=True).encode()).hexdigest()
+
+
+def is_same_data(record: RunRecord, manifest: Manifest) -> bool:
+    """Return whether a run was trained on this data; runs of earlier versions hold `manifest_fingerprint`."""
+    return record.data_sha256 in (data_fingerprint(manifest), manifest_fingerprint(manifest))

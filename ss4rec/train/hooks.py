@@ -24,3 +24,5 @@ class Hooks:
     """Returns why this machine is about to go, or an empty string; a checkpoint is then written at once."""
     may_write: Callable[[], None] = lambda: None
     """Called before a checkpoint appears; raises `LeaseError` if another process writes this run now."""
+    saved: Callable[[], None] = lambda: None
+    """Called by the main worker when a checkpoint is whole; may raise to end the training there."""

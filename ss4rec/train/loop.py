@@ -408,6 +408,7 @@ class TrainLoop:
         resume.save(self.folder.checkpoints, self.take_step, state, self.hooks.may_write)
         checkpoint.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
         self.saved_at = time.monotonic()
+        self.hooks.saved()
 
     def _resume(self) -> None:
         """Continue from the newest intact checkpoint, if there is one."""

@@ -14,9 +14,9 @@ from ss4rec.train.optim import lr_share
 
 FIRST_SHARE, MARK_SHARE, RECENT_SHARE = 0.12, 0.05, 0.25
 """Shares of the time: before the first plan; between two marks of the clock; over which speed is measured."""
-LATE, EARLY = 1.03, 0.85
+LATE, EARLY = 1.03, 0.93
 """A plan that would end this much too late is made anew, shorter; one that would end this early, longer."""
-GROWS_UNTIL = 0.6
+GROWS_UNTIL = 0.75
 """Share of the steps after which a plan grows no more: the schedule is too far down."""
 
 
@@ -72,7 +72,7 @@ class Pace:
         grows = self.planned and global_step < GROWS_UNTIL * self.total_steps and end_s < EARLY * budget_s
         if not (grows or end_s > LATE * budget_s):
             return None
-        plan = min(self._rounded(fits), self.most_steps)
+        plan = min(max(self._rounded(fits), global_step + 1), self.most_steps)
         return plan if plan != self.total_steps else None
 
     def plan(self, total_steps: int) -> None:

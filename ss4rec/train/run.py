@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import check_max_workers, check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
+from ss4rec.evaluation.evaluator import EvalResult
 from ss4rec.io.atomic import write_json
 from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
@@ -53,9 +56,10 @@ def train(
 
     check_before_ray(config, data)
     with cluster(address):
+        from ss4rec.cluster.placement import has_gpu
         from ss4rec.evaluation.report import evaluate_run
 
-        config = resolved(config, data, run_dir)
+        config = resolved(config, data, run_dir, has_gpu)
         placement = preflight(config.resources, ray_data=config.data.source == "ray")
         if config.protocol.refit:
             say("refit: first a training that finds the best number of epochs, in RUN/choose")
@@ -75,7 +79,49 @@ def train(
     if lost := data.manifest.rows_dropped.get(DROPPED):
         result["left_out"] = {"events_of_damaged_shards": lost, "data": str(data)}
     write_json(run_dir / RESULT_FILE, result)
+    from ss4rec.evaluation.run_page import write_run_page
+
+    say(f"page of the run: {write_run_page(run_dir)}")
     return result
+
+
+def train_seeds(
+    config: RunConfig,
+    data: PreparedFolder | Path,
+    run_dir: Path,
+    seeds: int,
+    *,
+    address: str | None = None,
+    skip_bad_shards: bool = False,
+) -> dict[str, Any]:
+    """Train one recipe with several seeds; return their results by run folder, and mean and spread of the metrics.
+
+    The runs are `run_dir-seedN`, with `train.seed` counted up from the configuration's own; `ss4rec compare` takes
+    them as one recipe. Arguments and errors as for `train`.
+    """
+    results: dict[str, Any] = {}
+    for seed in range(config.train.seed, config.train.seed + seeds):
+        own = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        folder = run_dir.with_name(f"{run_dir.name}-seed{seed}")
+        results[str(folder)] = train(own, data, folder, address=address, skip_bad_shards=skip_bad_shards)
+    return {"runs": results, "summary": _over_seeds(config, list(results.values()))}
+
+
+def _over_seeds(config: RunConfig, results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation over seeds of each metric of the model, in the protocol's own setting."""
+    tested = [EvalResult.model_validate(result["test"]["model"]) for result in results if "test" in result]
+    if not tested:
+        return {}
+    protocol = config.protocol
+    values = [found.setting(protocol.seen, protocol.target_time).metrics for found in tested]
+    return {
+        name: {
+            "mean": float(np.mean(column)),
+            "sd": float(np.std(column, ddof=1)) if len(column) > 1 else 0.0,
+        }
+        for name in values[0]
+        for column in [[found[name] for found in values]]
+    }
 
 
 def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
@@ -90,15 +136,15 @@ def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
         check_trainable(data, config.protocol)
 
 
-def resolved(config: RunConfig | Auto, data: PreparedFolder, run_dir: Path) -> RunConfig:
+def resolved(
+    config: RunConfig | Auto, data: PreparedFolder, run_dir: Path, has_gpu: Callable[[Any], bool]
+) -> RunConfig:
     """Return the configuration of a run: that of its folder where `auto` continues one, else what `auto` chooses.
 
-    For use on a connected cluster.
+    `has_gpu` says whether a value of `resources.gpu` means a GPU here.
     """
     if isinstance(config, RunConfig):
         return config
-    from ss4rec.cluster.placement import has_gpu
-
     if (run_dir / CONFIG_FILE).exists():
         found = RunFolder(run_dir).config()
         if found.preset == "auto":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,14 +22,14 @@ from ss4rec.model.ss4rec import make_model
 from ss4rec.protocol.plan import Plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.lease import Writer, hold
-from ss4rec.runs.record import RunRecord, data_fingerprint
+from ss4rec.runs.record import RunRecord, manifest_fingerprint
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.loop import Outcome, TrainLoop, seed_step
 from ss4rec.train.objective import Objective
 from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
-from ss4rec.train.tracking import tracked
+from ss4rec.train.tracking import Finish, tracked
 from ss4rec.train.validation import Validation
 
 
@@ -88,7 +89,7 @@ def build_loop(
         folder,
         Validation(model, source, workers, config.evaluation),
         hooks=hooks,
-        identity={"fingerprint": config.fingerprint(), "data_sha256": data_fingerprint(manifest)},
+        identity={"fingerprint": config.fingerprint(), "data_sha256": manifest_fingerprint(manifest)},
         graphs=graphs,
     )
 
@@ -127,25 +128,49 @@ def loop_alone(
     Raises:
         LeaseError: if another process trains in `run_dir`.
     """
+    with _held_alone(config, data_dir, run_dir, device, hooks) as (loop, _):
+        yield loop
+
+
+@contextmanager
+def _held_alone(
+    config: RunConfig,
+    data_dir: PreparedFolder | Path,
+    run_dir: Path,
+    device: torch.device,
+    hooks: Hooks | None,
+) -> Iterator[tuple[TrainLoop, Finish]]:
+    """Yield the loop, and the function that takes test results for the trackers."""
     data = PreparedFolder.open(data_dir)
     RunFolder(run_dir).start(config, data)
     source = LocalSource.of(config, data)
-    with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config):
-        yield build_loop(
-            config, run_dir, workers=Workers(0, 1, device), source=source, attempt=attempt, hooks=hooks
+    with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config) as tell_test:
+        workers = Workers(0, 1, device)
+        yield (
+            build_loop(config, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks),
+            tell_test,
         )
 
 
 def train_alone(
-    config: RunConfig, data_dir: PreparedFolder | Path, run_dir: Path, device: torch.device
+    config: RunConfig,
+    data_dir: PreparedFolder | Path,
+    run_dir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
+    test: Callable[[], dict[str, Any]] = dict,
 ) -> Outcome:
     """Train in this process without Ray, from the last checkpoint (or the start) to the end.
+
+    `test` is called after that, and trackers are told what it returns.
 
     Raises:
         LeaseError: if another process trains in `run_dir`.
     """
-    with loop_alone(config, data_dir, run_dir, device) as loop:
-        return loop.run()
+    with _held_alone(config, data_dir, run_dir, device, hooks) as (loop, tell_test):
+        outcome = loop.run()
+        tell_test(test())
+    return outcome
 
 
 def _attributes(data: PreparedFolder, plan: Plan) -> torch.Tensor:

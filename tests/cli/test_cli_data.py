@@ -72,6 +72,19 @@ CASES = (
         lambda seen: _cut(seen),
     ),
     Case(
+        "data split --data {whole} --protocol time-to-split --set protocol.cut=0.6 --out {folder}/cut --json",
+        lambda seen: _tables(seen),
+    ),
+    Case(
+        "data prepare --source {shop} --out {folder}/out " + COLUMNS + " --delimiter , --time-unit s --json",
+        lambda seen: _told(seen, "shop"),
+    ),
+    Case(
+        "data prepare --source {shop} --out {folder}/out " + COLUMNS + " --time-format %d.%m.%Y",
+        lambda seen: None,
+        2,
+    ),
+    Case(
         "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut",
         lambda seen: _told(seen, "ss4rec drift"),
     ),
@@ -96,6 +109,11 @@ def _exported(seen):
 
 def _same(seen):
     assert seen.json["found_share"] == 1.0
+
+
+def _tables(seen):
+    assert seen.json["protocol"]["cut"] == 0.6
+    assert pq.read_table(seen.folder / "cut" / "test.parquet").num_rows > 0
 
 
 def _cut(seen):

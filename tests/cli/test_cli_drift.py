@@ -39,7 +39,7 @@ CASES = (
     ),
     Case("drift --data {split} --out report --set zzz=1", lambda seen: _has(seen.err, "fields: window, "), 2),
     Case(
-        "drift --data {split} --out report --set window=week",
+        "drift --data {split} --out report --set window=decade",
         lambda seen: _has(seen.err, "drift configuration refused:\n  window: "),
         2,
     ),

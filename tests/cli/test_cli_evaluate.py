@@ -11,14 +11,17 @@ EVALUATE = {"stub": "ss4rec.evaluation.report.evaluate_run", "answer": {}}
 
 def _asked(seen):
     ((run_dir, data), options) = seen.calls[0]
-    assert (run_dir.name, data.name) == ("run", "small")
+    assert (run_dir.name, data.path.name) == ("run", "small")
+    protocol = options.pop("protocol")
+    assert (protocol.name, protocol.cut) == ("time-to-split with cut=0.7", 0.7)
     assert options == {"split": "valid", "workers": 2, "use_gpu": True}
     assert seen.json == {}
 
 
 CASES = (
     Case(
-        "evaluate --run {run} --data {prepared} --split valid --workers 2 --gpu --address local --json",
+        "evaluate --run {run} --data {prepared} --split valid --workers 2 --gpu --address local "
+        "--protocol time-to-split --set protocol.cut=0.7 --all --json",
         _asked,
         **EVALUATE,
     ),

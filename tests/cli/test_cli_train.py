@@ -2,6 +2,7 @@
 
 import json
 
+from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig
 from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, SettingResult
 from tests.cli.harness import Case, parametrised
@@ -13,7 +14,7 @@ def _trained(seen):
     ((config, data, run_dir), options) = seen.calls[0]
     assert (config.preset, config.train.skip_bad_steps, config.model.dim) == ("debug", 2, 24)
     assert (config.resources.workers, config.resources.max_workers) == (1, 3)
-    assert data.name == "small"
+    assert data.path.name == "small"
     assert run_dir == seen.folder / "there" / "mine"
     assert options == {"address": "h:1", "skip_bad_shards": True}
     assert seen.json["training"] == {"epochs": 1}
@@ -21,8 +22,46 @@ def _trained(seen):
 
 def _defaults(seen):
     ((config, _, run_dir), options) = seen.calls[0]
-    assert run_dir == seen.folder / "runs" / f"{config.preset}-small"
+    assert isinstance(config, Auto)
+    assert (config.changes, config.minutes) == ({}, None)
+    assert run_dir == seen.folder / "runs" / "auto-small"
     assert options["address"] is None
+
+
+def _protocol_and_time(seen):
+    config = seen.calls[0][0][0]
+    assert (config.protocol.name, config.minutes) == ("time-to-split", 5.0)
+
+
+def _cuts(seen):
+    ((config, _, _, cuts), _) = seen.calls[0]
+    assert (config.protocol.name, cuts) == ("time-to-split", (0.7, 0.8))
+    assert seen.json == {"cuts": [0.7, 0.8]}
+
+
+def _in_minutes(seen):
+    ((config, *_), _) = seen.calls[0]
+    assert (config.minutes, config.protocol.seen) == (2.5, "excluded")
+    assert config.changes == {"model.dim": 24, "resources.workers": 2, "resources.max_workers": None}
+
+
+def _preset_in_minutes(seen):
+    ((config, *_), _) = seen.calls[0]
+    assert config.preset == "debug"
+    assert config.train.fit_minutes
+    assert 1 < config.train.max_minutes < 3
+
+
+def _explained(seen):
+    assert "auto: synth has" in seen.out
+    assert "set by you" in seen.out
+    assert "# 3 minutes less start and test" in seen.out
+    assert max(map(len, seen.out.split("\n\n", 1)[1].splitlines())) <= 80
+
+
+def _chosen(seen):
+    config = RunConfig.model_validate(json.loads(seen.out))
+    assert (config.preset, config.train.precision) == ("auto", "bf16")
 
 
 def _suggested(seen):
@@ -37,7 +76,16 @@ def _configured(seen):
 def _demo(seen):
     ((config, data, run_dir), _) = seen.calls[0]
     assert (config.preset, config.train.epochs, config.resources.workers) == ("debug", 1, 2)
-    assert (data.name, run_dir) == ("small", seen.folder / "there" / "demo")
+    assert (data.path.name, run_dir) == ("small", seen.folder / "there" / "demo")
+    assert seen.out.count("unknown") == 2, "both settings without the target's time"
+    assert "next: ss4rec show /r" in seen.out
+    assert max(map(len, seen.out.splitlines()[:-1])) <= 80
+
+
+def _demo_in_short(seen):
+    assert "model: NDCG@10 0.2500" in seen.out
+    assert "the other settings: --all" in seen.out
+    assert "unknown" not in seen.out
 
 
 RANKED = EvalResult(
@@ -59,22 +107,43 @@ DEMO = {
 CASES = (
     Case(
         "train --data {prepared} --preset debug --set model.dim=24 --workers 1:3 --storage there --name mine "
-        "--address h:1 --skip-bad-steps 2 --skip-bad-shards --json",
+        "--address h:1 --skip-bad-steps 2 --skip-bad-shards --all --json",
         _trained,
         **TRAIN,
     ),
     Case("train --data {prepared}", _defaults, **TRAIN),
+    Case("train --data {prepared} --protocol time-to-split --minutes 5", _protocol_and_time, **TRAIN),
+    Case(
+        "train --data {prepared} --preset debug --protocol time-to-split --cuts 0.7,0.8 --json",
+        _cuts,
+        stub="ss4rec.train.rolling.train_rolling",
+        answer={"cuts": [0.7, 0.8]},
+    ),
+    Case("train --data {prepared} --preset debug --cuts 0.7", lambda seen: _has(seen.err, "two or more"), 2),
     Case("train --data {prepared} --set model.dimm=24", _suggested, 2),
+    Case(
+        "train --data {prepared} --minutes 2.5 --protocol s3rec --set model.dim=24 --workers 2",
+        _in_minutes,
+        **TRAIN,
+    ),
+    Case("train --data {prepared} --preset debug --minutes 3", _preset_in_minutes, **TRAIN),
+    Case("config --data {prepared} --no-gpu --minutes 3 --set model.dim=24 --explain", _explained),
+    Case("config --data {prepared} --gpu", _chosen),
+    Case("config --preset auto", lambda seen: _has(seen.err, "as in --data data/ml-1m"), 2),
+    Case("config --preset demo --explain", lambda seen: _has(seen.err, "says what auto decided"), 2),
     Case("train --data {prepared} --set model.dim", lambda seen: _has(seen.err, "as in model.dim=128"), 2),
     Case("train --data {prepared} --workers 3:2", lambda seen: _has(seen.err, "3:2"), 2),
     Case("train --data {folder}/none", lambda seen: _has(seen.err, "no data folder"), 2),
     Case("config --preset demo --set train.epochs=3 --workers 2", _configured),
+    Case("config --data {prepared} --gpu --minutes 5 --protocol time-to-split --explain", lambda seen: None),
     Case("config --fields", lambda seen: _has(seen.out, "Configuration")),
     Case(
-        "demo --preset debug --set train.epochs=1 --workers 2 --data {prepared} --storage there",
+        "demo --preset debug --protocol leave-one-out --set train.epochs=1 --workers 2 "
+        "--data {prepared} --storage there --all",
         _demo,
         **DEMO,
     ),
+    Case("demo --preset debug --data {prepared}", _demo_in_short, **DEMO),
 )
 
 

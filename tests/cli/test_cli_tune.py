@@ -9,7 +9,7 @@ TUNE = {"stub": "tuning.sweep.run_sweep", "answer": BEST}
 def _everything(seen):
     ((space, data, sweep_dir, settings), options) = seen.calls[0]
     assert list(space.parameters) == ["optim.lr"]
-    assert (data.name, sweep_dir) == ("small", seen.folder / "there" / "mine")
+    assert (data.path.name, sweep_dir) == ("small", seen.folder / "there" / "mine")
     assert settings.model_dump() == {
         "trials": 5,
         "objectives": ("ndcg@10", "parameters"),
@@ -23,6 +23,7 @@ def _everything(seen):
     base = options["base"]
     assert (base.preset, base.train.epochs, base.resources.workers) == ("demo", 4, 2)
     assert options["address"] == "local"
+    assert base.protocol.name == "time-to-split"
     assert seen.json == BEST
 
 
@@ -35,7 +36,8 @@ def _from_the_space(seen):
 CASES = (
     Case(
         "tune --data {prepared} --space {space} --trials 5 --storage there --name mine --preset demo "
-        "--set train.epochs=4 --workers 2 --objective ndcg@10 --objective parameters --pruner none --grace-epochs 2 "
+        "--set train.epochs=4 --protocol time-to-split --workers 2 --objective ndcg@10 "
+        "--objective parameters --pruner none --grace-epochs 2 "
         "--seed 7 --trials-per-gpu 2 --concurrent 3 --minutes 1.5 --address local --json",
         _everything,
         **TUNE,

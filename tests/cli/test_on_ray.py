@@ -7,7 +7,7 @@ import ray
 
 from ss4rec.cli import main_group, run
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
 HAND, SCRIPT_PORT, DASHBOARD = 26490, 26480, 28465
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 JOIN = """
 import json, os, sys
@@ -67,7 +67,7 @@ def join(environment, *rows):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert told.returncode == 0, told.stderr
     answers = [json.loads(line[7:]) for line in told.stdout.splitlines() if line.startswith("ANSWER")]

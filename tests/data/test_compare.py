@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ss4rec.cli.compare import compare_command
+from ss4rec.cli.data_compare import compare_command
 from ss4rec.data.compare import compare
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.errors import DataError

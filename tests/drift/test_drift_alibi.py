@@ -1,25 +1,25 @@
 """The adapter to alibi-detect: every detector runs, on what it is valid on; and how its verdicts stand beside ours."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from benchmarks.drift.controls import layout_plan, still_context
 from benchmarks.drift.simulate import Plant, simulate
 from drift.cells import alibi
-from drift.cells.alibi import Answer, Sides, run_detector, user_vectors
+from drift.cells.alibi import Answer, Sides, run_detector, run_on_model, user_vectors
 from drift.cells.compare import sides
 from drift.cells.run import run_cell
-from drift.cells.types import Cell
-from drift.config import DETECTORS, DriftConfig
-from drift.report.alibi_section import alibi_section, why_they_differ
-from drift.report.page import COLOURS
+from drift.cells.types import Cell, Row
+from drift.config import DETECTORS, DriftConfig, check_detectors
+from drift.report.verdict import judge
+from ss4rec.errors import UsageError
 from tests.drift.test_drift_cells import CONFIG, context
 
-MOVED = Plant(windows=5, users=120, step=4, rating=-1.0, gap=1.0)
+MOVED = Plant(windows=5, users=120, step=4, rating=-2.0, gap=1.0)
 ONLINE = ("mmd_online", "lsdd_online")
 
 
@@ -74,7 +74,8 @@ def test_what_a_detector_gets(moved, monkeypatch):
     small, whole = seen
     assert (len(small.ref_ND), len(small.cur_MD)) == (40, 40)
     ref, cur = sides(moved, Cell("reference", 4, "alibi:ks"), np.random.default_rng(0))
-    complete_N = (ref.weights_NS > 0).all(axis=1)
+    common_S = [signal.name not in alibi.rare_signals((ref, cur), moved.layout) for signal in moved.layout]
+    complete_N = (ref.weights_NS[:, common_S] > 0).all(axis=1)
     alone_N = ~np.isin(ref.users_N, cur.users_N)
     assert len(whole.ref_ND) == (complete_N & alone_N).sum() < complete_N.sum()
     joined = np.concatenate([whole.ref_ND, whole.cur_MD])
@@ -90,6 +91,7 @@ def test_users_who_lack_a_signal_are_left_out(moved):
     """KS with one NaN says "no drift" and MMD with one says "drift": neither may ever see one."""
     side = moved.histograms.blocks([4], moved.layout)
     side.weights_NS[:7, 3] = 0
+    side.weights_NS[:, -2] = 1
     rows_ND, users, names = user_vectors(side, moved.layout)
     assert np.isfinite(rows_ND).all()
     assert len(rows_ND) == len(users) == (side.weights_NS > 0).all(axis=1).sum() < len(side.users_N)
@@ -123,65 +125,52 @@ def test_unknown_detectors_are_refused():
     assert DriftConfig(alibi="all").alibi == DETECTORS
 
 
-@pytest.mark.parametrize(
-    ("severity", "verdict", "own", "reason"),
-    [
-        ("none", "none", [("a", 0.2, 0.5, "none")], ""),
-        ("noted", "drift", [("a", 0.01, 2.0, "drift")], ""),
-        ("noted", "undecided", [], "too few users"),
-        ("noted", "none", [("a", 0.2, 2.0, "none"), ("b", 0.4, 0.1, "none")], r"our least p is 0.2 \(a\)"),
-        (
-            "noted",
-            "noted",
-            [("a", 0.01, 0.4, "noted"), ("b", 0.02, 0.7, "noted")],
-            r"\(b\), but its effect is 0.7",
-        ),
-        ("none", "severe", [("a", 0.01, 2.0, "severe"), ("b", 0.9, 0.1, "none")], "whole histograms of a,"),
-        ("none", "drift", [("unseen_item", 0.01, 2.0, "drift")], "which it is not given"),
-    ],
-)
-def test_each_difference_has_its_own_reason(severity, verdict, own, reason):
-    cells = [
-        {"signal": name, "p_adj": p, "effect": ratio, "threshold": 1.0, "severity": kind}
-        for name, p, ratio, kind in own
-    ]
-    theirs = {"severity": severity, "status": "ok", "n_users_ref": 40, "n_users_cur": 50}
-    told = why_they_differ(theirs, cells, verdict, 0.05)
-    assert bool(told) == bool(reason)
-    assert re.search(reason, told)
+def test_the_model_is_looked_at_as_well():
+    """States that moved are flagged, the halves of the reference are not."""
+    pytest.importorskip("alibi_detect.cd")
+    rng = np.random.default_rng(0)
+
+    def window(number, shift, users=60):
+        states = rng.standard_normal((users, 4)) + shift
+        return pa.table(
+            {
+                "user": np.arange(users),
+                "window": np.full(users, number, np.int32),
+                "top10": [[1]] * users,
+                "hidden": states.astype(np.float32).tolist(),
+                "top10_mass": rng.random(users),
+                "entropy": rng.random(users),
+            }
+        )
+
+    ranks = pa.concat_tables([window(-1, 0), window(5, 0), window(6, 2)])
+    rows = run_on_model(ranks, [(5, "a"), (6, "b")], CONFIG.model_copy(update={"alibi": ("ks", "mmd")}))
+    found = {(row.detector, row.signal, row.comparison, row.window): row.severity for row in rows}
+    assert {row.status for row in rows} == {"ok"}
+    for name in ("alibi:ks", "alibi:mmd"):
+        assert found[name, "states", "reference", "b"] == "noted"
+        assert found[name, "states", "reference", "a"] == "none"
+        assert found[name, "states", "control", "a"] == "none"
+        assert found[name, "scores", "reference", "b"] == "none"
 
 
-def test_the_section_has_a_line_a_detector_and_one_reason_for_all_that_differ_alike():
-    def cell(detector, severity, **changes):
-        facts = {
-            "window": "2016",
-            "comparison": "reference",
-            "status": "ok",
-            "error": "",
-            "p": 0.01,
-            "p_adj": None,
-        }
-        facts |= {"n_users_ref": 40, "n_users_cur": 50, "effect": 12.0, "signal": "joint", "threshold": None}
-        return facts | {"detector": detector, "severity": severity} | changes
+def test_detectors_are_held_to_what_past_windows_gave():
+    """A p alone is no alarm: the statistic must be above that of past windows against the reference."""
+    context_ = context(Plant(windows=7, users=20))
+    names = [context_.name(window) for window in (1, 2, 3, 4)]
 
-    cells = [
-        cell("userperm", "none", signal="rating", p_adj=0.4, threshold=20.0),
-        cell("alibi:ks", "noted"),
-        cell("alibi:cvm", "noted", p=1e-9),
-        cell("alibi:mmd_online", "none", p=None, effect=None),
-        cell("alibi:lsdd", "undecided", status="error", error="ValueError: <no>"),
-    ]
-    text = alibi_section(cells, {"2016": "none"}, 0.05, COLOURS)
-    assert text.count("<tr>") == 6
-    for words in (
-        "0.01",
-        "&lt;.0001",
-        "no alarm",
-        "failed",
-        "ValueError: &lt;no&gt;",
-        "not so ks, cvm:",
-        "0.4 (rating)",
-    ):
-        assert words in text
-    assert "Business Source License" in text
-    assert "was not run" in alibi_section(cells[:1], {"2016": "none"}, 0.05, COLOURS)
+    def row(window, effect, p):
+        return Row(window, "reference", "alibi:ks", "inputs", 50, 50, effect=effect, p=p)
+
+    rows = [row(names[0], 0.3, 0.001), row(names[2], 0.2, 0.001), row(names[3], 0.4, 0.001)]
+    judge(context_, rows)
+    assert [r.severity for r in rows[1:]] == ["noted", "drift"]
+    assert rows[1].threshold == 0.3
+
+
+def test_missing_detectors_are_named_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr("drift.config.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs alibi-detect"):
+        check_detectors(DriftConfig(alibi=("ks",)))
+    assert DriftConfig().alibi == ()
+    check_detectors(DriftConfig())

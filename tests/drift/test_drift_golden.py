@@ -11,9 +11,9 @@ from drift.cells.run import all_cells, run_cell
 from drift.cells.types import CellContext
 from drift.config import DriftConfig
 from drift.plan import make_plan
-from drift.report.verdict import date_changes, judge
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, read_item_facts
+from drift.stats.distances import slices
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
@@ -45,22 +45,26 @@ def context(tmp_path_factory):
     plan = make_plan(config, timeline.manifest, record.cut_s)
     facts = read_item_facts(timeline.items, record.vocabulary, record.seen)
     counts = ItemCounts.of_months(read_item_months(folder / "cut"), plan.windows)
-    make = HistogramMaker(config.window, plan.windows, plan.wanted, facts, counts, plan.year_before)
+    make = HistogramMaker(plan.windows, plan.wanted, facts, counts, plan.year_before)
     parts = [make(read_shard(path)) for path in timeline.shard_paths]
     return CellContext(config, plan, UserHistograms.merge(parts), make.layout)
 
 
 def test_histograms_are_those_of_the_release(context):
     made, plan = context.histograms, context.plan
-    sums = [int(made.counts_RK[made.window_R == window].sum()) for window in plan.wanted]
+    part = slice(0, slices(context.layout)[15].stop)  # signals that came later stand after these
+    sums = [int(made.counts_RK[made.window_R == window, part].sum()) for window in plan.wanted]
     assert sums == GOLDEN["histogram_sums"]
 
 
-def test_cells_are_those_of_the_release(context):
+def test_cells_are_those_of_the_release(context, monkeypatch):
+    """All figures that do not depend on what else is tested; max-T, thresholds and verdicts have changed since."""
+    # Those of the release; more are drawn today, so that a report can decide however many windows it has.
+    monkeypatch.setattr(CellContext, "permutations", 199)
     future = context.plan.future[:10:3]
     assert [context.name(window) for window in future] == GOLDEN["windows"]
-    rows = [row for cell in all_cells(context.plan, future, ()) for row in run_cell(context, cell)]
-    judge(context, rows)
-    found = [[getattr(row, name) for name in GOLDEN["fields"]] for row in rows]
-    assert json.loads(json.dumps(found)) == json.loads(json.dumps(GOLDEN["rows"]))
-    assert date_changes(context, rows) == GOLDEN["since"]
+    kept = GOLDEN["fields"][: GOLDEN["fields"].index("p_max")]
+    rows = [row for cell in all_cells(context.plan, future) for row in run_cell(context, cell)]
+    names = {row[2] for row in GOLDEN["rows"]}
+    found = [[getattr(row, name) for name in kept] for row in rows if row.signal in names]
+    assert repr(found) == repr([row[: len(kept)] for row in GOLDEN["rows"]])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,7 @@ PLANT = Plant(windows=6, users=25, items=60, returning=0.5)
 def profiler(made, seen=50, wanted=range(6)):
     catalogue = read_item_facts(made.items, vocabulary=40, seen=seen)
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
-    return HistogramMaker("quarter", made.windows, list(wanted), catalogue, counts)
+    return HistogramMaker(made.windows, list(wanted), catalogue, counts)
 
 
 def column(profile, layout, name):
@@ -190,22 +191,46 @@ def test_calendar(kind, name, count):
     windows = calendar(kind, 1_296_518_400, 1_296_518_400 + 364 * 86_400)  # 2011-02-01 on
     assert windows[0].name == name
     assert all(a.end_s == b.start_s for a, b in pairwise(windows))
-    full = full_windows(kind, windows[0].start_s, windows[count - 1].end_s - 1)
-    assert len(full) == count
+    full = full_windows(windows, windows[0].start_s, windows[count - 1].end_s - 1)
+    assert full == list(range(count))
     assert window_of(np.array([0, windows[0].start_s, windows[0].end_s - 1]), windows).tolist() == [-1, 0, 0]
 
 
 def test_windows_that_the_data_does_not_fill_are_left_out():
     windows = calendar("month", 1_296_518_400, 1_310_000_000)
-    kept = full_windows("month", windows[0].start_s + 5 * 86_400, windows[3].start_s + 5 * 86_400)
-    assert [w.name for w in kept] == [w.name for w in windows[1:3]]
+    kept = full_windows(windows, windows[0].start_s + 5 * 86_400, windows[3].start_s + 5 * 86_400)
+    assert kept == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "anchor", "names"),
+    [
+        ("year", "2015-04-01", ["2013-04 to 2014-03", "2014-04 to 2015-03", "2015-04 to 2016-03"]),
+        ("quarter", "2015-04-01", ["2014Q1", "2014Q2", "2014Q3"]),
+        ("month", "2015-01-31", ["2013-12-31", "2014-01-31", "2014-02-28"]),
+        ("week", "2014-01-03", ["2014-01-10", "2014-01-17", "2014-01-24"]),
+        ("day", "2014-01-03", ["2014-01-15", "2014-01-16", "2014-01-17"]),
+        ("hour", "2014-01-03", ["2014-01-15T00", "2014-01-15T01", "2014-01-15T02"]),
+    ],
+)
+def test_windows_begin_at_the_anchor(kind, anchor, names):
+    """Nothing is lost between the cut and the calendar's next window."""
+    first, last, cut = (
+        int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
+        for day in ("2014-01-15", "2016-03-31", anchor)
+    )
+    windows = calendar(kind, first, last, cut)
+    assert [window.name for window in windows[:3]] == names
+    assert all(a.end_s == b.start_s for a, b in pairwise(windows))
+    assert windows[0].start_s <= first < windows[0].end_s
+    assert cut > last or cut < first or cut in [window.start_s for window in windows]
 
 
 def test_the_lasting_top_is_that_of_the_year_before_the_reference():
     made = simulate(replace(PLANT, items=300, users=120), 6)
     catalogue = read_item_facts(made.items, vocabulary=300, seen=300)
     counts = ItemCounts.of_shard(made.shard, made.windows, 300)
-    make = HistogramMaker("quarter", made.windows, list(range(6)), catalogue, counts, [1, 2])
+    make = HistogramMaker(made.windows, list(range(6)), catalogue, counts, [1, 2])
     early_V = counts.counts_WV[1:3].sum(axis=0)
     best = set(np.argsort(-early_V, kind="stable")[:100].tolist())
     items, times = (
@@ -215,5 +240,5 @@ def test_the_lasting_top_is_that_of_the_year_before_the_reference():
     found = make(made.shard)
     top = column(found, make.layout, "lasting_top")[found.window_R == 4]
     assert top[:, 1].sum() == inside.sum() > 0
-    none = HistogramMaker("quarter", made.windows, [4], catalogue, counts)(made.shard)
+    none = HistogramMaker(made.windows, [4], catalogue, counts)(made.shard)
     assert column(none, make.layout, "lasting_top")[:, 1].sum() == 0

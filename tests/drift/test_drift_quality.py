@@ -12,21 +12,14 @@ from scipy.sparse import csr_matrix
 
 from drift.calendar import calendar
 from drift.config import DriftConfig
+from drift.model.count_ranks import Seen, count_ranks, follower_ranks
 from drift.model.followers import count_pairs, follow_scores
-from drift.model.quality import (
-    Baselines,
-    QualityTask,
-    decompose,
-    quality_severity,
-    rank,
-    shuffled,
-    summarise,
-    targets,
-)
+from drift.model.quality import decompose, quality_severity, summarise
+from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
+from drift.model.targets import BEFORE_CUT, TargetChoice, choose_targets, pack, spread
 from ss4rec.config import DataConfig, ModelConfig
-from ss4rec.data.batches.batch import collate_eval
-from ss4rec.data.batches.windows import eval_sequences
+from ss4rec.model.last_state import encode_last
 from ss4rec.model.ss4rec import SS4Rec
 
 SIDE = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30)
@@ -76,78 +69,149 @@ FOLLOW = csr_matrix(([5, 2], ([2, 2], [9, 4])), shape=(13, 13))
 """Item 9 came five times after item 2, item 4 twice."""
 
 
-def task(share=1.0):
-    return QualityTask(
-        config=DriftConfig(permutations=50, bootstrap=20, min_users=1),
+def task(users=(0, 1, 2), window=1, **changes):
+    choice = TargetChoice(
         data=DataConfig(max_len=8, overlap=2),
         windows=WINDOWS,
-        chosen={1: share},
+        users={window: np.array(users)},
         cut_s=YEAR - 1,
         vocabulary=12,
-        baselines=Baselines(np.arange(13), {1: np.arange(13)[::-1].copy()}, FOLLOW),
+        **changes,
+    )
+    return RankTask(
+        choice, seed=1, baselines=Baselines(np.arange(13), {1: np.arange(13)[::-1].copy()}, FOLLOW)
     )
 
 
 def test_targets_have_only_earlier_known_items_before_them():
-    rows = {row["user"]: row for row in targets(SHARD, task()).to_pylist()}
-    assert rows[0]["items"] == [1, 2, 3]  # 19 is outside the vocabulary
-    assert (rows[0]["known"], rows[0]["history"], rows[0]["unseen"]) == (True, 2, False)
-    assert 1 not in rows  # one event before the target is no history
-    if 2 in rows:
-        assert rows[2] | {"items": [6, 7, 1], "unseen": True, "known": False} == rows[2]
-    assert targets(SHARD, task(0.0)) is None
+    found = {one.user[0]: one for one in choose_targets(SHARD, task().choice)}
+    one, path, rows = found[0], *found[0].passes[0]
+    assert (one.item, one.known, one.history, rows) == ([3], [True], [2], [0])
+    assert path.items_T.tolist() == [1, 2]  # 19 is outside the vocabulary
+    assert path.times_T.tolist() == [10, 30, YEAR + 5]
+    assert [items.tolist() for items in one.seen] == [[1, 2]]
+    assert 1 not in found  # one event before the target is no history
+    assert (found[2].item, found[2].known, found[2].passes) == (
+        [0],
+        [False],
+        [],
+    )  # an unseen item has no rank
+    assert choose_targets(SHARD, task(users=()).choice) == []
 
 
-def test_ranks_and_summary():
-    torch.manual_seed(0)
-    model = SS4Rec(ModelConfig(dim=8, blocks=1, time_states=4, relation_states=4), 12).eval()
-    rng = np.random.default_rng(0)
-    users = 40
-    items = [rng.permutation(np.arange(1, 13))[:5] for _ in range(users)]
-    shard = pa.table(
+def test_held_out_events_before_the_cut_are_the_last_known_ones():
+    """Training left them out; they count from the reference on."""
+    early = pa.table({**{n: SHARD[n] for n in ("user", "items", "ratings")}, "timestamps": pa.array(
+        [[10, 20, 30, 40], [1, 2], [5, 6, 7]], pa.list_(pa.int64()))})  # fmt: skip
+    found = choose_targets(early, task(window=BEFORE_CUT).choice)
+    assert [(one.user, one.item, one.window) for one in found] == [([0], [3], [BEFORE_CUT])]
+    assert choose_targets(early, task(window=BEFORE_CUT, reference_s=41).choice) == []
+
+
+def test_targets_are_spread_evenly():
+    assert spread(np.arange(5), 20).tolist() == [0, 1, 2, 3, 4]
+    assert spread(np.arange(100), 4).tolist() == [12, 37, 62, 87]
+
+
+def long_shard(users=40, events=30, items=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return pa.table(
         {
             "user": pa.array(range(users), pa.int32()),
-            "items": pa.array(items, pa.list_(pa.int32())),
-            "timestamps": pa.array([[1, 2, 3, 4, YEAR + 5]] * users, pa.list_(pa.int64())),
-            "ratings": pa.array([[3.0] * 5] * users, pa.list_(pa.float32())),
+            "items": pa.array(rng.integers(1, items + 1, (users, events)).tolist(), pa.list_(pa.int32())),
+            "timestamps": pa.array(
+                [[1, 2, 3, 4, *(YEAR + 60 * n for n in range(events - 4))]] * users, pa.list_(pa.int64())
+            ),
+            "ratings": pa.array([[3.0] * events] * users, pa.list_(pa.float32())),
         }
     )
-    the_task = task()
-    chosen = targets(shard, the_task)
-    found = rank(model, chosen, the_task)
-    for row, sequence in zip(found.to_pylist(), items, strict=True):
-        left = [i for i in range(1, 13) if i not in sequence[:4]]
-        assert row["pop_frozen"] == 1 + sum(i > sequence[4] for i in left)
-        assert row["pop_rolling"] == 1 + sum(i < sequence[4] for i in left)
-        score = {i: (sequence[3] == 2) * {9: 5, 4: 2}.get(i, 0) + i / 79 for i in range(1, 13)}
-        assert row["follow"] == 1 + sum(score[i] > score[sequence[4]] for i in left)
-        assert 1 <= row["model"] <= 8
-    unseen = chosen.set_column(chosen.column_names.index("unseen"), "unseen", pa.array([True] * users))
-    assert np.isinf(rank(model, unseen, the_task)["model"].to_numpy()).all()
 
-    alone = rank(model, chosen, replace(the_task, baselines=None))
-    assert alone["model"].equals(found["model"])
-    assert "follow" not in alone.column_names
 
-    later = found.set_column(1, "window", pa.array([2] * users, pa.int32()))
-    lost = later.set_column(later.column_names.index("model"), "model", pa.array([np.inf] * users))
-    better = later.slice(10).set_column(later.column_names.index("model"), "model", pa.array([1.0] * 30))
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return SS4Rec(ModelConfig(dim=8, blocks=1, time_states=4, relation_states=4), 12).eval()
+
+
+def test_all_targets_in_one_pass_are_ranked_as_one_by_one(model):
+    """The naive way: a history for each target, cut where its pass begins, and a score for each item."""
+    shard, the_task = long_shard(users=3), task(per_user=20)
+    found = rank_shard(model, shard, the_task).to_pylist()
+    assert len(found) == 60
+    row = iter(found)
+    for one in choose_targets(shard, the_task.choice):
+        for path, rows in one.passes:
+            assert len(path.items_T) <= 2 * the_task.choice.data.max_len
+            for at, number in zip(path.at_R.tolist(), rows, strict=True):
+                alone = replace(path, items_T=path.items_T[: at + 1], times_T=path.times_T[: at + 2],
+                                ratings_T=path.ratings_T[: at + 1], at_R=np.array([at]))  # fmt: skip
+                batch = pack([alone], [one.user[number]], True, None)
+                hidden = encode_last(model, batch)
+                seen = torch.from_numpy(one.seen[number])
+                scores = model.scores(hidden, seen, torch.tensor([0, len(seen)])).matrix()[0].tolist()
+                target = one.item[number]
+                others = [i for i in range(1, 13) if i not in one.seen[number].tolist() or i == target]
+                want = 1 + sum(scores[i] > scores[target] + 1e-6 for i in others)
+                assert next(row)["model"] == want
+    assert next(row, None) is None
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000))
+def test_count_ranks_equal_a_score_for_every_item(seed):
+    rng = np.random.default_rng(seed)
+    size, rows = 9, 6
+    counts = np.r_[0, rng.integers(0, 4, size - 1)]
+    dense = np.where(rng.random((size, size)) < 0.4, rng.integers(1, 4, (size, size)), 0)
+    dense[:, 0] = 0
+    pairs = csr_matrix(dense)
+    targets, last = rng.integers(1, size, rows), rng.integers(1, size, rows)
+    seen = [rng.integers(1, size, rng.integers(1, 6)) for _ in range(rows)]
+    together = Seen.of(seen, targets, size)
+    ranks = count_ranks(counts, targets, together), follower_ranks(pairs, counts, last, targets, together)
+    for r in range(rows):
+        left = [v for v in range(1, size) if v not in seen[r] and v != targets[r]]
+        score = follow_scores(pairs, last[r : r + 1], counts)[0]
+        for found, by in zip(ranks, (counts, score), strict=True):
+            ahead = sum((by[v] > by[targets[r]]) + (by[v] == by[targets[r]]) / 2 for v in left)
+            assert found[r] == 1 + ahead
+
+
+def test_ranks_and_summary(model):
+    shard, the_task = long_shard(), task(users=range(40), per_user=5)
+    config = DriftConfig(permutations=199, bootstrap=20, min_users=1, alibi=())
+    found = rank_shard(model, shard, the_task)
+    assert found.num_rows == 200
+    assert found["top10"].null_count == 160
+    later = found.set_column(1, "window", pa.array([2] * 200, pa.int32()))
+    lost = later.set_column(later.column_names.index("model"), "model", pa.array([np.inf] * 200))
+    better = later.slice(50).set_column(later.column_names.index("model"), "model", pa.array([1.0] * 150))
     both = pa.concat_tables([found, lost])
-    first, second = summarise(both, [(1, "a"), (2, "b")], the_task.config, 12, better)
+    (first, second), compared = summarise(both, [(1, "a"), (2, "b")], config, 12, better)
+    assert "the first window, a: only 0 users" in compared
     assert (first["retrained.HR@10"], first["retrained.users"]) == (None, 0)
-    assert (second["retrained.HR@10"], second["retrained.users"]) == (1.0, 30)
+    assert (second["retrained.gain"], second["retrained.users"]) == (1.0, 30)
+    assert second["retrained.p"] == 1 / 200
     assert (first["severity"], second["severity"]) == ("none", "severe")
-    assert first["all.HR@10"] == 1.0
+    assert (first["n_users"], first["targets"]) == (40, 200)
     assert second["drop"] == 1.0
+    assert second["mix"] + second["within"] == pytest.approx(-first["all.HR@10"])
     assert second["hidden_p"] > 0.05  # the same users' states
+    assert first["smallest_fall"] is None  # it is the reference itself
+    assert 0 <= second["smallest_fall"] < 1
+    assert second["regret.severity"] == "severe"  # popularity still finds some
+    held_out = found.set_column(1, "window", pa.array([BEFORE_CUT] * 200, pa.int32()))
+    (alone,), compared = summarise(pa.concat_tables([held_out, lost]), [(2, "b")], config, 12)
+    assert "last events before the cut" in compared
+    assert alone["drop"] == 1.0
+    assert alone["reference"] == first["all.HR@10"]
 
 
-def test_shuffling_moves_items_within_their_sequence_only():
-    sequences = eval_sequences(targets(SHARD, task()), split="test", max_len=8, target_time=True)
-    batch = collate_eval(sequences)
-    mixed = shuffled(batch, np.random.default_rng(1))
-    for start, stop in zip(batch.offsets_S1[:-1], batch.offsets_S1[1:], strict=True):
-        assert sorted(batch.items_T[start:stop]) == sorted(mixed.items_T[start:stop])
+def test_shuffled_histories_change_the_ranks_of_last_targets_alone(model):
+    found = rank_shard(model, long_shard(), task(users=range(40), per_user=5))
+    ranked = np.isfinite(found["shuffled"].to_numpy())
+    assert ranked.sum() == 40
+    assert (found["shuffled"].to_numpy()[ranked] != found["model"].to_numpy()[ranked]).any()
 
 
 def test_pairs_of_the_past_only():
@@ -167,5 +231,5 @@ def test_a_retrained_model_sees_the_same_events_in_its_own_numbers():
     timeline = pa.chunked_array([[100 + i for i in range(1, 20)]])
     own = remap(timeline, pa.chunked_array([[119, 102, 101]]))
     assert own.tolist() == [0, 3, 2, *[4] * 16, 1]
-    rows = targets(SHARD, replace(task(), remap_V=own, vocabulary=3)).to_pylist()
-    assert [(row["user"], row["items"], row["unseen"]) for row in rows] == [(0, [3, 1, 2, 1], True)]
+    found = choose_targets(SHARD, replace(task().choice, remap_V=own, vocabulary=3))
+    assert [(one.user[0], one.item, one.seen[0].tolist()) for one in found] == [(0, [0], [3, 1, 2])]

@@ -152,3 +152,55 @@ def test_checkpoints_hold_no_pickle(prepared, tmp_path):
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".json", ".jsonl", ".safetensors", ".parquet"}
     assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == "debug"
+
+
+def climbs_at(loop, *looks):
+    """Let the course say at these looks, counted from 1, that the loss has climbed far above its best."""
+    seen = []
+
+    def diverged(loss):
+        seen.append(loss)
+        return len(seen) in looks
+
+    loop.course.diverged = diverged
+    return loop
+
+
+def test_a_loss_that_climbs_goes_back_with_half_of_the_rate(prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ss4rec.train.loop._LOOK_EVERY", 2)
+    loop = climbs_at(make(prepared, tmp_path / "run", **{"train.epochs": 4}), 6)
+    outcome = loop.run()
+    assert "Going back to step" in capsys.readouterr().out
+    assert loop.returns == 1
+    assert outcome.global_step == 4 * loop.steps_per_epoch
+    rates = {group["lr"] for group in loop.take_step.optimizer.param_groups}
+    assert rates == {0.5 * loop.config.optim.lr}
+    epochs = [row["epoch"] for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "epoch"]
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_a_loss_that_keeps_climbing_ends_the_training_and_says_so(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("ss4rec.train.loop._LOOK_EVERY", 2)
+    changes = {"train.epochs": 6, "train.divergence": "stop"}
+    outcome = climbs_at(make(prepared, tmp_path / "run", **changes), 6).run()
+    assert "diverges at a learning rate of" in outcome.ended
+    assert outcome.best_epoch > 0
+
+
+def test_a_loss_that_climbs_before_the_first_checkpoint_is_an_error(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("ss4rec.train.loop._LOOK_EVERY", 2)
+    changes = {"train.checkpoint_every_s": 1000, "train.validate_every": 3}
+    with pytest.raises(NonFiniteError, match="no checkpoint to go back to"):
+        climbs_at(make(prepared, tmp_path / "run", **changes), 1).run()
+
+
+def test_an_epoch_that_the_time_ends_is_validated_saved_and_not_begun_again(prepared, tmp_path):
+    loop = make(prepared, tmp_path / "run")
+    loop.pace.plan(loop.steps_per_epoch + 2)
+    outcome = loop.run()
+    assert (outcome.global_step, outcome.epochs) == (loop.steps_per_epoch + 2, 1)
+    again = make(prepared, tmp_path / "run")
+    assert again.run().global_step == outcome.global_step
+    epochs = [row for row in RunFolder(tmp_path / "run").metrics() if row["kind"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert "valid_ndcg@10" in epochs[-1]

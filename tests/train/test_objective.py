@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from ss4rec.config import LossConfig, ModelConfig
+from ss4rec.errors import UsageError
+from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SS4Rec
-from ss4rec.train.objective import Objective
+from ss4rec.train.objective import Objective, with_drawn_moments
 
 SMALL = {"dim": 8, "blocks": 1, "time_states": 4, "relation_states": 2, "dropout": 0.0}
 ITEMS = torch.tensor([3, 5, 3, 7, 1, 2, 2])
@@ -76,3 +78,18 @@ def test_swapping_happens_in_training_only_and_leaves_context_alone():
     assert objective(ITEMS, gaps, TARGETS, SEGMENTS) == objective(ITEMS, gaps, TARGETS, SEGMENTS)
     objective.train()
     assert objective(ITEMS, gaps, TARGETS, SEGMENTS) != objective(ITEMS, gaps, TARGETS, SEGMENTS)
+
+
+def test_moments_are_drawn_between_an_event_and_the_next():
+    gaps, segments = torch.tensor([0.0, 50, 0, 900, 7, 7]), Segments.from_lengths([4, 2])
+    context = Context(torch.zeros(6, dtype=torch.int64), torch.zeros(6), torch.zeros(6, 0, dtype=torch.int64))
+    torch.manual_seed(0)
+    drawn = torch.stack([with_drawn_moments(context, gaps, segments).elapsed_T for _ in range(400)])
+    until_next = torch.tensor([50.0, 0, 900, -1, 7, -1])
+    told = drawn >= 0
+    assert (drawn[:, [3, 5]] == -1).all()  # nothing follows the last event of a window
+    assert ((drawn <= until_next) | ~told).all()
+    assert 0.4 < float(told[:, 0].float().mean()) < 0.6
+    assert float(drawn[told[:, 2], 2].mean()) == pytest.approx(450, rel=0.15)
+    with pytest.raises(UsageError, match="pass a Context"):
+        with_drawn_moments(None, gaps, segments)

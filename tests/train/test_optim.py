@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.utils import get_total_norm
 
-from ss4rec.config import OptimConfig
-from ss4rec.train.optim import FiniteGuard, WeightAverage, lr_share, make_optimizer
+from ss4rec.config import ModelConfig, OptimConfig
+from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.train.optim import FiniteGuard, WeightAverage, lr_share, make_optimizer, set_rate
 
 
 def test_schedule_warms_up_and_falls_to_its_floor():
@@ -72,3 +73,22 @@ def test_guard_skips_as_many_as_it_is_allowed():
         guard.step(torch.tensor(loss), get_total_norm(p.grad for p in model.parameters()), step)
         assert guard.first_bad_step == (5 if step == 5 else None)
     assert guard.bad_steps == 3
+
+
+def test_rates_of_matrices_follow_the_width():
+    config = OptimConfig(lr=1e-3, base_dim=16)
+    narrow, wide = (
+        make_optimizer(
+            SS4Rec(ModelConfig(dim=dim, blocks=1, expand=4, time_states=4, relation_states=2), 5), config
+        )
+        for dim in (16, 32)
+    )
+    assert {group["lr"] for group in wide.param_groups} == {1e-3, 5e-4, 2.5e-4}
+    assert {group["lr"] for group in narrow.param_groups} == {
+        1e-3,
+        5e-4,
+    }  # only what has more than 2 dim inputs
+    set_rate(wide, 1.0)
+    assert {group["lr"] for group in wide.param_groups} == {1.0, 0.5, 0.25}
+    free = [group for group in wide.param_groups if group["params"][0].ndim == 1]
+    assert all(group["lr"] == 1.0 for group in free)

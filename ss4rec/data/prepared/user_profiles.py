@@ -96,17 +96,25 @@ def profile_codes(profile: Mapping[str, object], values: Sequence[str] | None) -
     return [codes[text] for text in wanted]
 
 
-def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> UserProfiles | None:
-    """Return what a prepared folder says about its users in the form of a source."""
+def profile_columns(folder: AnyPath, manifest: Manifest) -> dict[str, list[str | None]]:
+    """Return what a prepared folder says about its users, a value per user by name of the column; empty if nothing."""
     codes_UF = read_profiles(folder, manifest)
     if codes_UF is None or manifest.profile_values is None:
-        return None
+        return {}
     texts = np.array(["", *manifest.profile_values])[codes_UF]
     columns: dict[str, list[str | None]] = {}
     for column_U in texts.T:
         name = next((text.partition("=")[0] for text in column_U if text), "")
         if name:
             columns[name] = [text.partition("=")[2] if text else None for text in column_U]
+    return columns
+
+
+def read_back(folder: AnyPath, manifest: Manifest, user_ids: pa.Array) -> UserProfiles | None:
+    """Return what a prepared folder says about its users in the form of a source."""
+    if manifest.profile_values is None:
+        return None
+    columns = profile_columns(folder, manifest)
     return UserProfiles(
         user_ids, pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
     )
