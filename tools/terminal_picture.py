@@ -55,12 +55,8 @@ def draw(data: Path, target: Path) -> None:
     console.print(display.render())
     svg = target.with_suffix(".svg")
     svg.write_text(console.export_svg(title="ss4rec train"))
-    picture = ["chromium", "--headless", "--no-sandbox", f"--screenshot={target}", "--window-size=1000,330"]
-    subprocess.run(
-        [*picture, "--default-background-color=FFFFFFFF", str(svg.absolute())],
-        check=True,
-        capture_output=True,
-    )
+    browser = ["chromium", "--headless", "--no-sandbox", "--window-size=1000,200", f"--screenshot={target}"]
+    subprocess.run([*browser, str(svg.absolute())], check=True, capture_output=True)
     svg.unlink()
 
 
