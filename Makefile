@@ -2,12 +2,21 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-fast test-fast-1 test-fast-2 test-ray test-kernels check audit bench setup clean
+.PHONY: demo test test-all test-fast test-fast-1 test-fast-2 test-ray test-kernels check audit docs bench \
+	setup clean
 
 demo: setup
 	$(BIN)/ss4rec demo
 
-test: test-fast
+# What a change may break first, within 6 minutes on two quiet cores: every test without Ray but those of tests/slow.tsv,
+# two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
+test: setup
+	$(MAKE) -j2 SLOW="and not slow" test-fast
+	$(BIN)/python -m pytest -q -m ray --durations=3 tests/test_end_to_end.py
+
+# Everything, within 20 minutes.
+test-all: setup
+	$(MAKE) -j2 test-fast
 	$(MAKE) test-ray
 
 # Two halves of about the same length: `make -j2 test-fast` (or -j3 with test-kernels) runs them at the same time.
@@ -16,15 +25,17 @@ test-fast: test-fast-1 test-fast-2
 HALF = tests/faults tests/data
 
 test-fast-1: setup
-	$(BIN)/python -m pytest -q -m "not ray" --durations=5 $(HALF)
+	$(BIN)/python -m pytest -q -m "not ray $(SLOW)" --durations=5 $(HALF)
 
 test-fast-2: setup
-	$(BIN)/python -m pytest -q -m "not ray" --durations=5 $(HALF:%=--ignore=%) tests
+	$(BIN)/python -m pytest -q -m "not ray $(SLOW)" --durations=5 $(HALF:%=--ignore=%) tests
 
-# Each file with Ray tests gets a process of its own: in one that has left a Ray cluster, Ray Data cancels its
-# actors on the next. One after another: most start three or more processes, and two cores have no more to give.
+# Files that leave the cluster as they found it share one (`small_cluster` of tests/conftest.py) in one process. Each other
+# file with Ray tests gets a process of its own: in one that has left a Ray cluster, Ray Data cancels its actors on the
+# next. One after another: most start three or more processes, and two cores have no more to give.
 test-ray: setup
-	for file in $$(grep -rl "mark.ray" tests --include='test_*.py'); do \
+	$(BIN)/python -m pytest -q -m ray --durations=3 $$(grep -rl small_cluster tests --include='test_*.py')
+	for file in $$(grep -rL small_cluster $$(grep -rl "mark.ray" tests --include='test_*.py')); do \
 		$(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; \
 	done
 
@@ -48,6 +59,13 @@ check: setup
 # Known vulnerabilities of the locked packages; asks PyPI about each of them.
 audit: setup
 	$(BIN)/python tools/audit.py --advisories
+
+# The site, in build/site. Warnings are errors: links, anchors and pictures are checked. The user guide and the README are
+# looked at for long sentences and lines.
+docs: setup
+	$(BIN)/python -c "import material, mkdocstrings" 2>/dev/null || $(BIN)/pip install -q -e '.[docs]'
+	$(BIN)/python -m tools.plain_english
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: setup
 	$(BIN)/python -m benchmarks.cpu_scan

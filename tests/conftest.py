@@ -24,6 +24,22 @@ os.environ.update(
 
 
 @pytest.fixture(scope="session")
+def small_cluster():
+    """One Ray cluster of three CPUs for all tests of the process that leave it as they found it.
+
+    The files that use it run in one process (`make test-ray`); a file that ends nodes, changes settings or counts CPUs
+    starts its own and runs in a process of its own, since Ray Data does not bear a second cluster in one process.
+    """
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Path:
     """A prepared folder of about 150 synthetic users."""
     from ss4rec.data.synth.generate import synth
@@ -31,3 +47,12 @@ def prepared(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("data") / "small"
     synth(out, users=150, items=120, mean_len=26, seed=1)
     return out
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what tests/slow.tsv names: `make test` leaves it out."""
+    lines = (Path(__file__).parent / "slow.tsv").read_text().splitlines()
+    slow = {line.partition("\t")[2] for line in lines if not line.startswith("#")}
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)

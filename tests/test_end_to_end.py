@@ -1,4 +1,7 @@
-"""The main job as a user runs it: a real head, `ray job submit`, two CPU workers, and the errors a user meets."""
+"""The main jobs as a user runs them: a real head, `ray job submit`, two CPU workers, a sweep, and a user's error.
+
+`make test` runs this file of all those with Ray.
+"""
 
 import json
 import os
@@ -92,6 +95,37 @@ def test_train_as_a_job_with_two_workers_then_evaluate(head, prepared, tmp_path)
     assert answer.returncode == 0, answer.stdout[-3000:]
     printed = next(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
     assert printed["model"] == result["test"]["model"]
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_as_a_job_names_its_best_trial(head, prepared, tmp_path):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from optuna.distributions import FloatDistribution\n"
+        "from tuning.space import SearchSpace\n\n"
+        "FIXED = {'train.epochs': 1, 'tracking.wandb': 'disabled'}\n"
+        "LR = FloatDistribution(1e-3, 1e-2, log=True)\n"
+        "SPACE = SearchSpace(base='debug', fixed=FIXED, parameters={'optim.lr': LR})\n"
+    )
+    options = (
+        "--data",
+        prepared,
+        "--space",
+        space,
+        "--storage",
+        tmp_path,
+        "--name",
+        "sweep",
+        "--trials",
+        "2",
+    )
+    answer = submit(head, "ray_jobs.tune", *options, "--json")
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-2000:]
+    summary = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert summary["trials"]["complete"] == 2
+    assert summary["placement_groups_left"] == 0
+    best = json.loads((tmp_path / "sweep" / "best.json").read_text())
+    assert 1e-3 <= best["config"]["optim"]["lr"] <= 1e-2
 
 
 def test_a_users_error_ends_the_job_with_one_sentence(head, tmp_path):

@@ -17,15 +17,16 @@ from typing import Any, Literal
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from ss4rec.config import RunConfig
+from ss4rec.config import RunConfig, at, config_changes, parse_config
 from ss4rec.errors import ConfigError, UsageError
 from tuning.space import SearchSpace
 
 Pruning = Literal["asha", "median", "none"]
 REASON, FACTS, BASELINE = "reason", "facts", "baseline"
 """User attributes of a trial: why it ended; its run's figures; the preset it stands for, if any."""
-_IDENTITY = "identity"
+_IDENTITY, _BASE = "identity", "base"
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def open_study(
     pruning: Pruning,
     grace_epochs: int,
     seed: int,
+    base: RunConfig | None = None,
 ) -> optuna.Study:
     """Create the study of a sweep, or open the one that an earlier attempt left.
 
@@ -204,10 +206,11 @@ def open_study(
         pruning: rule by which trials are stopped early.
         grace_epochs: epochs that every trial gets.
         seed: of the sampler.
+        base: configuration of what is not searched, kept so that a later attempt can name the fields that differ.
 
     Raises:
         ConfigError: if the study was made with another space, data, or settings.
-        UsageError: if several objectives are to be pruned, which Optuna cannot.
+        UsageError: if several objectives are to be pruned, which Optuna cannot; if the file cannot be opened.
     """
     if len(objectives) > 1 and pruning != "none":
         raise UsageError(
@@ -215,14 +218,20 @@ def open_study(
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        directions=[objective.direction for objective in objectives],
-        load_if_exists=True,
-        pruner=make_pruner(pruning, grace_epochs),
-    )
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(f"sqlite:///{path}"),
+            study_name=name,
+            directions=[objective.direction for objective in objectives],
+            load_if_exists=True,
+            pruner=make_pruner(pruning, grace_epochs),
+        )
+    except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UsageError(
+            f"the study {path} cannot be opened: {reason}. End what else holds it (a dashboard, a copy that is being "
+            "made), or choose another --name"
+        ) from None
     # A sampler that starts anew with the same seed would propose the first points again.
     with warnings.catch_warnings():
         # `group` is what lets it learn joint distributions where parameters are conditional.
@@ -239,7 +248,7 @@ def open_study(
         "pruner": f"{pruning} after {grace_epochs} epochs",
         **{f"space {name}": text for name, text in space.describe().items()},
     }
-    _require_same(study, name, facts)
+    _require_same(study, name, facts, base)
     for entry, point in zip(space.first, space.first_points(), strict=True):
         baseline = {BASELINE: entry} if isinstance(entry, str) else None
         study.enqueue_trial(point, baseline, skip_if_exists=True)
@@ -274,10 +283,12 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     )
 
 
-def _require_same(study: optuna.Study, name: str, facts: Mapping[str, str]) -> None:
+def _require_same(study: optuna.Study, name: str, facts: Mapping[str, str], base: RunConfig | None) -> None:
     before: dict[str, str] | None = study.user_attrs.get(_IDENTITY)
     if before is None:
         study.set_user_attr(_IDENTITY, dict(facts))
+        if base is not None:
+            study.set_user_attr(_BASE, base.model_dump(mode="json"))
         return
     changed = [
         f"{key}: {before.get(key, 'not there')} -> {facts.get(key, 'not there')}"
@@ -285,7 +296,17 @@ def _require_same(study: optuna.Study, name: str, facts: Mapping[str, str]) -> N
         if before.get(key) != facts.get(key)
     ]
     if changed:
+        changed += _changed_fields(study, base)
         raise ConfigError(
             f"the sweep {name} exists with other settings; choose another --name, or repeat its options:\n  "
             + "\n  ".join(changed)
         )
+
+
+def _changed_fields(study: optuna.Study, base: RunConfig | None) -> list[str]:
+    """Return the fields in which `base` differs from that of the attempt that made the study, if it is known."""
+    kept = study.user_attrs.get(_BASE)
+    if kept is None or base is None:
+        return []
+    before = parse_config(kept)
+    return [f"{name}: {at(before, name)} -> {value}" for name, value in config_changes(before, base).items()]

@@ -209,6 +209,7 @@ def _study(
         pruning=settings.pruner,
         grace_epochs=-(-grace // every) * every,
         seed=settings.seed,
+        base=base,
     )
 
 

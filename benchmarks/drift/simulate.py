@@ -160,7 +160,9 @@ class PlantedModel:
         """Return `[T, 1]` hidden states: the item."""
         return items_T[:, None].float()
 
-    def scores(self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor) -> ItemScores:
+    def scores(
+        self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor, asked: object = None
+    ) -> ItemScores:
         """Return the scores: the successor first, then by group of popularity."""
         size = len(self.successor_V)
         scores_BV = (-torch.arange(size) / size).repeat(len(hidden_BD), 1)

@@ -13,6 +13,9 @@ from ss4rec.cli.options import Workers, config_options, data_folder, resolve_con
 @config_options(default_preset="demo")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/synthetic"), show_default=True)
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option(
+    "--all", "everything", is_flag=True, help="Show all settings of the ranking, not only the protocol's."
+)
 def demo_command(
     preset_name: str,
     protocol_name: str | None,
@@ -20,6 +23,7 @@ def demo_command(
     workers: Workers | None,
     data: Path,
     storage: Path,
+    everything: bool,
 ) -> None:
     """Generate MovieLens-shaped ratings, train on Ray, and rank all items for every user.
 
@@ -36,4 +40,12 @@ def demo_command(
 
     # Always a Ray of its own: a first look must not depend on what else ran on this machine.
     result = train(config, data_folder(data), storage.resolve() / "demo", address="local")
-    show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
+    show_results(
+        "demo: test items, best epoch by validation",
+        result["test"],
+        everything=everything,
+        then=(
+            f"ss4rec show {result['run']}",
+            "ss4rec data prepare --source YOUR.csv --out data/yours && ss4rec train --data data/yours",
+        ),
+    )

@@ -26,6 +26,9 @@ from ss4rec.data.batches.windows import Split
 @click.option(
     "--address", help="Ray cluster; default: RAY_ADDRESS, a running local cluster, or a new local one."
 )
+@click.option(
+    "--all", "everything", is_flag=True, help="Show all settings of the ranking, not only the protocol's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate_command(
     run_dir: Path,
@@ -36,6 +39,7 @@ def evaluate_command(
     workers: int,
     gpu: bool,
     address: str | None,
+    everything: bool,
     as_json: bool,
 ) -> None:
     """Rank all items for every user with the best checkpoint of a run, beside baselines.
@@ -57,4 +61,4 @@ def evaluate_command(
         return
     from ss4rec.cli.results import show_results
 
-    show_results(f"{run.path.name}: {split} items", results)
+    show_results(f"{run.path.name}: {split} items", results, everything=everything)

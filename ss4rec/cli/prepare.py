@@ -35,6 +35,19 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
     return {role.strip(): column.strip() for role, _, column in pairs}
 
 
+def parse_kinds(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
+    """Parse `price=number,..` into a dictionary.
+
+    Raises:
+        click.BadParameter: if a part is not `name=kind`.
+    """
+    pairs = [part.partition("=") for part in (text or "").split(",") if part]
+    wrong = [name for name, _, kind in pairs if not (name and kind)]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is not name=kind; write as in price=number,brand=categorical")
+    return {name.strip(): kind.strip() for name, _, kind in pairs}
+
+
 @click.command("prepare")
 @click.option(
     "--source",
@@ -109,6 +122,16 @@ def parse_columns(context: click.Context, option: click.Parameter, text: str | N
     show_default=True,
     help="What orders events of one user and second: the file, or a fixed hash, which gives nothing away.",
 )
+@click.option(
+    "--item-features", metavar="FILE", help="CSV, TSV, Parquet or .item: an id and columns about items."
+)
+@click.option("--user-features", metavar="FILE", help="The same about users; .user too.")
+@click.option(
+    "--feature-kinds",
+    callback=parse_kinds,
+    metavar="NAME=KIND,..",
+    help="Kind of a column of --item-features that is guessed wrongly: categorical, multi, number, text or vector.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a folder that was prepared before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: folder and manifest.")
 def prepare_command(
@@ -129,6 +152,9 @@ def prepare_command(
     scale: tuple[float, float] | None,
     repeats: str | None,
     ties: Ties,
+    item_features: str | None,
+    user_features: str | None,
+    feature_kinds: dict[str, str],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -176,6 +202,9 @@ def prepare_command(
             overwrite=overwrite,
             rules=rules,
             ties=ties,
+            item_features=to_path(item_features) if item_features else None,
+            user_features=to_path(user_features) if user_features else None,
+            feature_kinds=feature_kinds,
             mapper=mapper,
             progress=status.update,
         )
@@ -254,6 +283,9 @@ def summary(manifest: Manifest, folder: AnyPath) -> Table:
         "dropped": dropped or "none",
         "in quarantine": ", ".join(f"{reason} {count:,}" for reason, count in manifest.quarantined.items())
         or "none",
+        "item features": ", ".join(
+            f"{f.name} ({f.kind})" for f in (manifest.features or {}).get("items", ())
+        ),
         "time": f"{first:%Y-%m-%d} to {last:%Y-%m-%d} (UTC)",
         "sparsity": f"{empty:.2%}",
         "events a user": f"mean {manifest.mean_length:.1f}, median {manifest.median_length:g}, "
@@ -265,5 +297,7 @@ def summary(manifest: Manifest, folder: AnyPath) -> Table:
         title=Text(f"{manifest.name} ({manifest.source.layout})"), show_header=False, title_justify="left"
     )
     for label, value in rows.items():
+        if not value:
+            continue
         table.add_row(label, Text(value))
     return table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ss4rec.evaluation.evaluator import EvalResult
+from ss4rec.evaluation.evaluator import EvalResult, SettingResult
 from ss4rec.evaluation.table import rich_table
 
 if TYPE_CHECKING:
@@ -17,12 +17,63 @@ if TYPE_CHECKING:
     from ss4rec.evaluation.saved import SavedEvaluation
 
 
-def show_results(title: str, results: Mapping[str, Any]) -> None:
-    """Print the metrics of a model and its baselines (`EvalResult` as plain JSON values, by name)."""
+def show_results(
+    title: str, results: Mapping[str, Any], *, everything: bool = False, then: Sequence[str] = ()
+) -> None:
+    """Print the metrics of a model and its baselines in 80 columns.
+
+    Args:
+        title: what was ranked.
+        results: `EvalResult` as plain JSON values, by name.
+        everything: all four settings, not only the protocol's own.
+        then: commands to try next.
+    """
     parsed = {name: EvalResult.model_validate(result) for name, result in results.items()}
-    console = Console(width=max(100, Console().width))
+    console = Console(highlight=False)
     console.print(f"\n{title}", style="bold")
-    console.print(rich_table(parsed))
+    console.print(_headline(parsed))
+    if everything:
+        table = rich_table(parsed)
+        table.box, table.pad_edge, table.padding = None, False, (0, 1)
+    else:
+        table = _own_setting(parsed)
+    console.print(table)
+    if not everything:
+        console.print("the other settings: --all")
+    for number, command in enumerate(then):
+        console.print(f"{'next:' if number == 0 else '     '} {command}", soft_wrap=True)
+
+
+def _headline(results: Mapping[str, EvalResult], k: int = 10) -> str:
+    """Say in one line how good the model is, and beside what."""
+    values = {name: _own(result).metrics[f"NDCG@{k}"] for name, result in results.items()}
+    name, *others = values
+    best = max(others, key=lambda other: values[other], default=None)
+    said = f"{name}: NDCG@{k} {values[name]:.4f}"
+    if best is None or values[best] <= 0:
+        return said
+    return f"{said}, {values[name] / values[best]:.1f} times that of {best} ({values[best]:.4f})"
+
+
+def _own(result: EvalResult) -> SettingResult:
+    """Return the setting that the protocol asks for."""
+    return result.setting(result.protocol.seen, result.protocol.target_time)
+
+
+def _own_setting(results: Mapping[str, EvalResult], k: int = 10) -> Table:
+    first = next(iter(results.values()))
+    about = f"{first.num_users:,} users; seen items {first.protocol.seen}, target time {first.protocol.target_time}"
+    header = ("scorer", f"HR@{k}", f"NDCG@{k}", "95 % interval", f"MRR@{k}")
+    table = Table(caption=about, box=None, pad_edge=False, caption_justify="left")
+    for name in header:
+        table.add_column(name, justify="left" if name == "scorer" else "right", no_wrap=True)
+    for name, result in results.items():
+        setting = _own(result)
+        hr, ndcg, mrr = (f"{setting.metrics[f'{metric}@{k}']:.4f}" for metric in ("HR", "NDCG", "MRR"))
+        low_high = setting.intervals.get(f"NDCG@{k}")
+        between = f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "-"
+        table.add_row(name, hr, ndcg, between, mrr)
+    return table
 
 
 def show_rolling(title: str, rolling: Mapping[str, Any]) -> None:

@@ -66,6 +66,9 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
     help="Train this many times with train.seed counted up, as runs NAME-seedN; `ss4rec compare` takes them as one "
     "recipe.",
 )
+@click.option(
+    "--all", "everything", is_flag=True, help="Show all settings of the ranking, not only the protocol's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
     data: Path,
@@ -81,6 +84,7 @@ def train_command(
     skip_bad_shards: bool,
     cuts: tuple[Any, ...],
     seeds: int | None,
+    everything: bool,
     as_json: bool,
 ) -> None:
     """Train a model on a prepared folder; the same --name continues a run.
@@ -125,7 +129,12 @@ def train_command(
     elif "test" in result:
         from ss4rec.cli.results import show_results
 
-        show_results(f"{result['run']}: test items, best epoch by validation", result["test"])
+        show_results(
+            f"{run_dir.name}: test items, best epoch by validation",
+            result["test"],
+            everything=everything,
+            then=(f"ss4rec show {run_dir}",),
+        )
 
 
 def _show_seeds(found: dict[str, Any], as_json: bool) -> None:

@@ -72,6 +72,7 @@ def write_intact(folder: PreparedFolder, damage: Damage, out: Path) -> PreparedF
         filters=manifest.filters,
         rows_dropped=dict(manifest.rows_dropped) | dropped | {DROPPED: sum(s.events for s in damage.shards)},
         rows_per_shard=manifest.shards[0].rows,
+        features=manifest.features,
     )
     return PreparedFolder(out, written)
 

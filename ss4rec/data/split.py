@@ -105,7 +105,12 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
             f"{(~past_E).sum():,} after it; both must be more than 0: move --cutoff"
         )
     timeline, vocabulary, seen = _timeline(events, past_E, kept_E)
-    write = partial(write_prepared, source=manifest.source, rows_per_shard=manifest.shards[0].rows)
+    write = partial(
+        write_prepared,
+        source=manifest.source,
+        rows_per_shard=manifest.shards[0].rows,
+        features=manifest.features,
+    )
     dropped = {"after_the_cut": int((~past_E).sum()), "past_filters": int(past_E.sum() - kept_E.sum())}
     dropped |= manifest.rows_dropped
     filters = Filters(k_core=k_core, cut_s=cut_s)

@@ -12,6 +12,9 @@ def _prepared(seen):
     manifest = Manifest.load(seen.folder / "out")
     assert seen.json["manifest"]["name"] == manifest.name == "shop!"
     assert (manifest.users, manifest.items, len(manifest.shards)) == (8, 8, 2)
+    kinds = {feature.name: feature.kind for feature in manifest.features["items"]}
+    assert (kinds["source_id"], kinds["count"]) == ("categorical", "number")
+    assert "count=8" in manifest.profile_values
 
 
 def _some_rows_bad(seen):
@@ -33,6 +36,7 @@ CASES = (
         "data prepare --source {shop} --out {folder}/out "
         + COLUMNS
         + " --k-core 6 --name shop! --rows-per-shard 4 "
+        "--item-features {whole}/items.parquet --user-features {whole}/users.parquet --feature-kinds count=number "
         "--engine tasks --ties hash --json",
         _prepared,
     ),

@@ -21,7 +21,7 @@ def _asked(seen):
 CASES = (
     Case(
         "evaluate --run {run} --data {prepared} --split valid --workers 2 --gpu --address local "
-        "--protocol time-to-split --set protocol.cut=0.7 --json",
+        "--protocol time-to-split --set protocol.cut=0.7 --all --json",
         _asked,
         **EVALUATE,
     ),

@@ -77,6 +77,15 @@ def _demo(seen):
     ((config, data, run_dir), _) = seen.calls[0]
     assert (config.preset, config.train.epochs, config.resources.workers) == ("debug", 1, 2)
     assert (data.path.name, run_dir) == ("small", seen.folder / "there" / "demo")
+    assert seen.out.count("unknown") == 2, "both settings without the target's time"
+    assert "next: ss4rec show /r" in seen.out
+    assert max(map(len, seen.out.splitlines()[:-1])) <= 80
+
+
+def _demo_in_short(seen):
+    assert "model: NDCG@10 0.2500" in seen.out
+    assert "the other settings: --all" in seen.out
+    assert "unknown" not in seen.out
 
 
 RANKED = EvalResult(
@@ -98,7 +107,7 @@ DEMO = {
 CASES = (
     Case(
         "train --data {prepared} --preset debug --set model.dim=24 --workers 1:3 --storage there --name mine "
-        "--address h:1 --skip-bad-steps 2 --skip-bad-shards --json",
+        "--address h:1 --skip-bad-steps 2 --skip-bad-shards --all --json",
         _trained,
         **TRAIN,
     ),
@@ -130,10 +139,11 @@ CASES = (
     Case("config --fields", lambda seen: _has(seen.out, "Configuration")),
     Case(
         "demo --preset debug --protocol leave-one-out --set train.epochs=1 --workers 2 "
-        "--data {prepared} --storage there",
+        "--data {prepared} --storage there --all",
         _demo,
         **DEMO,
     ),
+    Case("demo --preset debug --data {prepared}", _demo_in_short, **DEMO),
 )
 
 

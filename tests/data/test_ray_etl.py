@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-import ray
 
 from ss4rec.data.prepare import engine
 from ss4rec.data.prepare.engine import prepare
@@ -16,14 +15,7 @@ from ss4rec.data.prepare.ray_map import ray_map
 from ss4rec.errors import DataError
 from tests.data.reference import content
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("small_cluster")]
 
 
 @pytest.fixture(scope="module", params=["by user", "shuffled"])

@@ -3,24 +3,16 @@ import threading
 from contextlib import closing
 
 import pytest
-import ray
 import torch
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.source import LocalSource
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("small_cluster")]
 
 DATA = DataConfig(max_len=12, overlap=4, shuffle_shards=2)
 SIZES = {"batch_size": 16, "seed": 9}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def assert_same(first, second):

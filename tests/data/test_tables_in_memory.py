@@ -106,20 +106,15 @@ def test_mixed_ids_are_texts_and_options_count(tmp_path):
 
 
 @pytest.mark.ray
-def test_ray_datasets_stream(tmp_path, expected):
-    import ray
+def test_ray_datasets_stream(small_cluster, tmp_path, expected):
     import ray.data
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        dataset = ray.data.from_arrow(arrow()).repartition(5)
-        prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
-        shard = "shards/part-00000.parquet"
-        assert read_shard(tmp_path / "out" / shard).equals(read_shard(expected / shard))
-        _delta(tmp_path, expected)
-        _iceberg(tmp_path, expected)
-    finally:
-        ray.shutdown()
+    dataset = ray.data.from_arrow(arrow()).repartition(5)
+    prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
+    shard = "shards/part-00000.parquet"
+    assert read_shard(tmp_path / "out" / shard).equals(read_shard(expected / shard))
+    _delta(tmp_path, expected)
+    _iceberg(tmp_path, expected)
 
 
 def _delta(tmp_path, expected):

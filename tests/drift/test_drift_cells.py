@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 
 import drift.cells.compare as cells_module
@@ -228,15 +227,6 @@ def untrained(past: Path, path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def two_cores(monkeypatch):
-    """One Ray cluster for all reports: two cells or one model at a time, as on the smallest machine."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def log_reads(monkeypatch, log):
     """Write a line into `log` whenever a worker takes a shard of a folder."""
 
@@ -251,7 +241,7 @@ def log_reads(monkeypatch, log):
 
 
 @pytest.mark.ray
-def test_whole_job_workers_and_since_last(two_cores, cut, tmp_path, monkeypatch):
+def test_whole_job_workers_and_since_last(small_cluster, cut, tmp_path, monkeypatch):
     config = DriftConfig(permutations=199, bootstrap=20, min_users=20, workers=2, wandb="disabled", alibi=())
 
     def go(name, out, run=None, **options):

@@ -1,7 +1,6 @@
 """The distributed evaluation of a run folder gives what ranking in one process gives."""
 
 import pytest
-import ray
 import torch
 
 import ss4rec
@@ -27,15 +26,6 @@ from ss4rec.runs.record import RunRecord
 
 pytestmark = pytest.mark.ray
 STATE = {"epoch": 1, "step": 0, "global_step": 1, "score": 0.5}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
 
 
 SHAPE = {"model.dim": 8, "model.time_states": 4, "model.relation_states": 4, "model.gap_map": "log"}
@@ -67,7 +57,7 @@ def alone(prepared, config, scorer, split):
     return summarise(rank_users(scorer, source.eval_batches(split, 1000)), config.evaluation.ks)
 
 
-def test_a_run_on_two_actors_equals_one_process(cluster, prepared, run_dir):
+def test_a_run_on_two_actors_equals_one_process(small_cluster, prepared, run_dir):
     model, config = load_model(run_dir)
     scorer = ModelScorer(model, Manifest.load(prepared).median_gap_s, config.data.target_time)
     found = evaluate_folder(run_dir, prepared, split="valid", workers=2)
@@ -77,7 +67,7 @@ def test_a_run_on_two_actors_equals_one_process(cluster, prepared, run_dir):
         assert one.metrics == pytest.approx(other.metrics, abs=1e-3)
 
 
-def test_baselines_equal_one_process(cluster, prepared, run_dir):
+def test_baselines_equal_one_process(small_cluster, prepared, run_dir):
     manifest, config = Manifest.load(prepared), RunFolder.open(run_dir).config()
     events = TrainingEvents.read(PreparedFolder.open(prepared).shard_paths, manifest.items)
     found = evaluate_baselines(config, prepared)
@@ -86,7 +76,7 @@ def test_baselines_equal_one_process(cluster, prepared, run_dir):
     assert list(found) == list(baselines(prepared, make_plan(config.protocol, prepared)))
 
 
-def test_many_targets_on_two_actors_equal_one_process(cluster, prepared, tmp_path):
+def test_many_targets_on_two_actors_equal_one_process(small_cluster, prepared, tmp_path):
     cut = Protocol(
         name="cut", kind="global_time", cut=0.8, targets="successive", validation="last_train_item"
     )
@@ -110,7 +100,7 @@ def test_many_targets_on_two_actors_equal_one_process(cluster, prepared, tmp_pat
     assert ss4rec.load(run).item_ids == plan.items(prepared)["source_id"].to_pylist()
 
 
-def test_other_data_is_refused(cluster, run_dir, tmp_path):
+def test_other_data_is_refused(small_cluster, run_dir, tmp_path):
     synth(tmp_path / "other", users=100, items=110, mean_len=26, seed=5)
     with pytest.raises(DataError, match="other items than the run run"):
         evaluate_folder(run_dir, tmp_path / "other")
@@ -123,7 +113,7 @@ def test_other_data_is_refused(cluster, run_dir, tmp_path):
         (True, "need a GPU each, the cluster has 0"),
     ],
 )
-def test_a_pool_that_would_wait_for_ever_is_refused(cluster, prepared, run_dir, gpu, message):
+def test_a_pool_that_would_wait_for_ever_is_refused(small_cluster, prepared, run_dir, gpu, message):
     with pytest.raises(ResourceError, match=message):
         evaluate_folder(run_dir, prepared, workers=4, gpu=gpu)
 

@@ -1,6 +1,8 @@
 """The study is the one memory of a sweep: what it keeps, what it refuses, what it survives."""
 
 import math
+import sqlite3
+from contextlib import closing
 
 import pytest
 import sqlalchemy
@@ -8,6 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy import event
 
+from ss4rec.config import override
 from ss4rec.errors import ConfigError, SS4RecError, UsageError
 from tuning.ray_tune import study_error
 from tuning.study import BASELINE, FACTS, OBJECTIVES, REASON, Sweep, best_trial, open_study
@@ -189,3 +192,36 @@ def test_a_full_disk_is_one_sentence_and_no_trial_is_lost(tmp_path, space):
         mended.complete(asked.number, facts(0.1))
         mended.resumed -= 1
     assert TrialState.RUNNING not in states(mended)
+
+
+def test_a_sweep_that_is_continued_with_other_values_names_them(tmp_path, space):
+    """Not their checksums alone."""
+    settings = {
+        "space": space,
+        "objectives": [OBJECTIVES["ndcg@10"]],
+        "pruning": "none",
+        "grace_epochs": 1,
+        "seed": 0,
+    }
+
+    def attempt(dropout):
+        base = override(space.start(), {"model.dropout": dropout})
+        identity = {"base configuration": base.fingerprint()}
+        open_study(tmp_path / "study.db", "s", identity=identity, base=base, **settings)
+
+    attempt(0.1)
+    with pytest.raises(ConfigError, match=r"model\.dropout: 0\.1 -> 0\.2"):
+        attempt(0.2)
+
+
+def test_a_study_that_is_locked_or_no_study_is_one_sentence(tmp_path, space):
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    with pytest.raises(UsageError, match=r"study\.db cannot be opened: .*not a database") as refused:
+        opened(tmp_path, space)
+    assert "\n" not in str(refused.value)
+    (tmp_path / "study.db").unlink()
+    opened(tmp_path, space)
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UsageError, match=r"study\.db cannot be opened: .*locked"):
+            opened(tmp_path, space)

@@ -206,7 +206,7 @@ def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, np.ndarray]:
     """Return the distinct users, ascending, and each row's rank among them."""
     if pa.types.is_dictionary(users.type):
         ids, codes_R = plain_ids(users.dictionary), users.indices.to_numpy()
-        used = np.unique(codes_R)
+        used = np.flatnonzero(np.bincount(codes_R, minlength=len(ids)))
         if len(used) < len(ids):
             ids, codes_R = ids.take(pa.array(used)), np.searchsorted(used, codes_R)
     else:

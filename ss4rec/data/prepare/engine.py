@@ -29,12 +29,16 @@ from ss4rec.data.prepare.block import (
     save_block,
 )
 from ss4rec.data.prepare.chunks import Chunk, looks_sorted, parse_chunk, source_chunks
-from ss4rec.data.prepare.k_core import core_and_dropped, vocabulary
+from ss4rec.data.prepare.k_core import Core, core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
+from ss4rec.data.prepared.features import encode_features
 from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
+from ss4rec.data.sources.columns import GUESSES
+from ss4rec.data.sources.features import FeatureTable, as_profiles, join_profiles, read_features
+from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.data.sources.tables_in_memory import WHERE, table_file
 from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
 from ss4rec.data.sources.ties import Ties
@@ -80,6 +84,24 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Options:
+    """What `prepare` was asked for beside source and result; see there."""
+
+    k_core: int
+    name: str | None
+    rows_per_shard: int
+    overwrite: bool
+    rules: Rules
+    ties: Ties
+    item_features: FeatureTable | None
+    user_features: UserProfiles | None
+    feature_kinds: Mapping[str, str] | None
+    mapper: Mapper
+    block_bytes: int
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class Blocks:
     """All blocks, and the rows in quarantine on the way."""
 
@@ -99,6 +121,9 @@ def prepare(
     overwrite: bool = False,
     rules: Rules | None = None,
     ties: Ties = "file",
+    item_features: AnyPath | None = None,
+    user_features: AnyPath | None = None,
+    feature_kinds: Mapping[str, str] | None = None,
     mapper: Mapper = map,
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[str], None] = lambda message: None,
@@ -121,6 +146,9 @@ def prepare(
         rules: what a row must be; rows that are not are left out and listed in `quarantine.parquet`, up to the
             fraction that the rules set. By default every row must be usable.
         ties: what decides between events of one user and second.
+        item_features: a file of columns about items, kept as `feature.NAME` in `items.parquet`.
+        user_features: a file of columns about users, kept in `profiles.parquet` beside what the source says.
+        feature_kinds: kind of a column of `item_features`, where the guess is not what is meant.
         mapper: runs the tasks.
         block_bytes: source bytes of a block.
         progress: is told what is being done.
@@ -128,88 +156,117 @@ def prepare(
     Raises:
         DataError: if the source cannot be used, nothing is left, or `out` is taken; then nothing is written.
     """
-    if not isinstance(source, Source | Path | RemotePath):
-        # What is in memory becomes a file first, where all tasks see it.
-        given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
-        with table_file(source, out.parent / f".{out.name}.table", given) as path:
-            opened = Source.open(path, given, WHERE)
-            for note in opened.notes:
-                warnings.warn(note, stacklevel=2)
-            return prepare(
-                opened,
-                out,
-                k_core=k_core,
-                name=name or path.stem,
-                rows_per_shard=rows_per_shard,
-                overwrite=overwrite,
-                rules=rules,
-                ties=ties,
-                mapper=mapper,
-                block_bytes=block_bytes,
-                progress=progress,
-            )
-    opened = source if isinstance(source, Source) else Source.open(source, columns)
-    if opened is not source:  # who opens a source says its notes
-        for note in opened.notes:
-            warnings.warn(note, stacklevel=2)
-    rules = rules or Rules()
-    options = {"k_core": k_core, "rows_per_shard": rows_per_shard, "block_bytes": block_bytes}
-    work, again = WorkFolder.enter(out, overwrite, _stamp(opened, rules, ties, options))
-    progress(f"{'going on with' if again else 'reading'} {opened.path}")
-    small = opened.bytes <= WHOLE_BYTES
+    asked = Options(
+        k_core,
+        name,
+        rows_per_shard,
+        overwrite,
+        rules or Rules(),
+        ties,
+        read_features(item_features, GUESSES["item"]) if item_features else None,
+        as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None,
+        feature_kinds,
+        mapper,
+        block_bytes,
+        progress,
+    )
+    if isinstance(source, Source):
+        return _prepare(source, out, asked)
+    if isinstance(source, Path | RemotePath):
+        return _prepare(_open(source, columns), out, asked)
+    # What is in memory becomes a file first, where all tasks see it.
+    given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
+    with table_file(source, out.parent / f".{out.name}.table", given) as path:
+        return _prepare(_open(path, given, WHERE), out, replace(asked, name=name or path.stem))
+
+
+def _open(path: AnyPath, columns: Mapping[str, str] | TableOptions | None, *where: str) -> Source:
+    """Open a source and say its notes."""
+    opened = Source.open(path, columns, *where)
+    for note in opened.notes:
+        warnings.warn(note, stacklevel=3)
+    return opened
+
+
+def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
+    """Run the job of `prepare`."""
+    options = {
+        "k_core": asked.k_core,
+        "rows_per_shard": asked.rows_per_shard,
+        "block_bytes": asked.block_bytes,
+    }
+    work, again = WorkFolder.enter(out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options))
+    asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
     job = Job(
-        source=opened,
-        rules=rules,
+        source=source,
+        rules=asked.rules,
         blocks=work.root / "blocks",
         scattered=work.root / "scattered",
-        partitions=1 if small else -(-opened.bytes // PARTITION_BYTES),
-        block_bytes=block_bytes,
+        partitions=1 if source.bytes <= WHOLE_BYTES else -(-source.bytes // PARTITION_BYTES),
+        block_bytes=asked.block_bytes,
     )
     with work.publishing():
         try:
-            found = _blocks(job, mapper, progress)
+            found = _blocks(job, asked.mapper, asked.progress)
         except QuotesFoundError:
-            progress("fields are quoted: reading anew from the beginning")
-            found = _blocks(job.with_quotes(), mapper, progress)
+            asked.progress("fields are quoted: reading anew from the beginning")
+            found = _blocks(job.with_quotes(), asked.mapper, asked.progress)
         if not found.rows:
-            raise DataError(f"{opened.plan.where} has no rows; give a file with ratings")
-        enforce_limit(found.quarantine, found.rows, rules, opened.plan.where)
-        progress(f"{k_core}-core of {found.rows:,} rows")
+            raise DataError(f"{source.plan.where} has no rows; give a file with ratings")
+        enforce_limit(found.quarantine, found.rows, asked.rules, source.plan.where)
+        asked.progress(f"{asked.k_core}-core of {found.rows:,} rows")
         item_ids, codes = vocabulary(found.blocks)
-        core, dropped = core_and_dropped(found.blocks, codes, k_core, mapper)
+        core, dropped = core_and_dropped(found.blocks, codes, asked.k_core, asked.mapper)
         if not core.rows:
             raise DataError(
-                f"{opened.path}: of {found.rows:,} rows none is left with --k-core {k_core} and at least "
+                f"{source.path}: of {found.rows:,} rows none is left with --k-core {asked.k_core} and at least "
                 f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
             )
-        progress(f"writing {out}")
-        user_ids, lengths_U, index = number_users(found.blocks, core)
-        assembly = Assembly.of(work.result, found.blocks, core, codes, ties)
-        shards = plan_shards(index, found.blocks, len(user_ids), rows_per_shard)
-        # The checksum of the source is one more task, the longest, and so the first.
-        (size, sha256), *written = mapper(partial(_write_or_sum, opened, assembly), [None, *shards])
-        return finish_folder(
-            work.result,
-            written,
-            items=describe_items(item_ids.filter(pa.array(core.mask_V)), opened.catalogue()),
-            item_counts_V=core.counts_V[core.mask_V],
-            user_ids=user_ids,
-            lengths_U=lengths_U,
-            profiles=opened.profiles(),
-            quarantine=found.quarantine,
-            rows_per_shard=rows_per_shard,
-            mapper=mapper,
-            name=name or opened.path.resolve().stem,
-            rows_dropped=dropped,
-            source=SourceRecord(
-                name=opened.path.resolve().name,
-                layout=opened.plan.layout,
-                rows=found.rows,
-                bytes=size,
-                sha256=sha256,
-            ),
-            filters=Filters(k_core=k_core, ties="hash" if ties == "hash" else None),
-        )
+        asked.progress(f"writing {out}")
+        items = describe_items(item_ids.filter(pa.array(core.mask_V)), source.catalogue())
+        return _write(work.result, source, found, core, codes, items, dropped, asked)
+
+
+def _write(
+    result: AnyPath,
+    source: Source,
+    found: Blocks,
+    core: Core,
+    codes: tuple[np.ndarray, ...],
+    items: Catalogue,
+    dropped: Mapping[str, int],
+    asked: Options,
+) -> Manifest:
+    """Write shards, tables and manifest into `result`."""
+    features = None
+    if asked.item_features is not None:
+        encoded, meaning = encode_features(items.source_id, asked.item_features, asked.feature_kinds)
+        items, features = replace(items, features=encoded), {"items": meaning}
+    user_ids, lengths_U, index = number_users(found.blocks, core)
+    assembly = Assembly.of(result, found.blocks, core, codes, asked.ties)
+    shards = plan_shards(index, found.blocks, len(user_ids), asked.rows_per_shard)
+    # The checksum of the source is one more task, the longest, and so the first.
+    (size, sha256), *written = asked.mapper(partial(_write_or_sum, source, assembly), [None, *shards])
+    path = source.path.resolve()
+    return finish_folder(
+        result,
+        written,
+        items=items,
+        item_counts_V=core.counts_V[core.mask_V],
+        user_ids=user_ids,
+        lengths_U=lengths_U,
+        profiles=join_profiles(source.profiles(), asked.user_features),
+        quarantine=found.quarantine,
+        rows_per_shard=asked.rows_per_shard,
+        mapper=asked.mapper,
+        name=asked.name or path.stem,
+        rows_dropped=dropped,
+        source=SourceRecord(
+            name=path.name, layout=source.plan.layout, rows=found.rows, bytes=size, sha256=sha256
+        ),
+        filters=Filters(k_core=asked.k_core, ties="hash" if asked.ties == "hash" else None),
+        features=features,
+    )
 
 
 def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.gap_median import LOW_BITS, GapCounts
 from ss4rec.data.prepared.manifest import (
     MANIFEST_NAME,
+    Feature,
     Filters,
     Manifest,
     ShardRecord,
@@ -135,6 +136,7 @@ def write_prepared(
     filters: Filters,
     rows_dropped: Mapping[str, int],
     rows_per_shard: int = 2048,
+    features: dict[Literal["items"], tuple[Feature, ...]] | None = None,
 ) -> Manifest:
     """Write a prepared folder that appears at `out`, which must be free, when it is complete.
 
@@ -173,6 +175,7 @@ def write_prepared(
                 source=source,
                 filters=filters,
                 rows_dropped=dict(rows_dropped),
+                features=features,
             )
     except OSError as error:
         raise DataError(f"cannot write {out}: {error}; give another --out") from None
@@ -205,7 +208,7 @@ def finish_folder(
         quarantine: rows that cannot be used.
         rows_per_shard: users per shard.
         mapper: runs tasks that read shards again, if their gaps are long.
-        facts: `name`, `source`, `filters` and `rows_dropped` of the manifest.
+        facts: `name`, `source`, `filters`, `rows_dropped` and `features` of the manifest.
     """
     profile_table, profile_values = profiles_table(user_ids, profiles)
     written = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,15 +104,20 @@ class PreparedFolder:
         user_ids, shard_U = self.users["source_id"].combine_chunks(), self.users["shard"].to_numpy()
         return Sequences(
             user_ids=user_ids.filter(pa.array(np.isin(shard_U, numbers))),
-            items=Catalogue(
-                *(self.items[name].combine_chunks() for name in ("source_id", "title", "genres"))
-            ),
+            items=self._catalogue(),
             offsets_U1=np.concatenate([[0], lengths_U.cumsum()]),
             items_E=items_E,
             times_E=times_E,
             ratings_E=ratings_E,
             profiles=read_back(self.path, self.manifest, user_ids),
         )
+
+    def _catalogue(self) -> Catalogue:
+        """Return what the folder says about items."""
+        names = [name for name in self.items.column_names if name.startswith(tables.FEATURE_PREFIX)]
+        base = (self.items[name].combine_chunks() for name in ("source_id", "title", "genres"))
+        features = self.items.select(names) if names else None
+        return replace(Catalogue(*base), features=features)
 
     def quick_check(self) -> None:
         """Check that every file exists with its size; reads no content.

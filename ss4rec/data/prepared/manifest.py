@@ -68,6 +68,26 @@ class Filters(Record):
     """Last second that was kept (`ss4rec data split`); None keeps all, and then the field is not written."""
 
 
+Kind = Literal["categorical", "multi", "number", "text", "vector"]
+
+
+class Feature(Record):
+    """What a column of features means."""
+
+    name: str
+    """As in the file that it came from."""
+    kind: Kind
+    """How its numbers are read; see `ss4rec.data.prepared.features`."""
+    values: tuple[str, ...] | None = None
+    """Meaning of the codes 1, 2, ... of a categorical or multi-valued column."""
+    center: FiniteFloat | None = None
+    """Median of a number."""
+    scale: FiniteFloat | None = None
+    """Half the distance of the quartiles of a number (1 if it is 0)."""
+    size: PositiveInt | None = None
+    """Buckets of a text, or dimensions of a vector."""
+
+
 class Manifest(Record):
     """The content of `manifest.json`."""
 
@@ -109,6 +129,8 @@ class Manifest(Record):
     """What was asked to be left out."""
     profile_values: tuple[str, ...] | None = None
     """Meaning of the codes 1, 2, ... in `profiles.parquet`, as in `gender=F`; not written if there is no such file."""
+    features: dict[Literal["items"], tuple[Feature, ...]] | None = None
+    """Meaning of the columns `feature.NAME` of `items.parquet`; not written if there are none."""
     columns: dict[str, dict[str, str]]
     """Arrow type of every column, by table: `items`, `users`, `shards`."""
     shards: tuple[ShardRecord, ...]

@@ -25,6 +25,9 @@ ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.parquet"
 QUARANTINE_NAME = "quarantine.parquet"
 PROFILES_NAME = "profiles.parquet"
+FEATURE_PREFIX = "feature."
+FEATURE_TYPES = (pa.int32(), pa.float32(), pa.list_(pa.int32()), pa.list_(pa.float32()))
+"""Columns of features that people brought (`ss4rec.data.prepared.features`)."""
 PROFILES_SCHEMA = pa.schema([("user", pa.int32()), ("codes", pa.list_(pa.int32()))])
 
 SHARD_SCHEMA = pa.schema(
@@ -37,9 +40,9 @@ SHARD_SCHEMA = pa.schema(
 )
 
 
-def items_schema(id_type: pa.DataType) -> pa.Schema:
-    """Return the schema of `items.parquet`; `id_type` is int64 or string."""
-    return pa.schema(
+def items_schema(id_type: pa.DataType, features: pa.Schema | None = None) -> pa.Schema:
+    """Return the schema of `items.parquet`; `id_type` is int64 or string, `features` more columns."""
+    base = pa.schema(
         [
             ("item", pa.int32()),
             ("source_id", id_type),
@@ -48,6 +51,7 @@ def items_schema(id_type: pa.DataType) -> pa.Schema:
             ("count", pa.int64()),
         ]
     )
+    return base if features is None else pa.schema([*base, *features])
 
 
 def users_schema(id_type: pa.DataType) -> pa.Schema:
@@ -59,8 +63,10 @@ def users_schema(id_type: pa.DataType) -> pa.Schema:
 
 def items_table(items: Catalogue, counts_V: np.ndarray) -> pa.Table:
     """Return `items.parquet`: items 1, 2, ..., each with its number of kept interactions."""
+    features = items.features
     columns = [np.arange(1, len(counts_V) + 1), items.source_id, items.title, items.genres, counts_V]
-    schema = items_schema(items.source_id.type)
+    columns += [] if features is None else features.columns
+    schema = items_schema(items.source_id.type, None if features is None else features.schema)
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
 
 
@@ -164,7 +170,9 @@ def _read_indexed(path: AnyPath, schema_for: Callable[[pa.DataType], pa.Schema])
 
     def expected(found: pa.Schema) -> pa.Schema:
         has_strings = "source_id" in found.names and found.field("source_id").type == pa.string()
-        return schema_for(pa.string() if has_strings else pa.int64())
+        base = schema_for(pa.string() if has_strings else pa.int64())
+        features = [f for f in found if f.name.startswith(FEATURE_PREFIX) and f.type in FEATURE_TYPES]
+        return pa.schema([*base, *features])
 
     table = _read_parquet(path, expected)
     for name in set(table.column_names) - {"title", "genres"}:

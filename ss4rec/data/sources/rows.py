@@ -18,11 +18,16 @@ class Catalogue:
     """string, null if unknown."""
     genres: pa.Array
     """list<string>, null if unknown."""
+    features: pa.Table | None = None
+    """Columns that people brought, already encoded."""
 
     def take(self, places: np.ndarray) -> Catalogue:
         """Return the items at these places."""
         taken = pa.array(places)
-        return Catalogue(self.source_id.take(taken), self.title.take(taken), self.genres.take(taken))
+        features = None if self.features is None else self.features.take(taken)
+        return Catalogue(
+            self.source_id.take(taken), self.title.take(taken), self.genres.take(taken), features
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,168 @@
+"""Columns that people bring about items, as numbers that a model can read; the manifest says what the numbers mean.
+
+A column of `items.parquet` named `feature.NAME` holds, by kind:
+
+categorical   int32 code: 1, 2, ... are `Feature.values`, the next one is every rarer value, 0 is unknown
+multi         list<int32> of such codes
+number        float32 as given, NaN if unknown; a model reads (value - center) / scale
+text          list<int32>, ascending: buckets (from 0) of hashed words, pairs of words, and groups of 3 letters
+vector        list<float32>, as brought along; empty if unknown
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ss4rec.data.prepared.manifest import Feature, Kind
+from ss4rec.data.prepared.tables import FEATURE_PREFIX
+from ss4rec.data.sources.features import FeatureTable
+from ss4rec.errors import DataError
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MAX_VALUES = 1000
+"""Maximum values with a code of their own; all rarer ones share the last code."""
+TEXT_BUCKETS = 4096
+SEPARATOR = "|"
+"""Between the values of a multi-valued text column."""
+MAX_WHOLE = 20
+"""Whole numbers of at most this many different values are categories."""
+CODES, VALUES = pa.list_(pa.int32()), pa.list_(pa.float32())
+
+
+def guess_kind(column: pa.ChunkedArray) -> Kind:
+    """Return the kind that a column looks like: by its type, and a text by its separators, words and repetitions."""
+    type_ = column.type
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        return "vector" if pa.types.is_floating(type_.value_type) else "multi"
+    if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        return "number"
+    if pa.types.is_integer(type_):
+        return "categorical" if pc.count_distinct(column).as_py() <= MAX_WHOLE else "number"
+    texts = [str(text) for text in column.drop_null().to_pylist()]
+    if sum(SEPARATOR in text for text in texts) > len(texts) / 20:
+        return "multi"
+    words = sum(len(text.split()) for text in texts) / max(len(texts), 1)
+    return "text" if words >= 2 and len(set(texts)) > len(texts) / 2 else "categorical"
+
+
+def encode_features(
+    ids: pa.Array, known: FeatureTable, kinds: Mapping[str, str] | None = None
+) -> tuple[pa.Table, tuple[Feature, ...]]:
+    """Return the columns of all items, and what they mean.
+
+    Args:
+        ids: source id of item 1, 2, ...
+        known: what the file says; items that it lacks are unknown, others in it are left out.
+        kinds: kind of a column, where the guess is not what is meant.
+
+    Raises:
+        DataError: for a kind or a column that does not exist, values not of the kind, or a file of other items.
+    """
+    kinds = kinds or {}
+    for name, kind in kinds.items():
+        if name not in known.columns.column_names or kind not in KINDS:
+            raise DataError(
+                f"--feature-kinds {name}={kind}: {known.where} has the columns "
+                f"{', '.join(known.columns.column_names)}; kinds are {', '.join(KINDS)}"
+            )
+    places = pc.index_in(ids.cast(pa.string()), known.source_id.cast(pa.string()))
+    if places.null_count == len(places):
+        raise DataError(
+            f"{known.where} describes none of the {len(ids):,} items; is its first column their id?"
+        )
+    columns: dict[str, pa.Array] = {}
+    features = []
+    for name in known.columns.column_names:
+        column = known.columns[name].take(places)
+        kind = kinds.get(name) or guess_kind(column)
+        try:
+            columns[FEATURE_PREFIX + name], feature = _ENCODERS[kind](name, column)
+        except (pa.ArrowException, ValueError) as error:
+            raise DataError(
+                f"{known.where}: column {name} is not of kind {kind} ({str(error).splitlines()[0]}); "
+                f"name another with --feature-kinds {name}=.."
+            ) from None
+        features.append(feature)
+    return pa.table(columns), tuple(features)
+
+
+def _categorical(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:
+    texts = [None if value is None else str(value) for value in column.to_pylist()]
+    values = _common(text for text in texts if text is not None)
+    codes = _codes(values)
+    found = [0 if text is None else codes.get(text, len(values) + 1) for text in texts]
+    return pa.array(found, pa.int32()), Feature(name=name, kind="categorical", values=values)
+
+
+def _multi(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:
+    rows = [
+        sorted({part.strip() for part in value.split(SEPARATOR)} - {""})
+        if isinstance(value, str)
+        else sorted({str(part) for part in ([value] if np.isscalar(value) else value or [])})
+        for value in column.to_pylist()
+    ]
+    values = _common(part for row in rows for part in row)
+    codes = _codes(values)
+    found = [sorted({codes.get(part, len(values) + 1) for part in row}) for row in rows]
+    return pa.array(found, CODES), Feature(name=name, kind="multi", values=values)
+
+
+def _number(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:
+    values_V = column.cast(pa.float64()).to_numpy().astype(np.float32)
+    finite = values_V[np.isfinite(values_V)].astype(np.float64)
+    values_V[~np.isfinite(values_V)] = np.nan
+    low, center, high = np.percentile(finite, (25, 50, 75)) if len(finite) else (0.0, 0.0, 0.0)
+    scale = float(high - low) / 2 or 1.0
+    return pa.array(values_V), Feature(name=name, kind="number", center=float(center), scale=scale)
+
+
+def _text(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:
+    from sklearn.feature_extraction.text import HashingVectorizer  # takes a second to import
+
+    texts = [value or "" for value in column.cast(pa.string()).to_pylist()]
+    buckets_V: list[np.ndarray] = [np.zeros(0, np.int32)] * len(texts)
+    for analyzer, grams in (("word", (1, 2)), ("char_wb", (3, 3))):
+        hashing = HashingVectorizer(
+            n_features=TEXT_BUCKETS, analyzer=analyzer, ngram_range=grams, norm=None, binary=True
+        )
+        found = hashing.transform(texts)
+        buckets_V = [
+            np.union1d(before, found.indices[found.indptr[row] : found.indptr[row + 1]])
+            for row, before in enumerate(buckets_V)
+        ]
+    return pa.array(buckets_V, CODES), Feature(name=name, kind="text", size=TEXT_BUCKETS)
+
+
+def _vector(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:
+    rows = [row or [] for row in column.to_pylist()]
+    sizes = {len(row) for row in rows} - {0}
+    if len(sizes) != 1:
+        raise ValueError(f"vectors have {sorted(sizes)} dimensions, not one number of them")
+    if not np.isfinite([value for row in rows for value in row]).all():
+        raise ValueError("a value is not finite")
+    return pa.array(rows, VALUES), Feature(name=name, kind="vector", size=sizes.pop())
+
+
+def _common(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the most common texts (of equal ones the first by name), in alphabetical order."""
+    counts = Counter(texts)
+    return tuple(sorted(sorted(counts, key=lambda text: (-counts[text], text))[:MAX_VALUES]))
+
+
+def _codes(values: tuple[str, ...]) -> dict[str, int]:
+    return {value: code for code, value in enumerate(values, start=1)}
+
+
+_ENCODERS = {
+    "categorical": _categorical,
+    "multi": _multi,
+    "number": _number,
+    "text": _text,
+    "vector": _vector,
+}

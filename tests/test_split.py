@@ -1,0 +1,37 @@
+"""The split of `make test` and `make test-all` names tests that exist; files that share a cluster start none."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from tools.test_costs import costs
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_slow_test_exists():
+    lines = (ROOT / "tests" / "slow.tsv").read_text().splitlines()
+    for line in (line for line in lines if not line.startswith("#")):
+        path, _, name = line.partition("\t")[2].partition("::")
+        assert re.search(rf"def {name.rpartition('::')[2]}\(", (ROOT / path).read_text()), line
+
+
+def test_costs_are_of_functions_over_their_cases():
+    lines = ["1.5\ttests/a.py::test_x[1]", "2\ttests/a.py::test_x[2]", "0.25\ttests/a.py::test_y"]
+    assert costs(lines) == {"tests/a.py::test_x": 3.5, "tests/a.py::test_y": 0.25}
+
+
+def test_files_that_share_a_cluster_start_none():
+    shared = subprocess.run(
+        ["grep", "-rl", "small_" + "cluster", "tests", "--include=test_*.py"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout.split()
+    assert len(shared) >= 5
+    for path in set(shared):
+        text = (ROOT / path).read_text()
+        assert "ray.init(" not in text, path
+        assert "ray.shutdown(" not in text, path
