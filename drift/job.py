@@ -119,8 +119,8 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
 
     plan, config = source.plan, source.config
     shards, num_items = source.timeline.shard_paths, source.timeline.manifest.items
-    seen = set() if earlier is None else {int(w) for w in np.unique(earlier.histograms.window_R)}
-    fresh = [window for window in plan.future if window not in seen]
+    seen = set() if earlier is None else {row.window for row in earlier.rows}
+    fresh = [window for window in plan.future if plan.windows[window].name not in seen]
     by_month = whole_months(plan.windows)
     past = count_past(
         shards,
@@ -138,9 +138,11 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
         past.tables(),
         plan.lookback,
     )
-    made = make_histograms(shards, make, num_items)
-    made = replace(made, user_R=source.keys_U[made.user_R])
-    made = UserHistograms.merge([made] if earlier is None else [earlier.histograms, made])
+    parts = [] if earlier is None else [earlier.histograms]
+    if fresh or earlier is None:
+        made = make_histograms(shards, make, num_items)
+        parts.append(replace(made, user_R=source.keys_U[made.user_R]))
+    made = UserHistograms.merge(parts)
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
     context = CellContext(config, plan, made, signals(source.facts.labels), unseen, counts, source.facts)
     kept = [] if earlier is None else _still_valid(earlier.rows, context)

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ss4rec.evaluation.compare import Comparison, Recipe, Row, words
-from ss4rec.evaluation.run_page import LIST_WORDS, facts, learning_curves, setting_words
+from ss4rec.evaluation.run_page import LIST_WORDS, SEGMENT_LETTERS, facts, learning_curves, setting_words
 from ss4rec.evaluation.saved import MODEL
 from ss4rec.evaluation.segments import MIN_USERS
 from ss4rec.report import Axis, Bar, Cell, Line, charts, render
@@ -103,7 +103,13 @@ def _segments(rows: Sequence[Row], first: str, second: str) -> list[Markup]:
     large = [row.difference for row in own if not row.too_small]
     axis = Axis.around([end for d in large for end in (d.low, d.high)] or [0.0, 1.0], zero=True)
     return [
-        charts.bars(name, "", [_bar(row, axis) for row in own if row.segmentation == name], axis=axis)
+        charts.bars(
+            name,
+            "",
+            [_bar(row, axis) for row in own if row.segmentation == name],
+            axis=axis,
+            letters=SEGMENT_LETTERS,
+        )
         for name in dict.fromkeys(row.segmentation for row in own)
     ]
 

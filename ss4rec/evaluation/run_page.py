@@ -20,6 +20,8 @@ from ss4rec.runs.folder import RESULT_FILE, RunFolder
 PAGE = "report.html"
 K = 10
 EXAMPLES = 6
+SEGMENT_LETTERS = (21, 14)
+"""Room for names of segments and for their figures: the same in all charts, so that bars can be compared."""
 _WORDS = {
     "kept": "seen items kept", "excluded": "seen items excluded", "known": "target time known",
     "unknown": "target time unknown",
@@ -179,7 +181,13 @@ def segment_charts(saved: SavedEvaluation) -> list[Markup]:
     ends = [row.high for rows in divided for row in rows if not row.too_small]
     axis = Axis.around(ends or [1.0], zero=True)
     return [
-        charts.bars(rows[0].segmentation, "", [_segment_bar(row, axis) for row in rows], axis=axis)
+        charts.bars(
+            rows[0].segmentation,
+            "",
+            [_segment_bar(row, axis) for row in rows],
+            axis=axis,
+            letters=SEGMENT_LETTERS,
+        )
         for rows in divided
     ]
 

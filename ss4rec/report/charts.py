@@ -160,6 +160,7 @@ def bars(
     axis: Axis | None = None,
     keys: Sequence[tuple[str, str]] = (),
     width: int = FRAME.width,
+    letters: tuple[int, int] | None = None,
 ) -> Markup:
     """Return a bar across the chart for each row, from zero to the right or to the left.
 
@@ -170,12 +171,19 @@ def bars(
         axis: shared by several charts; from zero around values and intervals if None.
         keys: tones and names of a key.
         width: width of the chart.
+        letters: room for labels and texts, in letters; as they need if None. Charts that are to be compared by eye need
+            the same room as well as the same axis.
     """
     axis = axis or Axis.around(
         [v for r in rows for v in (r.value, r.low, r.high) if v is not None], zero=True
     )
-    names_px = min(0.42 * width, TEXT_PX * max((len(row.label) for row in rows), default=1) + 14)
-    texts_px = TEXT_PX * max((len(row.text) for row in rows), default=0) + 6
+    longest = [
+        max((len(text) for text in texts), default=0)
+        for texts in zip(*((r.label, r.text) for r in rows), strict=True)
+    ]
+    label_letters, text_letters = letters or longest or (0, 0)
+    names_px = min(0.42 * width, TEXT_PX * label_letters + 14)
+    texts_px = TEXT_PX * text_letters + 6
     start, end, pitch = names_px + 4, width - texts_px - 4, 20
     zero = axis.at(max(axis.low, 0.0), start, end)
     parts = [element("line", class_="grid", x1=zero, x2=zero, y1=2, y2=6 + pitch * len(rows))]

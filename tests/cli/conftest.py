@@ -1,5 +1,7 @@
 """Small real things that verbs work on, made once: sources, prepared folders, a trained run."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ def places(tmp_path_factory, prepared) -> dict[str, Path]:
     from ss4rec.cli.options import resolve_config
     from ss4rec.data.split import parse_cut, split
     from ss4rec.train.worker import train_alone
+    from tests.evaluation.conftest import evaluate
 
     base = tmp_path_factory.mktemp("cli")
     shop = base / "shop.csv"
@@ -27,6 +30,11 @@ def places(tmp_path_factory, prepared) -> dict[str, Path]:
     split(whole, base / "split", parse_cut("1970-01-25"))
     config = resolve_config("debug", ["train.epochs=1", "tracking.wandb=disabled"])
     train_alone(config, prepared, base / "run", torch.device("cpu"))
+    evaluate(base / "run", prepared)
+    shutil.copytree(base / "run", base / "other")
+    changed = json.loads((base / "other" / "config.json").read_text())
+    changed["optim"]["lr"] *= 2
+    (base / "other" / "config.json").write_text(json.dumps(changed))
     events = base / "events.toml"
     events.write_text('[[event]]\ndate = 1970-02-01\nname = "sale"\n')
     space = base / "space.py"
@@ -42,6 +50,7 @@ def places(tmp_path_factory, prepared) -> dict[str, Path]:
         "whole": whole,
         "split": base / "split",
         "run": base / "run",
+        "other": base / "other",
         "space": space,
         "events": events,
     }

@@ -39,6 +39,12 @@ def _cuts(seen):
     assert seen.json == {"cuts": [0.7, 0.8]}
 
 
+def _two_seeds(seen):
+    assert [config.train.seed for (config, *_), _ in seen.calls] == [2020, 2021]
+    assert [run_dir.name for (*_, run_dir), _ in seen.calls] == ["two-seed2020", "two-seed2021"]
+    assert "ss4rec compare OTHER..." in seen.out
+
+
 def _in_minutes(seen):
     ((config, *_), _) = seen.calls[0]
     assert (config.minutes, config.protocol.seen) == (2.5, "excluded")
@@ -121,6 +127,13 @@ CASES = (
     ),
     Case("train --data {prepared} --preset debug --cuts 0.7", lambda seen: _has(seen.err, "two or more"), 2),
     Case("train --data {prepared} --set model.dimm=24", _suggested, 2),
+    Case("train --data {prepared} --preset debug --name two --seeds 2", _two_seeds, **TRAIN),
+    Case("train --data {prepared} --seeds 2", lambda seen: seen.err.index("name a --preset"), 2),
+    Case(
+        "train --data {prepared} --seeds 2 --cuts 0.5,0.6",
+        lambda seen: seen.err.index("exclude one another"),
+        2,
+    ),
     Case(
         "train --data {prepared} --minutes 2.5 --protocol s3rec --set model.dim=24 --workers 2",
         _in_minutes,

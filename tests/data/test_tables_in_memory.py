@@ -1,7 +1,5 @@
 """Tables from Python as sources: pandas, Polars, Arrow, Ray Data, Delta and Iceberg."""
 
-import importlib.util
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -113,34 +111,31 @@ def test_ray_datasets_stream(small_cluster, tmp_path, expected):
     prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
     shard = "shards/part-00000.parquet"
     assert read_shard(tmp_path / "out" / shard).equals(read_shard(expected / shard))
-    _delta(tmp_path, expected)
-    _iceberg(tmp_path, expected)
 
 
-def _delta(tmp_path, expected):
+@pytest.mark.ray
+def test_delta_tables(small_cluster, tmp_path):
     """Rows that were deleted are in the files and not in the table."""
-    if importlib.util.find_spec("deltalake") is None:
-        return
-    import deltalake
+    deltalake = pytest.importorskip("deltalake", reason="deltalake is not installed")
+    from ss4rec.data.sources.ray_lake import lake_kind, read_lake
 
-    from ss4rec.data.sources.ray_lake import read_lake
-
-    deltalake.write_deltalake(tmp_path / "delta", arrow().slice(0, 1000))
-    deltalake.write_deltalake(tmp_path / "delta", arrow().slice(1000), mode="append")
-    deltalake.write_deltalake(tmp_path / "delta", arrow().slice(0, 10), mode="append")
-    table = deltalake.DeltaTable(tmp_path / "delta")
-    table.restore(1)
-    assert len(list((tmp_path / "delta").glob("*.parquet"))) == 3
-    dataset = read_lake(str(tmp_path / "delta"), TableOptions(columns=NAMED))
-    manifest = prepare(dataset, tmp_path / "from-delta", k_core=0, columns=NAMED, name="t")
+    folder = tmp_path / "delta"
+    deltalake.write_deltalake(folder, arrow().slice(0, 1000))
+    deltalake.write_deltalake(folder, arrow().slice(1000), mode="append")
+    deltalake.write_deltalake(folder, arrow().slice(0, 10), mode="append")
+    deltalake.DeltaTable(folder).restore(1)
+    assert len(list(folder.glob("*.parquet"))) == 3
+    assert lake_kind(str(folder)) == "delta"
+    dataset = read_lake(str(folder), TableOptions(columns=NAMED))
+    manifest = prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
     assert manifest.interactions == ROWS
     with pytest.raises(DataError, match=r"is a Delta table"):
-        prepare(tmp_path / "delta", tmp_path / "no")
+        prepare(folder, tmp_path / "no")
 
 
-def _iceberg(tmp_path, expected):
-    if importlib.util.find_spec("pyiceberg") is None:
-        return
+@pytest.mark.ray
+def test_iceberg_tables(small_cluster, tmp_path):
+    pytest.importorskip("pyiceberg", reason="pyiceberg is not installed")
     import ray.data
     from pyiceberg.catalog import load_catalog
 
@@ -155,7 +150,7 @@ def _iceberg(tmp_path, expected):
     dataset = ray.data.read_iceberg(
         table_identifier="shop.events", catalog_kwargs={"name": "local", **settings}
     )
-    manifest = prepare(dataset, tmp_path / "from-iceberg", k_core=0, columns=NAMED, name="t")
+    manifest = prepare(dataset, tmp_path / "out", k_core=0, columns=NAMED, name="t")
     assert manifest.interactions == ROWS
     folder = next((tmp_path / "lake").rglob("metadata")).parent
     with pytest.raises(DataError, match=r"is an Iceberg table"):

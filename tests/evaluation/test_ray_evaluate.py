@@ -14,7 +14,11 @@ from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
 from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
+from ss4rec.evaluation.recommended import ListSpec, count_item_facts, summarise_lists
+from ss4rec.evaluation.report import evaluate_run
+from ss4rec.evaluation.saved import load_evaluation
 from ss4rec.evaluation.scorers import ModelScorer
+from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.protocol.plan import make_plan
@@ -98,6 +102,25 @@ def test_many_targets_on_two_actors_equal_one_process(small_cluster, prepared, t
     assert first.num_targets == first.num_users == plan.facts["test_users"]
     assert ss4rec.load(run).protocol == cut
     assert ss4rec.load(run).item_ids == plan.items(prepared)["source_id"].to_pylist()
+
+
+def test_an_evaluation_keeps_what_one_process_would(small_cluster, prepared, run_dir):
+    results = evaluate_run(run_dir, prepared, workers=2)
+    kept = load_evaluation(run_dir)
+    assert {name: found.model_dump(mode="json") for name, found in kept.results.items()} == results
+    assert (run_dir / "report.html").is_file()
+    model, config = load_model(run_dir)
+    data = PreparedFolder.open(prepared)
+    plan = make_plan(config.protocol, data)
+    item_facts = count_item_facts(
+        plan.items(data), training_parts(data.shard_paths, data.manifest.items, plan)
+    )
+    scorer = ModelScorer(model, data.manifest.median_gap_s, config.data.target_time)
+    batches = LocalSource.of(config, data).eval_batches("test", 64)
+    ranks = rank_users(scorer, batches, ListSpec(item_facts, False, True))
+    expected = summarise_lists(ranks, item_facts)
+    assert kept.results["model"].lists.metrics == pytest.approx(expected.metrics, rel=0.02)
+    assert kept.targets["unseen"].to_pylist() == ranks["unseen"].to_pylist()
 
 
 def test_other_data_is_refused(small_cluster, run_dir, tmp_path):

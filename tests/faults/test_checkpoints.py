@@ -163,7 +163,7 @@ def test_other_versions_are_named(prepared, run, capsys, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/proc/nothing/here", "file/under"])
 def test_storage_that_cannot_be_written(tmp_path, path):
-    """Row 12: refused before anything starts, with the path (on every node: tests/test_resources.py).
+    """Row 12: refused before anything starts, with the path (on every node: tests/cluster/test_storage_check.py).
 
     Seen to fail: with the except in `placement._marker` left out.
     """
