@@ -33,7 +33,7 @@ def test_the_command_takes_a_range(prepared, monkeypatch):
     """`ss4rec train --workers 1:8` as far as the run that it would start. Seen to fail: with the most left out."""
     asked = []
     monkeypatch.setattr("ss4rec.train.run.train", lambda config, *rest, **more: asked.append(config) or {})
-    arguments = ["--data", str(prepared), "--name", "first", "--workers", "1:8"]
+    arguments = ["--data", str(prepared), "--preset", "debug", "--name", "first", "--workers", "1:8"]
     CliRunner().invoke(train_command, arguments, catch_exceptions=False)
     assert [(config.resources.workers, config.resources.max_workers) for config in asked] == [(1, 8)]
     for wrong in ("8:1", "0:2", "1:", "a:b"):
