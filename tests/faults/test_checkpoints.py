@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ss4rec.cluster import placement
+from ss4rec.cluster import storage_check
 from ss4rec.errors import CheckpointError, DataError, LeaseError, ResourceError
 from ss4rec.runs import checkpoint, record
 from ss4rec.runs.lease import LEASE_FILE, Writer, hold
@@ -165,11 +165,11 @@ def test_other_versions_are_named(prepared, run, capsys, monkeypatch):
 def test_storage_that_cannot_be_written(tmp_path, path):
     """Row 12: refused before anything starts, with the path (on every node: tests/cluster/test_storage_check.py).
 
-    Seen to fail: with the except in `placement._marker` left out.
+    Seen to fail: with the except in `storage_check._marker` left out.
     """
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match=r"cannot be written.*--storage"):
-        placement.check_storage(str(tmp_path / path))
+        storage_check.check_storage(str(tmp_path / path))
 
 
 def test_disk_too_small_for_the_run_and_for_a_save(prepared, tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_disk_too_small_for_the_run_and_for_a_save(prepared, tmp_path, monkeypat
     full = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(ResourceError, match="MiB free"):
-        placement.check_storage(str(tmp_path))
+        storage_check.check_storage(str(tmp_path))
     with pytest.raises(CheckpointError, match=r"free some space and start the same command again"):
         checkpoint.save(
             before.parent, model={"x": torch.zeros(999)}, training={}, state={"global_step": 9, "score": None}
