@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +42,8 @@ class NoCard:
         return GPUTarget("cuda", self.arch, 32)
 
     def get_current_device(self) -> int:
-        """Return the only device."""
-        return 0
+        """Return a number of its own for each kind of card: Triton keeps the target of a device from its first use."""
+        return self.arch
 
     def get_current_stream(self, device: int | None = None) -> int:
         """Return the only stream."""
@@ -154,21 +154,28 @@ def shapes() -> Iterator[tuple[str, Callable[[], None]]]:
 
 def compile_for(card: Card, only: str = "") -> Iterator[Use]:
     """Compile the kernels of all shapes with `only` in their names, and yield what each asks for."""
+    seen: set[object] = set()
     driver.set_active(NoCard(card.arch))
     launching.current_arch.cache_clear()
-    seen: set[object] = set()
-    for shape, work in shapes():
-        if only not in shape:
-            continue
-        launching._noted = {}
-        try:
-            work()
-        finally:
-            noted, launching._noted = launching._noted, None
-        for key, job in noted.items():
-            if key not in seen:
-                seen.add(key)
-                yield _use(shape, job())
+    try:
+        for shape, work in shapes():
+            if only in shape:
+                noted = _noted_by(work)
+                yield from (_use(shape, noted[key]()) for key in noted.keys() - seen)
+                seen |= noted.keys()
+    finally:  # a card that is there is used again
+        driver.reset_active()
+        launching.current_arch.cache_clear()
+
+
+def _noted_by(work: Callable[[], None]) -> dict[Hashable, Callable[[], object]]:
+    """Return the kernels that `work` would launch, and how each is compiled."""
+    launching._noted = {}
+    try:
+        work()
+        return launching._noted
+    finally:
+        launching._noted = None
 
 
 def _use(shape: str, compiled: Any) -> Use:
