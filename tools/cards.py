@@ -155,6 +155,7 @@ def shapes() -> Iterator[tuple[str, Callable[[], None]]]:
 def compile_for(card: Card, only: str = "") -> Iterator[Use]:
     """Compile the kernels of all shapes with `only` in their names, and yield what each asks for."""
     seen: set[object] = set()
+    before = driver._active  # asking for `active` would look for a card
     driver.set_active(NoCard(card.arch))
     launching.current_arch.cache_clear()
     try:
@@ -164,7 +165,7 @@ def compile_for(card: Card, only: str = "") -> Iterator[Use]:
                 yield from (_use(shape, noted[key]()) for key in noted.keys() - seen)
                 seen |= noted.keys()
     finally:  # a card that is there is used again
-        driver.reset_active()
+        driver._active = before
         launching.current_arch.cache_clear()
 
 
