@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all test-fast test-fast-1 test-fast-2 test-ray test-kernels check audit docs bench \
+.PHONY: demo test test-all test-fast test-fast-1 test-fast-2 test-ray test-ray-ci test-kernels check audit docs bench \
 	setup clean
 
 demo: setup
@@ -38,6 +38,14 @@ test-ray: setup
 	for file in $$(grep -rL small_cluster $$(grep -rl "mark.ray" tests --include='test_*.py')); do \
 		$(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; \
 	done
+
+# The Ray files that CI runs beside those of `make test`. `make test-ray` runs all; the others start many processes
+# and are run by hand before a release.
+RAY_CI = tests/cluster/test_joining.py tests/cli/test_on_ray.py
+
+test-ray-ci: setup
+	$(BIN)/python -m pytest -q -m ray --durations=3 $$(grep -rl small_cluster tests --include='test_*.py')
+	for file in $(RAY_CI); do $(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; done
 
 # Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
 # GPU image's torch. It stays out of the
