@@ -8,13 +8,13 @@ BIN = $(VENV)/bin
 demo: setup
 	$(BIN)/ss4rec demo
 
-# What a change may break first, within 6 minutes on two quiet cores: every test without Ray but those of tests/slow.tsv,
+# What a change may break first, meant for 6 minutes on two quiet cores (not measured yet): every test without Ray but those of tests/slow.tsv,
 # two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
 test: setup
 	$(MAKE) -j2 SLOW="and not slow" test-fast
 	$(BIN)/python -m pytest -q -m ray --durations=3 tests/test_end_to_end.py
 
-# Everything, within 20 minutes.
+# Everything, meant for 20 minutes (not measured yet).
 test-all: setup
 	$(MAKE) -j2 test-fast
 	$(MAKE) test-ray
@@ -48,8 +48,7 @@ test-ray-ci: setup
 	for file in $(RAY_CI); do $(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; done
 
 # Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
-# GPU image's torch. It stays out of the
-# environment: with it torch.compile would look for a GPU.
+# GPU image's torch. It stays out of the environment: with it torch.compile would look for a GPU.
 test-kernels: setup
 	test -d $(VENV)/triton/triton || $(BIN)/pip install -q --target $(VENV)/triton triton==3.6.0
 	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q tests/kernels -k triton
