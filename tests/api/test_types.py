@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import ss4rec
@@ -50,6 +54,7 @@ def check(path, text):
         capture_output=True,
         text=True,
         cwd=path.parent,
+        env=os.environ | {"MYPYPATH": str(ROOT)},  # an editable install is found through a hook that mypy does not run
     )
     return ended.returncode, ended.stdout
 
