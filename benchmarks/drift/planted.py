@@ -58,7 +58,7 @@ PROFILE = replace(SMALL, wander=0.01, fashion=3.0)
 def archive(folder: Path, seed: int, drift: str | None, users: int = USERS) -> Events:
     """Make an archive and give it a rhythm."""
     planted = [parse_drift(f"{drift}@2019-01-01")] if drift else []
-    synth(folder / "csv", users=users, items=ITEMS, mean_len=MEAN_LEN, seed=seed, fmt="csv", profile=PROFILE,
+    synth(folder / "csv", users=users, items=ITEMS, mean_len=MEAN_LEN, seed=seed, fmt="csv", settings=PROFILE,
           drift=planted, processes=1)  # fmt: skip
     table = np.loadtxt(folder / "csv/ratings.csv", delimiter=",", skiprows=1)
     with (folder / "csv/movies.csv").open(newline="") as file:
@@ -113,10 +113,11 @@ def report_on(source: Path, folder: Path, config: DriftConfig, before: Path | No
     shards = [read_shard(path) for path in timeline.shard_paths]
     parts = [PastCounts.of_shard(s, plan.windows[plan.reference[0]].start_s, num_items) for s in shards]
     past = sum(parts[1:], parts[0]).tables()
-    make = HistogramMaker(plan.windows, plan.wanted, facts, counts, plan.year_before, past, plan.lookback)
+    make = HistogramMaker(plan.windows, plan.wanted, facts, counts, plan.year_before, past, plan.lookback,
+                          plan.known_s)  # fmt: skip
     made = UserHistograms.merge([make(shard) for shard in shards])
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
-    context = CellContext(config, plan, made, make.layout, unseen, counts, facts)
+    context = CellContext(config, plan, made, make.layout, unseen, counts, facts, past.mean_V)
     rows = [row for cell in all_cells(plan, plan.future) for row in run_cell(context, cell)]
     rows += volume_rows(context) + identical_rows(context)
     judge(context, rows)
