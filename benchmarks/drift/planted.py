@@ -209,20 +209,7 @@ def main() -> None:
     done = run_all(tasks, options.processes, options.cache)
     if options.out is None or options.only:
         return
-    named = {name: sum(done[f"{name}/{seed}"]["named"] for seed in range(options.seeds)) for name in PLANTS}
-    faults = [
-        done[f"{n}/{s}"]["advice"]
-        for n, plant in PLANTS.items()
-        if plant.pipeline
-        for s in range(options.seeds)
-    ]
-    controls = [done[f"none/{100 + seed}"]["alarms"] > 0 for seed in range(options.controls)]
-    figures = [
-        headline("drift.planted_found", sum(2 * count > options.seeds for count in named.values()), "of 14"),
-        headline("drift.pipeline_named_rate", float(np.mean(faults)), "share"),
-        headline("drift.false_timelines", float(np.mean(controls)), "share"),
-    ]
-    write_record(options.out, "drift-planted", figures, {"named": named, "results": done})
+    write(options, done)
 
 
 __all__ = ["planted", "report_on", "run_all"]
