@@ -90,9 +90,7 @@ def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
     before = [number for number in past if number <= reference[-1]][-CALIBRATION_WINDOWS:]
     calibration = between(config.calibration, "calibration") if config.calibration else before
     year_before = list(range(max(0, reference[0] - back), reference[0]))
-    return Plan(
-        windows, cut_s, reference, calibration, future, year_before, back, manifest.first_time_s
-    )
+    return Plan(windows, cut_s, reference, calibration, future, year_before, back, manifest.first_time_s)
 
 
 def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:

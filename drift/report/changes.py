@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from drift.cells.types import OWN_TEST, PREVIOUS, REFERENCE, VOLUME, CellContext, Row
-from drift.config import ALARMS
 from drift.report.contents import Change, ChangeKind, Episode
 from drift.report.details import details
 from drift.report.episodes import WindowMeans, before_window
@@ -25,12 +24,12 @@ LOOK = "Check the logging and the way of the data. Do not retrain on these windo
 FOLLOW_FALL = 0.2
 """Relative fall of expected followers from which ids may be mixed up."""
 TOP_LOST = 0.15
-"""Share of the top items' events on items that all but vanished from which ids may be mixed up. Planted: .25 with half of
-the items exchanged, .8 with each id one too high, at most .09 when all that follows what is new."""
+"""Share of the top items' events on items that all but vanished from which ids may be mixed up. Planted: .25 with half
+of the items exchanged, .8 with each id one too high, at most .09 when all that follows what is new."""
 USUAL_FACTOR = 2.0
 """How many times more than between any two past windows that must be."""
 STARS_APART = 0.03
-"""Share of stars that are then further from what the item usually gets: an item keeps its quality, whoever follows it."""
+"""Share of stars that are then further from what the item usually gets: it keeps its quality, whoever follows it."""
 LOST_EVENTS = 0.35
 """Share of events per user whose loss is called one."""
 VANISHED = 0.25

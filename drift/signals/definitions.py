@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 SESSION_BREAK_S = 1800
 """A longer gap starts a new session."""

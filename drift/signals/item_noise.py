@@ -1,17 +1,16 @@
 """How far signals of items move when items come into fashion and grow old, so that the test can allow for it.
 
 What an item is (its release year, its genres) is the same for all users. When one film comes into fashion, every user
-sees it more, and the genres, ages and stars of what is seen move with it; permuting users cannot show that. In 10 of 12
-archives in which nothing changed but which items were in fashion, the report called the ages of the items news.
+sees it more, and the genres, ages and stars of what is seen move with it; permuting users cannot show that. In 10 of
+12 archives in which nothing changed but which items were in fashion, the report called the ages of the items news.
 
-So items are drawn as well as users. Item v gains the share d_v of the events; were items other ones with the same gains,
-the histogram would move by the sum of d_v (a_v - a), where a_v is what the item is and a the mean of all, with the variance
-of d_v^2 (a_v - a)(a_v - a)', summed over items. A taste for one genre moves many items in one way and stands far above it;
-a few films in fashion do not. The part of d_v^2 that comes from counting users is taken out: permutations show it.
+So items are drawn as well as users. Item v gains the share d_v of the events. Had other items the same gains, the
+histogram would move by the sum of d_v (a_v - a), where a_v is what the item is and a the mean of all; its variance is
+the sum of d_v^2 (a_v - a)(a_v - a)'. A taste for one genre moves many items in one way and stands far above it; a few
+films in fashion do not. The part of d_v^2 that comes from counting users is taken out: permutations show it.
 
-Items also grow older by a second a second. With the reference's items at the window's time the histogram of `item_age`
-would have moved by what is called the offset here. Under the null it is there as well, so that neither a catalogue that stands still nor
-one that renews itself is news.
+Items also grow older. What the clock alone does to the ages of the reference's items is the offset: under the null it
+is there as well, so that neither a catalogue that stands still nor one that renews itself is news.
 """
 
 from __future__ import annotations

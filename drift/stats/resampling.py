@@ -275,16 +275,14 @@ def _pair_distances(
     return distances(ref_BK, _noisy(cur_BK, noises, rng, null), signals)
 
 
-def _widen(
-    alone: Sequence[Blocks], both_NC: tuple[Array, Array], signals: Sequence[Binned]
-) -> Array | None:
+def _widen(alone: Sequence[Blocks], both_NC: tuple[Array, Array], signals: Sequence[Binned]) -> Array | None:
     """Return the `[K]` factors by which permuted differences are too small; None if they are not.
 
-    A reference of four windows against one: its users have up to four windows behind a block, a user of the window has
-    one, and who is in both counts in one side a quarter of what he counts in the other. Blocks of both kinds are then not quite
-    exchangeable: a permuted side holds more windows than the real one and scatters less (12 instead of 5 of 100 p were
-    below .05 in data without news). The spread of each signal is therefore brought up to that of users as clusters,
-    `sum_u g_u^2` with g_u what user u adds to the difference.
+    With four windows against one, users of the reference have up to four windows behind a block, those of the window
+    one, and who is in both counts more on one side. Such blocks are not quite exchangeable: a permuted side holds more
+    windows than the real one and scatters less (12 instead of 5 of 100 p were below .05 in data without news). So the
+    spread of each signal is brought up to that of users as clusters, the sum of squares of what each adds to the
+    difference.
     """
     alone_NC = [_columns(side) for side in alone]
     if not len(both_NC[0]) and all((side.weights_NS <= 1).all() for side in alone):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drift.cells.run import all_cells, run_cell
@@ -66,5 +67,9 @@ def test_cells_are_those_of_the_release(context, monkeypatch):
     kept = GOLDEN["fields"][: GOLDEN["fields"].index("p")]
     rows = [row for cell in all_cells(context.plan, future) for row in run_cell(context, cell)]
     names = {row[2] for row in GOLDEN["rows"]}
-    found = [[getattr(row, name) for name in kept] for row in rows if row.signal in names]
-    assert repr(found) == repr([row[: len(kept)] for row in GOLDEN["rows"]])
+    want = [row[: len(kept)] for row in GOLDEN["rows"]]
+    for row, golden in zip([row for row in rows if row.signal in names], want, strict=True):
+        values = [getattr(row, name) for name in kept]
+        assert values[:6] == golden[:6]
+        # The last digits of float32 sums differ from one processor to another.
+        np.testing.assert_allclose(values[6:], golden[6:], rtol=1e-4, atol=1e-6)
