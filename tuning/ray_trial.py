@@ -28,8 +28,9 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import BUGS, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.loop import SCORE, Outcome
+from ss4rec.train.loop import SCORE
 from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.outcome import Outcome
 from ss4rec.train.tracking import tracked
 from ss4rec.train.worker import loop_alone
 

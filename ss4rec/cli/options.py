@@ -135,20 +135,24 @@ def resolve_train(
     workers: Workers | None,
     protocol_name: str | None,
     minutes: float | None,
+    start_from: RunConfig | None = None,
 ) -> RunConfig | Auto:
     """Build what a command line asks to train: a configuration, or `auto`, which needs the data first.
+
+    `start_from` is the configuration of the run that a warm start goes on from; it stands in for `auto`.
 
     Raises:
         ConfigError: as `resolve_config`.
     """
-    if preset_name == AUTO:
+    if preset_name == AUTO and start_from is None:
         plain = resolve_config(RunConfig(preset=AUTO), assignments, workers, protocol_name)
         changes = assigned(assignments)
         if workers is not None:
             changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
         own = {name: value for name, value in changes.items() if not name.startswith("protocol.")}
         return Auto(plain.protocol, own, minutes)
-    config = resolve_config(preset_name, assignments, workers, protocol_name)
+    start = start_from if start_from is not None and preset_name == AUTO else preset_name
+    config = resolve_config(start, assignments, workers, protocol_name)
     if minutes is None:
         return config
     return override(config, {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True})

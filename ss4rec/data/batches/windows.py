@@ -92,6 +92,23 @@ def train_windows(
     return pa.table(columns)
 
 
+def last_target_times(
+    shard: pa.Table, *, max_len: int, overlap: int, holdout: int | IntArray = 2
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return user, number among the user's windows and unix time of the last target of each window of `train_windows`.
+
+    Arguments are as there.
+    """
+    times_E, offsets_U1 = ragged(shard["timestamps"])
+    counts_U = np.diff(offsets_U1)
+    windows_U = num_train_windows(counts_U, max_len, overlap, holdout)
+    row_W = np.repeat(np.arange(len(counts_U)), windows_U)
+    later_W = np.cumsum(windows_U)[row_W] - 1 - np.arange(len(row_W))
+    end_W = (counts_U - holdout - 1)[row_W] - later_W * (max_len - overlap)
+    users_W = shard["user"].to_numpy()[row_W].astype(np.int64)
+    return users_W, windows_U[row_W] - 1 - later_W, times_E[offsets_U1[row_W] + end_W]
+
+
 @dataclass(frozen=True)
 class Ranked:
     """Events of a shard that are ranked, by user and time (`ss4rec.protocol.divide.Targets`)."""
