@@ -8,6 +8,7 @@ RUN/metrics.jsonl     one line per status, epoch and validation
 RUN/checkpoints/      see ss4rec.runs.checkpoint
 RUN/result.json       test metrics
 RUN/earlier.json      fingerprints of the configuration before `train.epochs` was raised, if it was
+RUN/ancestry.json     of a warm start: the runs that its first weights come from, see ss4rec.train.warm
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CONFIG_FILE, PROTOCOL_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE =
 )
 
 
-EARLIER_FILE = "earlier.json"
+EARLIER_FILE, ANCESTRY_FILE = "earlier.json", "ancestry.json"
 
 
 class RunFolder:
