@@ -81,7 +81,8 @@ def many_workers_trial(settings: dict[str, Any]) -> None:
     # would ask the wrong one. Its process inherits this environment.
     here = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
     train = ray.remote(num_cpus=0, max_retries=0, runtime_env=here)(_train_workers)
-    tune.report(ray.get(train.remote(settings, _Reports())))
+    reports = _Reports()  # type: ignore[no-untyped-call]  # Ray leaves it so
+    tune.report(ray.get(train.remote(settings, reports)))
 
 
 def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str, Any]:

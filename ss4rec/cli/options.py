@@ -24,7 +24,7 @@ Workers = tuple[int, int | None]
 """Fewest and most workers; None: a fixed number."""
 
 
-class WorkerRange(click.ParamType):
+class WorkerRange(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes no argument here
     """`N`, or `MIN:MAX` for an elastic run; gives the pair (fewest, most or None)."""
 
     name = "N|MIN:MAX"
@@ -42,7 +42,7 @@ class WorkerRange(click.ParamType):
         return int(least), int(most) if colon else None
 
 
-def protocol_option(what: str) -> Callable[[Callable], Callable]:
+def protocol_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --protocol."""
     return click.option(
         "--protocol",
@@ -53,20 +53,20 @@ def protocol_option(what: str) -> Callable[[Callable], Callable]:
     )
 
 
-def set_option(about: str) -> Callable[[Callable], Callable]:
+def set_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --set; `assigned` reads what it gives."""
     return click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help=about)
 
 
-def workers_option(about: str) -> Callable[[Callable], Callable]:
+def workers_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --workers, which gives `Workers`."""
     return click.option("--workers", type=WorkerRange(), help=about)
 
 
-def config_options(default_preset: str) -> Callable[[Callable], Callable]:
+def config_options(default_preset: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add --preset, --protocol, --set and --workers to a command."""
 
-    def add(function: Callable) -> Callable:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
             workers_option(
                 "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
@@ -120,7 +120,7 @@ def resolve_config(
     return override(config, changes)
 
 
-def minutes_option(function: Callable) -> Callable:
+def minutes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --minutes."""
     return click.option(
         "--minutes",

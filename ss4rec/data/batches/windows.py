@@ -7,7 +7,7 @@ nothing here ever becomes an array of Python objects.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.int64]
 HOUR_S = 3600
 
 
-def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
+def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray[Any], IntArray]:
     """Return a list column's flat values `[T]` (a view if it is one chunk) and int64 offsets `[S + 1]` from 0."""
     # `combine_chunks` copies even a single chunk.
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
@@ -29,7 +29,7 @@ def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
     return values_T, offsets_S1 - offsets_S1[0]
 
 
-def list_array(values_T: npt.NDArray, offsets_S1: IntArray) -> pa.ListArray:
+def list_array(values_T: npt.NDArray[Any], offsets_S1: IntArray) -> pa.ListArray:
     """Return the list array with these flat values and offsets."""
     return pa.ListArray.from_arrays(pa.array(offsets_S1.astype(np.int32)), pa.array(values_T))
 
