@@ -6,6 +6,7 @@ Only events that train are looked at, as the protocol divides them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,12 +93,12 @@ def look(data: PreparedFolder, plan: Plan) -> Facts:
     )
 
 
-def _within_users(part: TrainingPart, between_E1: npt.NDArray) -> npt.NDArray:
+def _within_users(part: TrainingPart, between_E1: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Leave out what lies between the last event of one user and the first of the next."""
     inside_E1 = np.ones(len(between_E1), bool)
     firsts_U = part.offsets_U1[1:-1]
     inside_E1[firsts_U[(firsts_U > 0) & (firsts_U <= len(between_E1))] - 1] = False
-    return between_E1[inside_E1]
+    return np.asarray(between_E1[inside_E1])
 
 
 def time_step_s(clock_S: npt.NDArray[np.int64]) -> int:
