@@ -57,6 +57,10 @@ DATA_VERBS = {
         "ss4rec.cli.data_compare:compare_command",
         "Say what two releases of a data set have in common.",
     ),
+    "audit": (
+        "ss4rec.cli.data_audit:audit_command",
+        "Say what is wrong with prepared data before anyone trains.",
+    ),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
 
@@ -108,8 +112,8 @@ main_group.add_command(
     LazyGroup(
         "data",
         lazy=DATA_VERBS,
-        help="Prepare, generate, download, export and split data.",
-        short_help="Prepare, generate, download, export, split data.",
+        help="Prepare, look at, generate, download, export and split data.",
+        short_help="Prepare, audit, generate, export, split data.",
         no_args_is_help=True,
     )
 )
