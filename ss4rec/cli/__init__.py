@@ -57,6 +57,10 @@ DATA_VERBS = {
         "ss4rec.cli.data_compare:compare_command",
         "Say what two releases of a data set have in common.",
     ),
+    "audit": (
+        "ss4rec.cli.data_audit:audit_command",
+        "Say what is wrong with prepared data before anyone trains.",
+    ),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
 
@@ -77,7 +81,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, attribute = self.lazy[cmd_name][0].split(":")
-        return getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from their one-line descriptions, importing none."""
@@ -107,8 +112,8 @@ main_group.add_command(
     LazyGroup(
         "data",
         lazy=DATA_VERBS,
-        help="Prepare, generate, download, export and split data.",
-        short_help="Prepare, generate, download, export, split data.",
+        help="Prepare, look at, generate, download, export and split data.",
+        short_help="Prepare, audit, generate, export, split data.",
         no_args_is_help=True,
     )
 )

@@ -291,7 +291,7 @@ def _held(
 
 def look_up(table_N: Tensor, code_X: Tensor) -> Tensor:
     """Return `table_N[code_X]` whose gradient is summed in a fixed order: many codes, few rows."""
-    found: Tensor = _LookUp.apply(table_N, code_X)
+    found: Tensor = _LookUp.apply(table_N, code_X)  # type: ignore[no-untyped-call]  # torch leaves it so
     return found
 
 

@@ -19,6 +19,7 @@ from ss4rec.io.untrusted import read_json
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import (
     ANCESTRY_FILE,
+    CHOOSE_FOLDER,
     CONFIG_FILE,
     EARLIER_FILE,
     ITEMS_FILE,
@@ -45,6 +46,7 @@ COPIED = (
     EARLIER_FILE,
     ANCESTRY_FILE,
     IDS_FILE,
+    f"{CHOOSE_FOLDER}/{CONFIG_FILE}",
 )
 """Files of a run that its version keeps, where the run has them, beside the best checkpoint."""
 
@@ -302,6 +304,7 @@ def _copy(source: RunFolder, best: Path, out: Path) -> None:
     """Copy what a version keeps; checkpoints, which never change, are linked where the file system can."""
     for name in COPIED:
         if (source.path / name).is_file():
+            (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source.path / name, out / name)
     target = out / source.checkpoints.name / best.name
     target.mkdir(parents=True)
@@ -310,7 +313,7 @@ def _copy(source: RunFolder, best: Path, out: Path) -> None:
             os.link(file, target / file.name)
         except OSError:
             shutil.copyfile(file, target / file.name)
-    for path in (*out.iterdir(), *target.iterdir()):
+    for path in (out, *out.rglob("*")):
         flush(path)
 
 
