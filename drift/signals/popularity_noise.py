@@ -14,6 +14,7 @@ Gaussian noise beside each permutation and bootstrap draw.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def _with_years(windows: Sequence[int], lookback: int) -> list[int]:
     return sorted({window - back for window in windows for back in range(lookback + 1)})
 
 
-def _deviations(counts_RB: Array, window_R: NDArray[np.integer]) -> tuple[Array, NDArray[np.bool_]]:
+def _deviations(counts_RB: Array, window_R: NDArray[np.integer[Any]]) -> tuple[Array, NDArray[np.bool_]]:
     """Return each row's histogram less its window's mean, and whether its window had a year before it (bin 0: none)."""
     shares_RB = counts_RB / np.maximum(counts_RB.sum(axis=1, keepdims=True), 1)
     mapped_R = np.zeros(len(window_R), bool)

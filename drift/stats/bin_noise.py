@@ -28,4 +28,4 @@ class BinNoise:
 def root(covariance_BB: Array) -> Array:
     """Return a root of the nearest covariance; where a variance would be negative nothing is added."""
     values_B, vectors_BB = np.linalg.eigh(covariance_BB)
-    return vectors_BB * np.sqrt(np.maximum(values_B, 0.0))
+    return np.asarray(vectors_BB * np.sqrt(np.maximum(values_B, 0.0)))
