@@ -86,7 +86,7 @@ def _ages(years_X: NDArray[np.int64], window: Window) -> Array:
     moments_M = window.start_s + np.array(MOMENTS) * (window.end_s - window.start_s)
     age_MX = EPOCH_YEAR + moments_M[:, None] / YEAR_S - years_X
     bin_MX = np.where(years_X == 0, 0, 1 + np.searchsorted(AGE_EDGES_Y, age_MX, side="right"))
-    return np.eye(len(AGE_EDGES_Y) + 2)[bin_MX].mean(axis=0)
+    return np.asarray(np.eye(len(AGE_EDGES_Y) + 2)[bin_MX].mean(axis=0))
 
 
 def _stars(mean_X: Array) -> Array:
@@ -94,7 +94,7 @@ def _stars(mean_X: Array) -> Array:
     if np.isnan(mean_X).all():
         return np.full((len(mean_X), 10), 0.1)
     place_X = np.clip(np.where(np.isnan(mean_X), np.nanmean(mean_X), mean_X) * 2 - 1, 0, 9)
-    return np.maximum(0.0, 1 - np.abs(place_X[:, None] - np.arange(10)))
+    return np.asarray(np.maximum(0.0, 1 - np.abs(place_X[:, None] - np.arange(10))))
 
 
 def _covariance(before_X: NDArray[np.int64], after_X: NDArray[np.int64], bins_XB: Array) -> Array:
@@ -108,7 +108,7 @@ def _covariance(before_X: NDArray[np.int64], after_X: NDArray[np.int64], bins_XB
     share = max(0.0, 1.0 - counted / max(float((gain_X**2).sum()), 1e-300))
     apart_XB = bins_XB - (before_S + after_S) @ bins_XB / 2
     moved_XB = gain_X[:, None] * apart_XB
-    return share * moved_XB.T @ moved_XB
+    return np.asarray(share * moved_XB.T @ moved_XB)
 
 
 def _offset(
@@ -124,4 +124,4 @@ def _offset(
     for window in ref:
         was_XB = _ages(facts.years_V[items], windows[window])
         moved_B += counts.counts_WV[window, items] @ (bins_XB - was_XB)
-    return moved_B / counts.counts_WV[list(ref)][:, items].sum()
+    return np.asarray(moved_B / counts.counts_WV[list(ref)][:, items].sum())
