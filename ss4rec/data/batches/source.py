@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
+from typing import Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,17 @@ EVENT_BYTES = 20
 """Bytes of one event in a window: item, target, gap, hour and rating."""
 
 Item = TypeVar("Item")
+
+
+class SourceOptions(TypedDict, total=False):
+    """The keywords of every source; `SequenceSource` says what they mean."""
+
+    batch_size: Required[int]
+    seed: Required[int]
+    rank: int
+    world: int
+    plan: Plan | None
+    replay: Replay | None
 
 
 class SequenceSource(ABC):
@@ -134,19 +145,9 @@ class LocalSource(SequenceSource):
     """
 
     def __init__(
-        self,
-        folder: PreparedFolder | AnyPath,
-        data: DataConfig,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        plan: Plan | None = None,
-        replay: Replay | None = None,
+        self, folder: PreparedFolder | AnyPath, data: DataConfig, **options: Unpack[SourceOptions]
     ) -> None:
-        sizes = {"batch_size": batch_size, "seed": seed, "rank": rank, "world": world}
-        super().__init__(folder, data, **sizes, plan=plan, replay=replay)
+        super().__init__(folder, data, **options)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
 
     @classmethod
