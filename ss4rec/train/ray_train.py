@@ -36,7 +36,7 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.interrupt import finish_first
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
-from ss4rec.protocol.plan import make_plan
+from ss4rec.protocol.plan import plan_of_run
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
@@ -337,7 +337,7 @@ def _source(
 ) -> SequenceSource:
     """Return this worker's batches; `with_worker`: it has reserved its share of `data_cpus` on its own node."""
     place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
-    place["plan"] = make_plan(config.protocol, data)
+    place["plan"] = plan_of_run(config, data)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data, config.data, **sizes, **place)

@@ -14,10 +14,14 @@ import torch
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.item_codes import chosen_features, item_codes
+from ss4rec.data.prepared.user_profiles import chosen_columns, codes_of_columns
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
+from ss4rec.model.columns import DataColumns
+from ss4rec.model.item_features import ItemCodes
 from ss4rec.model.ss4rec import make_model
 from ss4rec.protocol.plan import Plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
@@ -102,10 +106,13 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
     """
     seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
     data, plan = source.folder, source.plan
-    model = make_model(config.model, plan.num_items, config.data.target_time)
+    columns, codes = _columns(config, data, plan)
+    model = make_model(config.model, plan.num_items, config.data.target_time, columns)
+    if codes is not None:
+        model.set_item_features(codes, plan.trained)
     if config.model.item_attributes:
         model.set_item_attributes(_attributes(data, plan))
-    if "profile" not in config.model.inputs:
+    if "profile" not in config.model.inputs and not columns.users:
         source.leave_out_profiles()
     elif data.manifest.profile_values is None:
         raise ConfigError(
@@ -113,6 +120,23 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
             "leave it out or prepare data that do"
         )
     return Objective(model, config.loss, _popularity(config, data, plan))
+
+
+def _columns(config: RunConfig, data: PreparedFolder, plan: Plan) -> tuple[DataColumns, ItemCodes | None]:
+    """Return what the model reads of the data's columns, and the features of its items.
+
+    Raises:
+        ConfigError: if it wants what the data do not have.
+    """
+    manifest, names = data.manifest, chosen_features(config.model.item_features, data.manifest)
+    codes = item_codes(plan.items(data), manifest, names) if names else None
+    users = chosen_columns(config.model.user_features, manifest)
+    columns = DataColumns(
+        items=None if codes is None else codes.columns,
+        users=users,
+        user_codes=codes_of_columns(users, manifest.profile_values or ()),
+    )
+    return columns, codes
 
 
 @contextmanager

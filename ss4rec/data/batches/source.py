@@ -19,7 +19,7 @@ from ss4rec.data.batches.reader import ShardReader
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
-from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.plan import Plan, make_plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
 
 KEPT_BYTES = 1 << 30
@@ -145,7 +145,7 @@ class LocalSource(SequenceSource):
     def of(cls, config: RunConfig, folder: PreparedFolder | AnyPath, **place: int) -> LocalSource:
         """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
         folder, train = PreparedFolder.open(folder), config.train
-        plan = make_plan(config.protocol, folder)
+        plan = plan_of_run(config, folder)
         return cls(folder, config.data, batch_size=train.batch_size, seed=train.seed, plan=plan, **place)
 
     def _map(
@@ -187,7 +187,7 @@ def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
     Raises:
         ConfigError: with the numbers.
     """
-    plan = make_plan(config.protocol, folder)
+    plan = plan_of_run(config, folder)
     order = training_order(folder, plan, config.data, config.train.batch_size, config.train.seed)
     order.check_world(config.resources.max_workers or config.resources.workers)
 
