@@ -56,6 +56,9 @@ class DataConfig(Section):
     False: the gap of event k is the time since event k-1."""
     shuffle_shards: PositiveInt = 8
     """Shards whose windows are shuffled together; bounds the memory of the shuffle."""
+    new_after_s: NonNegativeInt | None = None
+    """Warm start (`--from` sets it): windows without a target after this second (unix time) are old; of these only
+    `train.replay_share` train. None: all windows train."""
     source: Literal["ray", "local"] = "ray"
     """Ray Data streaming, or reading in the worker's own process. Both give the same batches."""
     prefetch_batches: NonNegativeInt = 4
@@ -121,8 +124,7 @@ class ModelConfig(Section):
     by them. `auto`: all that the data were prepared with (`--item-features`). Names choose some of them, or `genres`,
     `period` and `title` of the source itself."""
     id_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """With features of items: share of the items whose learned row is left out at each training step, so that their
-    features learn to stand alone."""
+    """With features of items: share of learned rows left out at each training step; features learn to stand alone."""
     user_features: Literal["auto", "none"] | tuple[str, ...] = "auto"
     """Columns about users that are added to each event. `auto`: all that the data were prepared with
     (`--user-features`). Names choose some of them, or of what the source says about users. `profile` in `inputs` reads
@@ -233,6 +235,13 @@ class TrainConfig(Section):
     """Seconds between status lines."""
     report_every_s: NonNegativeFloat = 10.0
     """Least seconds between two reports to Ray Train (each is a barrier of about 2 s)."""
+    start_from: str = ""
+    """Run folder whose weights this training begins with (`--from`); empty begins with random ones."""
+    replay_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Warm start: share of the windows without anything new that train too, so that what they taught is not
+    forgotten."""
+    warm_optimizer: Literal["fresh", "continue"] = "fresh"
+    """Warm start: Adam begins anew, or goes on with the moments of the run before."""
     skip_bad_steps: NonNegativeInt = 0
     """Steps with a non-finite loss or gradient that may be skipped before training stops."""
 
@@ -346,8 +355,8 @@ class RunConfig(Section):
 
 
 ADDED = (
-    "model.horizon", "model.item_features", "model.id_dropout", "model.user_features",
-    "optim.base_dim", "train.divergence", "train.fit_minutes",
+    "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s", "train.start_from",
+    "train.replay_share", "train.warm_optimizer", "model.item_features", "model.id_dropout", "model.user_features",
 )  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 

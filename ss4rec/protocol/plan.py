@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ss4rec.data.batches.windows import ragged, window_starts
+from ss4rec.data.batches.windows import Split, ragged, window_starts
 from ss4rec.data.prepare.k_core import k_core, kept_events
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_codes import chosen_features, described_items
@@ -26,13 +26,13 @@ from ss4rec.protocol.divide import (
     Events,
     IntArray,
     Rules,
-    Split,
     Targets,
     arrange,
     counted,
     divide,
     parts,
 )
+from ss4rec.protocol.numbers import by_index, numbered
 from ss4rec.protocol.settings import Protocol, cut_moment
 
 if TYPE_CHECKING:
@@ -243,15 +243,7 @@ def find_rules(
         rules = _cuts(rules, counted_events, manifest)
     elif protocol.kind == "leave_one_out" and rules.items_V is None and described_V is None:
         return rules
-    trains_V = _training_items(rules, counted_events, items, described_V is not None)
-    index_V = np.where(trains_V, np.cumsum(trains_V), 0)
-    if described_V is None:
-        return replace(rules, index_V=index_V.astype(np.int32))
-    trained = int(trains_V.sum())
-    counts_V = np.bincount(counted_events.items_E, minlength=items + 1)
-    cold_V = described_V & ~trains_V & (counts_V > 0)
-    index_V = np.where(cold_V, trained + np.cumsum(cold_V), index_V)
-    return replace(rules, index_V=index_V.astype(np.int32), trained=trained)
+    return numbered(rules, counted_events, items, described_V)
 
 
 def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
@@ -291,17 +283,6 @@ def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
     return rules
 
 
-def _training_items(rules: Rules, events: Events, items: int, strictly: bool) -> BoolArray:
-    """Return which items train, with padding as entry 0; of leave-one-out all do, unless `strictly` is asked."""
-    fit_E = np.ones(len(events.items_E), bool)
-    if rules.protocol.kind == "global_time":
-        fit_E = parts(events, rules).fit_E
-    elif strictly:
-        ends_E = events.offsets_U1[1:][events.row_E]
-        fit_E = np.arange(len(fit_E)) < ends_E - HELD_OUT
-    return np.bincount(events.items_E[fit_E], minlength=items + 1) > 0
-
-
 def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     """Count what the rules do to all events.
 
@@ -319,7 +300,7 @@ def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     }.items():
         if not number:
             raise DataError(f"protocol {protocol.name}: nothing is left for {what}; move the cut")
-    items_I = None if rules.index_V is None else _by_index(rules.index_V)
+    items_I = None if rules.index_V is None else by_index(rules.index_V)
     items_E, offsets_U1 = ragged(division.histories["items"])
     num_items = items if items_I is None else len(items_I)
     place_E = np.arange(len(items_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
@@ -337,12 +318,6 @@ def plan_of(rules: Rules, events: Events, items: int) -> Plan:
         median_gap_s=float(np.median(gaps)) if len(gaps) else 0.0,
         facts=_facts(rules, events, division, valid, test),
     )
-
-
-def _by_index(index_V: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return the folder's item of the model's items 1, 2, ..."""
-    known_I = np.flatnonzero(index_V)
-    return known_I[np.argsort(index_V[known_I])].astype(np.int32)
 
 
 def _facts(
@@ -383,7 +358,7 @@ def _training_gaps(division: Division) -> IntArray:
     times_E, offsets_U1 = ragged(division.histories["timestamps"])
     place_E = np.arange(len(times_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
     fit_E = np.repeat(division.fit_U, np.diff(offsets_U1))
-    return np.diff(times_E)[((place_E > 0) & (place_E < fit_E))[1:]]
+    return np.asarray(np.diff(times_E)[((place_E > 0) & (place_E < fit_E))[1:]])
 
 
 def _as_it_is(protocol: Protocol, folder: PreparedFolder) -> Plan:

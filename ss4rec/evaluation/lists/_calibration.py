@@ -24,7 +24,8 @@ def _of(lists: Lists, item_facts: ItemFacts) -> Tensor:
         list_BG += shares_VG[items_B]
     list_BG = list_BG / list_BG.sum(1, keepdim=True).clamp(min=1e-300)
     mixed_BG = (1 - MIX) * list_BG + MIX * lists.history_BG
-    return (torch.special.xlogy(lists.history_BG, lists.history_BG / mixed_BG.clamp(min=1e-300))).sum(1)
+    terms_BG: Tensor = torch.special.xlogy(lists.history_BG, lists.history_BG / mixed_BG.clamp(min=1e-300))
+    return terms_BG.sum(1)
 
 
 calibration = ListMetric("miscalibration", _of, needs_features=True, needs_history=True)
