@@ -57,7 +57,7 @@ test-kernels: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy ss4rec ray_jobs cluster drift tuning
+	$(BIN)/mypy --strict ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
 	$(BIN)/python tools/imports.py
 	$(BIN)/python -m tools.guard_texts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,7 +211,7 @@ def _counts_of(context: CellContext) -> ItemCounts:
     return context.counts
 
 
-def _metadata(source: Source, earlier: Earlier | None, run: Path | None) -> dict | None:
+def _metadata(source: Source, earlier: Earlier | None, run: Path | None) -> dict[str, Any] | None:
     """Compare what is said about items with the report before, or with what the run knew."""
     now = source.timeline.items
     if earlier is not None:

@@ -33,7 +33,8 @@ def count_past(
     def count(path: AnyPath) -> PastCounts:
         return PastCounts.of_shard(read_shard(path), before_s, num_items, ray.get(shared))
 
-    return _add_up(count, shards)
+    counts: PastCounts = _add_up(count, shards)
+    return counts
 
 
 def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:
@@ -90,7 +91,7 @@ def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list
     shared = ray.put(context)
     worker: Any = ray.remote(num_cpus=1)(CellWorker)
     actors = [worker.remote(shared) for _ in range(min(workers, len(cells)))]
-    run: Callable = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
+    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
     try:
         return [row for rows in ActorPool(actors).map(run, list(cells)) for row in rows]
     finally:

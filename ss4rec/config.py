@@ -56,6 +56,9 @@ class DataConfig(Section):
     False: the gap of event k is the time since event k-1."""
     shuffle_shards: PositiveInt = 8
     """Shards whose windows are shuffled together; bounds the memory of the shuffle."""
+    new_after_s: NonNegativeInt | None = None
+    """Warm start (`--from` sets it): windows without a target after this second (unix time) are old; of these only
+    `train.replay_share` train. None: all windows train."""
     source: Literal["ray", "local"] = "ray"
     """Ray Data streaming, or reading in the worker's own process. Both give the same batches."""
     prefetch_batches: NonNegativeInt = 4
@@ -216,6 +219,13 @@ class TrainConfig(Section):
     """Seconds between status lines."""
     report_every_s: NonNegativeFloat = 10.0
     """Least seconds between two reports to Ray Train (each is a barrier of about 2 s)."""
+    start_from: str = ""
+    """Run folder whose weights this training begins with (`--from`); empty begins with random ones."""
+    replay_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Warm start: share of the windows without anything new that train too, so that what they taught is not
+    forgotten."""
+    warm_optimizer: Literal["fresh", "continue"] = "fresh"
+    """Warm start: Adam begins anew, or goes on with the moments of the run before."""
     skip_bad_steps: NonNegativeInt = 0
     """Steps with a non-finite loss or gradient that may be skipped before training stops."""
 
@@ -328,7 +338,10 @@ class RunConfig(Section):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
-ADDED = ("model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes")
+ADDED = (
+    "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s", "train.start_from",
+    "train.replay_share", "train.warm_optimizer",
+)  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 
 

@@ -123,6 +123,10 @@ def test_new_fields_leave_old_fingerprints_as_they_are():
         "optim.base_dim": 64,
         "train.divergence": "stop",
         "train.fit_minutes": True,
+        "data.new_after_s": 7,
+        "train.start_from": "runs/first",
+        "train.replay_share": 0.5,
+        "train.warm_optimizer": "continue",
     }
     assert set(changed) == set(ADDED)
     prints = {override(RunConfig(), {name: value}).fingerprint() for name, value in changed.items()}

@@ -25,7 +25,7 @@ MUTANTS = (
     Guard(f"{P}::weigh_each", PROFILE, "np.unique(user_R, return_inverse=True)", "np.arange(len(user_R)), np.arange(len(user_R))"),
     Guard(f"{S}::exchange_their_own", STATS, "    both = np.intersect1d(ref.users_N, cur.users_N)\n    alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]\n", "    both = np.array([], np.int64)\n    alone = [ref, cur]\n"),
     # The +1 dropped from a permutation p.
-    Guard(f"{S}::never_zero", STATS, "return (1 + (null_BS >= observed_S).sum(axis=0)) / (1 + len(null_BS))", "return (null_BS >= observed_S).sum(axis=0) / len(null_BS)"),
+    Guard(f"{S}::never_zero", STATS, "(1 + (null_BS >= observed_S).sum(axis=0)) / (1 + len(null_BS))", "(null_BS >= observed_S).sum(axis=0) / len(null_BS)"),
     Guard(f"{A}::never_zero", "drift/cells/alibi.py", "(1 + float(p) * permutations) / (1 + permutations)", "float(p)"),
     # Bins from the future: labels of genres that nobody had seen by the cut; the lasting top of all windows.
     Guard(f"{P}::change_with_the_future", CATALOGUE, "for entry in listed[:seen]", "for entry in listed"),
@@ -39,7 +39,7 @@ MUTANTS = (
     Guard(f"{C}::adjusted_for_all", VERDICT, "adjusted_WS = holm(p_WS, ", "adjusted_WS = (lambda p, planned: p)(p_WS, "),
     # The sign of the drop: of the size, of the test, of the shift, of the order of quality's verdict.
     Guard(f"{Q}::ranks_and_summary", QUALITY, "float(1 - hits_N.mean() / base_N.mean())", "float(hits_N.mean() / base_N.mean() - 1)"),
-    Guard(f"{S}::a_drop_is_found", STATS, "return (rest - cur_sum) / len(ref_N) - cur_sum / len(cur_M)", "return cur_sum / len(cur_M) - (rest - cur_sum) / len(ref_N)"),
+    Guard(f"{S}::a_drop_is_found", STATS, "(rest - cur_sum) / len(ref_N) - cur_sum / len(cur_M)", "cur_sum / len(cur_M) - (rest - cur_sum) / len(ref_N)"),
     Guard(f"{S}::fall_has_a_negative", "drift/stats/distances.py", "(cur_MK[..., part] - ref_MK[..., part]) @ position_B", "(ref_MK[..., part] - cur_MK[..., part]) @ position_B"),
     Guard(f"{Q}::quality_severity", QUALITY, 'if record["drop"] < config.quality_drop:', 'if abs(record["drop"]) < config.quality_drop:'),
     # Other mistakes of the same kind.

@@ -28,8 +28,9 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import BUGS, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.loop import SCORE, Outcome
+from ss4rec.train.loop import SCORE
 from ss4rec.train.notice import NoticeFile, forget
+from ss4rec.train.outcome import Outcome
 from ss4rec.train.tracking import tracked
 from ss4rec.train.worker import loop_alone
 
@@ -80,7 +81,8 @@ def many_workers_trial(settings: dict[str, Any]) -> None:
     # would ask the wrong one. Its process inherits this environment.
     here = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
     train = ray.remote(num_cpus=0, max_retries=0, runtime_env=here)(_train_workers)
-    tune.report(ray.get(train.remote(settings, _Reports())))
+    reports = _Reports()  # type: ignore[no-untyped-call]  # Ray leaves it so
+    tune.report(ray.get(train.remote(settings, reports)))
 
 
 def _train_workers(settings: dict[str, Any], reports: UserCallback) -> dict[str, Any]:

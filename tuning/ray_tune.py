@@ -53,7 +53,7 @@ class _Bridge:
         if asked is None:
             return None
         self.numbers[trial_id] = asked.number
-        settings = self._guard(lambda: self.settings(asked))
+        settings: dict[str, Any] = self._guard(lambda: self.settings(asked))
         if asked.resumed:
             kept = epoch_scores(RunFolder(Path(settings["run_dir"])))
             self._guard(lambda: self.sweep.catch_up(asked.number, kept))
@@ -70,7 +70,7 @@ class _Bridge:
         if stop:
             self.pruned.add(trial_id)
         self.listen(number, facts | ({"state": "pruned"} if stop else {}))
-        return stop
+        return bool(stop)
 
     def end(self, trial_id: str, result: Mapping[str, Any] | None, error: bool) -> None:
         """Tell the study how a trial ended."""
@@ -139,7 +139,7 @@ class _Pruner(FIFOScheduler):
     """Tune's question whether a trial goes on, put to the study."""
 
     def __init__(self, bridge: _Bridge) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray leaves it so
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -218,7 +218,7 @@ def _sample(rows: Rows, limit: int, rng: np.random.Generator) -> Rows:
     return rows[np.sort(rng.choice(len(rows), limit, replace=False))] if len(rows) > limit else rows
 
 
-def _features(name: str, ref: NDArray, cur: NDArray, **options: Any) -> Answer:
+def _features(name: str, ref: NDArray[Any], cur: NDArray[Any], **options: Any) -> Answer:
     """Univariate detectors: the smallest p times the number of features (Bonferroni, as the library does).
 
     The library keeps p as float32, so that 0 only means less than its smallest number.

@@ -82,7 +82,7 @@ def copies(context: CellContext, window: int) -> NDArray[np.bool_]:
     content = made.contents()[inside]
     enough = made.events_R[inside] >= MIN_SAME_EVENTS
     _, at, counts = np.unique(content, return_inverse=True, return_counts=True)
-    return enough & (counts[at] > 1) & (content != 0)
+    return np.asarray(enough & (counts[at] > 1) & (content != 0))
 
 
 def identical_rows(context: CellContext) -> list[Row]:

@@ -6,6 +6,7 @@ Ties get the average rank, as in `ss4rec.evaluation.ranks`; what the user has se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Seen:
         other_P = item_P != targets_R[row_P]
         return cls(row_P[other_P], item_P[other_P])
 
-    def sum(self, values_P: NDArray, rows: int) -> NDArray:
+    def sum(self, values_P: NDArray[Any], rows: int) -> NDArray[Any]:
         """Add values up by row."""
         return np.bincount(self.row_P, values_P, rows)
 
@@ -66,12 +67,12 @@ def follower_ranks(
     # Items that never followed the last one stand ahead of a target that never did either, if they are more popular.
     others_R = _twice_ahead(counts_V, popular_R) - _seen_ahead(counts_V, popular_R, seen)
     others_R = others_R - np.bincount(row_Y, by_count_Y, rows)
-    return 1 + (ahead_R + np.where(own_R == 0, others_R, 0)) / 2
+    return np.asarray(1 + (ahead_R + np.where(own_R == 0, others_R, 0)) / 2)
 
 
-def _twice(values: NDArray, own: NDArray) -> NDArray[np.int64]:
+def _twice(values: NDArray[Any], own: NDArray[Any]) -> NDArray[np.int64]:
     """Return 2 for what is ahead, 1 for a tie."""
-    return 2 * (values > own) + (values == own)
+    return np.asarray(2 * (values > own) + (values == own))
 
 
 def _twice_ahead(counts_V: NDArray[np.int64], own_R: NDArray[np.int64]) -> NDArray[np.int64]:

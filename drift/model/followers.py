@@ -25,4 +25,4 @@ def count_pairs(shard: pa.Table, vocabulary: int, cut_s: int) -> csr_matrix:
 
 def follow_scores(follow_VV: csr_matrix, last_S: NDArray[np.int64], counts_V: NDArray[np.int64]) -> Array:
     """Return `[S, V]` scores: how often each item followed the last one; popularity (below 1) breaks ties."""
-    return follow_VV[last_S].toarray() + counts_V / (counts_V.sum() + 1)
+    return np.asarray(follow_VV[last_S].toarray() + counts_V / (counts_V.sum() + 1))

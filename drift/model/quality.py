@@ -80,9 +80,9 @@ class UserMeans:
 
 def decompose(
     ref_N: Array,
-    ref_stratum_N: NDArray,
+    ref_stratum_N: NDArray[Any],
     cur_M: Array,
-    cur_stratum_M: NDArray,
+    cur_stratum_M: NDArray[Any],
     ref_weight_N: Array | None = None,
     cur_weight_M: Array | None = None,
 ) -> tuple[float, float]:
@@ -117,7 +117,7 @@ def strata(ranks: pa.Table) -> NDArray[np.int64]:
     """Return the stratum of each target: unseen item, known user, band of history length."""
     band = np.searchsorted(HISTORY_EDGES, ranks["history"].to_numpy())
     flags = [ranks[name].to_numpy(zero_copy_only=False).astype(np.int64) for name in ("unseen", "known")]
-    return flags[0] * 100 + flags[1] * 10 + band
+    return np.asarray(flags[0] * 100 + flags[1] * 10 + band)
 
 
 def summarise(

@@ -127,7 +127,11 @@ def _final(flat: Targets, rows_Q: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _rank_baselines(
-    ranks: dict[str, NDArray], flat: Targets, rows_Q: NDArray, last_Q: NDArray, baselines: Baselines
+    ranks: dict[str, NDArray[Any]],
+    flat: Targets,
+    rows_Q: NDArray[Any],
+    last_Q: NDArray[Any],
+    baselines: Baselines,
 ) -> None:
     """Fill in the ranks by popularity and followers."""
     own_Q = np.array(flat.item, np.int64)[rows_Q]
@@ -143,7 +147,7 @@ def _rank_baselines(
         ranks[ROLLING][rows_Q[chosen]] = count_ranks(baselines.rolling_WV[window], own_Q[chosen], part)
 
 
-def _shuffled_ranks(model: Encoder, flat: Targets, rows: NDArray[np.int64], task: RankTask) -> NDArray:
+def _shuffled_ranks(model: Encoder, flat: Targets, rows: NDArray[np.int64], task: RankTask) -> NDArray[Any]:
     """Rank with the items of each history in random order; times stay. Who loses nothing by it ignores order."""
     passes, of_row = [], {row: one for one, group in flat.passes for row in group}
     place = {row: at for one, group in flat.passes for row, at in zip(group, one.at_R, strict=True)}
@@ -187,7 +191,7 @@ def _lists(
     return found
 
 
-def _list_figures(items_K: NDArray, history: NDArray, task: RankTask) -> dict[str, float | None]:
+def _list_figures(items_K: NDArray[Any], history: NDArray[Any], task: RankTask) -> dict[str, float | None]:
     """Return popularity (mean percentile), novelty (mean bits) and miscalibration (KL of genres) of a list.
 
     Novelty is -log2 of the item's share of past events (Vargas & Castells 2011); miscalibration is the divergence of
@@ -211,7 +215,9 @@ def _list_figures(items_K: NDArray, history: NDArray, task: RankTask) -> dict[st
     return found
 
 
-def _table(flat: Targets, ranks: dict[str, NDArray], extras: dict, with_baselines: bool) -> pa.Table:
+def _table(
+    flat: Targets, ranks: dict[str, NDArray[Any]], extras: dict[int, Any], with_baselines: bool
+) -> pa.Table:
     columns: dict[str, Any] = {
         "user": pa.array(flat.user, pa.int64()),
         "window": pa.array(flat.window, pa.int32()),

@@ -74,4 +74,4 @@ def remap(timeline: pa.ChunkedArray, known: pa.ChunkedArray) -> NDArray[np.int32
     """
     at = pa.compute.index_in(timeline, value_set=known.combine_chunks())
     found_V = pa.compute.fill_null(at, len(known)).to_numpy() + 1
-    return np.concatenate([[0], found_V]).astype(np.int32)
+    return np.asarray(np.concatenate([[0], found_V]).astype(np.int32))

@@ -7,6 +7,7 @@ of a history in one pass over it, so all targets of a user cost little more than
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,13 +108,15 @@ def spread(places_N: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return up to `count` of the places, evenly spread; the same ones every time."""
     if len(places_N) <= count:
         return places_N
-    return places_N[(np.arange(count) * len(places_N) + len(places_N) // 2) // count]
+    return np.asarray(places_N[(np.arange(count) * len(places_N) + len(places_N) // 2) // count])
 
 
 class _History:
     """One user's events, and those of them that the model knows."""
 
-    def __init__(self, items_E: NDArray, times_E: NDArray, ratings_E: NDArray, choice: TargetChoice) -> None:
+    def __init__(
+        self, items_E: NDArray[Any], times_E: NDArray[Any], ratings_E: NDArray[Any], choice: TargetChoice
+    ) -> None:
         self.items_E, self.times_E, self.choice = items_E, times_E, choice
         self.known_E = items_E <= choice.vocabulary
         self.before_E: NDArray[np.int64] = np.cumsum(self.known_E) - self.known_E
@@ -171,7 +174,9 @@ def _groups(positions: list[int], max_len: int) -> list[tuple[int, int]]:
     return [*groups, (first, len(positions))] if positions else []
 
 
-def pack(passes: list[Pass], users: list[int], target_time: bool, profiles_UF: NDArray | None) -> Histories:
+def pack(
+    passes: list[Pass], users: list[int], target_time: bool, profiles_UF: NDArray[Any] | None
+) -> Histories:
     """Pack histories as a model takes them; what each target has seen is given apart."""
     lengths = [len(one.items_T) for one in passes]
     offsets_S1 = np.concatenate([[0], np.cumsum(lengths)])

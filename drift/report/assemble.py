@@ -115,5 +115,5 @@ def _past_turnover(context: CellContext, counts: ItemCounts) -> list[float] | No
     return [min(past), max(past)] if past else None
 
 
-def _rounded(values: NDArray) -> list[float]:
+def _rounded(values: NDArray[Any]) -> list[float]:
     return [round(float(value), 4) for value in values]

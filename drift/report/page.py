@@ -121,7 +121,7 @@ def _change(change: Any) -> list[Any]:
     return [name, change.first, change.peak, until, f"{change.ratio:.1f}", change.sentence, change.action]
 
 
-def _largest(levels: dict[tuple[str, str], dict], name: str) -> tuple[float, dict[str, Any] | None]:
+def _largest(levels: dict[tuple[str, str], dict[str, Any]], name: str) -> tuple[float, dict[str, Any] | None]:
     """Return the largest effect of a signal in multiples of its limit, and its cell."""
     cells = [
         c for (signal, _), c in levels.items() if signal == name and c["status"] == "ok" and c["threshold"]
@@ -133,7 +133,7 @@ def _largest(levels: dict[tuple[str, str], dict], name: str) -> tuple[float, dic
     return best["effect"] / best["threshold"], best
 
 
-def _signal_row(report: Report, signal: Signal, levels: dict[tuple[str, str], dict]) -> list[Any]:
+def _signal_row(report: Report, signal: Signal, levels: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
     _, cell = _largest(levels, signal.name)
     values = report.levels[signal.name]
     known = [value for value in values if value is not None]
@@ -152,7 +152,7 @@ def _signal_row(report: Report, signal: Signal, levels: dict[tuple[str, str], di
     return [signal.name, signal.about, *figures, line, size, limit, test, p, verdict, since]
 
 
-def _timelines(report: Report, order: list[Signal], levels: dict[tuple[str, str], dict]) -> Markup:
+def _timelines(report: Report, order: list[Signal], levels: dict[tuple[str, str], dict[str, Any]]) -> Markup:
     """Draw the most changed signals, all on one axis."""
     names = [window["name"] for window in report.windows]
     ratios = {
@@ -195,7 +195,9 @@ def _event_places(report: Report) -> list[tuple[float, str]]:
     ]
 
 
-def _heat(report: Report, order: list[Signal], levels: dict[tuple[str, str], dict]) -> dict[str, Any]:
+def _heat(
+    report: Report, order: list[Signal], levels: dict[tuple[str, str], dict[str, Any]]
+) -> dict[str, Any]:
     """Signal by window; the number is the effect in multiples of its limit, figures under the mouse."""
     marks = {event["window"]: event["name"] for event in report.known_events}
     names = [window["name"] for window in report.windows]

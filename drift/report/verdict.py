@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from drift.cells.compare import past_effects, thresholds
 from drift.cells.types import (
@@ -47,7 +49,9 @@ def judge(context: CellContext, rows: list[Row]) -> None:
     _judge_alibi(context, rows)
 
 
-def _judge_family(config: DriftConfig, mine: list[Row], limits: dict[str, np.ndarray], family: str) -> None:
+def _judge_family(
+    config: DriftConfig, mine: list[Row], limits: dict[str, npt.NDArray[Any]], family: str
+) -> None:
     """Adjust and judge the rows of one family; rows of one window are in the order of its limits."""
     names = list(dict.fromkeys(row.window for row in mine))
     if not names:

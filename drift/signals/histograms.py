@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,10 +43,10 @@ EPOCH_YEAR = 1970
 class UserHistograms:
     """Histograms of users in windows, rows in ascending order of (window, user)."""
 
-    window_R: NDArray[np.integer]
+    window_R: NDArray[np.integer[Any]]
     """Index into the calendar."""
-    user_R: NDArray[np.integer]
-    events_R: NDArray[np.integer]
+    user_R: NDArray[np.integer[Any]]
+    events_R: NDArray[np.integer[Any]]
     """Events of the user in the window."""
     counts_RK: NDArray[np.uint32]
     """Counts by bin, all signals side by side."""
@@ -189,7 +190,7 @@ class HistogramMaker:
         )
         return UserHistograms.merge([made])
 
-    def _event_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
+    def _event_bins(self, events: _Events) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Return rows and bins of what counts for each signal but `genre`."""
         every, gap_E = events.row_E, events.gap_E
         half_E = np.rint(events.ratings_E * 2).astype(np.int64)
@@ -225,7 +226,7 @@ class HistogramMaker:
             **self._expected_bins(events, mean_R),
         }
 
-    def _time_bins(self, events: _Events) -> dict[str, tuple[NDArray, NDArray]]:
+    def _time_bins(self, events: _Events) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Return rows and bins of the clock's signals."""
         every, times_E = events.row_E, events.times_E
         return {
@@ -234,7 +235,9 @@ class HistogramMaker:
             "full_minute": (every, (times_E % 60 == 0).astype(np.int64)),
         }
 
-    def _expected_bins(self, events: _Events, mean_R: NDArray) -> dict[str, tuple[NDArray, NDArray]]:
+    def _expected_bins(
+        self, events: _Events, mean_R: NDArray[Any]
+    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Return rows and bins of what the past or the user's own events say of an event."""
         every, items_E = events.row_E, events.items_E
         has_before_E = events.before_E > 0
@@ -265,11 +268,11 @@ class HistogramMaker:
 class _Events:
     """The events of a shard that lie in a window; a row is a user in a window, events of a row are contiguous."""
 
-    items_E: NDArray[np.integer]
+    items_E: NDArray[np.integer[Any]]
     times_E: NDArray[np.int64]
-    ratings_E: NDArray[np.floating]
-    window_E: NDArray[np.integer]
-    user_E: NDArray[np.integer]
+    ratings_E: NDArray[np.floating[Any]]
+    window_E: NDArray[np.integer[Any]]
+    user_E: NDArray[np.integer[Any]]
     row_E: NDArray[np.int64]
     first_R: NDArray[np.int64]
     gap_E: NDArray[np.int64]
@@ -278,7 +281,7 @@ class _Events:
     """Time of the user's first event of all."""
     history_E: NDArray[np.int64]
     """Events of the user before this one."""
-    before_E: NDArray[np.integer]
+    before_E: NDArray[np.integer[Any]]
     """The user's item before this one, 0 for the first."""
     repeated_E: NDArray[np.bool_]
     """Whether the user had the same item within `REPEAT_S` seconds before."""
@@ -339,7 +342,7 @@ class _Events:
 
 
 def _repeated(
-    user_E: NDArray[np.integer], items_E: NDArray[np.integer], times_E: NDArray[np.int64]
+    user_E: NDArray[np.integer[Any]], items_E: NDArray[np.integer[Any]], times_E: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Return whether each event's user had its item within `REPEAT_S` seconds before; events in order of user, time."""
     key_E = user_E * (int(items_E.max(initial=0)) + 1) + items_E
@@ -351,6 +354,6 @@ def _repeated(
     return repeated_E
 
 
-def _bin(values: NDArray, edges: tuple[float, ...]) -> NDArray[np.int64]:
+def _bin(values: NDArray[Any], edges: tuple[float, ...]) -> NDArray[np.int64]:
     """Return how many edges each value reaches."""
     return np.searchsorted(edges, values, side="right")

@@ -132,7 +132,7 @@ def unseen_shares(counts: ItemCounts, windows: list[Window], past: list[int]) ->
 
 def counts_before(counts_WV: NDArray[np.int64], window: int, lookback: int) -> NDArray[np.int64]:
     """Return the events of each item in the `lookback` windows before a window: what is known when it begins."""
-    return counts_WV[max(0, window - lookback) : window].sum(axis=0)
+    return np.asarray(counts_WV[max(0, window - lookback) : window].sum(axis=0))
 
 
 def popularity_spans(counts_WV: NDArray[np.int64], window: int, lookback: int) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ def _with_years(windows: Sequence[int], lookback: int) -> list[int]:
     return sorted({window - back for window in windows for back in range(lookback + 1)})
 
 
-def _deviations(counts_RB: Array, window_R: NDArray[np.integer]) -> tuple[Array, NDArray[np.bool_]]:
+def _deviations(counts_RB: Array, window_R: NDArray[np.integer[Any]]) -> tuple[Array, NDArray[np.bool_]]:
     """Return each row's histogram less its window's mean, and whether its window had a year before it (bin 0: none)."""
     shares_RB = counts_RB / np.maximum(counts_RB.sum(axis=1, keepdims=True), 1)
     mapped_R = np.zeros(len(window_R), bool)
@@ -102,4 +103,4 @@ def _deviations(counts_RB: Array, window_R: NDArray[np.integer]) -> tuple[Array,
 def _root(covariance_BB: Array) -> Array:
     """Return a root of the nearest covariance: where the year's error cancels the window's own, nothing is added."""
     values_B, vectors_BB = np.linalg.eigh(covariance_BB)
-    return vectors_BB * np.sqrt(np.maximum(values_B, 0.0))
+    return np.asarray(vectors_BB * np.sqrt(np.maximum(values_B, 0.0)))

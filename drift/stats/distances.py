@@ -6,12 +6,12 @@ Shapes: `M` pairs (permutations, bootstrap draws, windows), `K` bins of all sign
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array = NDArray[np.floating[Any]]
 
 
 class Binned(Protocol):
@@ -52,7 +52,7 @@ def named_slices(signals: Sequence[Named]) -> dict[str, slice]:
 def mean_histograms(sums_MK: Array, weights_MS: Array, signals: Sequence[Binned]) -> Array:
     """Divide summed user histograms by the number of users behind them; a signal nobody has is a row of zeros."""
     safe_MS = np.maximum(weights_MS, np.finfo(weights_MS.dtype).tiny)
-    return sums_MK / np.repeat(safe_MS, [signal.size for signal in signals], axis=-1)
+    return np.asarray(sums_MK / np.repeat(safe_MS, [signal.size for signal in signals], axis=-1))
 
 
 def distances(ref_MK: Array, cur_MK: Array, signals: Sequence[Binned]) -> Array:
@@ -88,6 +88,6 @@ def _jensen_shannon(ref_MB: Array, cur_MB: Array) -> Array:
         ratio_MB = np.divide(
             part_MB, middle_MB, out=np.ones_like(part_MB), where=(part_MB > 0) & (middle_MB > 0)
         )
-        return (part_MB * np.log2(ratio_MB)).sum(axis=-1)
+        return np.asarray((part_MB * np.log2(ratio_MB)).sum(axis=-1))
 
-    return np.sqrt(np.maximum((divergence(ref_MB) + divergence(cur_MB)) / 2, 0.0))
+    return np.asarray(np.sqrt(np.maximum((divergence(ref_MB) + divergence(cur_MB)) / 2, 0.0)))

@@ -36,7 +36,7 @@ def mmd_test(
         reach_B = labels_BP.astype(np.float64) @ row_P
         cross_B = reach_B - within_B
         rest_B = total - reach_B - cross_B
-        return within_B / (m * (m - 1)) + rest_B / (n * (n - 1)) - 2 * cross_B / (n * m)
+        return np.asarray(within_B / (m * (m - 1)) + rest_B / (n * (n - 1)) - 2 * cross_B / (n * m))
 
     labels_P = np.repeat(np.array([0, 1], np.float32), [n, m])
     observed = statistic(labels_P[None])
@@ -53,7 +53,7 @@ def _squared(points_PD: Array) -> Array:
     norm_P = (points_PD**2).sum(axis=1)
     squared_PP = np.maximum(norm_P[:, None] + norm_P - 2 * points_PD @ points_PD.T, 0)
     np.fill_diagonal(squared_PP, 0)
-    return squared_PP
+    return np.asarray(squared_PP)
 
 
 def _median(squared_PP: Array) -> float:

@@ -156,7 +156,7 @@ def max_t(observed_S: Array, null_BS: Array) -> tuple[Array, Array]:
 
 def at_least(observed_S: Array, null_BS: Array) -> Array:
     """Return the permutation p `(1 + #{null >= observed}) / (1 + B)`; without the ones it could be 0 (Phipson 2010)."""
-    return (1 + (null_BS >= observed_S).sum(axis=0)) / (1 + len(null_BS))
+    return np.asarray((1 + (null_BS >= observed_S).sum(axis=0)) / (1 + len(null_BS)))
 
 
 def holm(p_WS: Array, planned: int = 0) -> Array:
@@ -211,7 +211,7 @@ def drop_test(ref_N: Array, cur_M: Array, permutations: int, rng: np.random.Gene
     rest = pooled.sum()
 
     def drop(cur_sum: Array) -> Array:
-        return (rest - cur_sum) / len(ref_N) - cur_sum / len(cur_M)
+        return np.asarray((rest - cur_sum) / len(ref_N) - cur_sum / len(cur_M))
 
     def draw(count: int) -> Array:
         picked_BN = rng.permuted(

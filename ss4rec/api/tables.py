@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.moments import Moment
@@ -108,7 +109,8 @@ def like(events: _TableT, users: Users, found: Sequence[Sequence[Recommendation]
             "title": pa.array([one.title for one in each], pa.string()),
         }
     )
-    return _as_kind_of(events, table)
+    shown: _TableT = _as_kind_of(events, table)
+    return shown
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
@@ -119,7 +121,7 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def _seconds(column: pa.Array) -> np.ndarray:
+def _seconds(column: pa.Array) -> npt.NDArray[Any]:
     """Return a column of times as unix seconds, read as `prepare` reads them.
 
     Raises:

@@ -29,9 +29,10 @@ from ss4rec.presets import AUTO, preset
 from ss4rec.protocol.named import protocol_of
 from ss4rec.protocol.settings import Protocol
 from ss4rec.recommender import Recommender
-from ss4rec.runs.folder import RESULT_FILE
+from ss4rec.runs.folder import CHOOSE_FOLDER, RESULT_FILE
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.run import CHOOSE_FOLDER, check_before_ray, choosing, refitting, resolved
+from ss4rec.train.run import check_before_ray, choosing, refitting, resolved
+from ss4rec.train.warm import Parent, warm_config
 from ss4rec.train.worker import train_alone
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -45,6 +46,7 @@ def train(
     *,
     changes: Mapping[str, Any] | None = None,
     protocol: Protocol | str | None = None,
+    start_from: Run | str | os.PathLike[str] | None = None,
     minutes: float | None = None,
     name: str | None = None,
     storage: str | os.PathLike[str] = "runs",
@@ -68,6 +70,8 @@ def train(
         changes: fields to change in it, as in `{"model.dim": 128, "train.epochs": 20}`.
         protocol: which events train, choose the model and test it, or its name (`ss4rec protocol`); by default that of
             the configuration, leave-one-out.
+        start_from: warm start: the run, or `registry/NAME`, whose weights this training begins with. Its configuration
+            stands in for `auto`; what is new since then trains, and `train.replay_share` of the rest.
         minutes: time for the run; the schedule of the learning rate ends with it.
         name: name of the run; by default preset and data.
         storage: parent of the run folder.
@@ -79,10 +83,16 @@ def train(
         UsageError: for what can be put right: the configuration, the data, a second training in this process.
         SS4RecError: any other expected failure.
     """
-    chosen = _configured(config, changes, workers, protocol, minutes)
+    parent = None if start_from is None else Parent.open(_run_path(start_from))
+    chosen = _configured(
+        parent.config if parent and config == AUTO else config, changes, workers, protocol, minutes
+    )
     folder = local_folder(data)
+    if parent is not None and isinstance(chosen, RunConfig):
+        chosen = warm_config(chosen, parent, PreparedFolder.open(folder), dict(changes or {}))
     preset_name = chosen.preset if isinstance(chosen, RunConfig) else AUTO
-    run_dir = Path(storage).resolve() / (name or f"{preset_name}-{folder.name}")
+    warm = "" if parent is None else "-warm"
+    run_dir = Path(storage).resolve() / (name or f"{preset_name}-{folder.name}{warm}")
     with _only_training():
         if workers is not None or address is not None:
             from ss4rec.train.run import train as train_on_ray
@@ -169,6 +179,10 @@ def recommend(
     users, wanted = histories(events, columns or {}, known, at, ignore_unknown)
     found = known.recommend_many(wanted, k, exclude_seen=exclude_seen, ignore_unknown=ignore_unknown)
     return like(events, users, found)
+
+
+def _run_path(run: Run | str | os.PathLike[str]) -> Path:
+    return run.path if isinstance(run, Run) else Path(run).resolve()
 
 
 def _protocol(protocol: Protocol | str | None) -> Protocol | None:

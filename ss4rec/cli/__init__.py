@@ -44,6 +44,12 @@ VERBS = {
     "submit": ("ss4rec.cli.submit:submit_command", "Submit a verb as a job to a Ray cluster."),
     "drift": ("ss4rec.cli.drift:drift_command", "Report drift of data and model after a cut in time."),
 }
+REGISTRY_VERBS = {
+    "list": ("ss4rec.cli.registry:list_command", "List the models of a registry and what serves."),
+    "show": ("ss4rec.cli.registry:show_command", "Show versions and history of a model."),
+    "promote": ("ss4rec.cli.registry:promote_command", "Let a run serve, and say why."),
+    "rollback": ("ss4rec.cli.registry:rollback_command", "Go back to the champion before."),
+}
 DATA_VERBS = {
     "prepare": (
         "ss4rec.cli.prepare:prepare_command",
@@ -55,6 +61,10 @@ DATA_VERBS = {
     "compare": (
         "ss4rec.cli.data_compare:compare_command",
         "Say what two releases of a data set have in common.",
+    ),
+    "audit": (
+        "ss4rec.cli.data_audit:audit_command",
+        "Say what is wrong with prepared data before anyone trains.",
     ),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
@@ -76,7 +86,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
         module, attribute = self.lazy[cmd_name][0].split(":")
-        return getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from their one-line descriptions, importing none."""
@@ -106,8 +117,17 @@ main_group.add_command(
     LazyGroup(
         "data",
         lazy=DATA_VERBS,
-        help="Prepare, generate, download, export and split data.",
-        short_help="Prepare, generate, download, export, split data.",
+        help="Prepare, look at, generate, download, export and split data.",
+        short_help="Prepare, audit, generate, export, split data.",
+        no_args_is_help=True,
+    )
+)
+main_group.add_command(
+    LazyGroup(
+        "registry",
+        lazy=REGISTRY_VERBS,
+        help="Say which run serves, and go back.",
+        short_help="Say which run serves, and go back.",
         no_args_is_help=True,
     )
 )

@@ -15,6 +15,7 @@ from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
     from drift.config import DriftConfig
+    from drift.events import KnownEvent
 
 
 @click.command("drift")
@@ -69,7 +70,7 @@ def drift_command(
     return code
 
 
-def _events(name: str | None):
+def _events(name: str | None) -> list[KnownEvent]:
     """Read a file of known events; the name of a shipped one will do."""
     from drift.events import SHIPPED, read_events
 

@@ -24,7 +24,7 @@ Workers = tuple[int, int | None]
 """Fewest and most workers; None: a fixed number."""
 
 
-class WorkerRange(click.ParamType):
+class WorkerRange(click.ParamType):  # type: ignore[type-arg]  # click 8.1 takes no argument here
     """`N`, or `MIN:MAX` for an elastic run; gives the pair (fewest, most or None)."""
 
     name = "N|MIN:MAX"
@@ -42,7 +42,7 @@ class WorkerRange(click.ParamType):
         return int(least), int(most) if colon else None
 
 
-def protocol_option(what: str) -> Callable[[Callable], Callable]:
+def protocol_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --protocol."""
     return click.option(
         "--protocol",
@@ -53,20 +53,20 @@ def protocol_option(what: str) -> Callable[[Callable], Callable]:
     )
 
 
-def set_option(about: str) -> Callable[[Callable], Callable]:
+def set_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --set; `assigned` reads what it gives."""
     return click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help=about)
 
 
-def workers_option(about: str) -> Callable[[Callable], Callable]:
+def workers_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --workers, which gives `Workers`."""
     return click.option("--workers", type=WorkerRange(), help=about)
 
 
-def config_options(default_preset: str) -> Callable[[Callable], Callable]:
+def config_options(default_preset: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add --preset, --protocol, --set and --workers to a command."""
 
-    def add(function: Callable) -> Callable:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
             workers_option(
                 "Training workers (resources.workers), or MIN:MAX, as in 1:8: as many as there is room for "
@@ -120,7 +120,7 @@ def resolve_config(
     return override(config, changes)
 
 
-def minutes_option(function: Callable) -> Callable:
+def minutes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --minutes."""
     return click.option(
         "--minutes",
@@ -135,20 +135,24 @@ def resolve_train(
     workers: Workers | None,
     protocol_name: str | None,
     minutes: float | None,
+    start_from: RunConfig | None = None,
 ) -> RunConfig | Auto:
     """Build what a command line asks to train: a configuration, or `auto`, which needs the data first.
+
+    `start_from` is the configuration of the run that a warm start goes on from; it stands in for `auto`.
 
     Raises:
         ConfigError: as `resolve_config`.
     """
-    if preset_name == AUTO:
+    if preset_name == AUTO and start_from is None:
         plain = resolve_config(RunConfig(preset=AUTO), assignments, workers, protocol_name)
         changes = assigned(assignments)
         if workers is not None:
             changes |= {"resources.workers": workers[0], "resources.max_workers": workers[1]}
         own = {name: value for name, value in changes.items() if not name.startswith("protocol.")}
         return Auto(plain.protocol, own, minutes)
-    config = resolve_config(preset_name, assignments, workers, protocol_name)
+    start = start_from if start_from is not None and preset_name == AUTO else preset_name
+    config = resolve_config(start, assignments, workers, protocol_name)
     if minutes is None:
         return config
     return override(config, {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,11 @@ from ss4rec.cli.options import (
     minutes_option,
     resolve_train,
 )
+from ss4rec.config import RunConfig
 from ss4rec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ss4rec.data.prepared.folder import PreparedFolder
 
 
 def parse_cuts(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
@@ -34,6 +38,14 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 
 @click.command("train")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
+@click.option(
+    "--from",
+    "start_from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Warm start: begin with the weights of this run, or of the champion of registry/NAME. Its configuration is "
+    "taken over; only what is new since then trains, and train.replay_share of the rest.",
+)
 @config_options(default_preset="auto")
 @minutes_option
 @click.option("--storage", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
@@ -72,6 +84,7 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
     data: Path,
+    start_from: Path | None,
     preset_name: str,
     protocol_name: str | None,
     assignments: tuple[str, ...],
@@ -94,9 +107,15 @@ def train_command(
     """
     if skip_bad_steps is not None:
         assignments = (*assignments, f"train.skip_bad_steps={skip_bad_steps}")
-    config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
     folder = data_folder(data)
-    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}")
+    if start_from is None:
+        config = resolve_train(preset_name, assignments, workers, protocol_name, minutes)
+    else:
+        config = _warm(start_from, folder, preset_name, assignments, workers, protocol_name, minutes)
+    warm = "" if start_from is None else "-warm"
+    run_dir = storage.resolve() / (name or f"{config.preset}-{folder.path.name}{warm}")
+    if start_from is not None and cuts:
+        raise click.UsageError("--from goes on from one moment and --cuts asks for several; give one of them")
     if cuts and seeds:
         raise click.UsageError("--cuts and --seeds exclude one another; give one of them")
     if seeds:
@@ -135,6 +154,24 @@ def train_command(
             everything=everything,
             then=(f"ss4rec show {run_dir}",),
         )
+
+
+def _warm(
+    start_from: Path,
+    folder: PreparedFolder,
+    preset_name: str,
+    assignments: tuple[str, ...],
+    workers: Workers | None,
+    protocol_name: str | None,
+    minutes: float | None,
+) -> RunConfig:
+    """Return the configuration of a warm start."""
+    from ss4rec.train.warm import Parent, warm_config
+
+    parent = Parent.open(start_from.resolve())
+    config = resolve_train(preset_name, assignments, workers, protocol_name, minutes, parent.config)
+    assert isinstance(config, RunConfig)
+    return warm_config(config, parent, folder, assigned(assignments))
 
 
 def _show_seeds(found: dict[str, Any], as_json: bool) -> None:

@@ -31,9 +31,9 @@ def running_heads() -> set[str]:
 
 def outer_address() -> str:
     """Return the address of this machine that Ray gives a node which is started without one."""
-    from ray._private.services import node_ip_address_from_perspective
+    from ray._private.services import node_ip_address_from_perspective  # type: ignore[attr-defined]
 
-    return node_ip_address_from_perspective()
+    return str(node_ip_address_from_perspective())
 
 
 @contextmanager
@@ -211,7 +211,8 @@ def dashboard_url() -> str | None:
     """Return `host:port` of the connected cluster's dashboard, or None if it has none."""
     from ray._private import worker
 
-    return worker.get_dashboard_url()
+    url: str | None = worker.get_dashboard_url()
+    return url
 
 
 def pack_folder(folder: Path, target: Path) -> None:
@@ -244,7 +245,7 @@ def memory_bytes() -> int:
     """Return the memory of this machine, or of its container, as a Ray that starts here would count it."""
     from ray._common.utils import get_system_memory
 
-    return get_system_memory()
+    return int(get_system_memory())
 
 
 def free_port() -> int:
@@ -258,4 +259,4 @@ def has_token() -> bool:
     """Return whether a client of Ray would find an authentication token here (RAY_AUTH_TOKEN, its file)."""
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
-    return AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))

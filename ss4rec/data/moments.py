@@ -70,7 +70,7 @@ def _seconds(value: Any, name: str) -> int:
     raise _no_moment(value, name)
 
 
-def _check_size(seconds: npt.NDArray, name: str) -> None:
+def _check_size(seconds: npt.NDArray[Any], name: str) -> None:
     """Refuse what is before 1970, or so large that it is no number of seconds."""
     bad = seconds[(seconds < 0) | (seconds >= LATEST_S)]
     if len(bad):

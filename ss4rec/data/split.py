@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
@@ -144,7 +146,9 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
     return record
 
 
-def _timeline(events: Sequences, past_E: np.ndarray, kept_E: np.ndarray) -> tuple[Sequences, int, int]:
+def _timeline(
+    events: Sequences, past_E: npt.NDArray[Any], kept_E: npt.NDArray[Any]
+) -> tuple[Sequences, int, int]:
     """Return all events with items renumbered: vocabulary, seen by the cut, never seen by then."""
     rank_V = np.full(len(events.items.source_id), 2)
     rank_V[events.items_E[past_E] - 1] = 1

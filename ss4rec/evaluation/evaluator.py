@@ -233,7 +233,7 @@ class PerUser:
 
 def _ranks(
     scorer: Scorer, batch: EvalBatch, lists: ListSpec | None, *, target_time_known: bool
-) -> tuple[Tensor, Tensor, dict[str, npt.NDArray | pa.Array]]:
+) -> tuple[Tensor, Tensor, dict[str, npt.NDArray[Any] | pa.Array]]:
     """Score and rank one batch with the target's time known or not; lists too if this is their setting."""
     with torch.inference_mode():
         scores = scorer.scores(batch, target_time_known=target_time_known)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix, vstack
 
@@ -71,7 +73,7 @@ def _uses(part: TrainingPart, size: int) -> csr_matrix:
     return uses_UV
 
 
-def _nearest(similar_CV: np.ndarray, neighbours: int) -> np.ndarray:
+def _nearest(similar_CV: npt.NDArray[Any], neighbours: int) -> npt.NDArray[Any]:
     """Set all but the largest `neighbours` similarities of each row to 0; of equal ones the lower item stays."""
     if similar_CV.shape[1] <= neighbours:
         return similar_CV

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ class ListSpec:
     target_time_known: bool
     """Whether the scorer may use the time of the target."""
 
-    def columns(self, scores: ItemScores, batch: EvalBatch) -> dict[str, npt.NDArray | pa.Array]:
+    def columns(self, scores: ItemScores, batch: EvalBatch) -> dict[str, npt.NDArray[Any] | pa.Array]:
         """Return the columns `LIST_COLUMNS` of a batch.
 
         `repeat`: whether the target is in the history. `unseen`: items that are ranked when seen ones are excluded, the
@@ -114,11 +115,11 @@ def lists_of(column: pa.FixedSizeListArray) -> Tensor:
     return torch.from_numpy(column.flatten().to_numpy().astype(np.int64).reshape(len(column), LIST_K))
 
 
-def _fixed(values_BK: npt.NDArray) -> pa.FixedSizeListArray:
+def _fixed(values_BK: npt.NDArray[Any]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(values_BK.astype(np.int32).ravel()), values_BK.shape[1])
 
 
-def _recent(batch: EvalBatch) -> npt.NDArray:
+def _recent(batch: EvalBatch) -> npt.NDArray[Any]:
     """Return the last `RECENT` items of each history."""
     ends_B = batch.seen_offsets_S1[1:].numpy()
     places_BR = ends_B[:, None] - np.arange(RECENT, 0, -1)

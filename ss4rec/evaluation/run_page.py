@@ -271,7 +271,8 @@ def speed(run: Path, saved: SavedEvaluation | None) -> list[tuple[str, str]]:
     found = []
     if epochs:
         elapsed_s = epochs[-1].get("elapsed_s") or 0.0
-        found.append(("training", f"{len(epochs)} epochs in {_span(elapsed_s)}"))
+        trained = sum(row["epoch"] > 0 for row in epochs)  # 0: the first weights of a warm start
+        found.append(("training", f"{trained} epochs in {_span(elapsed_s)}"))
         workers = folder.config().resources.workers
         found.append(
             ("cost", f"{workers * elapsed_s / 3600:.3g} worker hours ({workers} x {_span(elapsed_s)})")

@@ -92,7 +92,8 @@ class SavedEvaluation:
         self, scorer: str = MODEL, setting: tuple[Seen, TargetTime] | None = None
     ) -> npt.NDArray[np.float64]:
         """Return the rank of every target, in the order of `targets`; infinite for an item that never trained."""
-        return self.ranks[f"{scorer}/{rank_column(*(setting or self.setting))}"].to_numpy().astype(np.float64)
+        column = self.ranks[f"{scorer}/{rank_column(*(setting or self.setting))}"]
+        return np.array(column.to_numpy(), np.float64)
 
     @property
     def scorers(self) -> list[str]:

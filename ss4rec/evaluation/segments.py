@@ -76,7 +76,7 @@ class Segmentation:
 
     def rows(self, code: int) -> IntArray:
         """Return the ranked events of one segment."""
-        return self.rows_M[self.codes_M == code]
+        return np.asarray(self.rows_M[self.codes_M == code])
 
 
 @dataclass(frozen=True)

@@ -138,4 +138,4 @@ def _seed_factor(first_SU: FloatArray, second_SU: FloatArray, gained_U: FloatArr
 
 def _centred(side_SU: FloatArray) -> FloatArray:
     """Return what is left of each gain without the user's mean and the seed's."""
-    return side_SU - side_SU.mean(0) - side_SU.mean(1, keepdims=True) + side_SU.mean()
+    return np.asarray(side_SU - side_SU.mean(0) - side_SU.mean(1, keepdims=True) + side_SU.mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ def rank_targets(
     data: DataConfig,
     *,
     batch_targets: int = 2048,
-    profiles_UF: npt.NDArray | None = None,
+    profiles_UF: npt.NDArray[Any] | None = None,
 ) -> pa.Table:
     """Rank any number of events of each user, each from what its user did before it.
 
@@ -48,7 +49,7 @@ def rank_targets(
 
 
 def history_batches(
-    rows: pa.Table, batch_targets: int, profiles_UF: npt.NDArray | None = None
+    rows: pa.Table, batch_targets: int, profiles_UF: npt.NDArray[Any] | None = None
 ) -> Iterator[EvalBatch]:
     """Yield rows of `windows.target_windows` with at most `batch_targets` targets together, or one that has more."""
     first = 0

@@ -64,15 +64,15 @@ class RemotePath:
 
     def exists(self) -> bool:
         """Return whether there is a file or a folder."""
-        return self._info().type != pafs.FileType.NotFound
+        return bool(self._info().type != pafs.FileType.NotFound)
 
     def is_dir(self) -> bool:
         """Return whether it is a folder."""
-        return self._info().type == pafs.FileType.Directory
+        return bool(self._info().type == pafs.FileType.Directory)
 
     def is_file(self) -> bool:
         """Return whether it is a file."""
-        return self._info().type == pafs.FileType.File
+        return bool(self._info().type == pafs.FileType.File)
 
     def stat(self) -> Any:
         """Return an object with `st_size` and `st_mtime_ns`."""
@@ -84,7 +84,8 @@ class RemotePath:
     def open(self, mode: str = "rb") -> IO[bytes]:
         """Open for reading at any place, or with `wb` for writing from the start."""
         if mode == "wb":
-            return self.filesystem.open_output_stream(self.path)
+            stream: IO[bytes] = self.filesystem.open_output_stream(self.path)
+            return stream
         # Reads of a line or a few bytes are common and each would be a request.
         return io.BufferedReader(_Raw(self.filesystem.open_input_file(self.path)), 1 << 20)
 
@@ -95,7 +96,7 @@ class RemotePath:
     def read_bytes(self) -> bytes:
         """Return the whole content."""
         with self.filesystem.open_input_stream(self.path) as stream:
-            return stream.read()
+            return bytes(stream.read())
 
     def iterdir(self) -> Iterator[RemotePath]:
         """Yield what is in the folder; nothing if there is none."""
@@ -123,10 +124,10 @@ class _Raw(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._file.seek(offset, whence)
-        return self._file.tell()
+        return int(self._file.tell())
 
     def tell(self) -> int:
-        return self._file.tell()
+        return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
@@ -175,7 +176,7 @@ def read_range(path: AnyPath, start: int, length: int) -> bytes:
             stream.seek(start)
             return stream.read(length)
     with path.filesystem.open_input_file(path.path) as file:
-        return file.read_at(length, start)
+        return bytes(file.read_at(length, start))
 
 
 def remove_tree(path: AnyPath) -> None:

@@ -103,7 +103,7 @@ class _LogSumExp(torch.autograd.Function):
         ctx.weight_dtype = weight_VD.dtype
         hidden_TD, weight_VD = hidden_TD.to(kind).contiguous(), weight_VD.to(kind).contiguous()
         (rows, dim), num_rows = (rows_R.numel(), hidden_TD.shape[1]), weight_VD.shape[0]
-        log_sum_R, loss_R, unused_R = hidden_TD.new_empty(3, rows, dtype=torch.float32)
+        log_sum_R, loss_R, unused_R = hidden_TD.new_empty(3, rows, dtype=torch.float32).unbind()
         masked = torch.full((), MASKED, device=hidden_TD.device)
         tile = _tile(dim, hidden_TD.dtype, walks_items=True)
         # With a smoothing of 1 the target takes no part, and what is left of the gradient is E_p[w].

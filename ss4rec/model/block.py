@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,20 @@ class Horizon(nn.Module):
         return backend.residual_norm(values_TD, layer_TD, norm.weight, norm.bias, norm.eps, dropout, 0.0)
 
 
+class BlockState(NamedTuple):
+    """What a block remembers of B users."""
+
+    time_B2P: Tensor
+    """States of the time-aware SSM, real parts then imaginary parts."""
+    past_BJE: Tensor
+    """Last K - 1 inputs of the convolution, oldest first; 0 where there was none."""
+    relation_BEN: Tensor
+    """States of the relation-aware SSM."""
+
+
+Layer = Callable[[Tensor], Tensor]
+
+
 class SSBlock(nn.Module):
     """Residual layers with layer norm after each sum (published) or before each layer.
 
@@ -93,19 +108,69 @@ class SSBlock(nn.Module):
         layer_backend: LayerBackend,
     ) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]` and gaps in seconds."""
-        layers: list[Callable[[Tensor], Tensor]] = [
+        return self._through(
+            values_TD,
             lambda x: self.time(x, gaps_T, segments, time_backend),
             lambda x: self.relation(x, segments, relation_backend),
-        ]
+            layer_backend,
+        )
+
+    def encode(
+        self,
+        values_TD: Tensor,
+        gaps_T: Tensor,
+        segments: Segments,
+        time_backend: TimeBackend,
+        relation_backend: RelationBackend,
+        layer_backend: LayerBackend,
+    ) -> tuple[Tensor, BlockState]:
+        """Return what `forward` does, and the state after each sequence."""
+        states: list[Tensor] = []
+
+        def time(x_TD: Tensor) -> Tensor:
+            out_TD, states_T2P = self.time.encode(x_TD, gaps_T, segments, time_backend)
+            states.append(states_T2P[segments.last_S])
+            return out_TD
+
+        def relation(x_TD: Tensor) -> Tensor:
+            states.extend(self.relation.states(x_TD, segments, relation_backend))
+            out_TD: Tensor = self.relation(x_TD, segments, relation_backend)
+            return out_TD
+
+        values_TD = self._through(values_TD, time, relation, layer_backend)
+        return values_TD, BlockState(*states)
+
+    def step(
+        self, values_BD: Tensor, gaps_B: Tensor, state: BlockState, layer_backend: LayerBackend
+    ) -> tuple[Tensor, BlockState]:
+        """Take one event of each user; returns `[B, D]` and the new state."""
+        states: list[Tensor] = []
+
+        def time(x_BD: Tensor) -> Tensor:
+            out_BD, *new = self.time.step(x_BD, gaps_B, state.time_B2P)
+            states.extend(new)
+            return out_BD
+
+        def relation(x_BD: Tensor) -> Tensor:
+            out_BD, *new = self.relation.step(x_BD, state.past_BJE, state.relation_BEN)
+            states.extend(new)
+            return out_BD
+
+        values_BD = self._through(values_BD, time, relation, layer_backend)
+        return values_BD, BlockState(*states)
+
+    def _through(
+        self, values_TD: Tensor, time: Layer, relation: Layer, layer_backend: LayerBackend
+    ) -> Tensor:
+        """Send values through the layers, each of which is added to the residual stream."""
+        layers = [time, relation]
         if (feed_forward := self.feed_forward) is not None:
             layers.append(lambda x: feed_forward(x, layer_backend))
         for index, layer in enumerate(layers):
             values_TD = self._add(index, values_TD, layer, layer_backend)
         return values_TD
 
-    def _add(
-        self, index: int, values_TD: Tensor, layer: Callable[[Tensor], Tensor], backend: LayerBackend
-    ) -> Tensor:
+    def _add(self, index: int, values_TD: Tensor, layer: Layer, backend: LayerBackend) -> Tensor:
         """Add layer number `index` to the residual stream."""
         norm = self.norms[index % len(self.norms)]
         dropouts = self.dropouts if self.training else (0.0, 0.0)

@@ -116,11 +116,24 @@ class Window:
         place_SQ1 = place_SQ[:, :, None]
         held_SQL = (place_L <= place_SQ1) & (place_SQ1 < self.next_SL[:, None]) & (self.items_SL > 0)[:, None]
         query_SQ = self.query_s_SL.gather(1, place_SQ)
-        age_SQL = (query_SQ[:, :, None] - self.clock_s_SL[:, None]).clamp_min(0).float()
-        age_SQL = torch.log2(1 + age_SQL).int().clamp_max(AGES - 1)
-        # 1, 2, 3-4, 5 and more
-        count_SL = (self.count_SL > 1).int() + (self.count_SL > 2).int() + (self.count_SL > 4).int()
-        return held_SQL, count_SL[:, None] * AGES + age_SQL
+        age_SQL = query_SQ[:, :, None] - self.clock_s_SL[:, None]
+        return held_SQL, _count_and_age(self.count_SL[:, None], age_SQL)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Items that histories hold, each once a history: facts that can be kept without the events."""
+
+    row_X: Tensor
+    """History, int64."""
+    items_X: Tensor
+    """Item, int64."""
+    counts_X: Tensor
+    """How often it occurred, int64."""
+    ages_s_X: Tensor
+    """Seconds from its last occurrence to the moment of asking, int64."""
+    back_X: Tensor
+    """Events since its last occurrence, int64."""
 
 
 class Habits(nn.Module):
@@ -146,19 +159,45 @@ class Habits(nn.Module):
         held_SQL, code_SQL = window.held(place_SQ)
         place_L = torch.arange(window.items_SL.shape[1], device=place_SQ.device)
         back_SQL = (place_SQ[:, :, None] - place_L).clamp_min(0)
-        octave_SQL = torch.log2(1.0 + back_SQL).int().clamp_max(PLACES - 1)
         item_SL = F.embedding(window.items_SL, self.items).squeeze(2)
         own_SQ = (hidden_SQD.to(self.state.dtype) * self.state).sum(2)
+        return held_SQL, self._shared(code_SQL, back_SQL) + item_SL[:, None] + own_SQ[:, :, None]
+
+    def of_held(self, hidden_SD: Tensor, held: Held) -> Tensor:
+        """Return the logit of each fact, `[X]`, for the hidden states of the histories."""
+        code_X = _count_and_age(held.counts_X, held.ages_s_X)
+        own_S = (hidden_SD.to(self.state.dtype) * self.state).sum(1)
+        item_X = F.embedding(held.items_X, self.items).squeeze(1)
+        return self._shared(code_X, held.back_X) + item_X + own_S[held.row_X]
+
+    def _shared(self, code_X: Tensor, back_X: Tensor) -> Tensor:
+        """Return what all items and users share, for codes of count and age and for events since."""
+        octave_X = torch.log2(1.0 + back_X).int().clamp_max(PLACES - 1)
         # One step of Adam moves every parameter by about the learning rate: what all share may move faster.
-        logit_SQL = 10.0 * self.base + 4.0 * (
-            look_up(self.table, code_SQL) + look_up(self.places, octave_SQL)
-        )
-        return held_SQL, logit_SQL + item_SL[:, None] + own_SQ[:, :, None]
+        return 10.0 * self.base + 4.0 * (look_up(self.table, code_X) + look_up(self.places, octave_X))
 
     def unknown_logit(self) -> Tensor:
         """Return the logit of an item that is older than the window: as one taken once, as long ago as there is."""
         oldest = self.table.view(COUNTS, AGES)[0, -8:].mean()
         return (10.0 * self.base + 4.0 * oldest).detach()
+
+
+def _count_and_age(counts_X: Tensor, ages_s_X: Tensor) -> Tensor:
+    """Return the code of count (1, 2, 3 or 4, 5 and more) and age, int32."""
+    age_X = torch.log2(1 + ages_s_X.clamp_min(0).float()).int().clamp_max(AGES - 1)
+    count_X = (counts_X > 1).int() + (counts_X > 2).int() + (counts_X > 4).int()
+    return count_X * AGES + age_X
+
+
+def held_logits(
+    members: list[tuple[Habits, Tensor]], held: Held, seen: SeenItems, member_share: float = 1.0
+) -> Tensor:
+    """Return what `seen_logits` does, `[P]`, where each whole history is given as facts; they make up all of `seen`."""
+    total_X = torch.zeros((), device=seen.device)
+    for own, hidden_SD in members:
+        total_X = total_X + own.of_held(hidden_SD / member_share, held) / len(members)
+    place_X, _ = seen.find(held.row_X, held.items_X)
+    return torch.empty_like(total_X).index_copy(0, place_X, total_X)
 
 
 def seen_logits(
@@ -252,7 +291,7 @@ def _held(
 
 def look_up(table_N: Tensor, code_X: Tensor) -> Tensor:
     """Return `table_N[code_X]` whose gradient is summed in a fixed order: many codes, few rows."""
-    found: Tensor = _LookUp.apply(table_N, code_X)
+    found: Tensor = _LookUp.apply(table_N, code_X)  # type: ignore[no-untyped-call]  # torch leaves it so
     return found
 
 

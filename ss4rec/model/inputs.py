@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
@@ -114,6 +115,12 @@ class ItemAttributes(nn.Module):
     def forward(self) -> Tensor:
         """Return `[V, D]`; row 0 is zero."""
         return self.attributes_VA.to(self.table.dtype) @ self.table
+
+    def of_items(self, items_T: Tensor) -> Tensor:
+        """Return the rows of these items, `[T, D]`: of a few items without the product for all of them."""
+        if self.training or len(items_T) >= len(self.attributes_VA):
+            return F.embedding(items_T, self())
+        return self.attributes_VA[items_T].to(self.table.dtype) @ self.table
 
 
 Codes = Iterator[tuple[Tensor, Tensor]]

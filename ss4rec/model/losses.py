@@ -117,7 +117,7 @@ def log_sum_unheld(
 
         bits_TW = held_bits(held.items_T, len(weight_VD), held.segments)
         return log_sum_exp(hidden_TD, weight_VD, rows_R, kind=kind, bits_TW=bits_TW)
-    found: Tensor = _ChunkedLogSum.apply(
+    found: Tensor = _ChunkedLogSum.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
         hidden_TD.index_select(0, rows_R), weight_VD, rows_R, held, chunk_tokens, kind
     )
     return found

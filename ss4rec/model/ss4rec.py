@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
-from ss4rec.kernels import resolve_layer_backend, resolve_relation_backend, resolve_time_backend
+from ss4rec.kernels import (
+    LayerBackend,
+    RelationBackend,
+    TimeBackend,
+    resolve_layer_backend,
+    resolve_relation_backend,
+    resolve_time_backend,
+)
 from ss4rec.model.block import Horizon, SSBlock
 from ss4rec.model.habits import Asked, Habits, seen_logits
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
@@ -157,24 +164,37 @@ class SS4Rec(SequenceModel):
         self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: Context | None = None
     ) -> Tensor:
         """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode`."""
-        backends = (
+        values_TD = self.event_input(items_T, gaps_T, context)
+        kernels = self.kernels
+        for block in self.blocks:
+            values_TD = block(values_TD, gaps_T, segments, *kernels)
+        return self.read_out(values_TD, None if context is None else context.elapsed_T)
+
+    @property
+    def kernels(self) -> tuple[TimeBackend, RelationBackend, LayerBackend]:
+        """The implementations that run on the model's present device."""
+        return (
             resolve_time_backend(self.config.time_backend, self.device),
             resolve_relation_backend(self.config.relation_backend, self.device),
             resolve_layer_backend(self.config.layer_backend, self.device),
         )
+
+    def event_input(self, items_T: Tensor, gaps_T: Tensor, context: Context | None) -> Tensor:
+        """Return what enters the blocks for each event, `[T, D]`; arguments as in `SequenceModel.encode`."""
         values_TD: Tensor = self.embedding(items_T)
         if self.attributes is not None:
-            values_TD = values_TD + F.embedding(items_T, self.attributes())
+            values_TD = values_TD + self.attributes.of_items(items_T)
         if self.inputs is not None:
             values_TD = values_TD + self.inputs(gaps_T, context)
-        values_TD = self.embedding_dropout(values_TD)
-        for block in self.blocks:
-            values_TD = block(values_TD, gaps_T, segments, *backends)
+        dropped_TD: Tensor = self.embedding_dropout(values_TD)
+        return dropped_TD
+
+    def read_out(self, values_TD: Tensor, elapsed_T: Tensor | None) -> Tensor:
+        """Return the hidden states `[T, D]` for what leaves the blocks; `elapsed_T` is `Context.elapsed_T`."""
         if self.final_norm is not None:
             values_TD = self.final_norm(values_TD)
         if self.horizon is not None:
-            elapsed_T = None if context is None else context.elapsed_T
-            values_TD = self.horizon(values_TD, elapsed_T, backends[2])
+            values_TD = self.horizon(values_TD, elapsed_T, self.kernels[2])
         if self.config.cosine_temperature:
             values_TD = F.normalize(values_TD.float(), dim=1) / self.config.cosine_temperature
         return values_TD

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import TimeBackend
+from ss4rec.kernels.steps import time_step
 from ss4rec.model.init import hippo_normal_eigen, lecun_normal, log_uniform
 from ss4rec.model.segments import Segments
 
@@ -46,14 +47,37 @@ class TimeSSM(nn.Module):
 
     def forward(self, values_TD: Tensor, gaps_T: Tensor, segments: Segments, backend: TimeBackend) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]` and gaps in seconds."""
+        return self.encode(values_TD, gaps_T, segments, backend)[0]
+
+    def encode(
+        self, values_TD: Tensor, gaps_T: Tensor, segments: Segments, backend: TimeBackend
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `forward` does, and the states after every event, `[T, 2P]`."""
         states_T2P = backend.time_scan(
             F.linear(values_TD, self.input_2PD),
             gaps_T,
-            -torch.exp(self.log_decay),
-            self.frequency,
-            self.log_step,
+            *self._system(),
             segments,
             self.gap_weight,
             self.gap_bias,
         )
+        return self._output(states_T2P, values_TD), states_T2P
+
+    def step(self, values_BD: Tensor, gaps_B: Tensor, state_B2P: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one event of each user; returns `[B, D]` and the new states."""
+        state_B2P = time_step(
+            F.linear(values_BD, self.input_2PD),
+            gaps_B,
+            *self._system(),
+            state_B2P,
+            self.gap_weight,
+            self.gap_bias,
+        )
+        return self._output(state_B2P, values_BD), state_B2P
+
+    def _system(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return real and imaginary part of Λ, and the logarithm of the steps."""
+        return -torch.exp(self.log_decay), self.frequency, self.log_step
+
+    def _output(self, states_T2P: Tensor, values_TD: Tensor) -> Tensor:
         return F.linear(states_T2P, self.output_D2P) + self.skip * values_TD

@@ -7,6 +7,7 @@ lies in two shards; what it needs to know of the whole folder (`Rules`) is found
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +70,7 @@ class Events:
 
     def table(self) -> pa.Table:
         """Return the events as a shard."""
-        columns: dict[str, npt.NDArray] = {
+        columns: dict[str, npt.NDArray[Any]] = {
             "items": self.items_E,
             "timestamps": self.times_E,
             "ratings": self.ratings_E,
@@ -249,9 +250,9 @@ def choose(events: Events, allowed_E: BoolArray, choice: TargetChoice, seed: int
     if choice == "first":
         return places[firsts]
     if choice == "last":
-        return places[firsts + counts - 1]
+        return np.asarray(places[firsts + counts - 1])
     drawn = hashed(events.users_U[row_P[firsts]], np.full(len(firsts), seed))
-    return places[firsts + (drawn % counts.astype(np.uint64)).astype(np.int64)]
+    return np.asarray(places[firsts + (drawn % counts.astype(np.uint64)).astype(np.int64)])
 
 
 def _leave_one_out(shard: pa.Table, rules: Rules) -> Division:

@@ -11,8 +11,10 @@ DIR/division.json     rows, users and items of each part
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -77,8 +79,8 @@ def _targets(targets: Targets, known: Events, user_ids: pa.Array, item_ids: pa.A
     )
 
 
-def _folder_items(plan: Plan, items_X: np.ndarray) -> np.ndarray:
+def _folder_items(plan: Plan, items_X: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the folder's index of the model's items; 0 stays 0."""
     if plan.items_I is None:
         return items_X.astype(np.int64)
-    return np.concatenate([[0], plan.items_I])[items_X].astype(np.int64)
+    return np.asarray(np.concatenate([[0], plan.items_I])[items_X].astype(np.int64))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ss4rec.data.batches.windows import ragged, window_starts
+from ss4rec.data.batches.windows import Split, ragged, window_starts
 from ss4rec.data.prepare.k_core import k_core, kept_events
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
@@ -25,7 +25,6 @@ from ss4rec.protocol.divide import (
     Events,
     IntArray,
     Rules,
-    Split,
     Targets,
     arrange,
     counted,
@@ -330,7 +329,7 @@ def _training_gaps(division: Division) -> IntArray:
     times_E, offsets_U1 = ragged(division.histories["timestamps"])
     place_E = np.arange(len(times_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
     fit_E = np.repeat(division.fit_U, np.diff(offsets_U1))
-    return np.diff(times_E)[((place_E > 0) & (place_E < fit_E))[1:]]
+    return np.asarray(np.diff(times_E)[((place_E > 0) & (place_E < fit_E))[1:]])
 
 
 def _as_it_is(protocol: Protocol, folder: PreparedFolder) -> Plan:

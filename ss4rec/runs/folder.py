@@ -8,6 +8,7 @@ RUN/metrics.jsonl     one line per status, epoch and validation
 RUN/checkpoints/      see ss4rec.runs.checkpoint
 RUN/result.json       test metrics
 RUN/earlier.json      fingerprints of the configuration before `train.epochs` was raised, if it was
+RUN/ancestry.json     of a warm start: the runs that its first weights come from, see ss4rec.train.warm
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.atomic import write_json, write_whole
 from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.protocol.plan import make_plan
-from ss4rec.runs.record import RunRecord, is_same_data
+from ss4rec.runs.record import Ancestor, RunRecord, is_same_data
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.folder import PreparedFolder
@@ -40,7 +41,9 @@ CONFIG_FILE, PROTOCOL_FILE, RECORD_FILE, ITEMS_FILE, METRICS_FILE, RESULT_FILE =
 )
 
 
-EARLIER_FILE = "earlier.json"
+EARLIER_FILE, ANCESTRY_FILE = "earlier.json", "ancestry.json"
+CHOOSE_FOLDER = "choose"
+"""Run folder, in a run's, of the training that finds the number of epochs (`protocol.refit`)."""
 
 
 class RunFolder:
@@ -127,6 +130,14 @@ class RunFolder:
         """Return the fingerprints that this run had before its `train.epochs` was raised, oldest first."""
         path = self.path / EARLIER_FILE
         return list(_read_json(path)) if path.exists() else []
+
+    def ancestry(self) -> tuple[Ancestor, ...]:
+        """Return the runs that a warm start goes back to, the oldest first; empty for a run that began from nothing."""
+        path = self.path / ANCESTRY_FILE
+        try:
+            return tuple(Ancestor.model_validate(row) for row in (_read_json(path) if path.exists() else []))
+        except ValidationError as error:
+            raise DataError(f"{path} is no ancestry of this version: {error}") from None
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; figures that are not finite are written as null, which JSON knows."""

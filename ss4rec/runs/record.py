@@ -20,6 +20,33 @@ if TYPE_CHECKING:
     from ss4rec.protocol.plan import Plan
 
 
+class Ancestor(BaseModel):
+    """A run whose weights another one began with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    run: str
+    """Name of its folder."""
+    fingerprint: str
+    """Of its configuration."""
+    weights_sha256: str
+    """Of the weights that were taken over."""
+    data_name: str
+    data_sha256: str
+    trained_until_s: int
+    """Last second (unix time) that it had trained on."""
+    items_known: NonNegativeInt
+    """Items of the new data that kept their rows."""
+    items_new: NonNegativeInt
+    """Items that got a row from what is seen beside them."""
+    items_alone: NonNegativeInt
+    """New items beside which nothing known is seen: they got the mean row."""
+    items_gone: NonNegativeInt
+    """Items that the new data do not train, whose rows were left behind."""
+    new_windows: NonNegativeInt
+    """Training windows that hold something new."""
+
+
 class RunRecord(BaseModel):
     """What ran, on what data, with what code: enough to say why two runs differ."""
 
@@ -46,6 +73,10 @@ class RunRecord(BaseModel):
     """What trained, what chose, what tests; leave-one-out in records that do not say."""
     division: dict[str, int] = {}
     """`Plan.facts`: rows, users and items of each part."""
+    last_time_s: int | None = None
+    """Last event of the data (unix time); records of earlier versions do not say."""
+    ancestry: tuple[Ancestor, ...] = ()
+    """Runs that a warm start goes back to, the oldest first."""
     num_parameters: NonNegativeInt
     backends: dict[str, str]
     """The implementation that each part of the model used."""
@@ -55,6 +86,16 @@ class RunRecord(BaseModel):
     python: str
     commit: str | None
     """Git commit of the code, where it runs from a checkout."""
+
+    @property
+    def trained_until_s(self) -> int | None:
+        """Last second (unix time) of which an event may have trained; None if the record does not say.
+
+        Of leave-one-out it is the last second of the data, though each user's last two events have not trained.
+        """
+        if self.protocol.kind == "leave_one_out":
+            return self.cut_s if self.last_time_s is None else self.last_time_s
+        return self.cut_s if self.protocol.refit else self.division.get("valid_cut_s", self.cut_s)
 
     @classmethod
     def collect(
@@ -68,6 +109,7 @@ class RunRecord(BaseModel):
         workers: int,
         backends: dict[str, str] | None = None,
         plan: Plan | None = None,
+        ancestry: tuple[Ancestor, ...] = (),
     ) -> RunRecord:
         """Gather the facts of this process; `backends` are the model's own where it has no loss and no steps.
 
@@ -86,6 +128,8 @@ class RunRecord(BaseModel):
             median_gap_s=plan.median_gap_s if plan else manifest.median_gap_s,
             protocol=config.protocol,
             division=plan.facts if plan else {},
+            last_time_s=manifest.last_time_s,
+            ancestry=ancestry,
             profile_values=manifest.profile_values,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             backends=backends or model.backends,

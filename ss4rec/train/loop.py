@@ -15,12 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.source import SequenceSource
@@ -33,6 +32,7 @@ from ss4rec.train.fixed_shapes import Stager
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.objective import Objective
+from ss4rec.train.outcome import Outcome, StepNote
 from ss4rec.train.pace import Pace
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.resume import LoopState
@@ -46,38 +46,6 @@ SCORE = "ndcg@10"
 """The validation metric that picks the best epoch."""
 _LOOK_EVERY = 64
 """Steps on a GPU between two looks at the guard; each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended."""
-
-    epochs: int
-    global_step: int
-    best_epoch: int
-    """From 1; 0 if there was no validation."""
-    best_score: float
-    """Validation NDCG@10 of the best epoch."""
-    ended: str
-    """Why training ended, in words."""
-    elapsed_s: float
-    """Seconds of training and validation, over all attempts."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class StepNote:
-    """What is remembered of a step, to name the users of a bad one."""
-
-    epoch: int
-    step: int
-    global_step: int
-    first_users: list[int]
-    own_loss: Tensor
-    """This worker's own loss sum, on the device."""
 
 
 class TrainLoop:
@@ -127,6 +95,8 @@ class TrainLoop:
         self.elapsed_before_s = 0.0
         self.recent: deque[StepNote] = deque(maxlen=2 * _LOOK_EVERY)
         """Notes of the last steps."""
+        self.begins_warm = False
+        """Whether the weights are the first ones of a warm start, which nobody has validated yet."""
         self.ended = ""
         """Why training ended, in words; empty while it goes on."""
         self._report_due = False
@@ -156,6 +126,8 @@ class TrainLoop:
         self.status = StatusLine(
             self.config.train.status_every_s, self.config.train.epochs, self.steps_per_epoch, emit=self._say
         )
+        if self.begins_warm:
+            self._validate_start()
         self.ended = self._why_end()
         try:
             while not self.ended:
@@ -377,9 +349,23 @@ class TrainLoop:
             average.swap()
         return metrics
 
+    def _validate_start(self) -> None:
+        """Validate the weights of a warm start, so that they stay the best where training makes nothing better."""
+        metrics = {f"valid_{name}": value for name, value in self._validate().items()}
+        self.begins_warm = False
+        self.stopping.update(metrics[f"valid_{SCORE}"], -1)
+        self.watchdog.feed()
+        if self.tracker:
+            start = {"train_loss": None, "events_per_s": 0.0, "bad_steps": 0, "ended": ""}
+            self.tracker.log("epoch", 0, epoch=0, elapsed_s=round(self.elapsed_s, 3), **start, **metrics)
+            self._say(f"first weights: validation {SCORE} {self.stopping.best:.4f}")
+            self._save(score=self.stopping.best)
+
     def _why_end(self) -> str:
         """Return why training ends here, in words; empty if it goes on."""
         train = self.config.train
+        if self.source.nothing_new:
+            return f"nothing is new since {Path(train.start_from).name or train.start_from}"
         if self.pace.done(self.global_step):
             return f"all {self.pace.epochs} epochs done"
         if self.stopping.should_stop:
@@ -419,7 +405,7 @@ class TrainLoop:
         if path is None:
             return
         self.elapsed_before_s = self._continue_from(checkpoint.read(path)).elapsed_s
-        if self.workers.is_main:
+        if self.workers.is_main and not self.begins_warm:
             self._say(f"continuing {self.folder.path.name} at epoch {self.epoch + 1}, step {self.step}")
 
     def _continue_from(self, saved: checkpoint.Checkpoint) -> LoopState:
@@ -431,6 +417,7 @@ class TrainLoop:
         self.epoch, self.step, self.global_step = state.epoch, state.step, state.global_step
         self.stopping = EarlyStopping.restore(state.stopping.model_dump(), train.patience)
         self.returns, self.stretch = state.returns, state.sums
+        self.begins_warm = state.global_step == 0 and state.stopping.best is None
         if state.planned_steps is not None:
             self.pace.plan(state.planned_steps)
         if self.workers.is_main:

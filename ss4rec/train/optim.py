@@ -22,24 +22,36 @@ def make_optimizer(
     Parameters with one dimension, and those that a module marked `no_decay` (state matrices of the SSMs, whose
     values are rates), are not decayed. On a CUDA `device` the learning rate is a tensor and the step can be captured.
     """
-    dim = model.config.dim if isinstance(model, SequenceModel) else config.base_dim
-    grouped: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
-    for parameter in model.parameters():
-        matrix = parameter.ndim >= 2 and not getattr(parameter, "no_decay", False)
-        share = rate_share(parameter, dim, config.base_dim) if matrix and config.base_dim else 1.0
-        grouped.setdefault((matrix, share), []).append(parameter)
     on_gpu = device is not None and device.type == "cuda"
     groups = [
         {
-            "params": parameters,
+            "params": [parameter for _, parameter in parameters],
             "weight_decay": config.weight_decay if matrix else 0.0,
             RATE_SHARE: share,
             "lr": torch.tensor(share * config.lr, device=device) if on_gpu else share * config.lr,
         }
-        for (matrix, share), parameters in grouped.items()
+        for (matrix, share), parameters in _grouped(model, config).items()
         if parameters
     ]
     return torch.optim.AdamW(groups, betas=config.betas, fused=True, capturable=on_gpu)
+
+
+def parameter_names(model: nn.Module, config: OptimConfig) -> list[str]:
+    """Return the model's parameters by name, in the order in which the optimizer's state numbers them."""
+    return [name for parameters in _grouped(model, config).values() for name, _ in parameters]
+
+
+def _grouped(
+    model: nn.Module, config: OptimConfig
+) -> dict[tuple[bool, float], list[tuple[str, nn.Parameter]]]:
+    """Return the parameters by whether they decay and their share of the learning rate."""
+    dim = model.config.dim if isinstance(model, SequenceModel) else config.base_dim
+    grouped: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {(True, 1.0): [], (False, 1.0): []}
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and not getattr(parameter, "no_decay", False)
+        share = rate_share(parameter, dim, config.base_dim) if matrix and config.base_dim else 1.0
+        grouped.setdefault((matrix, share), []).append((name, parameter))
+    return grouped
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

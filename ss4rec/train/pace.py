@@ -101,4 +101,4 @@ class Pace:
             quarter = max(1, self.steps_per_epoch // 4)
             return max(steps // quarter * quarter, min(steps, quarter))
         grain = 2 ** (epochs.bit_length() - 4)
-        return (epochs - epochs % grain) * self.steps_per_epoch
+        return int((epochs - epochs % grain) * self.steps_per_epoch)

@@ -31,18 +31,21 @@ from ss4rec.cluster.placement import Placement
 from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
 from ss4rec.data.batches.ray_source import RaySource, dataset_name
+from ss4rec.data.batches.replay import replay_of
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.interrupt import finish_first
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.plan import make_plan
+from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.notice import NoticeFile, forget, stop_in_order
 from ss4rec.train.ray_gauges import gauges
 from ss4rec.train.status import say
+from ss4rec.train.warm import begin_warm
 from ss4rec.train.worker import build_loop
 
 
@@ -68,6 +71,7 @@ def fit(
     """
     with hold(run_dir, say=say) as attempt:
         forget(run_dir)
+        begin_warm(RunFolder(run_dir), config, data)
         with finish_first(lambda: stop_in_order([run_dir])):
             return _fit(config, data, run_dir, placement, attempt, callbacks)
 
@@ -337,7 +341,8 @@ def _source(
 ) -> SequenceSource:
     """Return this worker's batches; `with_worker`: it has reserved its share of `data_cpus` on its own node."""
     place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
-    place["plan"] = make_plan(config.protocol, data)
+    place["plan"] = plan = make_plan(config.protocol, data)
+    place["replay"] = replay_of(config, data, plan)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":
         return LocalSource(data, config.data, **sizes, **place)

@@ -157,7 +157,9 @@ def restore(saved: Checkpoint, train_step: TrainStep, state: LoopState) -> None:
         CheckpointError: if tensors are missing, do not fit, or are not finite.
     """
     tensors = saved.training_tensors()
-    entries = optimizer_entries(saved, tensors, train_step.optimizer)
+    begins = state.global_step == 0 and not any(name.startswith("optimizer.") for name in tensors)
+    # The first weights of a warm start with a fresh optimizer.
+    entries = {} if begins else optimizer_entries(saved, tensors, train_step.optimizer)
     load_weights(train_step.model, saved)
     if train_step.average:
         train_step.average.swap()  # the file's weights are the average

@@ -15,15 +15,12 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.evaluation.evaluator import EvalResult
 from ss4rec.io.atomic import write_json
-from ss4rec.runs.folder import CONFIG_FILE, RESULT_FILE, RunFolder
+from ss4rec.runs.folder import CHOOSE_FOLDER, CONFIG_FILE, RESULT_FILE, RunFolder
 from ss4rec.train.status import log_as, say
 from ss4rec.train.tracking import tracked
 
 if TYPE_CHECKING:
     from ss4rec.cluster.placement import Placement
-
-CHOOSE_FOLDER = "choose"
-"""Run folder, in a run's, of the training that finds the number of epochs (`protocol.refit`)."""
 
 
 def train(
@@ -185,8 +182,9 @@ def refitting(config: RunConfig, epochs: int) -> RunConfig:
     """Return the second half: all events up to the cut train for a fixed number of epochs.
 
     The schedule of the learning rate ends with the last of them. The one validation at the end ranks events that have
-    trained; it chooses nothing.
+    trained; it chooses nothing. A warm start whose first weights were the best (0 epochs) trains for one.
     """
+    epochs = max(epochs, 1)
     train = config.train.model_copy(
         update={"epochs": epochs, "validate_every": epochs, "patience": 0, "max_minutes": 0.0}
     )

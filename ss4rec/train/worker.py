@@ -18,19 +18,21 @@ from ss4rec.errors import ConfigError
 from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
-from ss4rec.model.ss4rec import make_model
 from ss4rec.protocol.plan import Plan
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.lease import Writer, hold
 from ss4rec.runs.record import RunRecord, manifest_fingerprint
+from ss4rec.train.fresh import fresh_model
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.loop import Outcome, TrainLoop, seed_step
+from ss4rec.train.loop import TrainLoop
 from ss4rec.train.objective import Objective
+from ss4rec.train.outcome import Outcome
 from ss4rec.train.status import log_as, say
 from ss4rec.train.step import choose_graphs
 from ss4rec.train.tracking import Finish, tracked
 from ss4rec.train.validation import Validation
+from ss4rec.train.warm import begin_warm
 
 
 def build_loop(
@@ -77,6 +79,7 @@ def build_loop(
             workers=workers.world,
             backends=model.backends | steps,
             plan=source.plan,
+            ancestry=folder.ancestry(),
         )
         _say_versions(folder, record)
         write_json(run_dir / RECORD_FILE, record.model_dump())
@@ -100,11 +103,8 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
     Raises:
         ConfigError: if the model reads what the data do not have.
     """
-    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers
     data, plan = source.folder, source.plan
-    model = make_model(config.model, plan.num_items, config.data.target_time)
-    if config.model.item_attributes:
-        model.set_item_attributes(_attributes(data, plan))
+    model = fresh_model(config, data, plan)
     if "profile" not in config.model.inputs:
         source.leave_out_profiles()
     elif data.manifest.profile_values is None:
@@ -145,6 +145,7 @@ def _held_alone(
     RunFolder(run_dir).start(config, data)
     source = LocalSource.of(config, data)
     with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config) as tell_test:
+        begin_warm(RunFolder(run_dir), config, data)
         workers = Workers(0, 1, device)
         yield (
             build_loop(config, run_dir, workers=workers, source=source, attempt=attempt, hooks=hooks),
@@ -171,21 +172,6 @@ def train_alone(
         outcome = loop.run()
         tell_test(test())
     return outcome
-
-
-def _attributes(data: PreparedFolder, plan: Plan) -> torch.Tensor:
-    """Return the items' attributes.
-
-    Raises:
-        ConfigError: if no item has any.
-    """
-    attributes_VA = plan.attributes(data)
-    if not bool(attributes_VA.any()):
-        raise ConfigError(
-            f"model.item_attributes is true and no item of {data.manifest.name} has a genre or a year behind its "
-            "title; set it to false or prepare data that have"
-        )
-    return attributes_VA
 
 
 def _popularity(config: RunConfig, data: PreparedFolder, plan: Plan) -> torch.Tensor | None:

@@ -269,3 +269,12 @@ def test_a_cut_in_time_tests_what_came_after_it(events, tmp_path):
     assert run.test.model.protocol.kind == "global_time"
     with pytest.raises(UsageError, match="trains on other events"):
         run.evaluate(everything, protocol="recbole")
+
+
+def test_a_warm_start_keeps_what_was_learned(run, data, tmp_path):
+    child = ss4rec.train(data, start_from=run, storage=tmp_path)
+    assert child.name == "debug-shop-warm"
+    assert child.config.train.start_from == str(run.path)
+    assert child.result["training"]["ended"].startswith("nothing is new since")
+    with pytest.raises(UsageError, match=r"model\.dim"):
+        ss4rec.train(data, start_from=run.path, changes={"model.dim": 24}, storage=tmp_path, name="other")

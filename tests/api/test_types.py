@@ -54,7 +54,8 @@ def check(path, text):
         capture_output=True,
         text=True,
         cwd=path.parent,
-        env=os.environ | {"MYPYPATH": str(ROOT)},  # an editable install is found through a hook that mypy does not run
+        # An editable install is found through a hook that mypy does not run.
+        env=os.environ | {"MYPYPATH": str(ROOT)},
     )
     return ended.returncode, ended.stdout
 

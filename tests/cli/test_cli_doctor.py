@@ -50,5 +50,5 @@ def test_case(case, perform, monkeypatch):
 
     monkeypatch.setattr(ray_private, "cpus", lambda: 2.0)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")  # wide, so that a row is one line whatever this machine's paths and numbers are
+    monkeypatch.setenv("COLUMNS", "200")  # a row is one line whatever this machine's paths and numbers are
     perform(case)

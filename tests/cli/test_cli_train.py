@@ -58,6 +58,15 @@ def _preset_in_minutes(seen):
     assert 1 < config.train.max_minutes < 3
 
 
+def _warm(seen):
+    ((config, _, run_dir), _) = seen.calls[0]
+    assert (config.preset, config.train.replay_share) == ("debug", 0.5)
+    assert config.train.start_from.endswith("/run")
+    assert config.data.new_after_s > 0
+    assert config.train.fit_minutes
+    assert run_dir.name == "debug-small-warm"
+
+
 def _explained(seen):
     assert "auto: synth has" in seen.out
     assert "set by you" in seen.out
@@ -157,6 +166,18 @@ CASES = (
         **DEMO,
     ),
     Case("demo --preset debug --data {prepared}", _demo_in_short, **DEMO),
+    Case("train --data {prepared} --from {run} --set train.replay_share=0.5 --minutes 3", _warm, **TRAIN),
+    Case(
+        "train --data {prepared} --from {run} --preset debug --set model.dim=24",
+        lambda seen: _has(seen.err, "model.dim is 16 there and 24 here"),
+        2,
+    ),
+    Case("train --data {prepared} --from {folder}", lambda seen: _has(seen.err, "is not a run folder"), 2),
+    Case(
+        "train --data {prepared} --from {run} --cuts 0.5,0.6",
+        lambda seen: _has(seen.err, "give one of them"),
+        2,
+    ),
 )
 
 

@@ -7,7 +7,11 @@ import torch
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.ray_source import RaySource
+from ss4rec.data.batches.replay import Replay
 from ss4rec.data.batches.source import LocalSource
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.protocol.plan import make_plan
+from ss4rec.protocol.settings import Protocol
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("small_cluster")]
 
@@ -21,10 +25,18 @@ def assert_same(first, second):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
 
 
-@pytest.mark.parametrize(("rank", "world", "start"), [(0, 1, (0, 0)), (1, 2, (1, 5))])
-def test_ray_gives_the_batches_of_the_local_source(sharded, rank, world, start):
-    local = LocalSource(sharded, DATA, **SIZES, rank=rank, world=world)
-    through_ray = RaySource(sharded, DATA, **SIZES, rank=rank, world=world)
+@pytest.mark.parametrize(
+    ("rank", "world", "start", "warm"), [(0, 1, (0, 0), False), (1, 2, (1, 5), False), (0, 1, (0, 1), True)]
+)
+def test_ray_gives_the_batches_of_the_local_source(sharded, rank, world, start, warm):
+    place = SIZES | {"rank": rank, "world": world}
+    folder = PreparedFolder.open(sharded)
+    if warm:
+        middle_s = (folder.manifest.first_time_s + folder.manifest.last_time_s) // 2
+        place["replay"] = Replay(middle_s, 0.3, 9).counted(folder, make_plan(Protocol(), folder), DATA)
+    local = LocalSource(sharded, DATA, **place)
+    through_ray = RaySource(sharded, DATA, **place)
+    assert (local.order.num_windows < LocalSource(sharded, DATA, **SIZES).order.num_windows) == warm
     expected = list(local.train_batches(*start, 4))
     found = list(through_ray.train_batches(*start, 4))
     assert [place[:2] for place in found] == [place[:2] for place in expected]

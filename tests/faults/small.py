@@ -16,7 +16,8 @@ from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
-from ss4rec.train.loop import Outcome, TrainLoop
+from ss4rec.train.loop import TrainLoop
+from ss4rec.train.outcome import Outcome
 from ss4rec.train.tracking import tracked
 from ss4rec.train.worker import build_loop
 

@@ -121,7 +121,7 @@ class EvalBatch(Histories):
         return _to(self, device, non_blocking)
 
 
-def collate_train(windows: pa.Table, profiles_UF: npt.NDArray | None = None) -> PackedBatch:
+def collate_train(windows: pa.Table, profiles_UF: npt.NDArray[Any] | None = None) -> PackedBatch:
     """Pack rows of `windows.train_windows` (chunked or sliced as they may be) in their order.
 
     Args:
@@ -142,7 +142,7 @@ def collate_train(windows: pa.Table, profiles_UF: npt.NDArray | None = None) -> 
     )
 
 
-def collate_eval(sequences: pa.Table, profiles_UF: npt.NDArray | None = None) -> EvalBatch:
+def collate_eval(sequences: pa.Table, profiles_UF: npt.NDArray[Any] | None = None) -> EvalBatch:
     """Pack rows of `windows.target_windows` (chunked or sliced as they may be) in their order; see `collate_train`."""
     items_T, offsets_W1 = ragged(sequences["items"])
     gaps_T, _ = ragged(sequences["gaps"])
@@ -171,7 +171,9 @@ def collate_eval(sequences: pa.Table, profiles_UF: npt.NDArray | None = None) ->
     )
 
 
-def _beside(rows: pa.Table, offsets_S1: npt.NDArray, profiles_UF: npt.NDArray | None) -> dict[str, Tensor]:
+def _beside(
+    rows: pa.Table, offsets_S1: npt.NDArray[Any], profiles_UF: npt.NDArray[Any] | None
+) -> dict[str, Tensor]:
     """Pack what is known of each token beside item and gap."""
     if profiles_UF is None:
         profiles_TF = np.zeros((int(offsets_S1[-1]), 0))
@@ -184,7 +186,7 @@ def _beside(rows: pa.Table, offsets_S1: npt.NDArray, profiles_UF: npt.NDArray | 
     }
 
 
-def _int64(values: npt.NDArray) -> Tensor:
+def _int64(values: npt.NDArray[Any]) -> Tensor:
     """Copy into an int64 tensor; a view of an Arrow buffer would be read-only and of another type."""
     return torch.from_numpy(values.astype(np.int64))
 

@@ -64,7 +64,7 @@ class EpochOrder:
         """Where each step's batch begins in the epoch's sequence of windows, and N at the end."""
         small, larger = divmod(self.num_windows, self.steps_per_epoch)
         steps = np.arange(self.steps_per_epoch + 1)
-        return steps * small + np.minimum(steps, larger)
+        return np.asarray(steps * small + np.minimum(steps, larger))
 
     def groups(self, epoch: int) -> list[Group]:
         """Return the epoch's groups, of nearly equal numbers of shards, in the order of training."""
@@ -94,7 +94,7 @@ class EpochOrder:
         places = group.first + np.arange(group.windows)
         steps = np.searchsorted(bounds, places, side="right") - 1
         mine = (places - bounds[steps]) % world == rank
-        return rows[mine & (steps >= start_step)]
+        return np.asarray(rows[mine & (steps >= start_step)])
 
     def share_sizes(self, rank: int, world: int) -> IntArray:
         """Return the rows that worker `rank` of `world` takes in each step of an epoch."""

@@ -18,6 +18,7 @@ import ray
 from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPoolStrategy
 
 from ss4rec.config import DataConfig
+from ss4rec.data.batches.replay import Replay
 from ss4rec.data.batches.source import Item, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
@@ -58,11 +59,13 @@ class RaySource(SequenceSource):
         rank: int = 0,
         world: int = 1,
         plan: Plan | None = None,
+        replay: Replay | None = None,
         cpu_limit: float = 1.0,
         reserve: bool = True,
         node_id: str | None = None,
     ) -> None:
-        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
+        sizes = {"batch_size": batch_size, "seed": seed, "rank": rank, "world": world}
+        super().__init__(folder, data, **sizes, plan=plan, replay=replay)
         self.prefetch = data.prefetch_batches
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.epoch_order import EpochOrder, Group
+from ss4rec.data.batches.replay import Replay
 from ss4rec.data.batches.windows import Split, ragged, target_windows, train_windows
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.errors import DataError
@@ -32,6 +33,7 @@ class ShardReader:
         rank: this worker.
         world: number of workers.
         num_items: largest item index of the folder.
+        replay: which windows train in a warm start; None: all.
         keep: keep every shard's windows once they are made, in a file of its own that is mapped into memory.
     """
 
@@ -42,6 +44,7 @@ class ShardReader:
     rank: int
     world: int
     num_items: int
+    replay: Replay | None = None
     keep: bool = False
     kept: dict[int, pa.Table] = field(default_factory=dict, repr=False)
 
@@ -52,13 +55,16 @@ class ShardReader:
         data = self.data
         division = self.plan.divide(read_shard(self.paths[shard], self.num_items))
         histories = division.histories
+        holdout_U = np.diff(ragged(histories["items"])[1]) - division.fit_U
         table = train_windows(
             histories,
             max_len=data.max_len,
             overlap=data.overlap,
             target_time=data.target_time,
-            holdout=np.diff(ragged(histories["items"])[1]) - division.fit_U,
+            holdout=holdout_U,
         )
+        if self.replay is not None:
+            table = table.filter(pa.array(self.replay.kept(histories, data, holdout_U)))
         if self.keep:
             table = self.kept[shard] = mapped(table)
         return table

@@ -16,6 +16,7 @@ from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.batch import EvalBatch, PackedBatch, collate_eval, collate_train
 from ss4rec.data.batches.epoch_order import EpochOrder
 from ss4rec.data.batches.reader import ShardReader
+from ss4rec.data.batches.replay import Replay, replay_of
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
@@ -41,6 +42,7 @@ class SequenceSource(ABC):
         rank: this worker.
         world: number of workers.
         plan: which events train and which are ranked; None: leave-one-out.
+        replay: which windows train in a warm start, counted; None: all.
 
     Raises:
         ConfigError: if a step would leave a worker without a window.
@@ -57,10 +59,14 @@ class SequenceSource(ABC):
         rank: int = 0,
         world: int = 1,
         plan: Plan | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self.folder = PreparedFolder.open(folder)
         self.plan = plan or make_plan(Protocol(), self.folder)
-        self.order = training_order(self.folder, self.plan, data, batch_size, seed)
+        self.nothing_new = replay is not None and not replay.new_windows
+        """Whether a warm start has nothing to learn: then no batch is asked for."""
+        replay = None if self.nothing_new else replay
+        self.order = training_order(self.folder, self.plan, data, batch_size, seed, replay)
         self.order.check_world(world)
         self.profiles_UF = self.folder.profiles_UF
         manifest = self.folder.manifest
@@ -68,7 +74,7 @@ class SequenceSource(ABC):
         self.epoch_bytes = int(manifest.interactions * EVENT_BYTES * repeats)
         """Maximum bytes that the windows of all shards take."""
         paths = tuple(path.absolute() for path in self.folder.shard_paths)
-        self.reader = ShardReader(paths, data, self.plan, self.order, rank, world, manifest.items)
+        self.reader = ShardReader(paths, data, self.plan, self.order, rank, world, manifest.items, replay)
 
     @abstractmethod
     def _map(
@@ -137,8 +143,10 @@ class LocalSource(SequenceSource):
         rank: int = 0,
         world: int = 1,
         plan: Plan | None = None,
+        replay: Replay | None = None,
     ) -> None:
-        super().__init__(folder, data, batch_size=batch_size, seed=seed, rank=rank, world=world, plan=plan)
+        sizes = {"batch_size": batch_size, "seed": seed, "rank": rank, "world": world}
+        super().__init__(folder, data, **sizes, plan=plan, replay=replay)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
 
     @classmethod
@@ -146,7 +154,8 @@ class LocalSource(SequenceSource):
         """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
         folder, train = PreparedFolder.open(folder), config.train
         plan = make_plan(config.protocol, folder)
-        return cls(folder, config.data, batch_size=train.batch_size, seed=train.seed, plan=plan, **place)
+        sizes = {"batch_size": train.batch_size, "seed": train.seed, **place}
+        return cls(folder, config.data, **sizes, plan=plan, replay=replay_of(config, folder, plan))
 
     def _map(
         self, function: Callable[[Item], pa.Table], items: list[Item]
@@ -155,7 +164,12 @@ class LocalSource(SequenceSource):
 
 
 def training_order(
-    folder: PreparedFolder, plan: Plan, data: DataConfig, batch_size: int, seed: int
+    folder: PreparedFolder,
+    plan: Plan,
+    data: DataConfig,
+    batch_size: int,
+    seed: int,
+    replay: Replay | None = None,
 ) -> EpochOrder:
     """Return the order of training on a prepared folder, from the lengths of its histories alone.
 
@@ -165,7 +179,10 @@ def training_order(
         data: how sequences are cut and shuffled.
         batch_size: windows per step, over all workers.
         seed: seed of the order.
+        replay: which windows train in a warm start, counted; None: all.
     """
+    if replay is not None:
+        return EpochOrder(seed, replay.counts, batch_size, data.shuffle_shards)
     windows_U = num_train_windows(plan.fit_U, data.max_len, data.overlap, holdout=0)
     shards = len(folder.manifest.shards)
     windows = np.bincount(folder.users["shard"].to_numpy(), weights=windows_U, minlength=shards)
@@ -188,7 +205,10 @@ def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
         ConfigError: with the numbers.
     """
     plan = make_plan(config.protocol, folder)
-    order = training_order(folder, plan, config.data, config.train.batch_size, config.train.seed)
+    replay = replay_of(config, folder, plan)
+    if replay is not None and not replay.new_windows:
+        return
+    order = training_order(folder, plan, config.data, config.train.batch_size, config.train.seed, replay)
     order.check_world(config.resources.max_workers or config.resources.workers)
 
 

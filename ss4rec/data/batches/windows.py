@@ -7,7 +7,7 @@ nothing here ever becomes an array of Python objects.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.int64]
 HOUR_S = 3600
 
 
-def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
+def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray[Any], IntArray]:
     """Return a list column's flat values `[T]` (a view if it is one chunk) and int64 offsets `[S + 1]` from 0."""
     # `combine_chunks` copies even a single chunk.
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
@@ -29,7 +29,7 @@ def ragged(column: pa.ChunkedArray) -> tuple[npt.NDArray, IntArray]:
     return values_T, offsets_S1 - offsets_S1[0]
 
 
-def list_array(values_T: npt.NDArray, offsets_S1: IntArray) -> pa.ListArray:
+def list_array(values_T: npt.NDArray[Any], offsets_S1: IntArray) -> pa.ListArray:
     """Return the list array with these flat values and offsets."""
     return pa.ListArray.from_arrays(pa.array(offsets_S1.astype(np.int32)), pa.array(values_T))
 
@@ -90,6 +90,23 @@ def train_windows(
         **_beside(shard, token_T, window_offsets_W1, target_time),
     }
     return pa.table(columns)
+
+
+def last_target_times(
+    shard: pa.Table, *, max_len: int, overlap: int, holdout: int | IntArray = 2
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return user, number among the user's windows and unix time of the last target of each window of `train_windows`.
+
+    Arguments are as there.
+    """
+    times_E, offsets_U1 = ragged(shard["timestamps"])
+    counts_U = np.diff(offsets_U1)
+    windows_U = num_train_windows(counts_U, max_len, overlap, holdout)
+    row_W = np.repeat(np.arange(len(counts_U)), windows_U)
+    later_W = np.cumsum(windows_U)[row_W] - 1 - np.arange(len(row_W))
+    end_W = (counts_U - holdout - 1)[row_W] - later_W * (max_len - overlap)
+    users_W = shard["user"].to_numpy()[row_W].astype(np.int64)
+    return users_W, windows_U[row_W] - 1 - later_W, times_E[offsets_U1[row_W] + end_W]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,9 +27,9 @@ class Slice:
     """Number of the block."""
     start: int
     """First row."""
-    counts_U: np.ndarray
+    counts_U: npt.NDArray[Any]
     """Rows of each user."""
-    index_U: np.ndarray
+    index_U: npt.NDArray[Any]
     """Index of each user in the prepared folder; -1: dropped."""
 
 
@@ -48,14 +50,19 @@ class Assembly:
     """The prepared folder."""
     blocks: tuple[RowsFile, ...]
     """The rows of the blocks."""
-    finals: tuple[np.ndarray, ...]
+    finals: tuple[npt.NDArray[Any], ...]
     """Index of each block's items in the prepared folder; 0: dropped."""
     ties: Ties
     """What decides between events of one user and second."""
 
     @classmethod
     def of(
-        cls, out: AnyPath, blocks: Sequence[BlockFile], core: Core, codes: Sequence[np.ndarray], ties: Ties
+        cls,
+        out: AnyPath,
+        blocks: Sequence[BlockFile],
+        core: Core,
+        codes: Sequence[npt.NDArray[Any]],
+        ties: Ties,
     ) -> Assembly:
         """Number the items that stay."""
         final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
@@ -64,7 +71,9 @@ class Assembly:
         )
 
 
-def number_users(blocks: Sequence[BlockFile], core: Core) -> tuple[pa.Array, np.ndarray, list[np.ndarray]]:
+def number_users(
+    blocks: Sequence[BlockFile], core: Core
+) -> tuple[pa.Array, npt.NDArray[Any], list[npt.NDArray[Any]]]:
     """Return ids and lengths of the users that stay, ascending by id, and each block's users' places (-1: dropped)."""
     ids = pa.concat_arrays([block.users["user"].combine_chunks() for block in blocks])
     kept = np.concatenate(core.kept)
@@ -78,7 +87,7 @@ def number_users(blocks: Sequence[BlockFile], core: Core) -> tuple[pa.Array, np.
 
 
 def plan_shards(
-    index: Sequence[np.ndarray], blocks: Sequence[BlockFile], users: int, rows_per_shard: int
+    index: Sequence[npt.NDArray[Any]], blocks: Sequence[BlockFile], users: int, rows_per_shard: int
 ) -> list[ShardPlan]:
     """Find the users of every shard in the blocks.
 

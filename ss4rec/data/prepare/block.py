@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,15 +40,15 @@ class Block:
 
     user_ids: pa.Array
     """int64 or string, ascending."""
-    offsets_U1: np.ndarray
+    offsets_U1: npt.NDArray[Any]
     """int64 first row of each user, and at the end the number of rows."""
     item_ids: pa.Array
     """int64 or string; the place is the code."""
-    items_E: np.ndarray
+    items_E: npt.NDArray[Any]
     """int32 codes."""
-    times_E: np.ndarray
+    times_E: npt.NDArray[Any]
     """int64 unix seconds."""
-    ratings_E: np.ndarray
+    ratings_E: npt.NDArray[Any]
     """float32."""
     quarantine: pa.Table
     """Rows in quarantine; `row` counts from the block's first."""
@@ -142,19 +144,19 @@ class RowsFile:
         """Types of the columns in the order of the file."""
         return self.items, self.times, self.ratings
 
-    def read_items(self, start: int, stop: int) -> np.ndarray:
+    def read_items(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the item codes of rows `start` to `stop`, an unsigned type."""
         return self._read(0, start, stop)
 
-    def read_times(self, start: int, stop: int) -> np.ndarray:
+    def read_times(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the times of rows `start` to `stop`, int64 unix seconds."""
         return self._read(1, start, stop).astype(np.int64) + self.first_s
 
-    def read_ratings(self, start: int, stop: int) -> np.ndarray:
+    def read_ratings(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the ratings of rows `start` to `stop`, float32."""
         return self._read(2, start, stop).astype(np.float32)
 
-    def _read(self, place: int, start: int, stop: int) -> np.ndarray:
+    def _read(self, place: int, start: int, stop: int) -> npt.NDArray[Any]:
         sizes = [np.dtype(kind).itemsize for kind in self.kinds]
         begin = self.total * sum(sizes[:place]) + start * sizes[place]
         return np.frombuffer(read_range(self.path, begin, sizes[place] * (stop - start)), self.kinds[place])
@@ -187,7 +189,7 @@ class BlockFile:
         return cls(folder, users, items, quarantine.replace_schema_metadata(None), about["read"], rows)
 
     @property
-    def offsets_U1(self) -> np.ndarray:
+    def offsets_U1(self) -> npt.NDArray[Any]:
         """First row of each user, and at the end the number of rows."""
         return np.concatenate([[0], self.users["count"].to_numpy().cumsum()])
 
@@ -202,7 +204,7 @@ def _kinds(block: Block) -> tuple[str, str, str]:
     return items, times, "<f2" if exact else "<f4"
 
 
-def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, np.ndarray]:
+def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, npt.NDArray[Any]]:
     """Return the distinct users, ascending, and each row's rank among them."""
     if pa.types.is_dictionary(users.type):
         ids, codes_R = plain_ids(users.dictionary), users.indices.to_numpy()
@@ -225,7 +227,7 @@ def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, np.ndarray]:
     return ids.take(pa.array(ascending_U)), rank_U[codes_R]
 
 
-def _coded(items: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _coded(items: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
     """Return the distinct items and each row's code."""
     if items.type == pa.int64() and len(items):
         values_R = items.to_numpy()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -232,7 +233,7 @@ def _write(
     source: Source,
     found: Blocks,
     core: Core,
-    codes: tuple[np.ndarray, ...],
+    codes: tuple[npt.NDArray[Any], ...],
     items: Catalogue,
     dropped: Mapping[str, int],
     asked: Options,

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +20,7 @@ from ss4rec.data.prepare.block import BlockFile
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, Sequences
 from ss4rec.io.paths import AnyPath
 
-Count = Callable[[np.ndarray, int], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+Count = Callable[[npt.NDArray[Any], int], tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]]
 """Given the items that still count (a mask) and the minimum rows of a user: rows of each item, and of each user of each
 block."""
 
@@ -27,11 +29,11 @@ block."""
 class Core:
     """What remains."""
 
-    mask_V: np.ndarray
+    mask_V: npt.NDArray[Any]
     """bool: the item remains."""
-    counts_V: np.ndarray
+    counts_V: npt.NDArray[Any]
     """int64 remaining rows of each item."""
-    kept: tuple[np.ndarray, ...]
+    kept: tuple[npt.NDArray[Any], ...]
     """Remaining rows of each user of each block; 0: the user is dropped."""
 
     @property
@@ -40,7 +42,7 @@ class Core:
         return int(self.counts_V.sum())
 
 
-def k_core(count: Count, mask_V: np.ndarray, min_user: int, min_item: int) -> Core:
+def k_core(count: Count, mask_V: npt.NDArray[Any], min_user: int, min_item: int) -> Core:
     """Drop too rare users and items until none is too rare, a round of counting at a time.
 
     Args:
@@ -58,7 +60,7 @@ def k_core(count: Count, mask_V: np.ndarray, min_user: int, min_item: int) -> Co
 
 
 def core_and_dropped(
-    blocks: Sequence[BlockFile], codes: tuple[np.ndarray, ...], least: int, mapper: Mapper
+    blocks: Sequence[BlockFile], codes: tuple[npt.NDArray[Any], ...], least: int, mapper: Mapper
 ) -> tuple[Core, dict[str, int]]:
     """Return the `least`-core of blocks without short users, and how many rows were dropped for which reason.
 
@@ -70,7 +72,9 @@ def core_and_dropped(
     """
     folders = tuple(block.folder for block in blocks)
 
-    def count(mask_V: np.ndarray, min_user: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def count(
+        mask_V: npt.NDArray[Any], min_user: int
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]:
         counts_V, kept = np.zeros(len(mask_V), np.int64), []
         found = mapper(partial(_count_block, folders, codes, mask_V, min_user), range(len(blocks)))
         for codes_of, (counts, kept_U) in zip(codes, found, strict=True):
@@ -87,10 +91,12 @@ def core_and_dropped(
     return last, {"k_core": int(total_V.sum()) - first.rows, "short_users": first.rows - last.rows}
 
 
-def core_of_events(events: Sequences, least: int) -> np.ndarray:
+def core_of_events(events: Sequences, least: int) -> npt.NDArray[Any]:
     """Return which events, a mask, are in the `least`-core without short users."""
 
-    def count(mask_V: np.ndarray, min_user: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def count(
+        mask_V: npt.NDArray[Any], min_user: int
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]:
         kept_E, kept_U = kept_events(events.items_E - 1, events.offsets_U1, mask_V, min_user)
         return np.bincount(events.items_E[kept_E] - 1, minlength=len(mask_V)), (kept_U,)
 
@@ -99,7 +105,7 @@ def core_of_events(events: Sequences, least: int) -> np.ndarray:
     return kept_events(events.items_E - 1, events.offsets_U1, core.mask_V, min_user)[0]
 
 
-def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray, ...]]:
+def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[npt.NDArray[Any], ...]]:
     """Return all item ids, ascending, and the place of each block's items among them."""
     ids = [block.items["item"].combine_chunks() for block in blocks]
     if any(part.type != pa.int64() for part in ids):
@@ -112,11 +118,11 @@ def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[np.ndarray,
 
 def _count_block(
     folders: tuple[AnyPath, ...],
-    codes: tuple[np.ndarray, ...],
-    mask_V: np.ndarray,
+    codes: tuple[npt.NDArray[Any], ...],
+    mask_V: npt.NDArray[Any],
     min_user: int,
     place: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return how often each item of a block occurs with the users that have enough rows, and these users' rows."""
     block = BlockFile.load(folders[place])
     items_E = block.rows.read_items(0, block.rows.total)
@@ -125,8 +131,8 @@ def _count_block(
 
 
 def kept_events(
-    items_E: np.ndarray, offsets_U1: np.ndarray, mask_V: np.ndarray, min_user: int
-) -> tuple[np.ndarray, np.ndarray]:
+    items_E: npt.NDArray[Any], offsets_U1: npt.NDArray[Any], mask_V: npt.NDArray[Any], min_user: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return which events have an item that counts and a user with enough of them, and how many each user has."""
     kept_E = mask_V[items_E]
     before_E1 = np.concatenate([[0], np.cumsum(kept_E)])

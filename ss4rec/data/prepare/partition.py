@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.prepare.block import Block, make_block
@@ -14,7 +16,7 @@ from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath, RemotePath
 
 
-def partition_of(users: pa.Array, partitions: int) -> np.ndarray:
+def partition_of(users: pa.Array, partitions: int) -> npt.NDArray[Any]:
     """Return the partition of each row; a user's is the same in every block and on every machine.
 
     Args:
@@ -25,8 +27,10 @@ def partition_of(users: pa.Array, partitions: int) -> np.ndarray:
 
     if pa.types.is_dictionary(users.type):
         names = users.dictionary.to_numpy(zero_copy_only=False)
-        return (pd.util.hash_array(names, categorize=False) % partitions)[users.indices.to_numpy()]
-    return pd.util.hash_array(users.to_numpy()) % partitions
+        return np.asarray(
+            (pd.util.hash_array(names, categorize=False) % partitions)[users.indices.to_numpy()]
+        )
+    return np.asarray(pd.util.hash_array(users.to_numpy()) % partitions)
 
 
 def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:

@@ -14,14 +14,15 @@ AHEAD = 2
 
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_retries=3)
-def _call(function: list[ray.ObjectRef], item: Any) -> Any:
+def _call(function: list[ray.ObjectRef[Any]], item: Any) -> Any:
     return _fetched(function[0])(item)
 
 
 @lru_cache(maxsize=1)
-def _fetched(function: ray.ObjectRef) -> Callable[[Any], Any]:
+def _fetched(function: ray.ObjectRef[Any]) -> Callable[[Any], Any]:
     """Return a function from the object store; a worker unpacks it once, not for every task."""
-    return ray.get(function)
+    fetched: Callable[[Any], Any] = ray.get(function)
+    return fetched
 
 
 def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -35,8 +36,8 @@ def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
     """
     limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * (1 + AHEAD))
     shared = [ray.put(function)]  # in a list, so that Ray hands over the reference and not the function
-    ordered: deque[ray.ObjectRef] = deque()
-    unfinished: list[ray.ObjectRef] = []
+    ordered: deque[ray.ObjectRef[Any]] = deque()
+    unfinished: list[ray.ObjectRef[Any]] = []
     try:
         for item in items:
             # Any task that ends makes room, so a long one at the head of the order keeps no CPU waiting.
@@ -54,7 +55,7 @@ def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
             ray.cancel(reference)
 
 
-def _result(reference: ray.ObjectRef) -> Any:
+def _result(reference: ray.ObjectRef[Any]) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

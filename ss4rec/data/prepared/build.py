@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -49,23 +50,23 @@ class Sequences:
     """Source id of each user index, int64 or string, ascending."""
     items: Catalogue
     """Items 1, 2, ... with their source ids."""
-    offsets_U1: np.ndarray
+    offsets_U1: npt.NDArray[Any]
     """First event of each user, and at the end the number of events."""
-    items_E: np.ndarray
+    items_E: npt.NDArray[Any]
     """int32 item index, from 1."""
-    times_E: np.ndarray
+    times_E: npt.NDArray[Any]
     """int64 unix seconds."""
-    ratings_E: np.ndarray
+    ratings_E: npt.NDArray[Any]
     """float32."""
     profiles: UserProfiles | None = None
     """What is known about users."""
 
     @property
-    def users_E(self) -> np.ndarray:
+    def users_E(self) -> npt.NDArray[Any]:
         """Index of each event's user, int64."""
         return np.repeat(np.arange(len(self.user_ids)), np.diff(self.offsets_U1))
 
-    def select(self, kept_E: np.ndarray) -> Sequences:
+    def select(self, kept_E: npt.NDArray[Any]) -> Sequences:
         """Return the events of a mask, without the users and items that have none, in the same order."""
         lengths_U = np.bincount(self.users_E[kept_E], minlength=len(self.user_ids))
         used_V = np.bincount(self.items_E[kept_E] - 1, minlength=len(self.items.source_id)) > 0
@@ -80,7 +81,7 @@ class Sequences:
             ratings_E=self.ratings_E[kept_E],
         )
 
-    def with_items(self, order_V: np.ndarray) -> Sequences:
+    def with_items(self, order_V: npt.NDArray[Any]) -> Sequences:
         """Return the same events with items in another order: item i+1 is what item `order_V[i]` + 1 was."""
         index_V = np.empty(len(order_V), np.int32)
         index_V[order_V] = np.arange(1, len(order_V) + 1, dtype=np.int32)
@@ -119,7 +120,7 @@ def describe_items(item_ids: pa.Array, known: Catalogue | None) -> Catalogue:
     return Catalogue(item_ids, known.title.take(places), known.genres.take(places))
 
 
-def training_gaps(times_E: np.ndarray, offsets_U1: np.ndarray) -> np.ndarray:
+def training_gaps(times_E: npt.NDArray[Any], offsets_U1: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the seconds between consecutive training events (all but a user's last two) of all users."""
     gaps = np.diff(times_E)
     # The gap from event i to i+1 is a training gap if i+1 is none of its user's last two events or the next user's.
@@ -212,9 +213,9 @@ def finish_folder(
     shards: Sequence[WrittenShard],
     *,
     items: Catalogue,
-    item_counts_V: np.ndarray,
+    item_counts_V: npt.NDArray[Any],
     user_ids: pa.Array,
-    lengths_U: np.ndarray,
+    lengths_U: npt.NDArray[Any],
     profiles: UserProfiles | None,
     quarantine: pa.Table | None,
     rows_per_shard: int,
@@ -311,7 +312,7 @@ def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:
         raise DataError(f"{out} is a prepared folder already; add --overwrite to replace it")
 
 
-def _gaps_within(folder: AnyPath, bucket: int, name: str) -> np.ndarray:
+def _gaps_within(folder: AnyPath, bucket: int, name: str) -> npt.NDArray[Any]:
     """Return the training gaps of a written shard whose upper bits are `bucket`."""
     gaps = training_gaps(*ragged(tables.read_shard(folder / name)["timestamps"]))
-    return gaps[gaps >> LOW_BITS == bucket]
+    return np.asarray(gaps[gaps >> LOW_BITS == bucket])

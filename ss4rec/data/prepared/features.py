@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -126,7 +127,7 @@ def _text(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:
     from sklearn.feature_extraction.text import HashingVectorizer  # takes a second to import
 
     texts = [value or "" for value in column.cast(pa.string()).to_pylist()]
-    buckets_V: list[np.ndarray] = [np.zeros(0, np.int32)] * len(texts)
+    buckets_V: list[npt.NDArray[Any]] = [np.zeros(0, np.int32)] * len(texts)
     for analyzer, grams in (("word", (1, 2)), ("char_wb", (3, 3))):
         hashing = HashingVectorizer(
             n_features=TEXT_BUCKETS, analyzer=analyzer, ngram_range=grams, norm=None, binary=True

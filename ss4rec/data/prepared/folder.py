@@ -15,7 +15,7 @@ import pyarrow as pa
 from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.build import Sequences
-from ss4rec.data.prepared.manifest import MANIFEST_NAME, FileRecord, Manifest
+from ss4rec.data.prepared.manifest import AGAIN, MANIFEST_NAME, FileRecord, Manifest
 from ss4rec.data.prepared.user_profiles import read_back, read_profiles
 from ss4rec.data.sources.rows import Catalogue
 from ss4rec.errors import DataError
@@ -143,9 +143,7 @@ class PreparedFolder:
         _check_size(path, record)
         found = sha256_of(path)
         if found != record.sha256:
-            raise DataError(
-                f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {tables.AGAIN}"
-            )
+            raise DataError(f"{path} is damaged: expected sha256 {record.sha256}, found {found}; {AGAIN}")
 
 
 def _check_users(folder: PreparedFolder, users: pa.Table) -> None:
@@ -163,9 +161,7 @@ def _check_users(folder: PreparedFolder, users: pa.Table) -> None:
         problem = f"{count_U.sum():,} events, of one user {count_U.min():,}"
     else:
         return
-    raise DataError(
-        f"{folder}: users.parquet has {problem}, which is not what manifest.json says; {tables.AGAIN}"
-    )
+    raise DataError(f"{folder}: users.parquet has {problem}, which is not what manifest.json says; {AGAIN}")
 
 
 def _check_size(path: AnyPath, record: FileRecord) -> None:
@@ -177,9 +173,7 @@ def _check_size(path: AnyPath, record: FileRecord) -> None:
             f"{path} is a symbolic link; a prepared folder holds files only: copy the file to its place"
         )
     if not path.is_file():
-        raise DataError(f"{path} is missing although {MANIFEST_NAME} lists it; {tables.AGAIN}")
+        raise DataError(f"{path} is missing although {MANIFEST_NAME} lists it; {AGAIN}")
     found = path.stat().st_size
     if found != record.bytes:
-        raise DataError(
-            f"{path} is damaged: expected {record.bytes:,} bytes, found {found:,}; {tables.AGAIN}"
-        )
+        raise DataError(f"{path} is damaged: expected {record.bytes:,} bytes, found {found:,}; {AGAIN}")

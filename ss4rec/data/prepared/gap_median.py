@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 LOW_BITS = 16
 LOW = 1 << LOW_BITS
@@ -18,7 +20,7 @@ class GapCounts:
         self.high: dict[int, int] = {}
 
     @classmethod
-    def of(cls, gaps: np.ndarray) -> GapCounts:
+    def of(cls, gaps: npt.NDArray[Any]) -> GapCounts:
         """Count gaps in seconds, 0 or more."""
         counts = cls()
         counts.low_B = np.bincount(gaps[gaps < LOW], minlength=LOW)
@@ -42,7 +44,7 @@ class GapCounts:
         """Number of gaps of 0 s."""
         return int(self.low_B[0])
 
-    def median(self, within: Callable[[int], Iterator[np.ndarray]]) -> float:
+    def median(self, within: Callable[[int], Iterator[npt.NDArray[Any]]]) -> float:
         """Return the median as `np.median` gives it; 0 if there is no gap.
 
         Args:
@@ -53,7 +55,7 @@ class GapCounts:
             return 0.0
         return (self._kth((total - 1) // 2, within) + self._kth(total // 2, within)) / 2
 
-    def _kth(self, rank: int, within: Callable[[int], Iterator[np.ndarray]]) -> int:
+    def _kth(self, rank: int, within: Callable[[int], Iterator[npt.NDArray[Any]]]) -> int:
         cumulative_B = np.cumsum(self.low_B)
         if rank < cumulative_B[-1]:
             return int(np.searchsorted(cumulative_B, rank, side="right"))

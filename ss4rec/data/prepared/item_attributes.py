@@ -16,19 +16,28 @@ _YEAR = re.compile(r"\((\d{4})(?:-\d{0,4})?\)\s*$")
 FIRST_YEAR, PERIOD_YEARS = 1880, 5
 
 
+def genre_columns(items: pa.Table) -> dict[str, int]:
+    """Return the column of each genre that has one: the most common ones (ties: by name), in order of name.
+
+    Args:
+        items: `items.parquet`.
+    """
+    counts = Counter(genre for found in items["genres"].to_pylist() for genre in found or [])
+    common = sorted(counts, key=lambda genre: (-counts[genre], genre))[:GENRE_COLUMNS]
+    return {genre: place for place, genre in enumerate(sorted(common))}
+
+
 def item_attributes(items: pa.Table) -> Tensor:
     """Return a 0/1 matrix `[V, ATTRIBUTE_COLUMNS]` (float32); row 0 is padding.
 
-    The most common genres (ties: by name) come first, in order of name; then the period of release, where the title
+    Genres (`genre_columns`) come first; then the period of release, where the title
     ends in a year. What is unknown is 0.
 
     Args:
         items: `items.parquet`.
     """
     genres = [found or [] for found in items["genres"].to_pylist()]
-    counts = Counter(genre for found in genres for genre in found)
-    common = sorted(counts, key=lambda genre: (-counts[genre], genre))[:GENRE_COLUMNS]
-    column = {genre: place for place, genre in enumerate(sorted(common))}
+    column = genre_columns(items)
     attributes_VA = torch.zeros(items.num_rows + 1, ATTRIBUTE_COLUMNS)
     for item, (found, title) in enumerate(zip(genres, items["title"].to_pylist(), strict=True), start=1):
         for genre in found:

@@ -7,8 +7,10 @@ read all histories before it reads them (`drift.signals.items`). Months add up t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.batches.windows import list_array
@@ -26,17 +28,17 @@ SCHEMA = pa.schema(
 """Row i-1 is item i: second of its first event, months (counted from 1970-01) that have one, and how many each has."""
 
 
-def month_of(times_E: np.ndarray) -> np.ndarray:
+def month_of(times_E: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the month (UTC, counted from 1970-01) of each unix second."""
     return times_E.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
 
 
-def month_start_s(months_X: np.ndarray) -> np.ndarray:
+def month_start_s(months_X: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the first unix second of each month."""
     return months_X.astype("datetime64[M]").astype("datetime64[s]").astype(np.int64)
 
 
-def item_months(items_E: np.ndarray, times_E: np.ndarray, num_items: int) -> pa.Table:
+def item_months(items_E: npt.NDArray[Any], times_E: npt.NDArray[Any], num_items: int) -> pa.Table:
     """Return the table of `SCHEMA` for events of items 1 to `num_items`, each of which has one at least."""
     month_E = month_of(times_E)
     first_month = int(month_E.min())

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.prepared.manifest import AGAIN
-from ss4rec.data.sources.checks import LATEST_S
 from ss4rec.data.sources.rows import Catalogue
+from ss4rec.data.sources.times import LATEST_S
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath
@@ -61,7 +63,7 @@ def users_schema(id_type: pa.DataType) -> pa.Schema:
     )
 
 
-def items_table(items: Catalogue, counts_V: np.ndarray) -> pa.Table:
+def items_table(items: Catalogue, counts_V: npt.NDArray[Any]) -> pa.Table:
     """Return `items.parquet`: items 1, 2, ..., each with its number of kept interactions."""
     features = items.features
     columns = [np.arange(1, len(counts_V) + 1), items.source_id, items.title, items.genres, counts_V]
@@ -70,7 +72,7 @@ def items_table(items: Catalogue, counts_V: np.ndarray) -> pa.Table:
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
 
 
-def users_table(user_ids: pa.Array, lengths_U: np.ndarray, rows_per_shard: int) -> pa.Table:
+def users_table(user_ids: pa.Array, lengths_U: npt.NDArray[Any], rows_per_shard: int) -> pa.Table:
     """Return `users.parquet`: ids ascending, each with its number of kept events."""
     users_U = np.arange(len(user_ids))
     schema = users_schema(user_ids.type)
@@ -79,7 +81,11 @@ def users_table(user_ids: pa.Array, lengths_U: np.ndarray, rows_per_shard: int) 
 
 
 def shard_table(
-    first_user: int, items_E: np.ndarray, times_E: np.ndarray, ratings_E: np.ndarray, offsets_U1: np.ndarray
+    first_user: int,
+    items_E: npt.NDArray[Any],
+    times_E: npt.NDArray[Any],
+    ratings_E: npt.NDArray[Any],
+    offsets_U1: npt.NDArray[Any],
 ) -> pa.Table:
     """Return the table of one shard.
 

@@ -76,7 +76,7 @@ def read_profiles(folder: AnyPath, manifest: Manifest) -> npt.NDArray[np.int32] 
             f"{folder / PROFILES_NAME} is not what manifest.json says: {users:,} users, codes {flat.min(initial=0)} to "
             f"{flat.max(initial=0)} of {len(values)}; copy the folder again or run `ss4rec data prepare` again"
         )
-    return flat.reshape(users, columns)
+    return np.asarray(flat.reshape(users, columns))
 
 
 def profile_codes(profile: Mapping[str, object], values: Sequence[str] | None) -> list[int]:

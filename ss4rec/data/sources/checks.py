@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,11 +67,11 @@ class Parsed:
     """int64, or dictionary of strings."""
     items: pa.Array
     """int64, or dictionary of strings."""
-    times_R: np.ndarray
+    times_R: npt.NDArray[Any]
     """int64 unix seconds."""
-    ratings_R: np.ndarray
+    ratings_R: npt.NDArray[Any]
     """float32; all 1 without a rating column."""
-    numbers_R: np.ndarray
+    numbers_R: npt.NDArray[Any]
     """int64 place of each row among all rows that were given, unusable ones too; from 0."""
     quarantine: pa.Table
     """As in `QUARANTINE_SCHEMA`, `row` counted as in `numbers_R`."""
@@ -87,7 +89,7 @@ def quarantine_table(rows: Iterable[tuple[int, str, str]]) -> pa.Table:
 def check_rows(
     columns: dict[str, pa.Array],
     rules: Rules,
-    numbers_R: np.ndarray,
+    numbers_R: npt.NDArray[Any],
     unreadable: pa.Table,
     rows: int,
     times: TimeRule | None = None,
@@ -120,7 +122,7 @@ def check_rows(
     empty = users.null_count or items.null_count or no_time
     if not empty and _within(times_R, rules.earliest_s, rules.latest_s) and _usable(ratings_R, rules):
         return Parsed(users, items, times_R, ratings_R, numbers_R, unreadable, rows)
-    found: list[tuple[np.ndarray, str, Callable[[int], str]]] = [
+    found: list[tuple[npt.NDArray[Any], str, Callable[[int], str]]] = [
         (_nulls(columns["user"]), "user_missing", lambda row: "user is None, every row needs one"),
         (_nulls(columns["item"]), "item_missing", lambda row: "item is None, every row needs one"),
         (seconds.missing_R, "time_missing", lambda row: "time is None, every row needs one"),
@@ -245,30 +247,30 @@ def count_reasons(quarantine: pa.Table) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda entry: entry["values"])}
 
 
-def _within(values_R: np.ndarray, low: float, high: float) -> bool:
+def _within(values_R: npt.NDArray[Any], low: float, high: float) -> bool:
     """Return whether all values are from `low` to `high`; NaN is not."""
     return not len(values_R) or bool(values_R.min() >= low and values_R.max() <= high)
 
 
-def _usable(ratings_R: np.ndarray, rules: Rules) -> bool:
+def _usable(ratings_R: npt.NDArray[Any], rules: Rules) -> bool:
     """Return whether all ratings are finite and on the scale."""
     most = float(np.finfo(np.float32).max)
     return _within(ratings_R, max(rules.lowest, -most), min(rules.highest, most))
 
 
-def _nulls(column: pa.Array) -> np.ndarray:
+def _nulls(column: pa.Array) -> npt.NDArray[Any]:
     """Return which values are null."""
     if not column.null_count:
         return np.zeros(len(column), bool)
-    return column.is_null().to_numpy(zero_copy_only=False)
+    return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
 
 
-def _numbers(column: pa.Array) -> np.ndarray:
+def _numbers(column: pa.Array) -> npt.NDArray[Any]:
     """Turn a column of numbers into float32; null becomes NaN."""
     if pa.types.is_string(column.type):
         column = parsed_or_null(column, pa.float64())
     values = column if pa.types.is_floating(column.type) else column.cast(pa.float64())
-    return values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return np.asarray(values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False))
 
 
 def _early(time_s: int, rules: Rules) -> str:

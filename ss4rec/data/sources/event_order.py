@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 DIGIT_BITS = 16
 
 
-def sorted_places(users_R: np.ndarray, times_R: np.ndarray) -> np.ndarray:
+def sorted_places(users_R: npt.NDArray[Any], times_R: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the order by (user, time, place), as `np.lexsort((times_R, users_R))` does, several times faster.
 
     Args:
@@ -20,7 +23,7 @@ def sorted_places(users_R: np.ndarray, times_R: np.ndarray) -> np.ndarray:
     time_bits = (int(times_R.max()) - first_s).bit_length()
     bits = int(users_R.max()).bit_length() + time_bits
     if bits > 63:
-        return np.lexsort((times_R, users_R))
+        return np.asarray(np.lexsort((times_R, users_R)))
     keys_R = users_R.astype(np.int64)
     keys_R <<= time_bits
     keys_R |= times_R - first_s
@@ -35,8 +38,8 @@ def sorted_places(users_R: np.ndarray, times_R: np.ndarray) -> np.ndarray:
 
 
 def repeated(
-    users_R: np.ndarray, items_R: np.ndarray, times_R: np.ndarray, order_R: np.ndarray
-) -> np.ndarray:
+    users_R: npt.NDArray[Any], items_R: npt.NDArray[Any], times_R: npt.NDArray[Any], order_R: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
     """Return, rising, the rows whose user, item and second were in an earlier row.
 
     Args:

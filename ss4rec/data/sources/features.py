@@ -148,4 +148,4 @@ def _grouped(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 
 
 def _whole(ids: pa.Array) -> bool:
-    return pa.types.is_integer(ids.type)
+    return bool(pa.types.is_integer(ids.type))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.sources.archive import Archive
@@ -219,7 +220,7 @@ def _consistency(head: Head) -> float:
     return sum(len(row) == len(head.rows[0]) for row in head.rows) / len(head.rows)
 
 
-def _rows(body: bytes, quotes_Q: np.ndarray) -> Iterator[tuple[int, int]]:
+def _rows(body: bytes, quotes_Q: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
     """Yield begin and end of the first rows that are not empty, without their line breaks."""
     begin = count = 0
     for found in re.finditer(rb"\r\n|\n|\r", body):

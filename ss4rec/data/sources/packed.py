@@ -82,7 +82,7 @@ def packing(stream: IO[bytes]) -> str | None:
 
 def peek(stream: Any, size: int) -> bytes:
     """Return up to `size` first bytes of a buffered stream without reading them."""
-    return stream.peek(size)[:size]
+    return bytes(stream.peek(size)[:size])
 
 
 def bare_name(name: str) -> str:

@@ -51,7 +51,8 @@ def read_lake(source: str, options: TableOptions) -> ray.data.Dataset:
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{source} cannot be read as a table of {kind}: {message[:300]}") from None
     columns = choose_columns(names, options.columns, source)
-    return dataset.select_columns(list(dict.fromkeys(columns.values())))
+    selected: ray.data.Dataset = dataset.select_columns(list(dict.fromkeys(columns.values())))
+    return selected
 
 
 def lake_name(source: str) -> str:

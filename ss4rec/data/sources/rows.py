@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 
@@ -21,7 +22,7 @@ class Catalogue:
     features: pa.Table | None = None
     """Columns that people brought, already encoded."""
 
-    def take(self, places: np.ndarray) -> Catalogue:
+    def take(self, places: npt.NDArray[Any]) -> Catalogue:
         """Return the items at these places."""
         taken = pa.array(places)
         features = None if self.features is None else self.features.take(taken)

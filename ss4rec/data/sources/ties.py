@@ -6,7 +6,7 @@ everybody. A hash of (user, item) has no such order: what it puts next to each o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ Ties = Literal["file", "hash"]
 """What decides between events of one user and second: place in the file, or `hashed`."""
 
 
-def hashed(users_E: npt.NDArray, items_E: npt.NDArray) -> npt.NDArray[np.uint64]:
+def hashed(users_E: npt.NDArray[Any], items_E: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """Return a number for each event that depends on nothing but user and item (the finaliser of SplitMix64).
 
     Steele, Lea, Flood: Fast splittable pseudorandom number generators (OOPSLA 2014), with Stafford's constants.
@@ -28,7 +28,7 @@ def hashed(users_E: npt.NDArray, items_E: npt.NDArray) -> npt.NDArray[np.uint64]
 
 
 def hash_order(
-    users_E: npt.NDArray, items_E: npt.NDArray, times_E: npt.NDArray[np.int64]
+    users_E: npt.NDArray[Any], items_E: npt.NDArray[Any], times_E: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Return the order by (user, time, hash of user and item).
 
@@ -37,4 +37,4 @@ def hash_order(
         items_E: index of each event's item in the prepared folder.
         times_E: unix seconds.
     """
-    return np.lexsort((hashed(users_E, items_E), times_E, users_E))
+    return np.asarray(np.lexsort((hashed(users_E, items_E), times_E, users_E)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,13 +61,13 @@ class TimeRule:
 class Seconds:
     """A column of times as unix seconds, and what is wrong with some."""
 
-    times_R: np.ndarray
+    times_R: npt.NDArray[Any]
     """int64, rounded down."""
-    missing_R: np.ndarray
+    missing_R: npt.NDArray[Any]
     """Null, NaN or an empty text."""
-    unreadable_R: np.ndarray
+    unreadable_R: npt.NDArray[Any]
     """Texts that are no times."""
-    off_unit_R: np.ndarray
+    off_unit_R: npt.NDArray[Any]
     """Numbers too small for the unit that the others have."""
 
 
@@ -153,12 +154,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def is_text(kind: pa.DataType) -> bool:
     """Return whether values are texts."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Return whether values are bytes, as which older writers of Parquet kept texts."""
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def refuse_type(kind: pa.DataType, sample: Any, where: str) -> None:
@@ -256,18 +257,18 @@ def _parsed(texts: pa.Array, rule: TimeRule) -> pa.Array:
     return times
 
 
-def _timestamps(column: pa.Array) -> np.ndarray:
+def _timestamps(column: pa.Array) -> npt.NDArray[Any]:
     """Return timestamps or dates as seconds, 0 for null."""
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
     factor = FACTORS[column.type.unit]
     whole_R = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    return whole_R if factor == 1 else whole_R // factor
+    return np.asarray(whole_R if factor == 1 else whole_R // factor)
 
 
 def _from_numbers(
-    column: pa.Array, rule: TimeRule, nothing_R: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    column: pa.Array, rule: TimeRule, nothing_R: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Return numbers as seconds, which are missing, and which are too small for the unit of the others."""
     factor = FACTORS[rule.unit]
     if pa.types.is_null(column.type):
@@ -290,7 +291,7 @@ def _from_numbers(
     return whole_R, missing_R, (values_R < LATEST_S * factor // 1000) & ~missing_R
 
 
-def _refuse_dates(numbers: np.ndarray, where: str) -> None:
+def _refuse_dates(numbers: npt.NDArray[Any], where: str) -> None:
     """Refuse numbers that are dates, as 20240101."""
     if not len(numbers) or (numbers != np.floor(numbers)).any():
         return
@@ -320,7 +321,7 @@ def _is_date(digits: str) -> bool:
     )
 
 
-def _refuse_coarse(numbers: np.ndarray, where: str) -> None:
+def _refuse_coarse(numbers: npt.NDArray[Any], where: str) -> None:
     """Refuse times that were rounded to float32 on their way here, whatever type they have now."""
     seconds = (
         np.floor(numbers / FACTORS[unit_of(float(np.median(np.abs(numbers))))]) if len(numbers) else numbers
@@ -358,15 +359,15 @@ def refuse_few_digits(texts: Sequence[str], where: str) -> None:
         )
 
 
-def _numbers(sample: Any) -> np.ndarray:
+def _numbers(sample: Any) -> npt.NDArray[Any]:
     """Return the finite numbers of a sample as float64."""
     values = np.array([float(value) for value in _values(sample)], np.float64)
-    return values[np.isfinite(values)]
+    return np.asarray(values[np.isfinite(values)])
 
 
 def _values(sample: Any) -> list[Any]:
     return [value for value in sample.to_pylist() if value is not None]
 
 
-def _mask(column: Any) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False)
+def _mask(column: Any) -> npt.NDArray[Any]:
+    return np.asarray(column.to_numpy(zero_copy_only=False))

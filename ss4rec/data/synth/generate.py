@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ss4rec.data.synth.settings import SMALL, Drift, SynthSettings
 from ss4rec.data.synth.times import BREAK_S, MIN_LENGTH, draw_gaps, draw_lengths, draw_starts, fit
@@ -42,7 +43,7 @@ from ss4rec.data.synth.write import (
 from ss4rec.errors import UsageError
 from ss4rec.io.atomic import new_folder
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 CHUNK_USERS = 4096
 MIN_ITEMS = 100
@@ -215,10 +216,8 @@ def _successor(
 def _popular(cumulative_QV: Array, quarter_B: Array, rng: np.random.Generator) -> Array:
     """Draw one item for each entry from the popularity of its quarter."""
     items = len(cumulative_QV) // round(float(cumulative_QV[-1]))
-    return (
-        np.searchsorted(cumulative_QV, quarter_B + rng.random(len(quarter_B)), side="right")
-        - quarter_B * items
-    )
+    places_B = np.searchsorted(cumulative_QV, quarter_B + rng.random(len(quarter_B)), side="right")
+    return np.asarray(places_B - quarter_B * items)
 
 
 def _draw_ratings(
@@ -233,7 +232,7 @@ def _draw_ratings(
     rating = world.drift_of("rating")
     if rating:
         stars_T += rating.size * (times_T >= rating.from_s)
-    return np.clip(np.rint(stars_T * 2) / 2, 0.5, 5.0)
+    return np.asarray(np.clip(np.rint(stars_T * 2) / 2, 0.5, 5.0))
 
 
 def _check(out: Path, users: int, items: int, mean_len: int, drift: Sequence[Drift]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from ss4rec.data.synth.settings import SynthSettings
 
@@ -10,7 +13,7 @@ MIN_LENGTH = 20
 """Fewest ratings of a user, as in MovieLens."""
 BREAK_S = 600
 """A gap this long ends a visit, and the other successors apply."""
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 
 def draw_lengths(
@@ -19,7 +22,7 @@ def draw_lengths(
     """Draw MIN_LENGTH plus a log-normal number of events for each user, `most` at most."""
     sigma = settings.length_sigma
     extra_U = np.exp(sigma * rng.standard_normal(users) - sigma**2 / 2) * (mean_len - MIN_LENGTH)
-    return np.minimum(MIN_LENGTH + np.rint(extra_U), most).astype(np.int64)
+    return np.asarray(np.minimum(MIN_LENGTH + np.rint(extra_U), most).astype(np.int64))
 
 
 def draw_gaps(settings: SynthSettings, lengths_U: Array, rng: np.random.Generator) -> Array:

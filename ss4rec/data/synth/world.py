@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ss4rec.data.synth.settings import SMALL, Drift, SynthSettings
 from ss4rec.data.synth.times import BREAK_S
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
 
 QUARTER_S = 91 * 86_400
 FOLLOW = 0.85
@@ -144,7 +146,7 @@ def stacked_cumulative(fashion_QV: Array) -> Array:
     """Return row q's cumulative distribution plus q, all in one rising array, so that one search serves all rows."""
     cumulative_QV = np.cumsum(fashion_QV, 1)
     cumulative_QV[:, -1] = 1.0
-    return (cumulative_QV + np.arange(len(fashion_QV))[:, None]).ravel()
+    return np.asarray((cumulative_QV + np.arange(len(fashion_QV))[:, None]).ravel())
 
 
 def oracle(world: World, chunk: Chunk) -> dict[str, float]:

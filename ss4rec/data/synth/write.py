@@ -63,7 +63,7 @@ def csv_text(table: pa.Table, quoting: Literal["needed", "none"] = "needed") -> 
     """Return the rows of a table as CSV; with `needed` Arrow quotes every string."""
     sink = pa.BufferOutputStream()
     pa_csv.write_csv(table, sink, pa_csv.WriteOptions(include_header=False, quoting_style=quoting))
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def write_ratings(path: Path, texts: Iterable[bytes]) -> None:

@@ -34,7 +34,8 @@ def divergence(history_XG: Tensor, list_XG: Tensor) -> Tensor:
     """
     list_XG = list_XG / list_XG.sum(-1, keepdim=True).clamp(min=1e-300)
     mixed_XG = (1 - MIX) * list_XG + MIX * history_XG
-    return torch.special.xlogy(history_XG, history_XG / mixed_XG.clamp(min=1e-300)).sum(-1)
+    terms_XG: Tensor = torch.special.xlogy(history_XG, history_XG / mixed_XG.clamp(min=1e-300))
+    return terms_XG.sum(-1)
 
 
 calibration = ListMetric("miscalibration", _of, needs_features=True, needs_history=True)

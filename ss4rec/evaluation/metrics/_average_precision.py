@@ -19,7 +19,7 @@ def _discount(ranks_U: FloatArray, k: int) -> FloatArray:
 def _several(ranks: RankedTargets, k: int) -> FloatArray:
     """Mean precision at the held-out items."""
     precision_N = np.where(ranks.ranks_N <= k, ranks.place_N / ranks.ranks_N, 0.0)
-    return ranks.sum(precision_N) / np.minimum(ranks.counts_L, k)
+    return np.asarray(ranks.sum(precision_N) / np.minimum(ranks.counts_L, k))
 
 
 average_precision = Metric("MAP", _discount, _several)

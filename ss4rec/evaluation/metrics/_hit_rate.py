@@ -14,7 +14,7 @@ def _discount(ranks_U: FloatArray, k: int) -> FloatArray:
 
 def _several(ranks: RankedTargets, k: int) -> FloatArray:
     """Whether the best held-out item is within the cut-off."""
-    return (ranks.ranks_N[ranks.offsets_L1[:-1]] <= k).astype(np.float64)
+    return np.asarray((ranks.ranks_N[ranks.offsets_L1[:-1]] <= k).astype(np.float64))
 
 
 hit_rate = Metric("HR", _discount, _several)

@@ -21,7 +21,7 @@ def _several(ranks: RankedTargets, k: int) -> FloatArray:
     """DCG over the ideal DCG."""
     found_L = ranks.sum(np.where(ranks.ranks_N <= k, _discount(ranks.ranks_N, k), 0.0))
     ideal_K = np.cumsum(_discount(np.arange(1.0, k + 1.0), k))
-    return found_L / ideal_K[np.minimum(ranks.counts_L, k) - 1]
+    return np.asarray(found_L / ideal_K[np.minimum(ranks.counts_L, k) - 1])
 
 
 ndcg = Metric("NDCG", _discount, _several)

@@ -19,7 +19,7 @@ def _several(ranks: RankedTargets, k: int) -> FloatArray:
     """Held-out items within the first min(R, k) places, over their number."""
     places_L = np.minimum(ranks.counts_L, k)
     found_N = ranks.ranks_N <= np.repeat(places_L, ranks.counts_L)
-    return ranks.sum(found_N.astype(np.float64)) / places_L
+    return np.asarray(ranks.sum(found_N.astype(np.float64)) / places_L)
 
 
 r_precision = Metric("R-precision", _discount, _several)

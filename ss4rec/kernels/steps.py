@@ -1,0 +1,123 @@
+"""One event of each user: the scans of `ss4rec.kernels.naive` as a step from state to state, in plain torch.
+
+All arithmetic is real and all shapes follow from the arguments, so the steps can be exported (`torch.export`, ONNX).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ss4rec.model.segments import Segments
+
+CHUNK_TOKENS = 128
+"""Tokens whose decays are in memory at one time: 4 MB with 256 channels of 32 states."""
+
+
+def time_step(
+    drive_B2P: Tensor,
+    gaps_B: Tensor,
+    lambda_re_P: Tensor,
+    lambda_im_P: Tensor,
+    log_step_P: Tensor,
+    state_B2P: Tensor,
+    gap_weight_P: Tensor | None = None,
+    gap_bias_P: Tensor | None = None,
+) -> Tensor:
+    """Take one step of `naive.time_scan` for each user; returns the new state `[B, 2P]`.
+
+    Arguments are those of the scan, with one event for each of B users. e^(Λs) - 1 is written so that nothing is
+    subtracted from one: with Λs = a + ib its real part is expm1(a) cos b - 2 sin²(b/2).
+    """
+    steps_BP = gaps_B.to(lambda_re_P.dtype)[:, None]
+    if gap_weight_P is not None and gap_bias_P is not None:
+        steps_BP = F.softplus(gap_weight_P * torch.log1p(steps_BP) + gap_bias_P)
+    steps_BP = steps_BP * torch.exp(log_step_P)
+    angle_BP = lambda_im_P * steps_BP
+    cos_BP, shrink_BP = torch.cos(angle_BP), torch.expm1(lambda_re_P * steps_BP)
+    decay_re_BP, decay_im_BP = (shrink_BP + 1) * cos_BP, (shrink_BP + 1) * torch.sin(angle_BP)
+    less_one_BP = shrink_BP * cos_BP - 2 * torch.sin(angle_BP / 2).square()
+    drive_re_BP, drive_im_BP = drive_B2P.to(lambda_re_P.dtype).chunk(2, dim=1)
+    added_re_BP = less_one_BP * drive_re_BP - decay_im_BP * drive_im_BP
+    added_im_BP = less_one_BP * drive_im_BP + decay_im_BP * drive_re_BP
+    # Division by Λ is multiplication by its conjugate over |Λ|².
+    size_P = lambda_re_P.square() + lambda_im_P.square()
+    re_P, im_P = lambda_re_P / size_P, -lambda_im_P / size_P
+    old_re_BP, old_im_BP = state_B2P.chunk(2, dim=1)
+    return torch.cat(
+        [
+            decay_re_BP * old_re_BP - decay_im_BP * old_im_BP + re_P * added_re_BP - im_P * added_im_BP,
+            decay_re_BP * old_im_BP + decay_im_BP * old_re_BP + re_P * added_im_BP + im_P * added_re_BP,
+        ],
+        dim=1,
+    )
+
+
+def conv_step(
+    values_BE: Tensor, weight_EK: Tensor, bias_E: Tensor, past_BJE: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Take one step of `naive.causal_conv`; the state are the J = K - 1 inputs before, oldest first, 0 where none was.
+
+    Returns:
+        The output `[B, E]` and the new state.
+    """
+    window_BKE = torch.cat([past_BJE, values_BE[:, None]], dim=1)
+    return F.silu((window_BKE * weight_EK.T).sum(1) + bias_E), window_BKE[:, 1:]
+
+
+def relation_step(
+    u_BE: Tensor,
+    delta_BE: Tensor,
+    A_EN: Tensor,
+    B_BN: Tensor,
+    C_BN: Tensor,
+    D_E: Tensor,
+    z_BE: Tensor,
+    delta_bias_E: Tensor,
+    state_BEN: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Take one step of `naive.selective_scan`; returns the output `[B, E]` and the new state `[B, E, N]`."""
+    kind = A_EN.dtype
+    u_BE, dt_BE = u_BE.to(kind), F.softplus(delta_BE.to(kind) + delta_bias_E)
+    drive_BEN = (dt_BE * u_BE)[:, :, None] * B_BN.to(kind)[:, None, :]
+    state_BEN = torch.exp(dt_BE[:, :, None] * A_EN) * state_BEN + drive_BEN
+    y_BE = (state_BEN @ C_BN.to(kind)[:, :, None]).squeeze(2)
+    return (y_BE + D_E * u_BE) * F.silu(z_BE.to(kind)), state_BEN
+
+
+def conv_past(values_TE: Tensor, taps: int, segments: Segments) -> Tensor:
+    """Return the state of `conv_step` after each sequence, `[S, taps - 1, E]`."""
+    age_J = torch.arange(taps - 2, -1, -1, device=values_TE.device)
+    token_SJ = segments.last_S[:, None] - age_J
+    inside_SJ = token_SJ >= segments.first_S[:, None]
+    return values_TE[token_SJ.clamp_min(0)] * inside_SJ[:, :, None]
+
+
+def relation_state(
+    u_TE: Tensor,
+    delta_TE: Tensor,
+    A_EN: Tensor,
+    B_TN: Tensor,
+    delta_bias_E: Tensor,
+    segments: Segments,
+) -> Tensor:
+    """Return the state of `relation_step` after each sequence, `[S, E, N]`, without walking through it.
+
+    h_last = Σ_k e^(A Σ_(j>k) dt_j) dt_k B_k u_k: no exponent is above 0, so nothing overflows however long it is. The
+    sums of steps are taken in float64, since they are differences of running totals.
+    """
+    kind = A_EN.dtype
+    dt_TE = F.softplus(delta_TE.to(kind) + delta_bias_E)
+    drive_TE, B_TN = dt_TE * u_TE.to(kind), B_TN.to(kind)
+    total_TE = dt_TE.double().cumsum(0)
+    states = []
+    for first, stop in segments.host_offsets_S1.unfold(0, 2, 1).tolist():
+        state_EN = torch.zeros_like(A_EN)
+        for begin in range(first, stop, CHUNK_TOKENS):
+            part = slice(begin, min(begin + CHUNK_TOKENS, stop))
+            left_CE = (total_TE[stop - 1] - total_TE[part]).to(kind)
+            decay_CEN = torch.exp(left_CE[:, :, None] * A_EN)
+            state_EN = state_EN + torch.einsum("cen,ce,cn->en", decay_CEN, drive_TE[part], B_TN[part])
+        states.append(state_EN)
+    return torch.stack(states)

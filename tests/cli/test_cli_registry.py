@@ -1,0 +1,62 @@
+"""`ss4rec registry`: which run serves, and the way back."""
+
+from ss4rec.registry import ModelRegistry
+from tests.cli.harness import Case, parametrised
+
+
+def _promoted(seen):
+    assert seen.json == {"model": "models/films", "version": 1, "changed": True, "told": []}
+    registry = ModelRegistry(seen.folder / "models" / "films")
+    assert registry.history()[0]["reason"] == "the first"
+
+
+def _listed(seen):
+    assert (
+        seen.out
+        == "no model in there; `ss4rec registry promote there/NAME --run RUN --reason TEXT` adds one\n"
+    )
+
+
+def _empty(seen):
+    assert seen.json == {"models": []}
+
+
+def _either(seen):
+    assert "give either --run RUN or --version N" in seen.err
+
+
+CASES = (
+    Case("registry promote models/films --run {run} --reason 'the first' --json", _promoted),
+    Case("registry promote models/films --reason why", _either, 2),
+    Case("registry promote models/films --version 1 --reason why", lambda s: s.err.index("no model of"), 2),
+    Case("registry list there", _listed),
+    Case("registry list --json", _empty),
+    Case("registry show models/films --json", lambda seen: seen.err.index("no model of a registry"), 2),
+    Case(
+        "registry rollback models/films --to 1 --reason why --json", lambda s: s.err.index("no model of"), 2
+    ),
+)
+
+
+@parametrised(CASES)
+def test_registry(case, perform):
+    perform(case)
+
+
+def test_a_whole_story(places, tmp_path, monkeypatch, capsys):
+    from tests.cli.harness import perform
+
+    def call(args):
+        return perform(Case(args, lambda seen: None), places, tmp_path, monkeypatch, capsys).out
+
+    assert (
+        call("registry promote registry/films --run {run} --reason first")
+        == "registry/films: version 1 serves now\n"
+    )
+    assert "version 1 serves already" in call("registry promote registry/films --version 1 --reason again")
+    call("registry promote registry/films --run {other} --reason better")
+    assert call("registry list") == "registry/films: version 2 serves, 2 kept\n"
+    assert call("registry rollback registry/films --reason worse") == "registry/films: version 1 serves now\n"
+    shown = call("registry show registry/films").splitlines()
+    assert shown[0].split()[:2] == ["1", "serves"]
+    assert shown[-1].endswith("rollback 1 (before: 2): worse")
