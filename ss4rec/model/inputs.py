@@ -118,7 +118,7 @@ class ItemAttributes(nn.Module):
 
     def of_items(self, items_T: Tensor) -> Tensor:
         """Return the rows of these items, `[T, D]`: of a few items without the product for all of them."""
-        if self.training or len(items_T) >= len(self.attributes_VA):
+        if self.training or items_T.shape[0] >= self.attributes_VA.shape[0]:
             return F.embedding(items_T, self())
         return self.attributes_VA[items_T].to(self.table.dtype) @ self.table
 
