@@ -173,7 +173,7 @@ def _rank(
     lists: ListSpec | None,
 ) -> dict[str, pa.Table]:
     """Deal all shards to `workers` actors and return their rows, scorer by scorer."""
-    _require_room(workers, gpu)
+    require_room(workers, gpu, "evaluation workers")
     data.quick_check()
     # Paths, not rows, are dealt: actors read whole shards, and a damaged one is named.
     paths = [{"path": str(path.absolute())} for path in data.shard_paths]
@@ -197,11 +197,15 @@ def _rank(
     return tables
 
 
-def _require_room(workers: int, gpu: bool) -> None:
-    """Refuse a pool that the cluster cannot hold: Ray Data would wait for ever without a word."""
+def require_room(workers: int, gpu: bool, what: str) -> None:
+    """Refuse a pool that the cluster cannot hold: Ray Data would wait for ever without a word.
+
+    Raises:
+        ResourceError: with the numbers; `what` names the workers in it.
+    """
     kind = "GPU" if gpu else "CPU"
     have = ray.cluster_resources().get(kind, 0)
     if have < workers:
         raise ResourceError(
-            f"{workers} evaluation workers need a {kind} each, the cluster has {have:g}; ask for fewer workers"
+            f"{workers} {what} need a {kind} each, the cluster has {have:g}; ask for fewer workers"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ from ss4rec.errors import ConfigError
 if TYPE_CHECKING:
     from ss4rec.model.item_features import ItemCodes
 
-YEAR = re.compile(r"\((\d{4})(?:-\d{0,4})?\)\s*$")
-"""GroupLens' titles end in the year of release, or the first and last year of a series."""
 PERIOD_YEARS = 5
 FROM_SOURCE: dict[str, Kind] = {"genres": "multi", "period": "categorical", "title": "text"}
 """Features that a source itself brings, where nobody brought a column of that name: chosen by name, never by `auto`."""
@@ -102,8 +99,10 @@ def _from_source(items: pa.Table, name: str) -> pa.ChunkedArray:
     """Return a feature that the source itself brought, as a file of features would hold it."""
     if name != "period":
         return items[name]
-    years = (YEAR.search(title or "") for title in items["title"].to_pylist())
-    periods = [None if year is None else int(year[1]) // PERIOD_YEARS * PERIOD_YEARS for year in years]
+    from ss4rec.data.prepared.item_attributes import release_year  # with torch
+
+    years = (release_year(title) for title in items["title"].to_pylist())
+    periods = [None if year is None else year // PERIOD_YEARS * PERIOD_YEARS for year in years]
     return pa.chunked_array([pa.array(periods, pa.int64())])
 
 
