@@ -20,7 +20,7 @@ from ss4rec.data.batches.replay import Replay, replay_of
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
-from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.plan import Plan, make_plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
 
 KEPT_BYTES = 1 << 30
@@ -154,7 +154,7 @@ class LocalSource(SequenceSource):
     def of(cls, config: RunConfig, folder: PreparedFolder | AnyPath, **place: int) -> LocalSource:
         """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
         folder, train = PreparedFolder.open(folder), config.train
-        plan = make_plan(config.protocol, folder)
+        plan = plan_of_run(config, folder)
         sizes = {"batch_size": train.batch_size, "seed": train.seed, **place}
         return cls(folder, config.data, **sizes, plan=plan, replay=replay_of(config, folder, plan))
 
@@ -205,7 +205,7 @@ def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
     Raises:
         ConfigError: with the numbers.
     """
-    plan = make_plan(config.protocol, folder)
+    plan = plan_of_run(config, folder)
     replay = replay_of(config, folder, plan)
     if replay is not None and not replay.new_windows:
         return
