@@ -25,6 +25,11 @@ VERBS = {
     ),
     "train": ("ss4rec.cli.train:train_command", "Train a model on a prepared folder."),
     "evaluate": ("ss4rec.cli.evaluate:evaluate_command", "Rank all items for every user with a trained run."),
+    "recommend": (
+        "ss4rec.cli.recommend:recommend_command",
+        "Write the best items of every user into files.",
+    ),
+    "score": ("ss4rec.cli.score:score_command", "Write the scores of given pairs of user and item."),
     "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
     "compare": (
         "ss4rec.cli.compare:compare_command",

@@ -6,20 +6,14 @@ has seen already; the place of an event in the history is its time, and among eq
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
-from ss4rec.errors import SS4RecError, UsageError
+from ss4rec.errors import SS4RecError
 
 FORMAT = 1
 """Version of the tables."""
-BUSY_S = 30.0
-"""How long a writer of SQLite waits for another process's transaction."""
 
 
 class StoreError(SS4RecError):
@@ -88,108 +82,6 @@ class EventStore(Protocol):
         ...
 
 
-class SqliteStore:
-    """A file beside the server, for one machine; any number of its processes may share it.
-
-    Args:
-        path: the file; it is made if there is none.
-
-    Raises:
-        StoreError: if the file is no such database.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._own = threading.local()
-        self._all: list[sqlite3.Connection] = []
-        with self._said():
-            connection = self._connection()
-            connection.executescript(
-                "BEGIN IMMEDIATE;"
-                "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
-                f"INSERT OR IGNORE INTO facts VALUES ('format', '{FORMAT}');"
-                "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL,"
-                " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL,"
-                " PRIMARY KEY (user, number), UNIQUE (user, key)) WITHOUT ROWID;"
-                "COMMIT;"
-            )
-            require_format(connection.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()[0])
-
-    def add(self, events: Sequence[NewEvent]) -> list[Accepted]:
-        """See `EventStore.add`: one transaction for all."""
-        with self._said():
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                accepted = [self._add(connection, event) for event in events]
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-        return accepted
-
-    def since(self, numbers: Mapping[str, int]) -> dict[str, list[StoredEvent]]:
-        """See `EventStore.since`."""
-        query = (
-            "SELECT number, item, time_s, rating FROM events WHERE user = ? AND number > ? ORDER BY number"
-        )
-        with self._said():
-            connection = self._connection()
-            return {
-                user: [StoredEvent(*row) for row in connection.execute(query, (user, number))]
-                for user, number in numbers.items()
-            }
-
-    def size(self) -> tuple[int, int]:
-        """See `EventStore.size`."""
-        with self._said():
-            row = self._connection().execute("SELECT count(DISTINCT user), count(*) FROM events").fetchone()
-        return row[0], row[1]
-
-    def close(self) -> None:
-        """See `EventStore.close`."""
-        for connection in self._all:
-            connection.close()
-        self._all.clear()
-
-    @staticmethod
-    def _add(connection: sqlite3.Connection, event: NewEvent) -> Accepted:
-        found = connection.execute(
-            "SELECT number, item, time_s, rating FROM events WHERE user = ? AND key = ?",
-            (event.user, event.key),
-        ).fetchone()
-        if found is not None:
-            return compare(event, StoredEvent(*found))
-        (number,) = connection.execute(
-            "SELECT coalesce(max(number), 0) + 1 FROM events WHERE user = ?", (event.user,)
-        ).fetchone()
-        row = (event.user, number, event.key, event.item, event.time_s, event.rating)
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
-        return Accepted("added", number)
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            # FULL: a commit returns when the log is on disk; NORMAL would forget the last ones if the power fails.
-            connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
-            self._own.connection = connection
-            self._all.append(connection)
-        return connection
-
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        """Turn what SQLite raises into one sentence."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(f"the event store {self.path} failed: {error}") from error
-
-
 def compare(event: NewEvent, stored: StoredEvent) -> Accepted:
     """Say whether an event whose key is taken is the one that took it."""
     same = (event.item, event.time_s) == (stored.item, stored.time_s)
@@ -202,21 +94,3 @@ def require_format(found: str) -> None:
         raise StoreError(
             f"the event store has tables of version {found}, this is {FORMAT}; use another ss4rec or a new store"
         )
-
-
-def open_store(place: str) -> EventStore:
-    """Open a store: the path of a file (SQLite) or `postgresql://USER@HOST/DATABASE`.
-
-    Raises:
-        UsageError: for another kind of address, or where the driver is missing.
-        StoreError: if it cannot be opened.
-    """
-    if place.startswith(("postgresql://", "postgres://")):
-        from ss4rec.serve.postgres import PostgresStore
-
-        return PostgresStore(place)
-    if "://" in place:
-        raise UsageError(
-            f"--store {place}: give a file for SQLite, or an address that begins with postgresql://"
-        )
-    return SqliteStore(Path(place))

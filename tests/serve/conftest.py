@@ -5,7 +5,7 @@ import torch
 
 from ss4rec.serve.served_model import ServedModel
 from ss4rec.serve.service import Service
-from ss4rec.serve.store import SqliteStore
+from ss4rec.serve.sqlite import SqliteStore
 from ss4rec.states import StateModel
 from tests.states.conftest import recommender_of
 

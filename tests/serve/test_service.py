@@ -8,7 +8,8 @@ import pytest
 from ss4rec.errors import UsageError
 from ss4rec.recommender import History
 from ss4rec.serve.service import MOST_STEPS, Answer, Ask, Service, UnknownUserError
-from ss4rec.serve.store import NewEvent, SqliteStore
+from ss4rec.serve.sqlite import SqliteStore
+from ss4rec.serve.store import NewEvent
 from tests.serve.conftest import served
 
 

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from ss4rec.errors import UsageError
-from ss4rec.serve.store import NewEvent, SqliteStore, StoreError, open_store
+from ss4rec.serve.open_store import open_store
+from ss4rec.serve.sqlite import SqliteStore
+from ss4rec.serve.store import NewEvent, StoreError
 
 INITDB = shutil.which("initdb") or next(
     (str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
@@ -149,7 +151,8 @@ def test_writers_at_the_same_time_leave_no_gap(address):
 
 _WRITER = """
 import sys
-from ss4rec.serve.store import NewEvent, open_store
+from ss4rec.serve.open_store import open_store
+from ss4rec.serve.store import NewEvent
 store = open_store(sys.argv[1])
 for number in range(100_000):
     store.add([NewEvent(sys.argv[2], str(number), number)])
