@@ -129,17 +129,17 @@ def report_on(source: Path, folder: Path, config: DriftConfig, before: Path | No
     return assemble(context, rows, Quality(), counts, [], fresh, metadata)
 
 
-def planted(name: str, seed: int) -> dict[str, Any]:
-    """Return what a report says of one planted change."""
+def planted(name: str, seed: int, users: int = USERS) -> dict[str, Any]:
+    """Return what a report says of one planted change in an archive of so many users."""
     plant = PLANTS.get(name, NONE)
     rng = np.random.default_rng([seed, 1])
     config = DriftConfig(bootstrap=2, min_users=200, seed=seed, alibi=())
     with threadpool_limits(1), tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        clean = archive(folder / "made", seed, None)
+        clean = archive(folder / "made", seed, None, users)
         events = clean
         if plant.generator or plant.twice:
-            events = archive(folder / "other", seed, plant.generator, USERS * (1 + plant.twice))
+            events = archive(folder / "other", seed, plant.generator, users * (1 + plant.twice))
         changed = plant.change(events, STEP, rng)
         before = None
         if plant.second_file:

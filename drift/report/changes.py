@@ -129,6 +129,16 @@ def _other_stars(moves: Moves) -> bool:
     return float((np.cumsum(before) - np.cumsum(after)).max()) >= STARS_APART
 
 
+def _other_order(moves: Moves) -> bool:
+    """Whether what follows what changed more than what is popular, which moves with it."""
+    ratios = {
+        name: moves.episodes[name].ratio
+        for name in ("expected_next", "lasting_top", "popularity")
+        if name in moves
+    }
+    return "expected_next" in ratios and ratios["expected_next"] == max(ratios.values())
+
+
 def _events_lost(moves: Moves) -> bool:
     return moves.volume.get("events_per_user", 0.0) < np.log(1 - LOST_EVENTS) and (
         "activity" in moves or "events_per_user" in moves or "events" in moves
@@ -171,11 +181,11 @@ RULES = (
          "Look for a change of the rating scale or of the page that asks. Ranking by clicks is not touched."),
     Rule("half stars", "taste", lambda m: "half_stars" in m or "rating_centred" in m, STARS,
          "Look for a change of the rating scale or of the page that asks."),
+    Rule("what follows what", "behaviour", _other_order, {"expected_next", "lasting_top", "popularity"},
+         "Retrain if the model ranks worse (see the model's part)."),
     Rule("what is popular", "taste", lambda m: "lasting_top" in m or "popularity" in m,
          {*ITEMS, "expected_next", *STARS}, "Retrain if the model ranks worse (see the model's part)."),
     Rule("genres", "taste", lambda m: "genre" in m, {"genre", "decade", "item_age"},
-         "Retrain if the model ranks worse (see the model's part)."),
-    Rule("what follows what", "behaviour", lambda m: "expected_next" in m, {"expected_next"},
          "Retrain if the model ranks worse (see the model's part)."),
     Rule("pace", "behaviour", lambda m: bool(PACE & m.episodes.keys()), {*PACE, "activity", *VOLUMES},
          "Look for a change of the page or the app. SS4Rec reads gaps, so see whether it ranks worse."),
