@@ -30,6 +30,7 @@ VERBS = {
         "ss4rec.cli.compare:compare_command",
         "Say which of several runs is better, and whether it is luck.",
     ),
+    "serve": ("ss4rec.cli.serve:serve_command", "Serve a run over HTTP: events in, lists out."),
     "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
     "config": (
         "ss4rec.cli.config:config_command",
