@@ -19,6 +19,8 @@ from ss4rec.serve.settings import ServeSettings
 APP_NAME = "ss4rec"
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 """Sends requests with the same `x-session-id` to the same replica."""
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+"""A line for each request would cost more than the request."""
 ONGOING, QUEUED = 256, 4096
 """Requests in a replica, and waiting for one in a proxy; more are refused with 503."""
 
@@ -63,6 +65,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         max_queued_requests=QUEUED,
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        logging_config=LOGGING,
         health_check_period_s=5.0,
         graceful_shutdown_timeout_s=10.0,
     )
@@ -82,7 +85,7 @@ def deployed(settings: ServeSettings, host: str, port: int) -> Iterator[None]:
             f"{settings.replicas} replicas with {settings.cpus_per_replica:g} CPUs each want {wanted:g}, the cluster "
             f"has {there:g}; give fewer --replicas or less --cpus-per-replica"
         )
-    serve.start(http_options={"host": host, "port": port})
+    serve.start(http_options={"host": host, "port": port}, logging_config=LOGGING)
     try:
         serve.run(build(settings.model_dump()), name=APP_NAME, route_prefix="/")
     except (RayServeException, RuntimeError) as error:
