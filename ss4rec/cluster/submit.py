@@ -31,7 +31,7 @@ from ss4rec.runs.provenance import COMMIT_VARIABLE, git_commit
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-VERBS = ("prepare", "train", "tune", "evaluate", "drift", "doctor")
+VERBS = ("prepare", "train", "tune", "evaluate", "drift", "doctor", "watch")
 LIMIT_BYTES = 100 * 2**20
 """Largest upload that a cluster's dashboard accepts (Ray's DASHBOARD_CLIENT_MAX_SIZE)."""
 _API_VARIABLE = "RAY_API_SERVER_ADDRESS"
@@ -41,7 +41,7 @@ PACKAGES = ("ss4rec", "ray_jobs", "tuning", "drift", "cluster")
 """What a job needs of an installation."""
 FILE_OPTIONS = ("--space", "--events", "--preset")
 """Options whose files travel with the job."""
-PATH_OPTIONS = ("--data", "--storage", "--run", "--out", "--source", "--retrained")
+PATH_OPTIONS = ("--data", "--storage", "--run", "--out", "--source", "--retrained", "--from", "--config")
 STORED_VERBS = ("train", "tune")
 """Verbs whose --storage has a relative default, which a job would lose."""
 
