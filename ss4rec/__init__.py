@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ss4rec.api import Run as Run
     from ss4rec.api import Sweep as Sweep
     from ss4rec.api import TimeSplit as TimeSplit
+    from ss4rec.api import audit as audit
     from ss4rec.api import drift as drift
     from ss4rec.api import evaluate as evaluate
     from ss4rec.api import prepare as prepare
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ss4rec.api": (
-        "DriftResult", "Evaluation", "Run", "Sweep", "TimeSplit", "drift", "evaluate", "prepare", "recommend", "split",
-        "tune",
+        "DriftResult", "Evaluation", "Run", "Sweep", "TimeSplit", "audit", "drift", "evaluate", "prepare", "recommend",
+        "split", "tune",
     ),
     "ss4rec.config": ("RunConfig", "override"),
     "ss4rec.data.prepared.folder": ("PreparedFolder",),
@@ -48,8 +49,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "DriftResult", "EvalResult", "Evaluation", "History", "PreparedFolder", "Recommendation", "Recommender", "Run",
-    "RunConfig", "Sweep", "TimeSplit", "__version__", "drift", "evaluate", "load", "override", "prepare", "preset",
-    "recommend", "split", "train", "tune",
+    "RunConfig", "Sweep", "TimeSplit", "__version__", "audit", "drift", "evaluate", "load", "override", "prepare",
+    "preset", "recommend", "split", "train", "tune",
 ]  # fmt: skip
 
 

@@ -10,9 +10,9 @@
 Each function does what the verb of its name does, with the same defaults, files and errors
 (`ss4rec.errors.SS4RecError`). Paths may be strings; times may be datetimes, which are UTC where they name no zone.
 
-Where things run: `prepare`, `split`, `train`, `evaluate` and `recommend` work in this process and start no Ray, so
-that they are quick in a notebook and can be debugged; `workers=` or `address=` takes Ray. `tune` and `drift` always use
-Ray: the one that runs on this machine, or one that they start and end.
+Where things run: `prepare`, `audit`, `split`, `train`, `evaluate` and `recommend` work in this process and start no
+Ray, so that they are quick in a notebook and can be debugged; `workers=` or `address=` takes Ray. `tune` and `drift`
+always use Ray: the one that runs on this machine, or one that they start and end.
 
 Threads: results may be shared among threads, since they are only read. One training at a time per process; a second
 one is refused, for both would draw from torch's one random state. Jupyter: all functions work in a cell, and
@@ -21,7 +21,7 @@ interrupting the kernel during `train` writes a checkpoint first. Fork: see `Rec
 
 from __future__ import annotations
 
-from ss4rec.api.data import TimeSplit, prepare, split
+from ss4rec.api.data import TimeSplit, audit, prepare, split
 from ss4rec.api.jobs import DriftResult, Sweep, drift, tune
 from ss4rec.api.results import Evaluation, Run
 from ss4rec.api.training import evaluate, recommend, train
@@ -32,6 +32,7 @@ __all__ = [
     "Run",
     "Sweep",
     "TimeSplit",
+    "audit",
     "drift",
     "evaluate",
     "prepare",

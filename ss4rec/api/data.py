@@ -12,6 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from ss4rec.data import audit as audits
 from ss4rec.data import split as cuts
 from ss4rec.data.moments import Moment, unix_seconds
 from ss4rec.data.prepare.engine import prepare as prepare_source
@@ -23,6 +24,8 @@ from ss4rec.data.sources.ties import Ties
 from ss4rec.data.sources.times import Unit
 from ss4rec.errors import DataError
 from ss4rec.io.paths import to_path
+from ss4rec.protocol.named import protocol_or_cut
+from ss4rec.protocol.settings import Protocol
 
 AnyFolder = str | os.PathLike[str] | PreparedFolder
 """A prepared folder, or where it lies."""
@@ -133,6 +136,36 @@ def split(
     folder = Path(out).resolve()
     cuts.split(local_folder(data), folder, _cut_second(cutoff), k_core=k_core)
     return TimeSplit.open(folder)
+
+
+def audit(
+    data: AnyFolder,
+    split: Protocol | str | None = None,
+    *,
+    users: int = audits.USERS,
+    progress: Callable[[str], None] = lambda message: None,
+) -> audits.Audit:
+    """Say what is wrong with a prepared folder, and what follows for protocol and configuration; `ss4rec data audit`.
+
+    Args:
+        data: the prepared folder, also on a remote file system.
+        split: how it would be divided: a protocol, its name or file, or the last day of training; None: leave-one-out.
+        users: users whom simple scorers (popularity, a Markov chain) rank, at most.
+        progress: is told what is being done.
+
+    Returns:
+        `facts` (numbers), `lights` (each with its rule and what to do), `choices`, `configuration`; `to_html()` is a
+        page with pictures, `to_dict()` plain values.
+
+    Raises:
+        DataError: if `data` is damaged, or cannot be divided like that.
+        ConfigError: if there is no such protocol.
+    """
+    import torch
+
+    protocol = protocol_or_cut(split) if isinstance(split, str) else split
+    folder = PreparedFolder.open(data if isinstance(data, PreparedFolder) else os.fspath(data))
+    return audits.audit(folder, protocol, users=users, gpu=torch.cuda.is_available(), progress=progress)
 
 
 def local_folder(data: AnyFolder) -> Path:

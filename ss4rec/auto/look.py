@@ -15,12 +15,13 @@ from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.evaluation.training import TrainingPart, training_parts
+from ss4rec.io.moments import DAY_S
 from ss4rec.io.paths import AnyPath
 from ss4rec.protocol.plan import Plan
 
 SAMPLE_SHARDS = 16
 """Shards whose events are looked at one by one, spread evenly; counts come from the tables of users and items."""
-RESOLUTIONS_S = (86_400, 3_600, 60)
+RESOLUTIONS_S = (DAY_S, 3_600, 60)
 """Steps of time that are tried, coarse ones first."""
 
 
@@ -84,7 +85,7 @@ def look(data: PreparedFolder, plan: Plan) -> Facts:
         events=int(lengths_U.sum()),
         user_events=(quantiles[0], quantiles[1], quantiles[2]),
         zero_gaps=float((gaps_E == 0).mean()) if len(gaps_E) else 0.0,
-        resolution_s=_resolution_s(times_E),
+        resolution_s=time_step_s(np.bincount(times_E % DAY_S, minlength=DAY_S)),
         span_days=float(times_E.max() - times_E.min()) / 86_400,
         repeats=_repeats(parts),
         has_ratings=_ratings_say_something(chosen[0], manifest.items),
@@ -100,10 +101,14 @@ def _within_users(part: TrainingPart, between_E1: npt.NDArray[Any]) -> npt.NDArr
     return np.asarray(between_E1[inside_E1])
 
 
-def _resolution_s(times_E: npt.NDArray[np.int64]) -> int:
-    """Return the coarsest step that nearly all times keep, whatever the time zone."""
+def time_step_s(clock_S: npt.NDArray[np.int64]) -> int:
+    """Return the coarsest step, in seconds, that nearly all times keep, whatever the time zone.
+
+    Args:
+        clock_S: events of each second of the day, so that counts of shards add up.
+    """
     for step in RESOLUTIONS_S:
-        if np.bincount(times_E % step, minlength=1).max() >= 0.99 * len(times_E):
+        if clock_S.reshape(-1, step).sum(0).max() >= 0.99 * clock_S.sum():
             return step
     return 1
 

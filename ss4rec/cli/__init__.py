@@ -25,6 +25,11 @@ VERBS = {
     ),
     "train": ("ss4rec.cli.train:train_command", "Train a model on a prepared folder."),
     "evaluate": ("ss4rec.cli.evaluate:evaluate_command", "Rank all items for every user with a trained run."),
+    "recommend": (
+        "ss4rec.cli.recommend:recommend_command",
+        "Write the best items of every user into files.",
+    ),
+    "score": ("ss4rec.cli.score:score_command", "Write the scores of given pairs of user and item."),
     "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
     "compare": (
         "ss4rec.cli.compare:compare_command",
@@ -57,6 +62,10 @@ DATA_VERBS = {
     "compare": (
         "ss4rec.cli.data_compare:compare_command",
         "Say what two releases of a data set have in common.",
+    ),
+    "audit": (
+        "ss4rec.cli.data_audit:audit_command",
+        "Say what is wrong with prepared data before anyone trains.",
     ),
     "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
 }
@@ -109,8 +118,8 @@ main_group.add_command(
     LazyGroup(
         "data",
         lazy=DATA_VERBS,
-        help="Prepare, generate, download, export and split data.",
-        short_help="Prepare, generate, download, export, split data.",
+        help="Prepare, look at, generate, download, export and split data.",
+        short_help="Prepare, audit, generate, export, split data.",
         no_args_is_help=True,
     )
 )

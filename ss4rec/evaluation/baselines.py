@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -29,7 +31,7 @@ def baselines(folder: PreparedFolder | AnyPath, plan: Plan) -> dict[str, Scorer]
     events = TrainingEvents.of(parts, plan.num_items)
     counts_V = events.counts()
     found: dict[str, Scorer] = {"most popular": MostPopular(counts_V)}
-    found |= _recent(folder, plan, events)
+    found |= recent_popularity(folder, plan, events)
     found |= {
         "Markov chain": MarkovChain.of(parts, plan.num_items),
         "item to item": ItemCosine.count(parts, plan.num_items),
@@ -39,17 +41,23 @@ def baselines(folder: PreparedFolder | AnyPath, plan: Plan) -> dict[str, Scorer]
     return found
 
 
-def _recent(folder: PreparedFolder, plan: Plan, events: TrainingEvents) -> dict[str, Scorer]:
-    """Return popularity in windows of time."""
+def recent_popularity(
+    folder: PreparedFolder, plan: Plan, events: TrainingEvents, windows_days: Sequence[int] = WINDOW_DAYS
+) -> dict[str, Scorer]:
+    """Return popularity in windows of time, by name as in `baselines`."""
     if plan.cut_s is None:
-        return {f"popular in {days} days": RecentlyPopular(events, days * DAY_S) for days in WINDOW_DAYS}
+        return {f"popular in {_days(days)}": RecentlyPopular(events, days * DAY_S) for days in windows_days}
     last_s = int(events.times_E[-1])
     later = training_parts(folder.shard_paths, folder.manifest.items, plan, later=True)
     everything = TrainingEvents.of(list(later), plan.num_items)
     found: dict[str, Scorer] = {}
-    for days in WINDOW_DAYS:
+    for days in windows_days:
         recent_E = events.times_E > last_s - days * DAY_S
         counts_V = np.bincount(events.items_E[recent_E], minlength=plan.num_items + 1)
-        found[f"popular in {days} days"] = MostPopular(counts_V)
-        found[f"popular now, {days} days"] = RecentlyPopular(everything, days * DAY_S)
+        found[f"popular in {_days(days)}"] = MostPopular(counts_V)
+        found[f"popular now, {_days(days)}"] = RecentlyPopular(everything, days * DAY_S)
     return found
+
+
+def _days(days: int) -> str:
+    return f"{days} day{'s' * (days > 1)}"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ss4rec.errors import ConfigError
+from ss4rec.io.moments import last_second
 from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.settings import Protocol, cut_moment
 
@@ -59,6 +60,19 @@ def protocol_of(text: str) -> Protocol:
         return Protocol.model_validate(raw.get("protocol", raw) if isinstance(raw, dict) else raw)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--protocol {text} is no protocol: {str(error).splitlines()[0]}") from None
+
+
+def protocol_or_cut(text: str) -> Protocol:
+    """Return the protocol of a name or a file; a date, an ISO time or unix seconds make one cut in time there.
+
+    Raises:
+        ConfigError: as `protocol_of`.
+    """
+    try:
+        last_second(text)
+    except ValueError:
+        return protocol_of(text)
+    return Protocol(name=f"cut {text}", kind="global_time", cut=text)
 
 
 def describe(protocol: Protocol) -> str:

@@ -84,6 +84,12 @@ CASES = (
         lambda seen: None,
         2,
     ),
+    Case("data audit --data {whole} --users 5 --html {folder}/a.html --json", lambda seen: _audited(seen)),
+    Case(
+        "data audit --data {prepared} --split time-to-split --set protocol.cut=0.7 --users 20",
+        lambda seen: _lights(seen),
+    ),
+    Case("data audit --data {whole} --split no-such", lambda seen: None, 2),
     Case(
         "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut",
         lambda seen: _told(seen, "ss4rec drift"),
@@ -105,6 +111,21 @@ def _got(seen):
 def _exported(seen):
     assert seen.json["lines"]["user"] > 100
     assert (seen.folder / "box" / "toy.inter").is_file()
+
+
+def _audited(seen):
+    assert seen.json["facts"]["sizes"]["events"] == 64
+    assert {light["tone"] for light in seen.json["lights"]} <= {"good", "warn", "bad"}
+    assert seen.json["fields"]["train.epochs"] > 0
+    assert (seen.folder / "a.html").read_text().startswith("<!doctype html>")
+
+
+def _lights(seen):
+    """Text in 80 columns, a rule beside each light, and what to do next."""
+    assert max(map(len, seen.out.splitlines()[:-1])) <= 80
+    assert seen.out.count("rule:") == seen.out.count("●") + seen.out.count("▲") + seen.out.count("■") > 20
+    assert "time-to-split with cut=0.7" in " ".join(seen.out.split())
+    assert "\nnext: ss4rec train --data " in seen.out
 
 
 def _same(seen):
