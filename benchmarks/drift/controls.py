@@ -35,9 +35,10 @@ CONCEPT = Plant(windows=WINDOWS, users=500, items=400, step=STEP, concept=True)
 DATA_ONLY = Plant(windows=WINDOWS, users=500, items=400, step=STEP, rating=0.3, gap=0.3)
 
 
-MOVING = ("item_age", "first_seen", "hour", "weekday", "expected_next")
+MOVING = ("item_age", "first_seen", "hour", "weekday", "expected_next", "duplicate")
 """Signals that the simulation does not hold still: films age, and windows begin on different days of the week. What
-follows what is the planted change of `CONCEPT`, which the marginals do not show."""
+follows what is the planted change of `CONCEPT`, which the marginals do not show; a film may follow itself, so that
+duplicates change with it."""
 
 
 @dataclass(frozen=True)

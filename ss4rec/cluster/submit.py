@@ -31,7 +31,7 @@ from ss4rec.runs.provenance import COMMIT_VARIABLE, git_commit
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-VERBS = ("prepare", "train", "tune", "evaluate", "drift", "doctor")
+VERBS = ("prepare", "train", "tune", "evaluate", "recommend", "score", "drift", "doctor", "watch")
 LIMIT_BYTES = 100 * 2**20
 """Largest upload that a cluster's dashboard accepts (Ray's DASHBOARD_CLIENT_MAX_SIZE)."""
 _API_VARIABLE = "RAY_API_SERVER_ADDRESS"
@@ -41,7 +41,20 @@ PACKAGES = ("ss4rec", "ray_jobs", "tuning", "drift", "cluster")
 """What a job needs of an installation."""
 FILE_OPTIONS = ("--space", "--events", "--preset")
 """Options whose files travel with the job."""
-PATH_OPTIONS = ("--data", "--storage", "--run", "--out", "--source", "--retrained")
+PATH_OPTIONS = (
+    "--data",
+    "--storage",
+    "--run",
+    "--out",
+    "--source",
+    "--retrained",
+    "--histories",
+    "--allow",
+    "--deny",
+    "--from",
+    "--config",
+)
+PATH_OPTIONS += ("--users", "--item-features", "--pairs")
 STORED_VERBS = ("train", "tune")
 """Verbs whose --storage has a relative default, which a job would lose."""
 
@@ -123,14 +136,13 @@ def entrypoint(verb: str, options: Sequence[str]) -> str:
     Raises:
         UsageError: a path option is relative, or --storage is left to its relative default.
     """
-    given = dict(_values(options, PATH_OPTIONS))
-    for name, value in given.items():
-        if not value.startswith("/"):
+    for name, value in _values(options, PATH_OPTIONS):
+        if not value.startswith("/") and "://" not in value:
             raise UsageError(
                 f"{name} {value}: a job runs in a throw-away copy of this folder; give an absolute path on the "
                 "cluster's shared storage"
             )
-    if verb in STORED_VERBS and "--storage" not in given:
+    if verb in STORED_VERBS and not list(_values(options, ("--storage",))):
         raise UsageError(
             f"{verb} needs --storage with an absolute path on the cluster's shared storage: the default (runs) lies "
             "in the job's throw-away copy of this folder"

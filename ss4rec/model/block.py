@@ -53,7 +53,7 @@ class Horizon(nn.Module):
     def forward(self, values_TD: Tensor, elapsed_T: Tensor | None, backend: LayerBackend) -> Tensor:
         """Return `[T, D]` for hidden states `[T, D]` and seconds, negative for unknown."""
         if elapsed_T is None:
-            elapsed_T = values_TD.new_full((len(values_TD),), -1.0, dtype=torch.float32)
+            elapsed_T = values_TD.new_full(values_TD.shape[:1], -1.0, dtype=torch.float32)
         code_T = 1 + (2 * torch.log2(1 + elapsed_T.clamp_min(0))).long().clamp_max(HORIZON_CODES - 1)
         code_T = torch.where(elapsed_T < 0, 0, code_T)
         chosen_TC = F.one_hot(code_T, 1 + HORIZON_CODES).to(values_TD.dtype)

@@ -118,25 +118,44 @@ class ItemScores:
     def top(self, k: int, *, exclude_seen: bool) -> tuple[Tensor, Tensor]:
         """Return scores and items of the k best of each user, `[B, K]` with K = min(k, V - 1), best first.
 
-        Exact: the best so far are kept while going through the items. Among equal scores any may come first. Where
-        fewer than K items are unseen, the last places have the score -inf.
+        Exact: the best so far are kept while going through the items. Of equal scores the lower item comes first, on
+        any device and however many items are scored at a time. Where fewer than K items are unseen, the last places
+        have the score -inf.
         """
         best_BK, items_BK = None, None
         for first, scores_BC in self.chunks():
             if exclude_seen:
                 places = self.seen.between(first, first + scores_BC.shape[1])
                 scores_BC = scores_BC.index_put(places, scores_BC.new_tensor(-torch.inf))
-            chunk_BK, column_BK = scores_BC.topk(min(k, scores_BC.shape[1]), dim=1)
+            chunk_BK, column_BK = _top_in_order(scores_BC, min(k, scores_BC.shape[1]))
             column_BK += first
             if best_BK is None or items_BK is None:
                 best_BK, items_BK = chunk_BK, column_BK
                 continue
             both_BJ, items_BJ = torch.cat([best_BK, chunk_BK], 1), torch.cat([items_BK, column_BK], 1)
-            best_BK, place_BK = both_BJ.topk(min(k, both_BJ.shape[1]), dim=1)
-            items_BK = items_BJ.gather(1, place_BK)
+            # Stable, and what came before has the lower items.
+            both_BJ, place_BJ = both_BJ.sort(dim=1, descending=True, stable=True)
+            best_BK, items_BK = both_BJ[:, :k], items_BJ.gather(1, place_BJ[:, :k])
         if best_BK is None or items_BK is None:
             raise ValueError("there are no items to choose from")
         return best_BK, items_BK
+
+
+def _top_in_order(scores_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k best scores of each row and their columns `[B, k]`; of equal scores the lower column first."""
+    best_Bk, column_Bk = scores_BC.topk(k, dim=1)
+    least_B1 = best_Bk[:, -1:]
+    # `topk` takes any of the scores that are equal to the last one: where there are more of them, take the first ones.
+    tied_R = torch.nonzero(((~(scores_BC < least_B1)).sum(1) > k) & (least_B1[:, 0] > -torch.inf))[:, 0]
+    if len(tied_R):
+        scores_RC, least_R1 = scores_BC[tied_R], least_B1[tied_R]
+        above_RC, equal_RC = ~(scores_RC <= least_R1), scores_RC == least_R1
+        room_R1 = k - above_RC.sum(1, keepdim=True)
+        taken_RC = above_RC | (equal_RC & (equal_RC.cumsum(1) <= room_R1))
+        column_Bk[tied_R] = taken_RC.nonzero()[:, 1].view(-1, k)
+    column_Bk = column_Bk.sort(dim=1)[0]
+    best_Bk, place_Bk = scores_BC.gather(1, column_Bk).sort(dim=1, descending=True, stable=True)
+    return best_Bk, column_Bk.gather(1, place_Bk)
 
 
 def _full_product(hidden_BD: Tensor, weight_CD: Tensor) -> Tensor:

@@ -63,6 +63,11 @@ class Checkpoint:
         score = self.state.get("score")
         return float("-inf") if score is None else float(score)
 
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the file of the weights to serve, which says what model this is."""
+        return str(read_json(self.path / SUMS_FILE)[MODEL_FILE])
+
     def model_tensors(self, device: str = "cpu") -> dict[str, Tensor]:
         """Return the weights to serve.
 

@@ -19,10 +19,11 @@ from ss4rec.model.habits import Habits, Held, held_logits
 from ss4rec.model.inputs import Context
 from ss4rec.model.item_scores import ItemScores, SeenItems
 from ss4rec.model.segments import Segments
-from ss4rec.model.state import StateLayout, encode_states, read_out, step_states
+from ss4rec.model.state import StateLayout, encode_states, read_out
 from ss4rec.recommender import History, Recommendation, Recommender
 from ss4rec.states.packed import Packed, Precision
 from ss4rec.states.state import Event, Known, Seen, State
+from ss4rec.states.traced import StateStep, Step, traced_step
 
 BATCH_USERS = 1024
 """Users that one step takes together."""
@@ -31,18 +32,23 @@ BATCH_TOKENS = 1 << 15
 
 
 class StateModel:
-    """The states of one model. Threads may share it: it is only read.
+    """The states of one model, whose weights must not change any more. Threads may share it: it is only read.
 
     Args:
         recommender: the model with its vocabulary.
         precision: how states are kept between events. `full` is the model's own type; the others lose a little at
             every event and cost a half (`bf16`) or a quarter (`int8`) of the memory.
+        traced: record the step as a graph at the first event: half of the time for a single user, after a second or
+            two of preparation.
     """
 
-    def __init__(self, recommender: Recommender, precision: Precision = "full") -> None:
+    def __init__(
+        self, recommender: Recommender, precision: Precision = "full", *, traced: bool = False
+    ) -> None:
         self.recommender = recommender
         self.model = recommender.model.eval()
         self.precision = precision
+        self.traced = traced
         self.device = recommender.device
         self.target_time = recommender.data.target_time
         self.kind = next(self.model.parameters()).dtype
@@ -297,8 +303,14 @@ class StateModel:
         context = self._context(
             hours, [event.rating for event in events], [state.profile for state in states]
         )
-        items_B = self._ints([event.item for event in events])
-        return step_states(self.model, rows_BX, items_B, self._floats(gaps), context)
+        items_B, gaps_B = self._ints([event.item for event in events]), self._floats(gaps)
+        return self._one_step(
+            rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF
+        )
+
+    @cached_property
+    def _one_step(self) -> Step:
+        return traced_step(self.model) if self.traced else StateStep(self.model)
 
     def _context(
         self, hours: Sequence[int], ratings: Sequence[float], profiles: Sequence[tuple[int, ...]]

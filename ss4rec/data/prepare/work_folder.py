@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,23 @@ class WorkFolder:
     """Folders around it that this job made."""
 
     @classmethod
-    def enter(cls, out: AnyPath, overwrite: bool, plan: Mapping[str, Any]) -> tuple[WorkFolder, bool]:
+    def enter(
+        cls,
+        out: AnyPath,
+        overwrite: bool,
+        plan: Mapping[str, Any],
+        check: Callable[[AnyPath, bool, bool], None] = check_free,
+        *,
+        keep_other: bool = False,
+    ) -> tuple[WorkFolder, bool]:
         """Return the folder of this job, and whether an earlier attempt left something to go on with.
+
+        Args:
+            out: the folder that will be.
+            overwrite: whether an older result there may be replaced.
+            plan: what must be the same for a job to go on; JSON.
+            check: refuses an `out` that is taken; is told whether an unfinished result of this job may stand there.
+            keep_other: refuse to replace what another unfinished job left, unless `overwrite`.
 
         Raises:
             DataError: if `out` is taken or cannot be written.
@@ -44,7 +59,13 @@ class WorkFolder:
         text = json.dumps(plan, indent=2, sort_keys=True)
         plan_path = work.root / PLAN_NAME
         again = plan_path.is_file() and plan_path.read_text() == text
-        check_free(out, overwrite, unfinished=again and isinstance(out, RemotePath))
+        check(out, overwrite, again and isinstance(out, RemotePath))
+        if keep_other and not again and not overwrite and plan_path.is_file():
+            raise DataError(
+                f"{work.root} holds an unfinished job that was asked for something else "
+                f"({_differences(plan_path.read_text(), plan)}); finish it with its own options, or give --overwrite "
+                "to begin anew, or another --out"
+            )
         if not again:
             remove_tree(work.root)
             if isinstance(out, RemotePath):
@@ -89,3 +110,20 @@ class WorkFolder:
             if isinstance(error, OSError):
                 raise DataError(f"cannot write {self.out}: {error}; give another --out") from None
             raise
+
+
+def _differences(text: str, plan: Mapping[str, Any]) -> str:
+    """Name the parts of a plan that differ from one in a file."""
+    try:
+        other = json.loads(text)
+    except ValueError:
+        return "its plan is damaged"
+    names = [name for name in sorted({*other, *plan}) if other.get(name) != plan.get(name)]
+    inner = [
+        f"{name}.{key}"
+        for name in names
+        if isinstance(other.get(name), dict) and isinstance(plan.get(name), dict)
+        for key in sorted({*other[name], *plan[name]})
+        if other[name].get(key) != plan[name].get(key)
+    ]
+    return ", ".join(inner or names)

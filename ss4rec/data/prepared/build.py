@@ -137,7 +137,7 @@ def write_prepared(
     filters: Filters,
     rows_dropped: Mapping[str, int],
     rows_per_shard: int = 2048,
-    features: dict[Literal["items"], tuple[Feature, ...]] | None = None,
+    features: dict[Literal["items", "users"], tuple[Feature, ...]] | None = None,
 ) -> Manifest:
     """Write a prepared folder that appears at `out`, which must be free, when it is complete.
 
@@ -145,41 +145,67 @@ def write_prepared(
         DataError: if `out` is taken or cannot be written; then nothing is left behind.
     """
     check_free(out, overwrite=False)
-    offsets_U1 = sequences.offsets_U1
-    counts_V = np.bincount(sequences.items_E, minlength=len(sequences.items.source_id) + 1)[1:]
     try:
         with new_folder(out) as folder:
-            shards = []
-            for number, first in enumerate(range(0, len(sequences.user_ids), rows_per_shard)):
-                bounds_S1 = offsets_U1[first : first + rows_per_shard + 1]
-                events = slice(bounds_S1[0], bounds_S1[-1])
-                table = tables.shard_table(
-                    first,
-                    sequences.items_E[events],
-                    sequences.times_E[events],
-                    sequences.ratings_E[events],
-                    bounds_S1 - bounds_S1[0],
-                )
-                tables.write_table(table, folder / tables.shard_name(number))
-                shards.append(written_shard(folder, tables.shard_name(number), table))
-            return finish_folder(
+            return fill_folder(
                 folder,
-                shards,
-                items=sequences.items,
-                item_counts_V=counts_V,
-                user_ids=sequences.user_ids,
-                lengths_U=np.diff(offsets_U1),
-                profiles=sequences.profiles,
-                quarantine=None,
-                rows_per_shard=rows_per_shard,
+                sequences,
                 name=name,
                 source=source,
                 filters=filters,
-                rows_dropped=dict(rows_dropped),
+                rows_dropped=rows_dropped,
+                rows_per_shard=rows_per_shard,
                 features=features,
             )
     except OSError as error:
         raise DataError(f"cannot write {out}: {error}; give another --out") from None
+
+
+def fill_folder(
+    folder: AnyPath,
+    sequences: Sequences,
+    *,
+    rows_dropped: Mapping[str, int],
+    rows_per_shard: int = 2048,
+    **facts: Any,
+) -> Manifest:
+    """Write all files of a prepared folder, the manifest last.
+
+    Args:
+        folder: where to; what is there of the same names is replaced.
+        sequences: the events.
+        rows_dropped: rows that were left out, by reason.
+        rows_per_shard: users per shard.
+        facts: `name`, `source`, `filters` and `features` of the manifest.
+    """
+    offsets_U1 = sequences.offsets_U1
+    counts_V = np.bincount(sequences.items_E, minlength=len(sequences.items.source_id) + 1)[1:]
+    shards = []
+    for number, first in enumerate(range(0, len(sequences.user_ids), rows_per_shard)):
+        bounds_S1 = offsets_U1[first : first + rows_per_shard + 1]
+        events = slice(bounds_S1[0], bounds_S1[-1])
+        table = tables.shard_table(
+            first,
+            sequences.items_E[events],
+            sequences.times_E[events],
+            sequences.ratings_E[events],
+            bounds_S1 - bounds_S1[0],
+        )
+        tables.write_table(table, folder / tables.shard_name(number))
+        shards.append(written_shard(folder, tables.shard_name(number), table))
+    return finish_folder(
+        folder,
+        shards,
+        items=sequences.items,
+        item_counts_V=counts_V,
+        user_ids=sequences.user_ids,
+        lengths_U=np.diff(offsets_U1),
+        profiles=sequences.profiles,
+        quarantine=None,
+        rows_per_shard=rows_per_shard,
+        rows_dropped=dict(rows_dropped),
+        **facts,
+    )
 
 
 def finish_folder(

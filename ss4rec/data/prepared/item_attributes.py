@@ -43,8 +43,14 @@ def item_attributes(items: pa.Table) -> Tensor:
         for genre in found:
             if genre in column:
                 attributes_VA[item, column[genre]] = 1
-        year = _YEAR.search(title or "")
-        if year:
-            period = (int(year[1]) - FIRST_YEAR) // PERIOD_YEARS
+        year = release_year(title)
+        if year is not None:
+            period = (year - FIRST_YEAR) // PERIOD_YEARS
             attributes_VA[item, GENRE_COLUMNS + min(max(period, 0), PERIOD_COLUMNS - 1)] = 1
     return attributes_VA
+
+
+def release_year(title: str | None) -> int | None:
+    """Return the year in which a title ends, as in `Heat (1995)`, of a series the first; None if there is none."""
+    year = _YEAR.search(title or "")
+    return int(year[1]) if year else None

@@ -47,7 +47,7 @@ def read_features(path: AnyPath, id_names: tuple[str, ...]) -> FeatureTable:
         DataError: if it cannot be read, an id is missing or comes twice, or there is no other column.
     """
     try:
-        table = _read(path)
+        table = read_plain(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as a table of features ({str(error).splitlines()[0]}); give CSV, TSV or Parquet"
@@ -87,7 +87,8 @@ def join_profiles(said: UserProfiles | None, brought: UserProfiles | None) -> Us
     return UserProfiles(ids, pa.table(columns))
 
 
-def _read(path: AnyPath) -> pa.Table:
+def read_plain(path: AnyPath) -> pa.Table:
+    """Read a CSV, TSV or Parquet file, or one of RecBole's, with plain types; raises what Arrow does."""
     suffix = PurePosixPath(str(path)).suffix.lower()
     if suffix == ".parquet":
         with path.open("rb") as stream:

@@ -5,7 +5,7 @@ shown. `ListTotals` adds lists up, batch by batch.
 """
 
 from ss4rec.evaluation.lists._average_popularity import average_popularity
-from ss4rec.evaluation.lists._calibration import calibration
+from ss4rec.evaluation.lists._calibration import calibration, divergence
 from ss4rec.evaluation.lists._coverage import coverage
 from ss4rec.evaluation.lists._deciles import by_popularity_decile
 from ss4rec.evaluation.lists._diversity import diversity, hamming_diversity
@@ -51,6 +51,7 @@ __all__ = [
     "by_popularity_decile",
     "calibration",
     "coverage",
+    "divergence",
     "diversity",
     "entropy",
     "gini",

@@ -22,10 +22,20 @@ def _of(lists: Lists, item_facts: ItemFacts) -> Tensor:
     list_BG = torch.zeros_like(lists.history_BG)
     for items_B in lists.items_BK.T:
         list_BG += shares_VG[items_B]
-    list_BG = list_BG / list_BG.sum(1, keepdim=True).clamp(min=1e-300)
-    mixed_BG = (1 - MIX) * list_BG + MIX * lists.history_BG
-    terms_BG: Tensor = torch.special.xlogy(lists.history_BG, lists.history_BG / mixed_BG.clamp(min=1e-300))
-    return terms_BG.sum(1)
+    return divergence(lists.history_BG, list_BG)
+
+
+def divergence(history_XG: Tensor, list_XG: Tensor) -> Tensor:
+    """Return KL(p || q~) in nats, `[X]`; the leading dimensions may be any that fit each other.
+
+    Args:
+        history_XG: p(g|u), which sums to 1.
+        list_XG: sums of the shares of a list's items; they need not sum to 1.
+    """
+    list_XG = list_XG / list_XG.sum(-1, keepdim=True).clamp(min=1e-300)
+    mixed_XG = (1 - MIX) * list_XG + MIX * history_XG
+    terms_XG: Tensor = torch.special.xlogy(history_XG, history_XG / mixed_XG.clamp(min=1e-300))
+    return terms_XG.sum(-1)
 
 
 calibration = ListMetric("miscalibration", _of, needs_features=True, needs_history=True)

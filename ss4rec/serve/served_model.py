@@ -1,0 +1,169 @@
+"""A model that is served: its states, its name, and how texts of requests become its items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ss4rec.errors import UsageError
+from ss4rec.recommender import History, ItemId, Recommendation, load
+from ss4rec.runs.folder import RESULT_FILE, RunFolder
+from ss4rec.serve.store import StoredEvent
+from ss4rec.states.packed import Precision
+from ss4rec.states.state import Event
+from ss4rec.states.state_model import StateModel
+
+SHOWN_SETTINGS = (
+    "dim",
+    "blocks",
+    "time_states",
+    "relation_states",
+    "members",
+    "repeats",
+    "inputs",
+    "horizon",
+)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One version of a model."""
+
+    name: str
+    states: StateModel
+    card: dict[str, Any]
+    """What `GET /model` says beside the name."""
+
+    @property
+    def fingerprint(self) -> str:
+        """See `StateModel.fingerprint`."""
+        return self.states.fingerprint
+
+    @cached_property
+    def unit_rows_VD(self) -> Tensor:
+        """Item rows of length one; row 0 is padding."""
+        with torch.no_grad():
+            return F.normalize(self.states.model.item_matrix().detach().float(), dim=1).cpu()
+
+    @cached_property
+    def _numbers(self) -> bool:
+        """Whether the source's item ids are whole numbers."""
+        return isinstance(self.states.recommender.item_ids[0], int)
+
+    def item_id(self, text: str) -> ItemId:
+        """Return an item as the run knows it.
+
+        Raises:
+            UsageError: if it does not.
+        """
+        item = self._item(text)
+        if item is None:
+            raise UsageError(f"the model does not know the item {text!r}; ids are those of the ratings file")
+        return item
+
+    def knows(self, text: str) -> bool:
+        """Return whether a text means an item of this model."""
+        return self._item(text) is not None
+
+    def known_events(self, events: Sequence[StoredEvent]) -> list[Event]:
+        """Return the events whose items this model knows."""
+        found = [(self._item(event.item), event) for event in events]
+        return [Event(item, event.time_s, event.rating) for item, event in found if item is not None]
+
+    def history(self, events: Sequence[Event]) -> History:
+        """Return events as a history; those of the same second keep their order."""
+        events = sorted(events, key=lambda event: event.time)
+        ratings = [float("nan") if event.rating is None else event.rating for event in events]
+        return History([event.item for event in events], [event.time for event in events], ratings=ratings)
+
+    def known_history(self, history: History) -> History:
+        """Return a history of a request, whose items are texts, without what this model does not know.
+
+        Raises:
+            UsageError: if nothing is left.
+        """
+        found = [self._item(str(text)) for text in history.items]
+        kept = [(place, item) for place, item in enumerate(found) if item is not None]
+        if not kept:
+            raise UsageError(
+                "the history has no item that the model knows; ids are those of the ratings file"
+            )
+        places = [place for place, _ in kept]
+        ratings = history.ratings and [history.ratings[place] for place in places]
+        times = [history.times[place] for place in places]
+        return replace(history, items=[item for _, item in kept], times=times, ratings=ratings)
+
+    def search(self, text: str, most: int) -> list[Recommendation]:
+        """Return items whose title or id has all words of a text, those that begin with it first."""
+        recommender, words = self.states.recommender, text.casefold().split()
+        found = []
+        for item, title, folded in zip(recommender.item_ids, recommender.titles, self._folded, strict=True):
+            if words and all(word in folded for word in words):
+                found.append((not folded.startswith(text.casefold()), len(folded), item, title))
+        best = sorted(found, key=lambda row: row[:2])[:most]
+        return [Recommendation(item, 0.0, title) for _, _, item, title in best]
+
+    @cached_property
+    def _folded(self) -> list[str]:
+        recommender = self.states.recommender
+        pairs = zip(recommender.item_ids, recommender.titles, strict=True)
+        return [(title or str(item)).casefold() for item, title in pairs]
+
+    def _item(self, text: str) -> ItemId | None:
+        """Return the id that a text means, or None."""
+        item: ItemId = text
+        if self._numbers:
+            if not (text.removeprefix("-").isdecimal() and len(text) < 20):
+                return None
+            item = int(text)
+        return item if item in self.states.recommender.index else None
+
+
+def load_served(run: Path, precision: Precision = "full", name: str | None = None) -> ServedModel:
+    """Load the best checkpoint of a run to serve it; nothing that the folder holds is run as code.
+
+    Raises:
+        DataError: if it is no run folder.
+        CheckpointError: if no checkpoint is intact.
+    """
+    run = run.resolve()
+    states = StateModel(load(run), precision, traced=True)
+    folder = RunFolder.open(run)
+    served = ServedModel(name or run.name, states, _card(folder))
+    # All that is made at the first use is made now, not in front of somebody who waits.
+    history = History([states.recommender.item_ids[0]], [1_000_000_000])
+    state = states.encode(history).update(Event(history.items[0], 1_000_000_060))
+    states.recommend(state)
+    _ = served.fingerprint, served.unit_rows_VD, served._folded
+    return served
+
+
+def _card(folder: RunFolder) -> dict[str, Any]:
+    """Return what the run says about itself, without the folder's place."""
+    record, config = folder.record(), folder.config()
+    settings = config.model.model_dump(mode="json", include=set(SHOWN_SETTINGS))
+    card: dict[str, Any] = {
+        "trained": record.created,
+        "data": record.data_name,
+        "users": record.num_users,
+        "items": record.num_items,
+        "interactions": record.num_interactions,
+        "parameters": record.num_parameters,
+        "preset": config.preset,
+        "model": settings,
+        "knows_target_time": config.data.target_time,
+        "median_gap_s": record.median_gap_s,
+        "versions": record.versions,
+    }
+    if (folder.path / RESULT_FILE).exists():
+        from ss4rec.io.untrusted import read_json
+
+        card["result"] = read_json(folder.path / RESULT_FILE)
+    return card

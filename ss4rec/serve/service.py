@@ -1,0 +1,273 @@
+"""Model, states and store together: what the web application does, without a network.
+
+States are made from the store when they are asked for: the events since the last time are taken in one by one; a user
+who is new here, has late events or many new ones is encoded anew. So a state is right whoever wrote the events, and
+a server that lost everything but the store gives the same answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ss4rec.errors import SS4RecError, UsageError
+from ss4rec.recommender import History, Recommendation
+from ss4rec.serve.served_model import ServedModel
+from ss4rec.serve.store import Accepted, EventStore, NewEvent, StoredEvent
+from ss4rec.states.state import Event, State
+
+MOST_STEPS = 48
+"""New events of a user up to which single steps are quicker than encoding the history anew."""
+
+
+class UnknownUserError(UsageError):
+    """Nothing is known of a user that a list could be made from."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A list that somebody wants: for a user of the store, or for a bare history."""
+
+    user: str | None = None
+    history: History | None = None
+    at: int | None = None
+    """Unix seconds; None: the median training gap after the newest event."""
+    k: int = 10
+    exclude_seen: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list, and what it was made from."""
+
+    items: list[Recommendation]
+    events: int
+    """Known events of the history."""
+    newest_s: int
+    """Time of the newest of them."""
+    model: ServedModel
+
+
+@dataclass
+class Counts:
+    """What happened since the start."""
+
+    steps: int = 0
+    """Events that were taken into a state one by one."""
+    rebuilt: int = 0
+    """States that were encoded from all events."""
+    swaps: int = 0
+    """Models that were taken over."""
+    refused: int = 0
+    """Models that could not be loaded, while the old one went on."""
+
+
+@dataclass
+class _Cached:
+    """What is known of a user."""
+
+    number: int
+    """Number of the last event that was looked at."""
+    state: State | None
+    """None where no event has an item that the model knows."""
+
+
+@dataclass
+class _Current:
+    """A model with the states that belong to it, the user of longest ago first."""
+
+    model: ServedModel
+    cache: OrderedDict[str, _Cached] = field(default_factory=OrderedDict)
+
+
+class Service:
+    """Takes events and answers questions, many at a time. Threads may call it at the same time.
+
+    Args:
+        store: where events lie.
+        model: what answers.
+        cache_users: states that are kept; those of users who were not asked for longest go first.
+    """
+
+    def __init__(self, store: EventStore, model: ServedModel, cache_users: int = 20_000) -> None:
+        self.store = store
+        self.cache_users = cache_users
+        self.counts = Counts()
+        self._current = _Current(model)
+        self._asking = threading.Lock()
+
+    @property
+    def model(self) -> ServedModel:
+        """The model that answers now."""
+        return self._current.model
+
+    @property
+    def cached_users(self) -> int:
+        """States that are kept."""
+        return len(self._current.cache)
+
+    def add_events(self, events: Sequence[NewEvent]) -> list[Accepted]:
+        """Write events; they are safe when this returns.
+
+        Raises:
+            StoreError: if the store does not take them.
+        """
+        return self.store.add(events)
+
+    def refresh(self, users: Iterable[str]) -> None:
+        """Take new events of those of these users that are kept into their states, before anybody asks."""
+        with self._asking:
+            self._cached(self._current, [user for user in users if user in self._current.cache])
+
+    def recommend(self, asks: Sequence[Ask]) -> list[Answer | SS4RecError]:
+        """Return a list for each question, or why there is none."""
+        with self._asking:
+            current = self._current
+            cached = self._cached(current, dict.fromkeys(ask.user for ask in asks if ask.user is not None))
+            found: list[Answer | SS4RecError] = [UnknownUserError("no question was asked") for _ in asks]
+            states: dict[int, State] = {}
+            for place, ask in enumerate(asks):
+                try:
+                    states[place] = self._state_for(current.model, ask, cached)
+                except SS4RecError as error:
+                    found[place] = error
+            for shape in {(asks[place].k, asks[place].exclude_seen) for place in states}:
+                places = [p for p in states if (asks[p].k, asks[p].exclude_seen) == shape]
+                lists = current.model.states.recommend_many(
+                    [states[p] for p in places],
+                    [asks[p].at for p in places],
+                    shape[0],
+                    exclude_seen=shape[1],
+                )
+                for place, items in zip(places, lists, strict=True):
+                    state = states[place]
+                    found[place] = Answer(items, state.events, state.newest.time_s, current.model)
+            return found
+
+    def similar(self, items: Sequence[str], k: int) -> tuple[list[list[Recommendation]], ServedModel]:
+        """Return the `k` items nearest to each item, by the cosine of the model's item rows.
+
+        Raises:
+            UsageError: for an item that the model does not know.
+        """
+        model = self.model
+        recommender = model.states.recommender
+        numbers = torch.tensor([recommender.index[model.item_id(item)] for item in items])
+        with torch.no_grad():
+            rows_VD = model.unit_rows_VD
+            scores_BV = rows_VD[numbers] @ rows_VD.T
+            scores_BV[:, 0] = -torch.inf
+            scores_BV[torch.arange(len(numbers)), numbers] = -torch.inf
+            best = scores_BV.topk(min(k, len(rows_VD) - 2), dim=1)
+        ids, titles = recommender.item_ids, recommender.titles
+        return [
+            [
+                Recommendation(ids[item - 1], score, titles[item - 1])
+                for score, item in zip(scores_K, items_K, strict=True)
+            ]
+            for scores_K, items_K in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ], model
+
+    def take_over(self, model: ServedModel, batch_users: int = 16, pause_s: float = 0.0) -> None:
+        """Answer with another model from now on; requests go on meanwhile.
+
+        The states of all users that are kept are made for the new model first, so that the first questions to it are
+        as quick as the last ones to the old one.
+
+        Args:
+            model: the new model.
+            batch_users: users whose states are made at a time.
+            pause_s: what is left to requests between two batches.
+        """
+        coming = _Current(model)
+        done: set[str] = set()
+        while todo := [user for user in list(self._current.cache) if user not in done][:batch_users]:
+            self._cached(coming, dict.fromkeys(todo))
+            done.update(todo)
+            time.sleep(pause_s)
+        with self._asking:
+            self._current = coming
+            self.counts.swaps += 1
+
+    def _state_for(self, model: ServedModel, ask: Ask, cached: dict[str, _Cached]) -> State:
+        """Return the state from which a question is answered; raises what is wrong with the question."""
+        if ask.history is not None:
+            state = model.states.encode(model.known_history(ask.history))
+        else:
+            assert ask.user is not None
+            kept = cached[ask.user]
+            if kept.number == 0:
+                raise UnknownUserError(
+                    f"nothing is known of user {ask.user!r}; send events or ask with a history"
+                )
+            if kept.state is None:
+                raise UnknownUserError(
+                    f"none of the {kept.number} events of user {ask.user!r} has an item that the model knows"
+                )
+            state = kept.state
+        if ask.at is not None and ask.at < state.newest.time_s:
+            raise UsageError(
+                f"at is {ask.at}, before the newest event ({state.newest.time_s}); give a later moment or none"
+            )
+        return state
+
+    def _cached(self, current: _Current, users: Iterable[str]) -> dict[str, _Cached]:
+        """Return what is known of some users, with all that the store has of them."""
+        users = list(users)
+        cache, model = current.cache, current.model
+        found = {user: cache.get(user) or _Cached(0, None) for user in users}
+        events = self.store.since({user: kept.number for user, kept in found.items()})
+        steps: list[tuple[str, list[Event]]] = []
+        anew: list[str] = []
+        for user, new in events.items():
+            known = model.known_events(new)
+            if not known:
+                continue
+            state = found[user].state
+            late = state is not None and any(event.time < state.newest.time_s for event in known)
+            if state is None or late or len(known) > MOST_STEPS:
+                anew.append(user)
+            else:
+                steps.append((user, sorted(known, key=lambda event: event.time)))
+        states = self._step(model, steps, found) | self._encode(model, anew, found, events)
+        for user, new in events.items():
+            number = new[-1].number if new else found[user].number
+            found[user] = _Cached(number, states.get(user, found[user].state))
+            if number:
+                cache[user] = found[user]
+                cache.move_to_end(user)
+        while len(cache) > self.cache_users:
+            cache.popitem(last=False)
+        return found
+
+    def _step(
+        self, model: ServedModel, steps: Sequence[tuple[str, list[Event]]], found: dict[str, _Cached]
+    ) -> dict[str, State]:
+        """Take new events into states."""
+        before = [found[user].state for user, _ in steps]
+        after = model.states.update_many(
+            [state for state in before if state is not None], [new for _, new in steps]
+        )
+        self.counts.steps += sum(len(new) for _, new in steps)
+        return dict(zip((user for user, _ in steps), after, strict=True))
+
+    def _encode(
+        self,
+        model: ServedModel,
+        users: Sequence[str],
+        found: dict[str, _Cached],
+        new: dict[str, list[StoredEvent]],
+    ) -> dict[str, State]:
+        """Make states from all events; the numbers that were looked at become those of the whole history."""
+        older = {user: 0 for user in users if found[user].number > 0}
+        whole = new | (self.store.since(older) if older else {})
+        # Events that arrived between the two looks are taken in now, and their numbers with them.
+        new.update({user: whole[user] for user in users})
+        histories = [model.history(model.known_events(whole[user])) for user in users]
+        self.counts.rebuilt += len(users)
+        return dict(zip(users, model.states.encode_many(histories), strict=True)) if users else {}

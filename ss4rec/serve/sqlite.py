@@ -1,0 +1,116 @@
+"""The event store in SQLite: a file beside the server, for one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ss4rec.serve.store import FORMAT, Accepted, NewEvent, StoredEvent, StoreError, compare, require_format
+
+BUSY_S = 30.0
+"""How long a writer waits for another process's transaction."""
+
+
+class SqliteStore:
+    """A file beside the server, for one machine; any number of its processes may share it.
+
+    Args:
+        path: the file; it is made if there is none.
+
+    Raises:
+        StoreError: if the file is no such database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._own = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        with self._said():
+            connection = self._connection()
+            connection.executescript(
+                "BEGIN IMMEDIATE;"
+                "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
+                f"INSERT OR IGNORE INTO facts VALUES ('format', '{FORMAT}');"
+                "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL,"
+                " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL,"
+                " PRIMARY KEY (user, number), UNIQUE (user, key)) WITHOUT ROWID;"
+                "COMMIT;"
+            )
+            require_format(connection.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()[0])
+
+    def add(self, events: Sequence[NewEvent]) -> list[Accepted]:
+        """See `EventStore.add`: one transaction for all."""
+        with self._said():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                accepted = [self._add(connection, event) for event in events]
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+        return accepted
+
+    def since(self, numbers: Mapping[str, int]) -> dict[str, list[StoredEvent]]:
+        """See `EventStore.since`."""
+        query = (
+            "SELECT number, item, time_s, rating FROM events WHERE user = ? AND number > ? ORDER BY number"
+        )
+        with self._said():
+            connection = self._connection()
+            return {
+                user: [StoredEvent(*row) for row in connection.execute(query, (user, number))]
+                for user, number in numbers.items()
+            }
+
+    def size(self) -> tuple[int, int]:
+        """See `EventStore.size`."""
+        with self._said():
+            row = self._connection().execute("SELECT count(DISTINCT user), count(*) FROM events").fetchone()
+        return row[0], row[1]
+
+    def close(self) -> None:
+        """See `EventStore.close`."""
+        for connection in self._all:
+            connection.close()
+        self._all.clear()
+
+    @staticmethod
+    def _add(connection: sqlite3.Connection, event: NewEvent) -> Accepted:
+        found = connection.execute(
+            "SELECT number, item, time_s, rating FROM events WHERE user = ? AND key = ?",
+            (event.user, event.key),
+        ).fetchone()
+        if found is not None:
+            return compare(event, StoredEvent(*found))
+        (number,) = connection.execute(
+            "SELECT coalesce(max(number), 0) + 1 FROM events WHERE user = ?", (event.user,)
+        ).fetchone()
+        row = (event.user, number, event.key, event.item, event.time_s, event.rating)
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+        return Accepted("added", number)
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            # FULL: a commit returns when the log is on disk; NORMAL would forget the last ones if the power fails.
+            connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+            self._own.connection = connection
+            self._all.append(connection)
+        return connection
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """Turn what SQLite raises into one sentence."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"the event store {self.path} failed: {error}") from error

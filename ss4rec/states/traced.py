@@ -1,0 +1,69 @@
+"""The step from state to state as a recorded graph: most of the time of a single user's step is Python's.
+
+`torch.jit.trace` records what `step_states` does for one batch. Nothing in it depends on a value or on the number of
+users, so the graph is right for any batch; tests compare it with the scans. torch names `torch.export` as the
+successor, whose programs run at half of this speed without a compiler on the machine.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ss4rec.model.inputs import Context
+from ss4rec.model.ss4rec import SequenceModel
+from ss4rec.model.state import StateLayout, step_states
+
+Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Rows, items, gaps in seconds, hours, ratings, profiles -> new rows and what left the blocks."""
+EXAMPLE_USERS = 3
+
+
+class StateStep(nn.Module):
+    """`step_states` with tensors alone as arguments, for tracing and export."""
+
+    def __init__(self, model: SequenceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        rows_BX: Tensor,
+        items_B: Tensor,
+        gaps_B: Tensor,
+        hours_B: Tensor,
+        ratings_B: Tensor,
+        profiles_BF: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return new rows and what left the blocks; arguments as in `step_states` and `Context`."""
+        return step_states(self.model, rows_BX, items_B, gaps_B, Context(hours_B, ratings_B, profiles_BF))
+
+
+def example_step(model: SequenceModel, users: int = EXAMPLE_USERS) -> tuple[Tensor, ...]:
+    """Return arguments of `StateStep` that say nothing."""
+    width, device = StateLayout.of(model.config).width, model.device
+    kind = next(model.parameters()).dtype
+    return (
+        torch.zeros(users, width, dtype=kind, device=device),
+        torch.ones(users, dtype=torch.int64, device=device),
+        torch.ones(users, device=device),
+        torch.full((users,), 400_000, device=device),
+        torch.ones(users, device=device),
+        torch.zeros(users, 1, dtype=torch.int64, device=device),
+    )
+
+
+def traced_step(model: SequenceModel) -> Step:
+    """Record the step of a model whose weights will not change any more."""
+    example = example_step(model)
+    with warnings.catch_warnings(), torch.no_grad():
+        # Of torch's future, and that the number of rows is compared with that of items: either way is right.
+        warnings.simplefilter("ignore")
+        graph = torch.jit.freeze(torch.jit.trace(StateStep(model).eval(), example, check_trace=False))
+        for _ in range(3):  # its first calls look for what can be made faster
+            graph(*example)
+    step: Step = graph
+    return step

@@ -1,0 +1,155 @@
+"""States as a cache of the store: the answer is that of encoding all events, whatever happened before."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from ss4rec.errors import UsageError
+from ss4rec.recommender import History
+from ss4rec.serve.service import MOST_STEPS, Answer, Ask, Service, UnknownUserError
+from ss4rec.serve.sqlite import SqliteStore
+from ss4rec.serve.store import NewEvent
+from tests.serve.conftest import served
+
+
+def event(user, item, time, **more):
+    return NewEvent(user, f"i{item:03}", time, **more)
+
+
+def ask(service, user, **more):
+    (answer,) = service.recommend([Ask(user=user, **more)])
+    assert isinstance(answer, Answer), answer
+    return answer
+
+
+def expected(service, user, **more):
+    """Return the answer of a server that has nothing but the store."""
+    return ask(Service(service.store, service.model), user, **more)
+
+
+def same(found, wanted):
+    assert [r.item for r in found.items] == [r.item for r in wanted.items]
+    np.testing.assert_allclose([r.score for r in found.items], [r.score for r in wanted.items], atol=1e-4)
+    assert (found.events, found.newest_s) == (wanted.events, wanted.newest_s)
+
+
+def test_new_events_move_the_list_and_are_single_steps(service):
+    service.add_events([event("a", n, 1000 + 60 * n) for n in range(1, 6)])
+    first = ask(service, "a")
+    service.add_events([event("a", 7, 5000, rating=4.5), event("a", 8, 5000), event("b", 1, 1)])
+    second = ask(service, "a", at=9000)
+    assert (first.events, second.events) == (5, 7)
+    assert [r.item for r in first.items] != [r.item for r in second.items]
+    assert (service.counts.rebuilt, service.counts.steps) == (1, 2)
+    same(second, expected(service, "a", at=9000))
+
+
+def test_late_events_are_put_where_they_belong(service):
+    service.add_events([event("a", 1, 1000), event("a", 2, 3000)])
+    ask(service, "a")
+    service.add_events([event("a", 3, 2000)])
+    found = ask(service, "a")
+    assert service.counts.rebuilt == 2
+    ordered = History(["i001", "i003", "i002"], [1000, 2000, 3000])
+    states = service.model.states
+    assert [r.item for r in found.items] == [r.item for r in states.recommend(states.encode(ordered))]
+    same(found, expected(service, "a"))
+
+
+def test_many_new_events_are_encoded_at_once(service):
+    service.add_events([event("a", 1, 1000)])
+    ask(service, "a")
+    service.add_events([event("a", 1 + n % 80, 1001 + n) for n in range(MOST_STEPS + 1)])
+    found = ask(service, "a")
+    assert (service.counts.rebuilt, service.counts.steps) == (2, 0)
+    same(found, expected(service, "a"))
+
+
+def test_events_written_by_another_server_count(service):
+    service.add_events([event("a", 1, 1000)])
+    ask(service, "a")
+    other = SqliteStore(service.store.path)
+    other.add([event("a", 2, 2000)])
+    other.close()
+    assert ask(service, "a").events == 2
+
+
+def test_unknown_items_are_kept_for_a_model_that_knows_them(service):
+    service.add_events([NewEvent("a", "new film", 1000), NewEvent("a", "i001", 2000), NewEvent("b", "x", 1)])
+    assert ask(service, "a").events == 1
+    service.add_events([NewEvent("a", "newer film", 3000)])
+    assert ask(service, "a").events == 1
+    assert len(service.store.since({"a": 0})["a"]) == 3
+    answers = service.recommend([Ask(user="b"), Ask(user="nobody"), Ask(user="a", at=1), Ask(user="a", k=3)])
+    assert [type(a) for a in answers] == [UnknownUserError, UnknownUserError, UsageError, Answer]
+    assert "none of the 1 events" in str(answers[0])
+    service.add_events([event("nobody", 4, 4)])
+    assert ask(service, "nobody").events == 1
+
+
+def test_another_model_takes_over_with_states_of_its_own(service):
+    service.add_events([event(user, n, 1000 + n) for user in "abc" for n in range(1, 9)])
+    before = ask(service, "a")
+    ask(service, "b")
+    other = served(seed=1)
+    service.take_over(other, batch_users=1)
+    assert service.cached_users == 2
+    rebuilt = service.counts.rebuilt
+    after = ask(service, "a")
+    assert service.counts.rebuilt == rebuilt, "the state was there before the first question"
+    assert (before.model.name, after.model.name) == ("model-0", "model-1")
+    same(after, expected(service, "a"))
+
+
+def test_swaps_and_events_while_many_ask(service):
+    """No answer is wrong, none fails, each names the model that made it."""
+    users, faults, stop = [f"u{n}" for n in range(8)], [], threading.Event()
+    service.add_events([event(user, n, 1000 + n) for user in users for n in range(1, 6)])
+    models = [service.model, served(seed=1), served(seed=2)]
+
+    def keep_asking():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            user = users[number % len(users)]
+            service.add_events([event(user, 1 + number % 90, 2000 + number)])
+            (answer,) = service.recommend([Ask(user=user)])
+            if not isinstance(answer, Answer) or answer.model not in models:
+                faults.append(answer)
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for model in models[1:]:
+        service.take_over(model, batch_users=2)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert service.counts.swaps == 2
+    for user in users:
+        same(ask(service, user), expected(service, user))
+
+
+def test_only_so_many_states_are_kept(store):
+    service = Service(store, served(), cache_users=3)
+    service.add_events([event(f"u{n}", 1 + n, 1000) for n in range(6)])
+    for n in range(6):
+        ask(service, f"u{n}")
+    assert service.cached_users == 3
+    same(ask(service, "u0"), expected(service, "u0"))
+    service.refresh(["u0", "u1"])
+    assert service.cached_users == 3
+
+
+def test_neighbours_and_search(service):
+    (near,), model = service.similar(["i007"], 4)
+    rows = model.unit_rows_VD.numpy()
+    cosines = rows @ rows[7]
+    wanted = [n for n in np.argsort(-cosines) if n not in (0, 7)][:4]
+    assert [r.item for r in near] == [f"i{n:03}" for n in wanted]
+    assert [r.title for r in model.search("samurai seven", 5)] == ["Seven Samurai (1954)"]
+    assert [r.item for r in model.search("I00", 3)] == ["i001", "i002", "i003"]
+    with pytest.raises(UsageError, match="does not know the item 'x'"):
+        service.similar(["x"], 3)
