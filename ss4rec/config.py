@@ -119,6 +119,16 @@ class ModelConfig(Section):
     comes back after weeks wants something else than who is still there."""
     item_attributes: bool = False
     """Genres and five-year period of release as vectors added to the item's row, as input and as candidate."""
+    item_features: Literal["auto", "none"] | tuple[str, ...] = "auto"
+    """Features of items that are added to their rows, as input and as candidate; an item that never trained is ranked
+    by them. `auto`: all that the data were prepared with (`--item-features`). Names choose some of them, or `genres`,
+    `period` and `title` of the source itself."""
+    id_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """With features of items: share of learned rows left out at each training step; features learn to stand alone."""
+    user_features: Literal["auto", "none"] | tuple[str, ...] = "auto"
+    """Columns about users that are added to each event. `auto`: all that the data were prepared with
+    (`--user-features`). Names choose some of them, or of what the source says about users. `profile` in `inputs` reads
+    all columns."""
     members: PositiveInt = 1
     """Independent models that are trained side by side and whose logits are averaged."""
     time_backend: Literal["auto", "reference", "triton"] = "auto"
@@ -127,6 +137,12 @@ class ModelConfig(Section):
     """Implementation of the relation-aware scan and convolution."""
     layer_backend: Literal["auto", "reference", "triton"] = "auto"
     """Implementation of dropout, residual sum and layer norm (of `norm=post`) and of the feed-forward layer's gate."""
+
+    @field_validator("item_features", "user_features", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Take `brand,price` for two names."""
+        return tuple(value.split(",")) if isinstance(value, str) and value not in ("auto", "none") else value
 
     @field_validator("inputs")
     @classmethod
@@ -340,7 +356,7 @@ class RunConfig(Section):
 
 ADDED = (
     "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s", "train.start_from",
-    "train.replay_share", "train.warm_optimizer",
+    "train.replay_share", "train.warm_optimizer", "model.item_features", "model.id_dropout", "model.user_features",
 )  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 

@@ -120,6 +120,9 @@ def test_new_fields_leave_old_fingerprints_as_they_are():
     assert RunConfig().fingerprint() == "61ef3ba7fd4e"
     changed = {
         "model.horizon": True,
+        "model.item_features": ["price"],
+        "model.id_dropout": 0.5,
+        "model.user_features": "none",
         "optim.base_dim": 64,
         "train.divergence": "stop",
         "train.fit_minutes": True,

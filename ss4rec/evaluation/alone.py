@@ -27,7 +27,7 @@ def evaluate_alone(
     """Rank every user's targets with a run's best checkpoint, in this process without Ray."""
     model, config = load_model(run_dir, str(device))
     ranks = rank_alone(model, config, run_dir, data, split)
-    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol, trained=model.num_trained)
 
 
 def rank_alone(
@@ -74,5 +74,5 @@ def evaluate_with_baselines(
     results = {}
     for name, scorer in scorers.items():
         ranks = rank_users(scorer, source.eval_batches(split, config.evaluation.batch_users))
-        results[name] = summarise(ranks, config.evaluation.ks, protocol=config.protocol)
+        results[name] = summarise(ranks, config.evaluation.ks, protocol=config.protocol, trained=plan.trained)
     return results

@@ -53,6 +53,10 @@ class SettingResult(BaseModel):
     """Mean over users of each user's mean over targets, by name as in `NDCG@10`; `AUC` where it is known."""
     by_target: dict[str, float] = {}
     """Mean over all targets, where users have several."""
+    cold: dict[str, float] = {}
+    """Where there are cold targets: mean over users of each user's mean over these alone."""
+    warm: dict[str, float] = {}
+    """The same over all other targets."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap interval over users of HR@10 and NDCG@10, where 10 is one of the cut-offs."""
 
@@ -69,7 +73,9 @@ class EvalResult(BaseModel):
     num_targets: NonNegativeInt = 0
     """Targets ranked; 0 where none is written: one a user."""
     cold_targets: NonNegativeInt = 0
-    """Targets whose item never trained; they are misses."""
+    """Targets whose item never trained; misses, but for those that were ranked by features of their item."""
+    cold_ranked: NonNegativeInt = 0
+    """Cold targets that were ranked."""
     settings: tuple[SettingResult, ...]
     """In the order of `SETTINGS`."""
     lists: ListResult | None = None
@@ -164,6 +170,7 @@ def summarise(
     protocol: Protocol | None = None,
     num_items: int | None = None,
     lists: ListResult | None = None,
+    trained: int | None = None,
 ) -> EvalResult:
     """Reduce the ranks of all targets to metrics.
 
@@ -174,8 +181,12 @@ def summarise(
         protocol: what was ranked; None: leave-one-out.
         num_items: items that were ranked, for the AUC.
         lists: metrics of the recommended lists, if there are any.
+        trained: `Plan.trained`, where items that never trained may be ranked; None: they are not.
     """
     results = []
+    target_N = ranks["target"].to_numpy() if "target" in ranks.column_names else None
+    unranked_N = np.isinf(ranks[rank_column("kept", "known")].to_numpy())
+    cold_N = unranked_N if trained is None or target_N is None else unranked_N | (target_N > trained)
     by_user = PerUser(ranks["user"].to_numpy())
     for seen, target_time in SETTINGS:
         ranks_N = ranks[rank_column(seen, target_time)].to_numpy()
@@ -197,6 +208,8 @@ def summarise(
                 target_time=target_time,
                 metrics={name: float(gains_U.mean()) for name, gains_U in per_user.items()},
                 by_target=by_target if by_user.several else {},
+                cold=_of_part(by_user, ranks_N, cold_N, ks) if cold_N.any() else {},
+                warm=_of_part(by_user, ranks_N, ~cold_N, ks) if cold_N.any() else {},
                 intervals=intervals,
             )
         )
@@ -204,10 +217,25 @@ def summarise(
         protocol=protocol or Protocol(),
         num_users=by_user.num_users,
         num_targets=ranks.num_rows,
-        cold_targets=int(np.isinf(ranks[rank_column("kept", "known")].to_numpy()).sum()),
+        cold_targets=int(cold_N.sum()),
+        cold_ranked=int((cold_N & ~unranked_N).sum()),
         settings=tuple(results),
         lists=lists,
     )
+
+
+def _of_part(
+    by_user: PerUser, ranks_N: npt.NDArray[np.float64], part_N: npt.NDArray[np.bool_], ks: Sequence[int]
+) -> dict[str, float]:
+    """Return the metrics over some targets, by name; of users who have none of them nothing counts."""
+    if not part_N.any():
+        return {}
+    own = PerUser(by_user.users_U[by_user.place_N[part_N]])
+    return {
+        f"{metric.name}@{k}": float(own.mean(metric.gains(ranks_N[part_N], k)).mean())
+        for metric in METRICS
+        for k in ks
+    }
 
 
 class PerUser:

@@ -28,7 +28,7 @@ from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targ
 from ss4rec.evaluation.recommended import ListSpec
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.evaluation.successive import history_batches
-from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.plan import Plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
@@ -49,7 +49,8 @@ def evaluate_folder(
     """Rank the targets of every user with the best checkpoint of a run; arguments and errors as of `rank_folder`."""
     ranks = rank_folder(run_dir, data, split=split, workers=workers, gpu=gpu, protocol=protocol)
     config = under_protocol(RunFolder.open(run_dir).config(), protocol)
-    return summarise(ranks, config.evaluation.ks, protocol=config.protocol)
+    trained = plan_of_run(config, data).trained
+    return summarise(ranks, config.evaluation.ks, protocol=config.protocol, trained=trained)
 
 
 def rank_folder(
@@ -105,9 +106,12 @@ def evaluate_baselines(
         DataError, ResourceError: as `evaluate_folder`.
     """
     data = PreparedFolder.open(data)
-    plan = plan or make_plan(config.protocol, data)
+    plan = plan or plan_of_run(config, data)
     ranks = rank_baselines(config, data, plan, split=split, workers=workers)
-    return {name: summarise(own, config.evaluation.ks, protocol=plan.protocol) for name, own in ranks.items()}
+    return {
+        name: summarise(own, config.evaluation.ks, protocol=plan.protocol, trained=plan.trained)
+        for name, own in ranks.items()
+    }
 
 
 def rank_baselines(

@@ -93,6 +93,7 @@ def keep_evaluation(
             config.evaluation.ks,
             protocol=config.protocol,
             num_items=plan.num_items,
+            trained=plan.trained,
             lists=summarise_lists(table, item_facts),
         )
         for name, table in ranks.items()

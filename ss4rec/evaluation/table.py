@@ -26,7 +26,7 @@ def rich_table(results: Results, k: int = 10) -> Table:
         for row in _rows(results, seen, target_time, k):
             table.add_row(*row)
         table.add_section()
-    for row in _rows_by_target(results, k):
+    for row in (*_rows_by_target(results, k), *_rows_of_cold(results, k)):
         table.add_row(*row)
     return table
 
@@ -37,7 +37,7 @@ def markdown_table(results: Results, k: int = 10) -> str:
     lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3)]
     for seen, target_time in _settings(results):
         lines += _rows(results, seen, target_time, k)
-    lines += _rows_by_target(results, k)
+    lines += [*_rows_by_target(results, k), *_rows_of_cold(results, k)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -47,8 +47,27 @@ def _title(results: Results) -> str:
     title = f"Full ranking, {first.num_users:,} users"
     if first.protocol == Protocol():
         return title
-    cold = f" ({first.cold_targets:,} never trained)" if first.cold_targets else ""
+    cold = f" ({_cold(first)})" if first.cold_targets else ""
     return f"{first.protocol.name}: {title[0].lower()}{title[1:]}, {first.num_targets:,} targets{cold}"
+
+
+def _cold(result: EvalResult) -> str:
+    """Say in plain words what came of targets that never trained."""
+    items = f"{result.cold_targets:,} of items that never trained"
+    missed = result.cold_targets - result.cold_ranked
+    if not result.cold_ranked:
+        return f"{items}: they cannot be ranked and count as misses"
+    ranked = "ranked by their features" if not missed else f"{result.cold_ranked:,} ranked by features"
+    return f"{items}: {ranked}" + (f", {missed:,} misses" if missed else "")
+
+
+def _rows_of_cold(results: Results, k: int) -> Iterator[list[str]]:
+    """Yield one row a scorer over the targets of items that never trained alone, where they were ranked."""
+    for name, result in results.items():
+        setting = result.setting(result.protocol.seen, result.protocol.target_time)
+        if result.cold_ranked and setting.cold:
+            hr, ndcg, mrr = (f"{setting.cold[f'{metric}@{k}']:.4f}" for metric in ("HR", "NDCG", "MRR"))
+            yield [setting.seen, setting.target_time, name, hr, ndcg, "cold items only", mrr]
 
 
 def _settings(results: Results) -> list[tuple[Seen, TargetTime]]:

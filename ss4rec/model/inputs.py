@@ -8,7 +8,7 @@ alone, so a training step can be recorded as a CUDA graph.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
+from ss4rec.model.columns import DataColumns
 
 if TYPE_CHECKING:
     from ss4rec.data.batches.batch import Histories, PackedBatch
@@ -65,15 +66,20 @@ class Context:
 
 
 class EventInputs(nn.Module):
-    """Vectors of the inputs that `ModelConfig.inputs` names, summed; zero at the start.
+    """Vectors of the inputs that `ModelConfig.inputs` and the columns of the data name, summed; zero at the start.
 
     Codes select rows of one table by a product with a matrix `[T, C]` of mostly zeros, not by look-up: with few codes
     and many tokens the gradient of a look-up would add thousands of rows to the same few addresses.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, columns: DataColumns | None = None) -> None:
         super().__init__()
-        self.names = config.inputs
+        columns = columns or DataColumns()
+        self.names: tuple[str, ...] = config.inputs
+        self.user_codes: tuple[int, ...] = ()
+        """The only codes of profiles that are read; empty: all."""
+        if columns.users and "profile" not in self.names:
+            self.names, self.user_codes = (*self.names, "profile"), columns.user_codes
         self.table = nn.Parameter(torch.zeros(sum(WIDTHS[name] for name in self.names), config.dim))
 
     def forward(self, gaps_T: Tensor, context: Context | None) -> Tensor:
@@ -89,6 +95,8 @@ class EventInputs(nn.Module):
                 "the model reads users' profiles and these data have none (profiles.parquet); give data that have, or "
                 "train without profile in model.inputs"
             )
+        if self.user_codes:
+            context = replace(context, profiles_TF=self._chosen(context.profiles_TF))
         device = gaps_T.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.table.dtype
         codes, weights, first = [], [], 0
@@ -100,6 +108,12 @@ class EventInputs(nn.Module):
         chosen_TC = torch.zeros(gaps_T.shape[0], first, dtype=kind, device=gaps_T.device)
         chosen_TC.scatter_(1, torch.cat(codes, dim=1), torch.cat(weights, dim=1))
         return chosen_TC @ self.table
+
+    def _chosen(self, profiles_TF: Tensor) -> Tensor:
+        """Leave out codes of columns that the model does not read."""
+        read_P = torch.zeros(PROFILE_CODES, dtype=torch.bool, device=profiles_TF.device)
+        read_P[list(self.user_codes)] = True
+        return torch.where(read_P[profiles_TF.long()], profiles_TF, 0)
 
 
 class ItemAttributes(nn.Module):

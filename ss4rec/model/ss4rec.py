@@ -20,8 +20,10 @@ from ss4rec.kernels import (
     resolve_time_backend,
 )
 from ss4rec.model.block import Horizon, SSBlock
+from ss4rec.model.columns import DataColumns
 from ss4rec.model.habits import Asked, Habits, seen_logits
 from ss4rec.model.inputs import Context, EventInputs, ItemAttributes
+from ss4rec.model.item_features import ItemCodes, ItemFeatures
 from ss4rec.model.item_scores import ItemScores, SeenItems
 from ss4rec.model.segments import Segments
 
@@ -32,12 +34,14 @@ class SequenceModel(nn.Module, ABC):
     Args:
         config: the shape.
         num_items: items are 1..num_items; 0 is padding and never scored.
+        columns: what else the data have that the model reads.
     """
 
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
+    def __init__(self, config: ModelConfig, num_items: int, columns: DataColumns | None = None) -> None:
         super().__init__()
         self.config = config
         self.num_items = num_items
+        self.columns = columns or DataColumns()
 
     @property
     @abstractmethod
@@ -65,6 +69,12 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def repeat_logit(self) -> Tensor | None:
         """What is added to the score of an item that the history holds; None if repeats are ignored."""
+
+    @property
+    def num_trained(self) -> int:
+        """Items with training events: 1 to this number; the others are known by their features alone."""
+        features = self.members[0].features
+        return self.num_items if features is None else features.num_trained
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +106,12 @@ class SequenceModel(nn.Module, ABC):
         for member in self.members:
             if member.attributes is not None:
                 member.attributes.attributes_VA.copy_(attributes_VA)
+
+    def set_item_features(self, codes: ItemCodes, trained: int) -> None:
+        """Say which features each item has, and that items 1 to `trained` have training events; checkpoints keep it."""
+        for member in self.members:
+            if member.features is not None:
+                member.features.fill(codes, trained)
 
     def scores(
         self, hidden_BD: Tensor, seen_X: Tensor, seen_offsets_B1: Tensor, asked: Asked | None = None
@@ -137,16 +153,27 @@ class SS4Rec(SequenceModel):
         config: the shape; `members` is not looked at.
         num_items: items are 1..num_items; row 0 of the embedding is padding, always zero, and never scored.
         target_time: whether the gap of an event is the time to the next one (`DataConfig.target_time`).
+        columns: what else the data have that the model reads.
     """
 
-    def __init__(self, config: ModelConfig, num_items: int, target_time: bool = True) -> None:
-        super().__init__(config, num_items)
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_items: int,
+        target_time: bool = True,
+        columns: DataColumns | None = None,
+    ) -> None:
+        super().__init__(config, num_items, columns)
         self.embedding = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         with torch.no_grad():
             self.embedding.weight.normal_(std=config.init_std)
             self.embedding.weight[0] = 0
         self.attributes = ItemAttributes(config.dim, num_items) if config.item_attributes else None
-        self.inputs = EventInputs(config) if config.inputs else None
+        own = self.columns.items
+        self.features = None if own is None else ItemFeatures(config.dim, num_items, own, config.init_std)
+        self._table: tuple[tuple[int, ...], Tensor] | None = None
+        inputs = EventInputs(config, self.columns)
+        self.inputs = inputs if inputs.names else None
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.blocks = nn.ModuleList(SSBlock(config) for _ in range(config.blocks))
         self.habits = Habits(config.dim, num_items, target_time) if config.repeats == "habits" else None
@@ -161,10 +188,15 @@ class SS4Rec(SequenceModel):
         return (self,)
 
     def encode(
-        self, items_T: Tensor, gaps_T: Tensor, segments: Segments, context: Context | None = None
+        self,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        segments: Segments,
+        context: Context | None = None,
+        table_VD: Tensor | None = None,
     ) -> Tensor:
-        """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode`."""
-        values_TD = self.event_input(items_T, gaps_T, context)
+        """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode`, and the rows of `item_table`."""
+        values_TD = self.event_input(items_T, gaps_T, context, table_VD)
         kernels = self.kernels
         for block in self.blocks:
             values_TD = block(values_TD, gaps_T, segments, *kernels)
@@ -179,9 +211,14 @@ class SS4Rec(SequenceModel):
             resolve_layer_backend(self.config.layer_backend, self.device),
         )
 
-    def event_input(self, items_T: Tensor, gaps_T: Tensor, context: Context | None) -> Tensor:
-        """Return what enters the blocks for each event, `[T, D]`; arguments as in `SequenceModel.encode`."""
-        values_TD: Tensor = self.embedding(items_T)
+    def event_input(
+        self, items_T: Tensor, gaps_T: Tensor, context: Context | None, table_VD: Tensor | None = None
+    ) -> Tensor:
+        """Return what enters the blocks for each event, `[T, D]`; arguments as in `encode`."""
+        if self.features is not None:
+            values_TD = F.embedding(items_T, self.item_table() if table_VD is None else table_VD)
+        else:
+            values_TD = self.embedding(items_T)
         if self.attributes is not None:
             values_TD = values_TD + self.attributes.of_items(items_T)
         if self.inputs is not None:
@@ -201,9 +238,31 @@ class SS4Rec(SequenceModel):
 
     forward = encode
 
-    def item_matrix(self) -> Tensor:
-        """Return `[V, D]`: unit vectors if scores are cosines."""
-        weight_VD = self.embedding.weight
+    def item_table(self) -> Tensor:
+        """Return the items' rows without attributes, `[V, D]`: learned ones, and what their features say.
+
+        In training every call leaves other learned rows out, so a step takes one table for input and candidates. Where
+        nothing is learned it is computed once, until weights change.
+        """
+        if self.features is None:
+            return self.embedding.weight
+        if self.training or torch.is_grad_enabled():
+            kept_V1 = self.features.kept(self.config.id_dropout if self.training else 0.0)
+            return self.embedding.weight * kept_V1 + self.features()
+        # A replayed CUDA graph counts no version, but between two replays and a look the mode changes (`train`).
+        now = tuple(p._version for p in (self.embedding.weight, *self.features.parameters()))
+        if self._table is None or self._table[0] != now or self._table[1].device != self.device:
+            self._table = now, self.embedding.weight * self.features.kept(0.0) + self.features()
+        return self._table[1]
+
+    def train(self, mode: bool = True) -> SS4Rec:
+        """Change the mode; a kept table is forgotten."""
+        self._table = None
+        return super().train(mode)
+
+    def item_matrix(self, table_VD: Tensor | None = None) -> Tensor:
+        """Return `[V, D]`: unit vectors if scores are cosines; `table_VD` is from `item_table`."""
+        weight_VD = self.item_table() if table_VD is None else table_VD
         if self.attributes is not None:
             weight_VD = weight_VD + self.attributes()
         return F.normalize(weight_VD, dim=1) if self.config.cosine_temperature else weight_VD
@@ -224,9 +283,17 @@ class Ensemble(SequenceModel):
     with an ensemble too. It is the geometric mean of the members' softmax, up to a factor for each user.
     """
 
-    def __init__(self, config: ModelConfig, num_items: int, target_time: bool = True) -> None:
-        super().__init__(config, num_items)
-        self.parts = nn.ModuleList(SS4Rec(config, num_items, target_time) for _ in range(config.members))
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_items: int,
+        target_time: bool = True,
+        columns: DataColumns | None = None,
+    ) -> None:
+        super().__init__(config, num_items, columns)
+        self.parts = nn.ModuleList(
+            SS4Rec(config, num_items, target_time, columns) for _ in range(config.members)
+        )
 
     @property
     def members(self) -> Sequence[SS4Rec]:
@@ -253,13 +320,16 @@ class Ensemble(SequenceModel):
         return torch.stack(logits).mean() if logits else None
 
 
-def make_model(config: ModelConfig, num_items: int, target_time: bool = True) -> SequenceModel:
+def make_model(
+    config: ModelConfig, num_items: int, target_time: bool = True, columns: DataColumns | None = None
+) -> SequenceModel:
     """Return a model with fresh weights: `SS4Rec`, or an `Ensemble` if the configuration has several members.
 
     Args:
         config: the shape.
         num_items: items are 1..num_items.
         target_time: as in `SS4Rec`.
+        columns: as in `SS4Rec`.
     """
     kind = SS4Rec if config.members == 1 else Ensemble
-    return kind(config, num_items, target_time)
+    return kind(config, num_items, target_time, columns)

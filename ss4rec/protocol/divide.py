@@ -102,7 +102,14 @@ class Rules:
     withheld_N: BoolArray | None = None
     """`validation=user`: users who do not train."""
     index_V: npt.NDArray[np.int32] | None = None
-    """The model's index of each item of the folder, 0 for items that never train. None: the folder's own."""
+    """The model's index of each item of the folder, 0 for items that it does not know. None: the folder's own."""
+    trained: int | None = None
+    """The model's items 1 to this number have training events; the others are known by their features alone. None: all
+    have."""
+
+    def cold(self, items_X: npt.NDArray[np.int32]) -> BoolArray:
+        """Return which of the model's items have no training events."""
+        return (items_X == 0) if self.trained is None else (items_X == 0) | (items_X > self.trained)
 
 
 @dataclass(frozen=True)

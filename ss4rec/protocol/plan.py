@@ -14,6 +14,7 @@ import pyarrow as pa
 from ss4rec.data.batches.windows import Split, ragged, window_starts
 from ss4rec.data.prepare.k_core import k_core, kept_events
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.item_codes import chosen_features, described_items
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.sources.ties import hashed
 from ss4rec.errors import DataError
@@ -31,10 +32,13 @@ from ss4rec.protocol.divide import (
     divide,
     parts,
 )
+from ss4rec.protocol.numbers import by_index, numbered
 from ss4rec.protocol.settings import Protocol, cut_moment
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ss4rec.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class UserTargets:
     ends_N: npt.NDArray[np.int32]
     """Events before each target."""
     cold: int
-    """Targets whose item never trained."""
+    """Targets whose item has no training events."""
 
     @property
     def users(self) -> int:
@@ -54,10 +58,10 @@ class UserTargets:
         return int((np.diff(self.offsets_U1) > 0).sum())
 
     @classmethod
-    def of(cls, targets: Targets, users: int) -> UserTargets:
+    def of(cls, targets: Targets, users: int, rules: Rules) -> UserTargets:
         """Take what is needed of a whole folder's targets."""
         offsets_U1 = np.concatenate([[0], np.cumsum(targets.counts(users))])
-        return cls(offsets_U1, targets.ends_N.astype(np.int32), int((targets.items_N == 0).sum()))
+        return cls(offsets_U1, targets.ends_N.astype(np.int32), int(rules.cold(targets.items_N).sum()))
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Plan:
     items_I: npt.NDArray[np.int32] | None
     """The folder's item of the model's items 1, 2, ...; None: the same."""
     num_items: int
-    """Items that the model knows."""
+    """Items that the model knows, by training events or by their features."""
     fit_U: IntArray
     """Events of each user that train."""
     valid: UserTargets
@@ -84,6 +88,11 @@ class Plan:
     def protocol(self) -> Protocol:
         """The protocol."""
         return self.rules.protocol
+
+    @property
+    def trained(self) -> int:
+        """Items with training events: the model's items 1 to this number; the others are known by features alone."""
+        return self.num_items if self.rules.trained is None else self.rules.trained
 
     @property
     def cut_s(self) -> int | None:
@@ -165,31 +174,60 @@ def sizes_of(targets_W: IntArray, batch_targets: int) -> list[int]:
     return sizes
 
 
-def make_plan(protocol: Protocol, folder: PreparedFolder | AnyPath | str) -> Plan:
+def plan_of_run(config: RunConfig, folder: PreparedFolder | AnyPath | str) -> Plan:
+    """Work out the protocol of a run; items that never trained count where its model reads features of items.
+
+    Raises:
+        ConfigError: if the model wants features that the folder does not have.
+        DataError: as `make_plan`.
+    """
+    folder = PreparedFolder.open(folder)
+    return make_plan(config.protocol, folder, chosen_features(config.model.item_features, folder.manifest))
+
+
+def make_plan(
+    protocol: Protocol, folder: PreparedFolder | AnyPath | str, features: tuple[str, ...] = ()
+) -> Plan:
     """Work a protocol out for a prepared folder.
 
     Leave-one-out of a folder as it is reads no shard; anything else reads all events, 20 bytes of memory for each.
+
+    Args:
+        protocol: the protocol.
+        folder: the prepared folder.
+        features: features of items by which such as never train are known; without them these are in no ranking, and a
+            target of theirs is a miss.
 
     Raises:
         DataError: if the folder contradicts the protocol, or a part of the division is empty.
     """
     folder = PreparedFolder.open(folder)
     _check_folder(protocol, folder)
-    if protocol.kind == "leave_one_out" and not _filters(protocol, folder.manifest):
+    if protocol.kind == "leave_one_out" and not features and not _filters(protocol, folder.manifest):
         return _as_it_is(protocol, folder)
-    return _plan(protocol, str(folder.path.absolute()), folder.manifest.to_json())
+    return _plan(protocol, str(folder.path.absolute()), folder.manifest.to_json(), features)
 
 
 @lru_cache(maxsize=4)
-def _plan(protocol: Protocol, place: str, manifest_json: str) -> Plan:
+def _plan(protocol: Protocol, place: str, manifest_json: str, features: tuple[str, ...]) -> Plan:
     """Read all events and make the plan; by `manifest_json` another folder in the same place gets a plan of its own."""
     folder = PreparedFolder(to_path(place), Manifest.model_validate_json(manifest_json))
-    events = _read(folder)
-    return plan_of(find_rules(protocol, events, folder.manifest), events, folder.manifest.items)
+    events, manifest = _read(folder), folder.manifest
+    described_V = described_items(folder.items, manifest, features) if features else None
+    return plan_of(find_rules(protocol, events, manifest, described_V), events, manifest.items)
 
 
-def find_rules(protocol: Protocol, events: Events, manifest: Manifest) -> Rules:
-    """Find out what the protocol means for all events of a folder."""
+def find_rules(
+    protocol: Protocol, events: Events, manifest: Manifest, described_V: BoolArray | None = None
+) -> Rules:
+    """Find out what the protocol means for all events of a folder.
+
+    Args:
+        protocol: the protocol.
+        events: all events.
+        manifest: the folder's.
+        described_V: items that a model knows by features where they never train.
+    """
     users, items = manifest.users, manifest.items
     arranged = arrange(events, protocol)
     rules = Rules(protocol)
@@ -203,9 +241,9 @@ def find_rules(protocol: Protocol, events: Events, manifest: Manifest) -> Rules:
         )
     if protocol.kind == "global_time":
         rules = _cuts(rules, counted_events, manifest)
-    elif protocol.kind == "leave_one_out" and rules.items_V is None:
+    elif protocol.kind == "leave_one_out" and rules.items_V is None and described_V is None:
         return rules
-    return replace(rules, index_V=_vocabulary(rules, counted_events, items))
+    return numbered(rules, counted_events, items, described_V)
 
 
 def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
@@ -245,15 +283,6 @@ def _cuts(rules: Rules, events: Events, manifest: Manifest) -> Rules:
     return rules
 
 
-def _vocabulary(rules: Rules, events: Events, items: int) -> npt.NDArray[np.int32]:
-    """Number the items that train from 1, in the folder's order; all others are 0."""
-    fit_E = np.ones(len(events.items_E), bool)
-    if rules.protocol.kind == "global_time":
-        fit_E = parts(events, rules).fit_E
-    trains_V = np.bincount(events.items_E[fit_E], minlength=items + 1) > 0
-    return np.where(trains_V, np.cumsum(trains_V), 0).astype(np.int32)
-
-
 def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     """Count what the rules do to all events.
 
@@ -263,7 +292,7 @@ def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     division = divide(events.table(), rules)
     users = len(events.users_U)
     protocol = rules.protocol
-    valid, test = (UserTargets.of(targets, users) for targets in (division.valid, division.test))
+    valid, test = (UserTargets.of(targets, users, rules) for targets in (division.valid, division.test))
     for what, number in {
         "training": division.fit_U.sum(),
         "validation": valid.users,
@@ -271,7 +300,7 @@ def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     }.items():
         if not number:
             raise DataError(f"protocol {protocol.name}: nothing is left for {what}; move the cut")
-    items_I = None if rules.index_V is None else np.flatnonzero(rules.index_V).astype(np.int32)
+    items_I = None if rules.index_V is None else by_index(rules.index_V)
     items_E, offsets_U1 = ragged(division.histories["items"])
     num_items = items if items_I is None else len(items_I)
     place_E = np.arange(len(items_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -252,7 +251,7 @@ def remove_drafts(result: AnyPath) -> None:
                 path.unlink()
 
 
-def read_lists(folder: str | Path) -> pa.Table:
+def read_lists(folder: str | AnyPath) -> pa.Table:
     """Read all Parquet files of a folder of recommendations as one table.
 
     Raises:
@@ -263,7 +262,7 @@ def read_lists(folder: str | Path) -> pa.Table:
     from ss4rec.io.atomic import sha256_of
     from ss4rec.io.paths import to_path
 
-    path: Any = to_path(folder)
+    path = to_path(folder)
     manifest = RecommendManifest.load(path)
     if manifest.options.format != "parquet":
         raise DataError(f"{folder} holds {manifest.options.format} files; read them with any other program")

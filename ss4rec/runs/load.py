@@ -27,7 +27,7 @@ def load_model(run_dir: Path, device: str = "cpu") -> tuple[SequenceModel, RunCo
     config, record = folder.config(), folder.record()
     saved = checkpoint.best(folder.checkpoints)
     _require_size(saved, config, record)
-    model = make_model(config.model, record.num_items, config.data.target_time)
+    model = make_model(config.model, record.num_items, config.data.target_time, record.columns)
     load_weights(model, saved)
     return model.to(device).eval(), config
 
@@ -43,7 +43,11 @@ def load_weights(model: SequenceModel, saved: checkpoint.Checkpoint) -> None:
 
 def load_tensors(model: SequenceModel, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy `tensors`, which come from the checkpoint `source`, into `model`; raises as `load_weights`."""
+    buffers = {name for name, _ in model.named_buffers()}
     for name, tensor in tensors.items():
+        own = model.get_buffer(name).dtype if name in buffers else torch.float32
+        if not own.is_floating_point and tensor.dtype == own:
+            continue
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
             raise CheckpointError(
                 f"checkpoint {source}: {name} is not finite numbers ({tensor.dtype}); use an earlier one"
@@ -70,7 +74,9 @@ def _require_size(saved: checkpoint.Checkpoint, config: RunConfig, record: RunRe
     with torch.device("meta"):  # shapes without memory
         wanted = {
             name: tuple(t.shape)
-            for name, t in make_model(config.model, record.num_items).state_dict().items()
+            for name, t in make_model(config.model, record.num_items, columns=record.columns)
+            .state_dict()
+            .items()
         }
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:

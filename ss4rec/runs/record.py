@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt
 
 from ss4rec.config import RunConfig
+from ss4rec.model.columns import DataColumns
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.provenance import git_commit, installed_versions
 
@@ -69,6 +70,8 @@ class RunRecord(BaseModel):
     """Median gap between training events: stands in for the gap to a target whose time is not known."""
     profile_values: tuple[str, ...] | None = None
     """`Manifest.profile_values`, so that profiles can be given when the run serves."""
+    columns: DataColumns = DataColumns()
+    """What else the data have that the model reads: features of items, columns about users."""
     protocol: Protocol = Protocol()
     """What trained, what chose, what tests; leave-one-out in records that do not say."""
     division: dict[str, int] = {}
@@ -131,6 +134,7 @@ class RunRecord(BaseModel):
             last_time_s=manifest.last_time_s,
             ancestry=ancestry,
             profile_values=manifest.profile_values,
+            columns=model.columns,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             backends=backends or model.backends,
             device=device,

@@ -9,7 +9,7 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import ITEMS_NAME
 from ss4rec.errors import DataError, UsageError
 from ss4rec.io.atomic import sha256_of
-from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.plan import Plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 
@@ -39,7 +39,7 @@ def run_plan(folder: RunFolder, config: RunConfig, data: PreparedFolder) -> Plan
     Raises:
         DataError: if the data has other items than the run.
     """
-    plan = make_plan(config.protocol, data)
+    plan = plan_of_run(config, data)
     path = folder.path / ITEMS_FILE
     if plan.items_I is None:
         same = sha256_of(path) == data.manifest.files[ITEMS_NAME].sha256

@@ -47,7 +47,8 @@ class Objective(nn.Module):
                     "loss.kind=sampled_softmax does not score; set it to 0"
                 )
             by_rank = config.negative_sampling == "log_uniform"
-            self.sampler = NegativeSampler(model.num_items, popularity_V if by_rank else None)
+            popularity_V = None if popularity_V is None else popularity_V[: model.num_trained + 1]
+            self.sampler = NegativeSampler(model.num_trained, popularity_V if by_rank else None)
 
     @property
     def backend(self) -> str:
@@ -96,8 +97,10 @@ class Objective(nn.Module):
             targets_T = self._swap(targets_T, self.config.swap_targets)
         if self.training and model.horizon is not None:
             context = with_drawn_moments(context, gaps_T, segments)
-        hidden_TD = model.encode(items_T, gaps_T, segments, context)
-        weight_VD = model.item_matrix()
+        table_VD = model.item_table()
+        hidden_TD = model.encode(items_T, gaps_T, segments, context, table_VD)
+        # What never trained is no wrong answer either: its features are not to learn that nobody wants it.
+        weight_VD = model.item_matrix(table_VD)[: model.num_trained + 1]
         if model.habits is not None and self.config.kind == "cross_entropy":
             return habit_cross_entropy(
                 hidden_TD,
@@ -130,7 +133,7 @@ class Objective(nn.Module):
         """Replace items by random ones with a probability; 0 (no target) stays."""
         if probability == 0.0:
             return items_T
-        random_T = torch.randint_like(items_T, 1, self.model.num_items + 1)
+        random_T = torch.randint_like(items_T, 1, self.model.num_trained + 1)
         swapped_T = torch.rand(items_T.shape, device=items_T.device) < probability
         return torch.where(swapped_T & (items_T > 0), random_T, items_T)
 

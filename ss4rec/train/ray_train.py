@@ -37,7 +37,7 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.interrupt import finish_first
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
-from ss4rec.protocol.plan import make_plan
+from ss4rec.protocol.plan import plan_of_run
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.lease import file_age_s, hold
 from ss4rec.train.group import Workers
@@ -341,7 +341,7 @@ def _source(
 ) -> SequenceSource:
     """Return this worker's batches; `with_worker`: it has reserved its share of `data_cpus` on its own node."""
     place: dict[str, Any] = {"rank": workers.rank, "world": workers.world}
-    place["plan"] = plan = make_plan(config.protocol, data)
+    place["plan"] = plan = plan_of_run(config, data)
     place["replay"] = replay_of(config, data, plan)
     sizes = {"batch_size": config.train.batch_size, "seed": config.train.seed}
     if config.data.source == "local":

@@ -20,10 +20,13 @@ from ss4rec.config import RunConfig, at, override
 from ss4rec.data.batches.replay import replay_of
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_attributes import genre_columns
+from ss4rec.data.prepared.item_codes import chosen_features
+from ss4rec.data.prepared.user_profiles import chosen_columns
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
+from ss4rec.model.columns import DataColumns
 from ss4rec.model.inputs import GENRE_COLUMNS
 from ss4rec.model.ss4rec import SequenceModel, make_model
 from ss4rec.protocol.plan import Plan, make_plan
@@ -39,7 +42,7 @@ from ss4rec.train.stopping import EarlyStopping
 
 FREE = (
     "dropout", "embedding_dropout", "layer_dropout", "time_step_min", "time_step_max", "dt_init", "init_std",
-    "time_backend", "relation_backend", "layer_backend",
+    "time_backend", "relation_backend", "layer_backend", "item_features", "user_features", "id_dropout",
 )  # fmt: skip
 """Fields of the model that a warm start may change: they shape no weight, or only random first ones."""
 HELD_OUT = 0.1
@@ -102,6 +105,7 @@ def warm_config(
         ConfigError: in one sentence, if model or protocol do not go together.
     """
     _require_same_model(asked, parent)
+    _require_no_columns(asked, parent, data)
     changes: dict[str, object] = {"train.start_from": str(parent.path)}
     if "data.new_after_s" not in given:
         changes["data.new_after_s"] = parent.trained_until_s
@@ -111,6 +115,15 @@ def warm_config(
     config = override(asked, changes)
     _require_unseen(config, parent, data)
     return config
+
+
+def cold_config(config: RunConfig) -> RunConfig:
+    """Return the configuration of a training from nothing by the recipe of a run that may have started warm."""
+    protocol = config.protocol
+    if config.train.start_from and protocol.kind == "global_time":
+        default = type(protocol).model_fields["validation_quantile"].default
+        config = override(config, {"protocol.validation_quantile": default})
+    return override(config, {"train.start_from": "", "data.new_after_s": None})
 
 
 def _require_same_model(asked: RunConfig, parent: Parent) -> None:
@@ -126,6 +139,18 @@ def _require_same_model(asked: RunConfig, parent: Parent) -> None:
         raise ConfigError(
             f"--from {parent.path.name} was trained by protocol {parent.record.protocol.kind}, this training is by "
             f"{asked.protocol.kind}, and would be tested on events that it has learned; give the same --protocol"
+        )
+
+
+def _require_no_columns(asked: RunConfig, parent: Parent, data: PreparedFolder) -> None:
+    """Refuse features: their codes mean something else in other data, and their rows would be taken for one another."""
+    model, manifest = asked.model, data.manifest
+    names = chosen_features(model.item_features, manifest) + chosen_columns(model.user_features, manifest)
+    if names or parent.record.columns != DataColumns():
+        raise ConfigError(
+            f"--from {parent.path.name}: a warm start does not carry features of items or users over yet (here: "
+            f"{', '.join(names) or 'none'}); set model.item_features=none and model.user_features=none in both runs, "
+            "or train without --from"
         )
 
 

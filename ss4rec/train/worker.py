@@ -105,7 +105,7 @@ def _objective(config: RunConfig, source: SequenceSource) -> Objective:
     """
     data, plan = source.folder, source.plan
     model = fresh_model(config, data, plan)
-    if "profile" not in config.model.inputs:
+    if "profile" not in config.model.inputs and not model.columns.users:
         source.leave_out_profiles()
     elif data.manifest.profile_values is None:
         raise ConfigError(

@@ -50,6 +50,9 @@ CHANGES = {
     "inputs": ((), ("rating", "clock")),
     "horizon": (True,),
     "item_attributes": (False,),
+    "item_features": ("none", ("genres", "period", "title")),
+    "id_dropout": (0.5,),
+    "user_features": ("none",),
     "members": (2,),
 }
 LEFT_OUT = {"time_backend", "relation_backend", "layer_backend"}
@@ -76,6 +79,8 @@ def recipe_score(prepared, tmp_path_factory):
 )
 def test_a_changed_field_trains_or_says_why_not(prepared, tmp_path, recipe_score, field, value):
     changes = {f"model.{field}": list(value) if isinstance(value, tuple) else value}
+    if field == "id_dropout":
+        changes["model.item_features"] = ["genres"]
     if field == "horizon":
         changes["data.target_time"] = False
     score, ended = trained(prepared, tmp_path / "run", changes)

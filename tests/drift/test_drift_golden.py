@@ -66,5 +66,19 @@ def test_cells_are_those_of_the_release(context, monkeypatch):
     kept = GOLDEN["fields"][: GOLDEN["fields"].index("p_max")]
     rows = [row for cell in all_cells(context.plan, future) for row in run_cell(context, cell)]
     names = {row[2] for row in GOLDEN["rows"]}
-    found = [[getattr(row, name) for name in kept] for row in rows if row.signal in names]
-    assert repr(found) == repr([row[: len(kept)] for row in GOLDEN["rows"]])
+    rows = [row for row in rows if row.signal in names]
+    assert len(rows) == len(GOLDEN["rows"])
+    for row, golden in zip(rows, GOLDEN["rows"], strict=True):
+        for name, value in zip(kept, golden, strict=False):
+            assert getattr(row, name) == _near(name, value), (row.window, row.comparison, row.signal, name)
+
+
+def _near(name, value):
+    """Sums in float32 depend on the processor; one of the 199 permutations may fall on the other side."""
+    if not isinstance(value, float):
+        return value
+    return (
+        pytest.approx(value, abs=1.01 / 200, nan_ok=True)
+        if name == "p"
+        else pytest.approx(value, rel=1e-4, abs=2e-6, nan_ok=True)
+    )

@@ -11,18 +11,16 @@ import pickle  # nosec B403
 import re
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPoolStrategy
 
 from ss4rec.config import DataConfig
-from ss4rec.data.batches.replay import Replay
-from ss4rec.data.batches.source import Item, SequenceSource
+from ss4rec.data.batches.source import Item, SequenceSource, SourceOptions
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
-from ss4rec.protocol.plan import Plan
 
 TASK_CPUS = 0.5
 """CPUs that one task asks for; less if a worker's share of the CPUs is less."""
@@ -54,19 +52,14 @@ class RaySource(SequenceSource):
         folder: PreparedFolder | AnyPath,
         data: DataConfig,
         *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        plan: Plan | None = None,
-        replay: Replay | None = None,
         cpu_limit: float = 1.0,
         reserve: bool = True,
         node_id: str | None = None,
+        **options: Unpack[SourceOptions],
     ) -> None:
-        sizes = {"batch_size": batch_size, "seed": seed, "rank": rank, "world": world}
-        super().__init__(folder, data, **sizes, plan=plan, replay=replay)
+        super().__init__(folder, data, **options)
         self.prefetch = data.prefetch_batches
+        rank, world = options.get("rank", 0), options.get("world", 1)
         self.cpus = cpu_limit / world
         self.task_cpus = min(TASK_CPUS, self.cpus)
         self.reserve, self.node_id = reserve, node_id

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
+from typing import Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from ss4rec.data.batches.replay import Replay, replay_of
 from ss4rec.data.batches.windows import Split, num_train_windows
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.io.paths import AnyPath
-from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.plan import Plan, make_plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
 
 KEPT_BYTES = 1 << 30
@@ -29,6 +29,17 @@ EVENT_BYTES = 20
 """Bytes of one event in a window: item, target, gap, hour and rating."""
 
 Item = TypeVar("Item")
+
+
+class SourceOptions(TypedDict, total=False):
+    """The keywords of every source; `SequenceSource` says what they mean."""
+
+    batch_size: Required[int]
+    seed: Required[int]
+    rank: int
+    world: int
+    plan: Plan | None
+    replay: Replay | None
 
 
 class SequenceSource(ABC):
@@ -134,26 +145,16 @@ class LocalSource(SequenceSource):
     """
 
     def __init__(
-        self,
-        folder: PreparedFolder | AnyPath,
-        data: DataConfig,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        plan: Plan | None = None,
-        replay: Replay | None = None,
+        self, folder: PreparedFolder | AnyPath, data: DataConfig, **options: Unpack[SourceOptions]
     ) -> None:
-        sizes = {"batch_size": batch_size, "seed": seed, "rank": rank, "world": world}
-        super().__init__(folder, data, **sizes, plan=plan, replay=replay)
+        super().__init__(folder, data, **options)
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
 
     @classmethod
     def of(cls, config: RunConfig, folder: PreparedFolder | AnyPath, **place: int) -> LocalSource:
         """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
         folder, train = PreparedFolder.open(folder), config.train
-        plan = make_plan(config.protocol, folder)
+        plan = plan_of_run(config, folder)
         sizes = {"batch_size": train.batch_size, "seed": train.seed, **place}
         return cls(folder, config.data, **sizes, plan=plan, replay=replay_of(config, folder, plan))
 
@@ -204,7 +205,7 @@ def check_max_workers(folder: PreparedFolder, config: RunConfig) -> None:
     Raises:
         ConfigError: with the numbers.
     """
-    plan = make_plan(config.protocol, folder)
+    plan = plan_of_run(config, folder)
     replay = replay_of(config, folder, plan)
     if replay is not None and not replay.new_windows:
         return

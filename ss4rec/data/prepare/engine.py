@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from ss4rec.data.prepare.k_core import Core, core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
 from ss4rec.data.prepared.features import encode_features
-from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
+from ss4rec.data.prepared.manifest import Feature, Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
 from ss4rec.data.sources.columns import GUESSES
@@ -239,10 +239,15 @@ def _write(
     asked: Options,
 ) -> Manifest:
     """Write shards, tables and manifest into `result`."""
-    features = None
+    features: dict[Literal["items", "users"], tuple[Feature, ...]] = {}
     if asked.item_features is not None:
-        encoded, meaning = encode_features(items.source_id, asked.item_features, asked.feature_kinds)
-        items, features = replace(items, features=encoded), {"items": meaning}
+        encoded, features["items"] = encode_features(
+            items.source_id, asked.item_features, asked.feature_kinds
+        )
+        items = replace(items, features=encoded)
+    if asked.user_features is not None:
+        names = asked.user_features.values.column_names
+        features["users"] = tuple(Feature(name=name, kind="categorical") for name in names)
     user_ids, lengths_U, index = number_users(found.blocks, core)
     assembly = Assembly.of(result, found.blocks, core, codes, asked.ties)
     shards = plan_shards(index, found.blocks, len(user_ids), asked.rows_per_shard)
@@ -266,7 +271,7 @@ def _write(
             name=path.name, layout=source.plan.layout, rows=found.rows, bytes=size, sha256=sha256
         ),
         filters=Filters(k_core=asked.k_core, ties="hash" if asked.ties == "hash" else None),
-        features=features,
+        features=features or None,
     )
 
 

@@ -137,7 +137,7 @@ def write_prepared(
     filters: Filters,
     rows_dropped: Mapping[str, int],
     rows_per_shard: int = 2048,
-    features: dict[Literal["items"], tuple[Feature, ...]] | None = None,
+    features: dict[Literal["items", "users"], tuple[Feature, ...]] | None = None,
 ) -> Manifest:
     """Write a prepared folder that appears at `out`, which must be free, when it is complete.
 

@@ -83,7 +83,7 @@ def encode_features(
         column = known.columns[name].take(places)
         kind = kinds.get(name) or guess_kind(column)
         try:
-            columns[FEATURE_PREFIX + name], feature = _ENCODERS[kind](name, column)
+            columns[FEATURE_PREFIX + name], feature = encode_column(name, column, kind)
         except (pa.ArrowException, ValueError) as error:
             raise DataError(
                 f"{known.where}: column {name} is not of kind {kind} ({str(error).splitlines()[0]}); "
@@ -91,6 +91,11 @@ def encode_features(
             ) from None
         features.append(feature)
     return pa.table(columns), tuple(features)
+
+
+def encode_column(name: str, column: pa.ChunkedArray, kind: Kind) -> tuple[pa.Array, Feature]:
+    """Return one column of features, and what it means."""
+    return _ENCODERS[kind](name, column)
 
 
 def _categorical(name: str, column: pa.ChunkedArray) -> tuple[pa.Array, Feature]:

@@ -129,8 +129,9 @@ class Manifest(Record):
     """What was asked to be left out."""
     profile_values: tuple[str, ...] | None = None
     """Meaning of the codes 1, 2, ... in `profiles.parquet`, as in `gender=F`; not written if there is no such file."""
-    features: dict[Literal["items"], tuple[Feature, ...]] | None = None
-    """Meaning of the columns `feature.NAME` of `items.parquet`; not written if there are none."""
+    features: dict[Literal["items", "users"], tuple[Feature, ...]] | None = None
+    """Meaning of the columns `feature.NAME` of `items.parquet`, and names of the columns about users that were brought
+    along (`profile_values` has their values); not written if there are none."""
     columns: dict[str, dict[str, str]]
     """Arrow type of every column, by table: `items`, `users`, `shards`."""
     shards: tuple[ShardRecord, ...]

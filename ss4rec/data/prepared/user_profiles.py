@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import PROFILES_NAME, PROFILES_SCHEMA, read_profile_table
 from ss4rec.data.sources.rows import UserProfiles
-from ss4rec.errors import DataError, UsageError
+from ss4rec.errors import ConfigError, DataError, UsageError
 from ss4rec.io.paths import AnyPath
 
 MAX_VALUES = 255
@@ -94,6 +94,30 @@ def profile_codes(profile: Mapping[str, object], values: Sequence[str] | None) -
             "leave unknown values out"
         )
     return [codes[text] for text in wanted]
+
+
+def chosen_columns(asked: str | tuple[str, ...], manifest: Manifest) -> tuple[str, ...]:
+    """Return the columns of profiles that `model.user_features` means for a folder.
+
+    Raises:
+        ConfigError: for a name that the folder does not have.
+    """
+    known = dict.fromkeys(text.partition("=")[0] for text in manifest.profile_values or ())
+    if isinstance(asked, str):
+        brought = (manifest.features or {}).get("users", ())
+        return () if asked == "none" else tuple(f.name for f in brought if f.name in known)
+    wrong = [name for name in asked if name not in known]
+    if wrong:
+        raise ConfigError(
+            f"model.user_features has {', '.join(wrong)}, and {manifest.name} says of users: "
+            f"{', '.join(known) or 'nothing'}; name some of these, or prepare the data with --user-features"
+        )
+    return asked
+
+
+def codes_of_columns(names: Sequence[str], values: Sequence[str]) -> tuple[int, ...]:
+    """Return the codes that belong to some columns, from `Manifest.profile_values`."""
+    return tuple(code for code, text in enumerate(values, start=1) if text.partition("=")[0] in names)
 
 
 def profile_columns(folder: AnyPath, manifest: Manifest) -> dict[str, list[str | None]]:
