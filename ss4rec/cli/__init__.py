@@ -30,6 +30,7 @@ VERBS = {
         "Write the best items of every user into files.",
     ),
     "score": ("ss4rec.cli.score:score_command", "Write the scores of given pairs of user and item."),
+    "similar": ("ss4rec.cli.similar:similar_command", "Show or write items that are like an item."),
     "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
     "compare": (
         "ss4rec.cli.compare:compare_command",
