@@ -23,6 +23,8 @@ GUARDED = {
     "starlette": "serve",
     "prometheus_client": "serve",
     "psycopg": "postgres",
+    "hnswlib": "ann",
+    "faiss": "whoever wants its index has it; its absence is said",
     "grpc": "ray[default] brings it, and its errors are what is caught",
     "polars": "tables of Polars: whoever passes one has it",
     "triton": "a CUDA build of torch brings it",
