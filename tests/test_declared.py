@@ -22,6 +22,7 @@ GUARDED = {
     "fastapi": "serve",
     "starlette": "serve",
     "prometheus_client": "serve",
+    "uvicorn": "serve",
     "psycopg": "postgres",
     "hnswlib": "ann",
     "faiss": "whoever wants its index has it; its absence is said",

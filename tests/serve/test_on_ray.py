@@ -3,21 +3,17 @@
 Everything is then killed with signal 9 and started again: no acknowledged event is missing.
 """
 
-import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+
+from benchmarks.serve_process import Server
 
 pytestmark = [
     pytest.mark.ray,
@@ -26,75 +22,6 @@ pytestmark = [
         reason="ss4rec[serve] is not installed",
     ),
 ]
-
-
-class Server:
-    """`ss4rec serve` in a process group of its own."""
-
-    def __init__(self, run, store, log):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "ss4rec.cli",
-            "serve",
-            "--run",
-            run,
-            "--store",
-            store,
-            "--address",
-            "local",
-        ]
-        command += [
-            "--port",
-            str(self.port),
-            "--replicas",
-            "2",
-            "--cpus-per-replica",
-            "0.1",
-            "--look-every",
-            "0.3",
-        ]
-        self.log = log
-        with log.open("w") as stream:
-            self.process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
-        self.wait()
-
-    def wait(self):
-        for _ in range(240):
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                return self.call("/ready")
-            except (OSError, urllib.error.HTTPError):
-                time.sleep(0.25)
-        raise AssertionError(self.log.read_text())
-
-    def call(self, path, body=None, user="1"):
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"content-type": "application/json", "x-session-id": user}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-
-    def processes(self):
-        """Yield the processes of the session, with their command lines."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if os.getsid(int(folder.name)) == self.process.pid:
-                    yield int(folder.name), (folder / "cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue
-
-    def kill_all(self):
-        found = [pid for pid, _ in self.processes()]
-        for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +46,8 @@ def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, 
     items = [str(item) for item in PreparedFolder.open(prepared).items["source_id"].to_pylist()]
     link, store = tmp_path / "current", tmp_path / "events.db"
     link.symlink_to(runs / "run-1")
-    server = Server(str(link), str(store), tmp_path / "first.log")
+    options = ["--replicas", "2", "--cpus-per-replica", "0.1", "--look-every", "0.3"]
+    server = Server(link, store, tmp_path / "first.log", options)
     acknowledged, failed, names, stop = [], [], set(), threading.Event()
 
     def send(part):
@@ -158,7 +86,7 @@ def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, 
             deadline = time.monotonic() + 40
             while target not in names and time.monotonic() < deadline:
                 time.sleep(0.1)
-        replicas = [pid for pid, command in server.processes() if command.startswith("ray::ServeReplica")]
+        replicas = server.replicas()
         assert len(replicas) == 2
         before = len(acknowledged)
         os.kill(replicas[0], signal.SIGKILL)
@@ -175,7 +103,7 @@ def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, 
     assert names >= {"run-1", "run-2", "run-3"}
     # Only what was under way when everything ended may have failed.
     assert len(failed) <= 2, failed
-    again = Server(str(link), str(store), tmp_path / "second.log")
+    again = Server(link, store, tmp_path / "second.log", options)
     try:
         sent = sorted({(user, time_s) for user, _, time_s in acknowledged})
         for user in sorted({user for user, _ in sent}):
