@@ -25,7 +25,7 @@ from ss4rec.data.sources.head import (
 )
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import field_quotes
-from ss4rec.data.sources.rows import Catalogue, UserProfiles, plain_ids
+from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles, is_category, plain_ids
 from ss4rec.data.sources.text import ID, TextPlan
 from ss4rec.data.sources.times import choose_rule, parsed_or_null, refuse_few_digits
 from ss4rec.errors import DataError
@@ -93,7 +93,11 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
         )
     typed = {column.split(":")[0]: column for column in unique_names(names, where)}
     roles = {role: typed[plain] for role, plain in choose_columns(list(typed), {}, where).items()}
-    types = {role: ID if role in ("user", "item") else pa.float64() for role in roles}
+    more = [column for column in typed.values() if column not in roles.values()]
+    roles |= {
+        CONTEXT + column.split(":")[0]: column for column in more if column.endswith((":token", ":float"))
+    }
+    types = {role: ID if is_category(role) else pa.float64() for role in roles}
     place = names.index(roles["time"])
     with archive.open(name) as stream:
         read_fully(stream, start)
