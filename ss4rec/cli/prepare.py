@@ -59,13 +59,13 @@ def parse_targets(context: click.Context, option: click.Parameter, text: str | N
     Raises:
         click.BadParameter: if it is not `column=value`.
     """
-    from ss4rec.data.prepared.manifest import EventTargets
+    from ss4rec.data.prepared import event_columns
+    from ss4rec.errors import ConfigError
 
-    column, equals, values = (text or "").partition("=")
-    kinds = tuple(value.strip() for value in values.split("|") if value.strip())
-    if text and not (column.strip() and equals and kinds):
-        raise click.BadParameter(f"{text!r} is not COLUMN=VALUE; write as in event=purchase")
-    return EventTargets(column=column.strip(), values=kinds) if text else None
+    try:
+        return event_columns.parse_targets(text) if text else None
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("prepare")

@@ -22,6 +22,7 @@ from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.gap_median import LOW_BITS, GapCounts
 from ss4rec.data.prepared.manifest import (
     MANIFEST_NAME,
+    EventTargets,
     Feature,
     Filters,
     Manifest,
@@ -141,6 +142,8 @@ def write_prepared(
     rows_dropped: Mapping[str, int],
     rows_per_shard: int = 2048,
     features: dict[Literal["items", "users"], tuple[Feature, ...]] | None = None,
+    context: tuple[Feature, ...] | None = None,
+    targets: EventTargets | None = None,
 ) -> Manifest:
     """Write a prepared folder that appears at `out`, which must be free, when it is complete.
 
@@ -159,6 +162,8 @@ def write_prepared(
                 rows_dropped=rows_dropped,
                 rows_per_shard=rows_per_shard,
                 features=features,
+                context=context,
+                targets=targets,
             )
     except OSError as error:
         raise DataError(f"cannot write {out}: {error}; give another --out") from None
