@@ -130,14 +130,16 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
         None if by_month else plan.windows,
     )
     counts = past.items or ItemCounts.of_months(read_item_months(source.data), plan.windows)
+    tables = past.tables()
     make = HistogramMaker(
         plan.windows,
         plan.wanted if earlier is None else fresh,
         source.facts,
         counts,
         plan.year_before,
-        past.tables(),
+        tables,
         plan.lookback,
+        plan.known_s,
     )
     parts = [] if earlier is None else [earlier.histograms]
     if fresh or earlier is None:
@@ -145,12 +147,13 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
         parts.append(replace(made, user_R=source.keys_U[made.user_R]))
     made = UserHistograms.merge(parts)
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
-    context = CellContext(config, plan, made, signals(source.facts.labels), unseen, counts, source.facts)
+    layout = signals(source.facts.labels)
+    context = CellContext(config, plan, made, layout, unseen, counts, source.facts, tables.mean_V)
     kept = [] if earlier is None else _still_valid(earlier.rows, context)
     done = {row.window for row in kept if row.comparison == REFERENCE}
     todo = [window for window in plan.future if context.name(window) not in done]
     cells = all_cells(plan, todo) + alibi_cells(context, todo)
-    rows = kept + run_cells(context.without_items(), cells, config.workers)
+    rows = kept + run_cells(context.without_titles(), cells, config.workers)
     return context, rows + volume_rows(context) + identical_rows(context), [context.name(w) for w in fresh]
 
 

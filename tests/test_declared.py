@@ -22,6 +22,7 @@ GUARDED = {
     "fastapi": "serve",
     "starlette": "serve",
     "prometheus_client": "serve",
+    "uvicorn": "serve",
     "psycopg": "postgres",
     "grpc": "ray[default] brings it, and its errors are what is caught",
     "polars": "tables of Polars: whoever passes one has it",

@@ -12,17 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from drift.cells.types import OWN_TEST, PREVIOUS, REFERENCE, VOLUME, CellContext, Row
-from drift.config import ALARMS
 from drift.report.contents import Change, ChangeKind, Episode
 from drift.report.details import details
 from drift.report.episodes import WindowMeans, before_window
 from drift.report.verdict import worst
 from drift.report.words import clock_shift
+from drift.signals.items import top_lost
 from drift.stats.distances import Array
 
 LOOK = "Check the logging and the way of the data. Do not retrain on these windows before it is repaired."
 FOLLOW_FALL = 0.2
 """Relative fall of expected followers from which ids may be mixed up."""
+TOP_LOST = 0.15
+"""Share of the top items' events on items that all but vanished from which ids may be mixed up. Planted: .25 with half
+of the items exchanged, .8 with each id one too high, at most .09 when all that follows what is new."""
+USUAL_FACTOR = 2.0
+"""How many times more than between any two past windows that must be."""
+STARS_APART = 0.03
+"""Share of stars that are then further from what the item usually gets: it keeps its quality, whoever follows it."""
 LOST_EVENTS = 0.35
 """Share of events per user whose loss is called one."""
 VANISHED = 0.25
@@ -48,6 +55,10 @@ class Moves:
     means: WindowMeans
     volume: dict[str, float]
     """Log ratio of each volume to the window before."""
+    top_lost: float = 0.0
+    """`drift.signals.items.top_lost` of this window."""
+    usual_lost: float = 0.0
+    """The largest of it between two past windows in a row."""
 
     def __contains__(self, signal: str) -> bool:
         return signal in self.episodes
@@ -99,12 +110,33 @@ def _genre_gone(moves: Moves) -> bool:
 
 
 def _ids_mixed_up(moves: Moves) -> bool:
-    """Items no longer follow what they used to follow, and they are other items than before: both at once."""
+    """Whether all that ties an item to its id broke at once: what follows it, how popular it is, the stars it gets.
+
+    Another order of the same items breaks the first only, another taste the second.
+    """
     before, after = moves.sides("expected_next")
     fell = moves.falls("expected_next") and after[1] < (1 - FOLLOW_FALL) * before[1]
-    others = moves.falls("lasting_top") or moves.rises("unseen_item") or "popularity" in moves
+    gone = moves.top_lost >= max(TOP_LOST, USUAL_FACTOR * moves.usual_lost)
     lost = moves.volume.get("events_per_user", 0.0) < np.log(1 - LOST_EVENTS)
-    return fell and others and not lost
+    return fell and gone and not lost and _other_stars(moves)
+
+
+def _other_stars(moves: Moves) -> bool:
+    """Whether items get other stars than they used to; true where all stars are the same, which says nothing."""
+    before, after = moves.sides("surprise")
+    if not before.sum() or not after.sum() or min(before[0], after[0]) > 0.999:
+        return True
+    return float((np.cumsum(before) - np.cumsum(after)).max()) >= STARS_APART
+
+
+def _other_order(moves: Moves) -> bool:
+    """Whether what follows what changed more than what is popular, which moves with it."""
+    ratios = {
+        name: moves.episodes[name].ratio
+        for name in ("expected_next", "lasting_top", "popularity")
+        if name in moves
+    }
+    return "expected_next" in ratios and ratios["expected_next"] == max(ratios.values())
 
 
 def _events_lost(moves: Moves) -> bool:
@@ -149,11 +181,11 @@ RULES = (
          "Look for a change of the rating scale or of the page that asks. Ranking by clicks is not touched."),
     Rule("half stars", "taste", lambda m: "half_stars" in m or "rating_centred" in m, STARS,
          "Look for a change of the rating scale or of the page that asks."),
+    Rule("what follows what", "behaviour", _other_order, {"expected_next", "lasting_top", "popularity"},
+         "Retrain if the model ranks worse (see the model's part)."),
     Rule("what is popular", "taste", lambda m: "lasting_top" in m or "popularity" in m,
          {*ITEMS, "expected_next", *STARS}, "Retrain if the model ranks worse (see the model's part)."),
     Rule("genres", "taste", lambda m: "genre" in m, {"genre", "decade", "item_age"},
-         "Retrain if the model ranks worse (see the model's part)."),
-    Rule("what follows what", "behaviour", lambda m: "expected_next" in m, {"expected_next"},
          "Retrain if the model ranks worse (see the model's part)."),
     Rule("pace", "behaviour", lambda m: bool(PACE & m.episodes.keys()), {*PACE, "activity", *VOLUMES},
          "Look for a change of the page or the app. SS4Rec reads gaps, so see whether it ranks worse."),
@@ -207,18 +239,28 @@ def _named(
     window = context.plan.future[at]
     before = [before_window(context, window)] if sudden else context.plan.reference
     volume = {row.signal: row.shift for row in rows if row.detector == VOLUME and row.window == names[at]}
+    gone = _vanished_items(context, before, window)
     left: dict[str, Episode] = {}
     for episode in sorted(moved, key=lambda e: -e.ratio):
         left.setdefault(episode.signal, episode)
     found = []
     while left:
-        moves = Moves(left, means.users(before), means.users([window]), means, volume)
+        moves = Moves(left, means.users(before), means.users([window]), means, volume, *gone)
         rule = next(rule for rule in RULES if rule.fits(moves))
         mine = {name for name in left if rule.takes is None or name in rule.takes}
         belong = [episode for episode in moved if episode.signal in mine]
         found.append(_change(rule, moves, belong, names[at], names, context, before, window, sudden))
         left = {name: episode for name, episode in left.items() if name not in mine}
     return found
+
+
+def _vanished_items(context: CellContext, before: Sequence[int], window: int) -> tuple[float, float]:
+    """Return `top_lost` of a window and the largest of it between past windows in a row."""
+    if context.counts is None:
+        return 0.0, 0.0
+    counts_WV, past = context.counts.counts_WV, context.plan.calibration
+    usual = [top_lost(counts_WV, [w], w + 1) for w in past if w + 1 in past]
+    return top_lost(counts_WV, before, window), max(usual, default=0.0)
 
 
 def _change(
@@ -353,8 +395,3 @@ def _merge(changes: list[Change], names: list[str]) -> list[Change]:
             }
         )
     return kept
-
-
-def alarmed(changes: Sequence[Change]) -> list[Change]:
-    """Return the changes that raise an alarm."""
-    return [change for change in changes if change.severity in ALARMS]

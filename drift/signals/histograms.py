@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from drift.calendar import DAY_S, HOUR_S, MONDAY_S, Window, window_of
 from drift.signals.definitions import (
     AGE_EDGES_Y,
+    EPOCH_YEAR,
     FIRST_SEEN_EDGES_D,
     LOG_GAP_EDGES_S,
     POPULARITY_BINS,
@@ -28,6 +29,7 @@ from drift.signals.definitions import (
     TENURE_EDGES_D,
     YEAR_S,
     Signal,
+    decade_bin,
     signals,
 )
 from drift.signals.items import ItemCounts, ItemFacts, popularity_spans, top_items
@@ -35,8 +37,6 @@ from drift.signals.past import PastTables
 from drift.stats.distances import slices
 from drift.stats.resampling import Blocks
 from ss4rec.data.batches.windows import ragged
-
-EPOCH_YEAR = 1970
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ class HistogramMaker:
         year_before: Sequence[int] = (),
         past: PastTables | None = None,
         lookback: int = 4,
+        known_s: int | None = None,
     ) -> None:
         """Make the tables that every shard needs.
 
@@ -153,7 +154,9 @@ class HistogramMaker:
             year_before: the time before the reference; its most rated items are the lasting top.
             past: what is expected from the time before the reference.
             lookback: windows before one that say what was popular then.
+            known_s: how long the data went on before the reference: ages of items and users are told up to it.
         """
+        self.known_s = np.iinfo(np.int64).max if known_s is None else max(known_s, 0)
         self.windows = windows
         self.wanted_W = np.zeros(len(windows), bool)
         self.wanted_W[list(wanted)] = True
@@ -202,9 +205,10 @@ class HistogramMaker:
         activity_R = np.diff(np.r_[events.first_R, len(every)])
         years_E = self.item_facts.years_V[events.items_E]
         age_E = EPOCH_YEAR + events.times_E / YEAR_S - years_E
-        decade_E = np.where(years_E == 0, 0, np.clip((years_E - 1930) // 10 + 2, 1, 11))
-        first_seen_E = (events.times_E - self.first_V[events.items_E]) / DAY_S
-        tenure_E = (events.times_E - events.joined_E) / DAY_S
+        # Nothing can be older than the data. Beyond the age that they had at the reference nothing is told apart:
+        # else a catalogue or an audience that stays the same would seem to change as the data grow longer.
+        first_seen_E = np.minimum(events.times_E - self.first_V[events.items_E], self.known_s) / DAY_S
+        tenure_E = np.minimum(events.times_E - events.joined_E, self.known_s) / DAY_S
         history_R = events.history_E[events.first_R]
         return {
             "rating": (every, np.clip(half_E, 1, 10) - 1),
@@ -219,7 +223,7 @@ class HistogramMaker:
             "item_age": (every, np.where(years_E == 0, 0, 1 + _bin(age_E, AGE_EDGES_Y))),
             "first_seen": (every, _bin(first_seen_E, FIRST_SEEN_EDGES_D)),
             "popularity": (every, self._popularity(events)),
-            "decade": (every, decade_E),
+            "decade": (every, decade_bin(years_E)),
             "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
             "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
             **self._time_bins(events),

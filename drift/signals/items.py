@@ -6,6 +6,7 @@ them. Everything a window asks for is about earlier windows only (`popularity_sp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared.item_months import month_start_s
 
+VANISHED = 1 / 3
+"""An item that keeps less than this of its share has all but vanished."""
 NEVER_S = np.iinfo(np.int64).max
 
 
@@ -172,3 +175,18 @@ def turnover(counts_WV: NDArray[np.int64], window: int, lookback: int) -> float 
     if not now_V.any() or not before_V.any():
         return None
     return 1 - float((now_V & before_V).sum() / (now_V | before_V).sum())
+
+
+def top_lost(counts_WV: NDArray[np.int64], before: Sequence[int], after: int) -> float:
+    """Return how much of the events on the most rated items was on items that then all but vanished.
+
+    The share of `before`'s events on its top items that went to items whose own share fell below a third. Taste moves
+    items; ids that are mixed up give popular items the events of others.
+    """
+    was_V, now_V = counts_WV[list(before)].sum(axis=0), counts_WV[after]
+    if not was_V.sum() or not now_V.sum():
+        return 0.0
+    top_V = top_items(was_V)
+    was_V, now_V = was_V / was_V.sum(), now_V / now_V.sum()
+    gone_V = top_V & (now_V < VANISHED * was_V)
+    return float(was_V[gone_V].sum() / was_V[top_V].sum())

@@ -30,11 +30,13 @@ VERBS = {
         "Write the best items of every user into files.",
     ),
     "score": ("ss4rec.cli.score:score_command", "Write the scores of given pairs of user and item."),
+    "similar": ("ss4rec.cli.similar:similar_command", "Show or write items that are like an item."),
     "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
     "compare": (
         "ss4rec.cli.compare:compare_command",
         "Say which of several runs is better, and whether it is luck.",
     ),
+    "serve": ("ss4rec.cli.serve:serve_command", "Serve a run over HTTP: events in, lists out."),
     "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
     "config": (
         "ss4rec.cli.config:config_command",
@@ -43,6 +45,7 @@ VERBS = {
     "doctor": ("ss4rec.cli.doctor:doctor_command", "Check this machine or a cluster."),
     "submit": ("ss4rec.cli.submit:submit_command", "Submit a verb as a job to a Ray cluster."),
     "drift": ("ss4rec.cli.drift:drift_command", "Report drift of data and model after a cut in time."),
+    "watch": ("ss4rec.cli.watch:watch_command", "Look, decide, retrain, compare, promote: one round."),
 }
 REGISTRY_VERBS = {
     "list": ("ss4rec.cli.registry:list_command", "List the models of a registry and what serves."),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -205,7 +207,7 @@ def prepare_command(
 
     from ss4rec.data.prepare.engine import prepare
     from ss4rec.data.sources import TableOptions
-    from ss4rec.data.sources.ray_lake import lake_kind, lake_name, read_lake
+    from ss4rec.data.sources.ray_lake import check_lake, lake_kind, lake_name, read_lake
     from ss4rec.io.paths import to_path
 
     lake = lake_kind(source)
@@ -224,6 +226,8 @@ def prepare_command(
     )
     if on_ray:  # tasks open these paths wherever they run
         folder = folder.absolute()
+    if lake:
+        check_lake(source)
     opened = None if lake else _open(source, options, on_ray)
     layout = opened.plan.layout if opened else "parquet"
     rules = _rules(layout, max_bad_share, earliest, latest, scale, repeats)
@@ -252,6 +256,8 @@ def prepare_command(
         click.echo(json.dumps({"folder": out, "manifest": manifest.model_dump(mode="json")}))
     else:
         Console().print(summary(manifest, folder))
+        if isinstance(folder, Path):  # the verbs after it take local paths
+            say_next(f"ss4rec data audit --data {quoted(out)}", f"ss4rec train --data {quoted(out)}")
 
 
 def _open(source: str, options: TableOptions, on_ray: bool) -> Source:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ss4rec.data.batches.windows import Ranked, Split, list_array, ragged
 from ss4rec.data.prepared.event_columns import Wanted
-from ss4rec.data.sources.rows import CONTEXT
+from ss4rec.data.sources.rows import CODES, CONTEXT
 from ss4rec.data.sources.ties import hash_order, hashed
 from ss4rec.errors import DataError
 from ss4rec.model.columns import EventColumn
@@ -248,7 +248,7 @@ def divide(shard: pa.Table, rules: Rules) -> Division:
         return division
     own = Events.of(histories)
     lists = {
-        CONTEXT + column.name: column.codes(own.context[CONTEXT + column.name]) for column in rules.context
+        CODES + column.name: column.codes(own.context[CONTEXT + column.name]) for column in rules.context
     }
     histories = histories.drop_columns(names)
     for name, codes_E in lists.items():

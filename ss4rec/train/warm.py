@@ -117,6 +117,15 @@ def warm_config(
     return config
 
 
+def cold_config(config: RunConfig) -> RunConfig:
+    """Return the configuration of a training from nothing by the recipe of a run that may have started warm."""
+    protocol = config.protocol
+    if config.train.start_from and protocol.kind == "global_time":
+        default = type(protocol).model_fields["validation_quantile"].default
+        config = override(config, {"protocol.validation_quantile": default})
+    return override(config, {"train.start_from": "", "data.new_after_s": None})
+
+
 def _require_same_model(asked: RunConfig, parent: Parent) -> None:
     fields = [f"model.{name}" for name in type(asked.model).model_fields if name not in FREE]
     for name in (*fields, "data.target_time"):

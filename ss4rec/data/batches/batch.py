@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ss4rec.data.batches.windows import ragged, ranges
-from ss4rec.data.sources.rows import CONTEXT
+from ss4rec.data.sources.rows import CODES
 from ss4rec.model.columns import EVENT_CODES
 
 BatchType = TypeVar("BatchType", "PackedBatch", "EvalBatch")
@@ -181,7 +181,7 @@ def _beside(
     parts = [np.zeros((int(offsets_S1[-1]), 0), np.int64)]
     if profiles_UF is not None:
         parts.append(np.repeat(profiles_UF[rows["user"].to_numpy()], np.diff(offsets_S1), axis=0))
-    for name in (name for name in rows.column_names if name.startswith(CONTEXT)):
+    for name in (name for name in rows.column_names if name.startswith(CODES)):
         codes_T = ragged(rows[name])[0].astype(np.int64)
         parts.append(np.where(codes_T > 0, codes_T + EVENT_CODES, 0)[:, None])
     profiles_TF = np.concatenate(parts, axis=1)

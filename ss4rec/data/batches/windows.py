@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ss4rec.data.sources.rows import CONTEXT
+from ss4rec.data.sources.rows import CODES
 from ss4rec.errors import ConfigError, DataError
 
 Split = Literal["valid", "test"]
@@ -218,7 +218,7 @@ def _beside(
         "hours": (times_E[_next(token_T, times_E) if target_time else token_T] // HOUR_S).astype(np.int32),
         "ratings": ratings_E[token_T],
     }
-    context = [name for name in shard.column_names if name.startswith(CONTEXT)]
+    context = [name for name in shard.column_names if name.startswith(CODES)]
     values |= {name: ragged(shard[name])[0][token_T] for name in context}
     return {name: list_array(values_T, offsets_S1) for name, values_T in values.items()}
 

@@ -229,16 +229,16 @@ def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
     work, again = WorkFolder.enter(
         out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options, asked.context_kinds)
     )
-    asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
-    job = Job(
-        source=source,
-        rules=asked.rules,
-        blocks=work.root / "blocks",
-        scattered=work.root / "scattered",
-        partitions=1 if source.bytes <= WHOLE_BYTES else -(-source.bytes // PARTITION_BYTES),
-        block_bytes=asked.block_bytes,
-    )
     with work.publishing():
+        asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
+        job = Job(
+            source=source,
+            rules=asked.rules,
+            blocks=work.root / "blocks",
+            scattered=work.root / "scattered",
+            partitions=1 if source.bytes <= WHOLE_BYTES else -(-source.bytes // PARTITION_BYTES),
+            block_bytes=asked.block_bytes,
+        )
         try:
             found = _blocks(job, asked.mapper, asked.progress)
         except QuotesFoundError:
