@@ -6,6 +6,7 @@ lies in two shards; what it needs to know of the whole folder (`Rules`) is found
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -82,6 +83,13 @@ class Events:
             ratings_E=self.ratings_E[place_E],
             context={name: values_E[place_E] for name, values_E in self.context.items()},
         )
+
+    def told(self, codes: Mapping[str, npt.NDArray[np.int32]]) -> pa.Table:
+        """Return the events as a shard that says what a model is told of them (`EventColumn.codes`), by column."""
+        table = replace(self, context={}).table()
+        for name, codes_E in codes.items():
+            table = table.append_column(CODES + name, list_array(codes_E, self.offsets_U1))
+        return table
 
     def table(self) -> pa.Table:
         """Return the events as a shard."""
@@ -247,12 +255,8 @@ def divide(shard: pa.Table, rules: Rules) -> Division:
     if not names:
         return division
     own = Events.of(histories)
-    lists = {
-        CODES + column.name: column.codes(own.context[CONTEXT + column.name]) for column in rules.context
-    }
-    histories = histories.drop_columns(names)
-    for name, codes_E in lists.items():
-        histories = histories.append_column(name, list_array(codes_E, own.offsets_U1))
+    told = {column.name: column.codes(own.context[CONTEXT + column.name]) for column in rules.context}
+    histories = own.told(told)
     if rules.wanted is not None:
         histories = histories.append_column("wanted", list_array(rules.is_wanted(own), own.offsets_U1))
     return replace(division, histories=histories)

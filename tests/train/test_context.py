@@ -9,7 +9,7 @@ from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepare.engine import prepare
-from ss4rec.data.prepared.event_columns import chosen_context, chosen_targets
+from ss4rec.data.prepared.event_columns import chosen_context, chosen_targets, told_of
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import EventTargets
 from ss4rec.data.sources import TableOptions
@@ -182,3 +182,22 @@ def test_shards_keep_columns_through_cuts_and_other_engines(shop, tmp_path, monk
     assert past.manifest.targets == EventTargets(column="kind", values=("buy",))
     assert past.read_shard(0).column_names == whole.column_names
     assert str(past.read_shard(0).slice(0, 50).to_pylist()) == str(whole.slice(0, 50).to_pylist())
+
+
+def test_another_folder_s_values_are_read_as_the_run_knows_them(shop):
+    manifest = PreparedFolder.open(shop / "all").manifest
+    channel, price, _ = columns = chosen_context("auto", manifest)
+    meaning = {feature.name: feature for feature in manifest.context}
+    other = manifest.model_copy(
+        update={
+            "context": (meaning["channel"].model_copy(update={"values": ("c3", "new")}), meaning["price"])
+        }
+    )
+    stored = {
+        "context.channel": np.array([1, 2, 3, 0], np.int32),
+        "context.price": np.array([1.0, np.nan], np.float32),
+    }
+    found = told_of(columns, stored, other)
+    assert list(found) == ["channel", "price"]
+    assert found["channel"].tolist() == [channel.first + 4, channel.first + 9, channel.first + 9, 0]
+    assert found["price"].tolist() == [*price.codes_of([1.0]), 0]

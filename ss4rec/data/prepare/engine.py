@@ -272,13 +272,14 @@ def _write(
 ) -> Manifest:
     """Write shards, tables and manifest into `result`."""
     features: dict[Literal["items", "users"], tuple[Feature, ...]] = {}
-    if asked.item_features is not None:
-        encoded, features["items"] = encode_features(
-            items.source_id, asked.item_features, asked.feature_kinds
-        )
+    known = asked.item_features or source.item_features()
+    if known is not None:
+        encoded, features["items"] = encode_features(items.source_id, known, asked.feature_kinds)
         items = replace(items, features=encoded)
-    if asked.user_features is not None:
-        names = asked.user_features.values.column_names
+    said = source.profiles()
+    brought = asked.user_features or (said if source.layout.name == "recbole" else None)
+    if brought is not None:
+        names = brought.values.column_names
         features["users"] = tuple(Feature(name=name, kind="categorical") for name in names)
     user_ids, lengths_U, index = number_users(found.blocks, core)
     context = describe_context(
@@ -297,7 +298,7 @@ def _write(
         item_counts_V=core.counts_V[core.mask_V],
         user_ids=user_ids,
         lengths_U=lengths_U,
-        profiles=join_profiles(source.profiles(), asked.user_features),
+        profiles=join_profiles(said, asked.user_features),
         quarantine=found.quarantine,
         rows_per_shard=asked.rows_per_shard,
         mapper=asked.mapper,

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from ss4rec.data.prepared.manifest import EventTargets, Manifest
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.errors import ConfigError
 from ss4rec.model.columns import EventColumn
 
@@ -38,6 +45,31 @@ def chosen_context(asked: str | tuple[str, ...], manifest: Manifest) -> tuple[Ev
             )
         )
     return tuple(columns)
+
+
+def told_of(
+    columns: Sequence[EventColumn], context: Mapping[str, npt.NDArray[Any]], manifest: Manifest
+) -> dict[str, npt.NDArray[np.int32]]:
+    """Return what a run reads of the events of a folder that may be another than it was trained on, by column's name.
+
+    Args:
+        columns: what the run reads.
+        context: columns of the folder's shards, by name with `CONTEXT`.
+        manifest: the folder's; a value that the run did not know is one of the others, a column that it lacks unknown.
+    """
+    known = {feature.name: feature for feature in manifest.context or ()}
+    found = {}
+    for column in columns:
+        stored_E, feature = context.get(CONTEXT + column.name), known.get(column.name)
+        if stored_E is None or feature is None or (feature.kind == "number") != (column.values is None):
+            continue
+        if feature.kind == "categorical":
+            other = "\0"  # no value
+            stored_E = column.codes_of([None, *(feature.values or ()), other])[stored_E]
+        else:
+            stored_E = column.codes(stored_E)
+        found[column.name] = stored_E
+    return found
 
 
 def chosen_targets(asked: str, manifest: Manifest) -> Wanted | None:

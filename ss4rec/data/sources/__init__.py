@@ -15,6 +15,7 @@ from typing import IO
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import Parsed, Rules, concatenated
 from ss4rec.data.sources.columns import ROLES
+from ss4rec.data.sources.features import FeatureTable
 from ss4rec.data.sources.head import read_fully
 from ss4rec.data.sources.json_lines import JsonPlan, parse_json_block
 from ss4rec.data.sources.layouts import LAYOUTS, TABLE, Layout
@@ -105,6 +106,10 @@ class Source:
     def profiles(self) -> UserProfiles | None:
         """Return what it says about users."""
         return self.layout.profiles(self.archive, self.plan.file)
+
+    def item_features(self) -> FeatureTable | None:
+        """Return other columns that it has about items."""
+        return self.layout.features(self.archive, self.plan.file)
 
     def with_quotes(self) -> Source:
         """Return the same source, read as one whose fields may be quoted and hold line breaks."""

@@ -46,11 +46,22 @@ def read_features(path: AnyPath, id_names: tuple[str, ...]) -> FeatureTable:
     Raises:
         DataError: if it cannot be read, an id is missing or comes twice, or there is no other column.
     """
+    suffix = PurePosixPath(str(path)).suffix.lower()
     try:
-        table = read_plain(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        return features_of(path.read_bytes(), suffix, str(path), id_names)
+    except OSError as error:
         raise DataError(
-            f"{path} cannot be read as a table of features ({str(error).splitlines()[0]}); give CSV, TSV or Parquet"
+            f"{path} cannot be read: {error.strerror or error}; give CSV, TSV or Parquet"
+        ) from None
+
+
+def features_of(data: bytes, suffix: str, where: str, id_names: tuple[str, ...]) -> FeatureTable:
+    """Read the content of a file of features; arguments and errors as of `read_features`."""
+    try:
+        table = parse_plain(data, suffix)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{where} cannot be read as a table of features ({str(error).splitlines()[0]}); give CSV, TSV or Parquet"
         ) from None
     plain = {name.replace("_", "").lower(): name for name in reversed(table.column_names)}
     wanted = [plain[name.replace("_", "")] for name in id_names if name.replace("_", "") in plain]
@@ -62,11 +73,11 @@ def read_features(path: AnyPath, id_names: tuple[str, ...]) -> FeatureTable:
         else ids.cast(pa.int64() if _whole(ids) else pa.string())
     )
     if ids.null_count or len(ids.unique()) < len(ids):
-        raise DataError(f"{path}: column {id_name} has empty or repeated ids; each needs one row")
+        raise DataError(f"{where}: column {id_name} has empty or repeated ids; each needs one row")
     rest = table.drop_columns([id_name])
     if not rest.num_columns:
-        raise DataError(f"{path} has no column beside {id_name}; give a file with features")
-    return FeatureTable(str(path), ids, rest)
+        raise DataError(f"{where} has no column beside {id_name}; give a file with features")
+    return FeatureTable(where, ids, rest)
 
 
 def as_profiles(known: FeatureTable) -> UserProfiles:
@@ -89,12 +100,14 @@ def join_profiles(said: UserProfiles | None, brought: UserProfiles | None) -> Us
 
 def read_plain(path: AnyPath) -> pa.Table:
     """Read a CSV, TSV or Parquet file, or one of RecBole's, with plain types; raises what Arrow does."""
-    suffix = PurePosixPath(str(path)).suffix.lower()
+    return parse_plain(path.read_bytes(), PurePosixPath(str(path)).suffix.lower())
+
+
+def parse_plain(data: bytes, suffix: str) -> pa.Table:
+    """Read the content of such a file."""
     if suffix == ".parquet":
-        with path.open("rb") as stream:
-            return pq.read_table(stream)
+        return pq.read_table(pa.BufferReader(data))
     delimiter, quotes = (",", '"') if suffix == ".csv" else ("\t", False)
-    data = path.read_bytes()
     names = next(csv.reader([data[: data.find(b"\n") + 1].decode("utf-8-sig")], delimiter=delimiter), [])
     # All as text first: what Arrow takes for numbers may be codes such as 007.
     texts = pacsv.read_csv(
@@ -132,6 +145,9 @@ def _number_or_text(column: pa.Array) -> pa.Array:
 
 def _grouped(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Return the texts of a column; many different numbers become groups such as `18 to below 25`."""
+    if pa.types.is_list(column.type):
+        texts = ["|".join(map(str, value)) if value else None for value in column.to_pylist()]
+        return pa.array(texts, pa.string())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return column.cast(pa.string())
     known = sorted(value for value in column.to_pylist() if value is not None and not math.isnan(value))
