@@ -102,8 +102,9 @@ def run_drift(
     key = merge_key(config, source.plan, source.facts.labels, run)
     earlier = read_earlier(out, key) if since_last else None
     with cluster(address):
-        context, rows, fresh = _compute(source, earlier)
-        quality = _rank(source, context, run, retrained, earlier)
+        shards = _hold(timeline)
+        context, rows, fresh = _compute(source, shards, earlier)
+        quality = _rank(source, shards, context, run, retrained, earlier)
         rows += _alibi_on_model(context, quality)
     judge(context, rows)
     report = assemble(
@@ -114,12 +115,22 @@ def run_drift(
     return report, exit_code(config, report)
 
 
-def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list[Row], list[str]]:
+def _hold(timeline: PreparedFolder) -> Sequence[Any]:
+    """Read each shard once for all passes."""
+    from drift.ray_passes import hold_shards
+
+    manifest = timeline.manifest
+    return hold_shards(timeline.shard_paths, manifest.interactions, manifest.items)
+
+
+def _compute(
+    source: Source, shards: Sequence[Any], earlier: Earlier | None
+) -> tuple[CellContext, list[Row], list[str]]:
     """Run both passes; return the context, all rows that are not judged yet, and the windows that are new."""
     from drift.ray_passes import count_past, make_histograms, run_cells
 
     plan, config = source.plan, source.config
-    shards, num_items = source.timeline.shard_paths, source.timeline.manifest.items
+    num_items = source.timeline.manifest.items
     seen = set() if earlier is None else {row.window for row in earlier.rows}
     fresh = [window for window in plan.future if plan.windows[window].name not in seen]
     by_month = whole_months(plan.windows)
@@ -181,7 +192,12 @@ def _still_valid(rows: list[Row], context: CellContext) -> list[Row]:
 
 
 def _rank(
-    source: Source, context: CellContext, run: Path | None, retrained: Sequence[Path], earlier: Earlier | None
+    source: Source,
+    shards: Sequence[Any],
+    context: CellContext,
+    run: Path | None,
+    retrained: Sequence[Path],
+    earlier: Earlier | None,
 ) -> Quality:
     """Rank with the model, where there is one."""
     if run is None:
@@ -192,6 +208,7 @@ def _rank(
         context,
         Models(run, tuple(retrained)),
         source.timeline,
+        shards,
         _counts_of(context),
         source.facts,
         source.keys_U,
