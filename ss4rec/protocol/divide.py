@@ -140,7 +140,8 @@ class Rules:
         """Return which events may be targets."""
         if self.wanted is None:
             return np.ones(len(events.items_E), bool)
-        return np.isin(events.context[CONTEXT + self.wanted[0]], self.wanted[1])
+        wanted_E: BoolArray = np.isin(events.context[CONTEXT + self.wanted[0]], self.wanted[1])
+        return wanted_E
 
     def cold(self, items_X: npt.NDArray[np.int32]) -> BoolArray:
         """Return which of the model's items have no training events."""

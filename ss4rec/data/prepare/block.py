@@ -210,8 +210,8 @@ class BlockFile:
         about = json.loads(quarantine.schema.metadata[b"block"])
         users, items = _read_table(folder / "users"), _read_table(folder / "items")
         total = int(users["count"].to_numpy().sum())
-        kinds = about["kinds"]
-        rows = RowsFile(folder / "rows", total, about["first_s"], *kinds[:3], tuple(kinds[3:]))
+        items_kind, times, ratings, *more = about["kinds"]
+        rows = RowsFile(folder / "rows", total, about["first_s"], items_kind, times, ratings, tuple(more))
         context = {
             role: _read_table(folder / f"context-{number}") for number, role in enumerate(about["context"])
         }

@@ -47,9 +47,11 @@ def choose_columns(
             )
     for name in context:
         column = _asked(names, name, where)
-        role = next((role for role, taken in chosen.items() if taken == column), None)
-        if role is not None and not role.startswith(CONTEXT):
-            raise DataError(f"{where}: column {column} is read as {role} already; leave it out of --context")
+        taken = [role for role, other in chosen.items() if other == column and not role.startswith(CONTEXT)]
+        if taken:
+            raise DataError(
+                f"{where}: column {column} is read as {taken[0]} already; leave it out of --context"
+            )
         chosen[CONTEXT + _bare(column)] = column
     return chosen
 
