@@ -132,7 +132,9 @@ class ItemAttributes(nn.Module):
 
     def of_items(self, items_T: Tensor) -> Tensor:
         """Return the rows of these items, `[T, D]`: of a few items without the product for all of them."""
-        if self.training or items_T.shape[0] >= self.attributes_VA.shape[0]:
+        # An exported program is for any number of items, so its way must not depend on that.
+        many = not torch.compiler.is_exporting() and items_T.shape[0] >= self.attributes_VA.shape[0]
+        if self.training or many:
             return F.embedding(items_T, self())
         return self.attributes_VA[items_T].to(self.table.dtype) @ self.table
 

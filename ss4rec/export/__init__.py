@@ -1,0 +1,1 @@
+"""A model for programs without ss4rec: `torch.export` and ONNX."""
