@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from ss4rec.errors import UsageError
-from ss4rec.export.torch_export import compare, describe, programs, require_exportable, write_items
+from ss4rec.export.torch_export import (
+    compare,
+    describe,
+    programs,
+    require_exportable,
+    require_new,
+    write_items,
+)
 from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.recommender import load
 
@@ -22,6 +29,8 @@ NAMES = {
 }
 """Inputs and outputs of each file."""
 OPSET = 18
+MOST_UNUSED = 16
+"""Events of the encoder, which is not written here."""
 
 
 def export_onnx(run: Path, out: Path) -> dict[str, Any]:
@@ -34,13 +43,14 @@ def export_onnx(run: Path, out: Path) -> dict[str, Any]:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise UsageError(f"export to ONNX needs {', '.join(missing)}; pip install 'ss4rec[onnx]'")
+    require_new(out)
     recommender = load(run)
     model = recommender.model.requires_grad_(False)
     require_exportable(model)
     with new_folder(out) as draft:
         errors = {}
         for name, (inputs, outputs) in NAMES.items():
-            module, example, shapes = programs(model, 2)[name]
+            module, example, shapes = programs(model, MOST_UNUSED)[name]
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # of the exporter's own parts
                 torch.onnx.export(

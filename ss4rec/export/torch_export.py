@@ -48,6 +48,7 @@ def export_torch(run: Path, out: Path, most_events: int = 1024) -> dict[str, Any
         UsageError: if the folder exists, or the model has what no program holds.
         ExportError: if a program differs from the model; nothing is left behind.
     """
+    require_new(out)
     recommender = load(run)
     model = recommender.model.requires_grad_(False)
     require_exportable(model)
@@ -58,7 +59,7 @@ def export_torch(run: Path, out: Path, most_events: int = 1024) -> dict[str, Any
                 program = torch.export.export(module, example, dynamic_shapes=shapes)
             torch.export.save(program, draft / f"{name}.pt2")
             loaded = torch.export.load(draft / f"{name}.pt2").module()
-            errors[name] = compare(name, loaded, model)
+            errors[name] = compare(name, loaded, model, min(40, most_events))
         facts = describe(recommender, most_events) | {"largest_error": errors}
         write_items(run, draft)
         write_json(draft / "export.json", facts)
@@ -108,14 +109,20 @@ def width_of_outputs(model: SequenceModel) -> int:
     return model.config.dim * len(model.members)
 
 
-def compare(name: str, program: Callable[..., Any], model: SequenceModel) -> float:
+def compare(name: str, program: Callable[..., Any], model: SequenceModel, most: int = 40) -> float:
     """Return the largest difference between a program and the model, relative to the largest number.
+
+    Args:
+        name: `step`, `encode` or `score`.
+        program: what is compared.
+        model: what it was made from.
+        most: users or events of the largest case.
 
     Raises:
         ExportError: if it is above `TOLERANCE`.
     """
     worst = 0.0
-    for size in (2, 7, 40):
+    for size in sorted({2, min(7, most), most}):
         rows, *events = random_arguments(model, size, seed=size)
         with torch.no_grad():
             if name == "step":
@@ -174,6 +181,12 @@ def require_exportable(model: SequenceModel) -> None:
             "model.repeats=habits scores by when each item was taken, which no exported program holds; "
             "serve it with `ss4rec serve`, or train with model.repeats=learned"
         )
+
+
+def require_new(out: Path) -> None:
+    """Refuse a folder that is there already."""
+    if out.exists():
+        raise UsageError(f"{out} exists; give --out a new folder, or remove that one")
 
 
 def write_items(run: Path, folder: Path) -> None:
