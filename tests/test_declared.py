@@ -24,6 +24,8 @@ GUARDED = {
     "prometheus_client": "serve",
     "uvicorn": "serve",
     "psycopg": "postgres",
+    "hnswlib": "ann",
+    "faiss": "whoever wants its index has it; its absence is said",
     "grpc": "ray[default] brings it, and its errors are what is caught",
     "polars": "tables of Polars: whoever passes one has it",
     "triton": "a CUDA build of torch brings it",
