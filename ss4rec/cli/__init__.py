@@ -53,6 +53,13 @@ REGISTRY_VERBS = {
     "promote": ("ss4rec.cli.registry:promote_command", "Let a run serve, and say why."),
     "rollback": ("ss4rec.cli.registry:rollback_command", "Go back to the champion before."),
 }
+EXPORT_VERBS = {
+    "items": ("ss4rec.cli.export_model:items_command", "Write item vectors as Parquet and npy."),
+    "index": ("ss4rec.cli.export_model:index_command", "Build an index of items, and measure its recall."),
+    "card": ("ss4rec.cli.export_model:card_command", "Write the model card as Markdown and JSON."),
+    "torch": ("ss4rec.cli.export_programs:torch_command", "Write encoder, state step and scores for torch."),
+    "onnx": ("ss4rec.cli.export_programs:onnx_command", "Write state step and scores as ONNX."),
+}
 DATA_VERBS = {
     "prepare": (
         "ss4rec.cli.prepare:prepare_command",
@@ -131,6 +138,15 @@ main_group.add_command(
         lazy=REGISTRY_VERBS,
         help="Say which run serves, and go back.",
         short_help="Say which run serves, and go back.",
+        no_args_is_help=True,
+    )
+)
+main_group.add_command(
+    LazyGroup(
+        "export",
+        lazy=EXPORT_VERBS,
+        help="Hand a trained run on to other programs.",
+        short_help="Hand a run on: item vectors, index, card, torch, ONNX.",
         no_args_is_help=True,
     )
 )

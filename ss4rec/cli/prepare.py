@@ -125,7 +125,9 @@ def parse_kinds(context: click.Context, option: click.Parameter, text: str | Non
     help="What orders events of one user and second: the file, or a fixed hash, which gives nothing away.",
 )
 @click.option(
-    "--item-features", metavar="FILE", help="CSV, TSV, Parquet or .item: an id and columns about items."
+    "--item-features",
+    metavar="FILE",
+    help="CSV, TSV, Parquet or .item, also in a zip (x.zip/y.csv): an id and columns about items.",
 )
 @click.option("--user-features", metavar="FILE", help="The same about users; .user too.")
 @click.option(

@@ -162,7 +162,7 @@ def _clock(gaps_T: Tensor, context: Context) -> Codes:
 
 def _date(gaps_T: Tensor, context: Context) -> Codes:
     place_T = (context.hours_T - FIRST_KNOT_HOUR).float() / KNOT_HOURS
-    place_T = place_T.clamp(0, DATE_KNOTS - 1.001)
+    place_T = place_T.clamp(0.0, DATE_KNOTS - 1.001)
     knot_T = place_T.long()
     share_T = place_T - knot_T
     yield torch.stack([knot_T, knot_T + 1], dim=1), torch.stack([1 - share_T, share_T], dim=1)

@@ -1,136 +1,138 @@
-"""Exported programs: equal to the model, also in a process that has no ss4rec."""
+"""Item vectors, an index with its recall, and the model card."""
 
 import json
-import subprocess
-import sys
-from importlib.util import find_spec
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import torch
 
-from ss4rec.errors import UsageError
-from ss4rec.export import torch_export
-from ss4rec.export.programs import HistoryEncoder
-from ss4rec.export.torch_export import compare, export_torch, random_arguments, require_exportable
-from ss4rec.kernels.prefix import complex_prefix, prefix
-from tests.states.conftest import recommender_of
-from tests.states.test_states import OPTIONS
-
-needs_onnx = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
-    reason="ss4rec[onnx] is not installed",
-)
-ALL = {
-    "gap_map": "log",
-    "feed_forward": 2.0,
-    "repeats": "learned",
-    "inputs": ("rating", "gap", "clock", "date", "profile"),
-    "item_attributes": True,
-    "horizon": True,
-    "blocks": 1,
-}
+import ss4rec
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.errors import BackendError, DataError
+from ss4rec.export import ann_index
+from ss4rec.export.ann_index import Index, export_index, recall, sample_states
+from ss4rec.export.card import model_card, to_markdown, write_card
+from ss4rec.export.item_vectors import export_items
+from ss4rec.runs.folder import RunFolder
+from tests.evaluation.conftest import make_run
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 8, 13])
-def test_doubling_equals_the_loop(length):
-    torch.manual_seed(length)
-    decay, added = torch.rand(length, 3).double(), torch.randn(length, 3).double()
-    state, rows = torch.zeros(3).double(), []
-    for k in range(length):
-        state = decay[k] * state + added[k]
-        rows.append(state)
-    torch.testing.assert_close(prefix(decay, added, 4), torch.stack(rows))
-    turn, push = (torch.view_as_complex(torch.randn(length, 3, 2).double()) * 0.5 for _ in range(2))
-    state, rows = torch.zeros(3, dtype=torch.complex128), []
-    for k in range(length):
-        state = turn[k] * state + push[k]
-        rows.append(state)
-    wanted = torch.stack(rows)
-    found = complex_prefix(*(torch.cat([x.real, x.imag], 1) for x in (turn, push)), 4)
-    torch.testing.assert_close(found, torch.cat([wanted.real, wanted.imag], 1))
-
-
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_the_encoder_equals_the_scans(options):
-    model = recommender_of(torch.float32, **options).model
-    assert 0 < compare("encode", HistoryEncoder(model, 64).eval(), model) < 1e-5
-
-
-def test_a_program_that_differs_is_found():
-    model = recommender_of(torch.float32, **ALL).model
-    with pytest.raises(torch_export.ExportError, match="differs from the model"):
-        compare("encode", HistoryEncoder(model, 8).eval(), model)  # 40 events are more than 8
-    with pytest.raises(UsageError, match="repeats=habits"):
-        require_exportable(recommender_of(repeats="habits").model)
-
-
-_LOADED = """
-import json, sys, torch
-folder = sys.argv[1]
-facts = json.load(open(f"{folder}/export.json"))
-step, encode, score = (torch.export.load(f"{folder}/{name}.pt2").module() for name in ("step", "encode", "score"))
-case = torch.load(f"{folder}/case.pt")
-rows, outputs = encode(*case["history"])
-rows, outputs = torch.cat([rows, rows]), torch.cat([outputs, outputs])
-new, after = step(rows, *case["event"])
-found = score(after, torch.tensor([60.0, -1.0]))
-torch.save(found, f"{folder}/found.pt")
-assert not [name for name in sys.modules if name.startswith("ss4rec")]
-print(json.dumps([list(rows.shape), facts["state_width"]]))
-"""
+@pytest.fixture(scope="module")
+def run(prepared, tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "small", prepared, **{"train.epochs": 1})
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run folder in name only: its model is made here."""
-    recommender = recommender_of(torch.float32, **ALL)
-    for module in ("ss4rec.export.torch_export", "ss4rec.export.onnx_export"):
-        monkeypatch.setattr(f"{module}.load", lambda path: recommender)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "items.parquet").write_bytes(b"items")
-    return tmp_path / "run", recommender.model
+def data(prepared):
+    return PreparedFolder.open(prepared)
 
 
-def test_programs_run_in_a_process_without_ss4rec(run, tmp_path):
-    folder, model = run
-    facts = export_torch(folder, tmp_path / "out", most_events=16)
-    assert max(facts["largest_error"].values()) < 1e-4
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        *("encode.pt2", "export.json", "items.parquet", "score.pt2", "step.pt2"),
-    ]
-    _, *history = random_arguments(model, 11)
-    _, *event = random_arguments(model, 2, seed=1)
-    torch.save({"history": history, "event": event}, tmp_path / "out" / "case.pt")
-    done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", _LOADED, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[2, facts["state_width"]], facts["state_width"]]
-    from ss4rec.model.inputs import Context
-    from ss4rec.model.segments import Segments
-    from ss4rec.model.state import encode_states, read_out, step_states
-
-    with torch.no_grad():
-        items, gaps, *context = history
-        rows, _ = encode_states(model, items, gaps, Segments.from_lengths([11]), Context(*context))
-        items, gaps, *context = event
-        _, outputs = step_states(model, rows.repeat(2, 1), items, gaps, Context(*context))
-        wanted = read_out(model, outputs, torch.tensor([60.0, -1.0])) @ model.item_matrix().T
-    found = torch.load(tmp_path / "out" / "found.pt")
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
-    with pytest.raises(UsageError, match="exists"):
-        export_torch(folder, tmp_path / "out")
+def test_products_of_a_state_and_vectors_are_scores(run, data, tmp_path):
+    manifest = export_items(run, tmp_path / "out")
+    vectors = np.load(tmp_path / "out" / "vectors.npy")
+    table = pq.read_table(tmp_path / "out" / "items.parquet")
+    assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors)
+    assert vectors.shape == (manifest.items, manifest.dimensions)
+    sequences, ids = data.sequences(), table["source_id"].to_pylist()
+    events = slice(*sequences.offsets_U1[:2])
+    history = [ids[item - 1] for item in sequences.items_E[events]]
+    scores = ss4rec.load(run).scores(history, sequences.times_E[events].tolist())
+    states = sample_states(RunFolder.open(run), data, 10**9)
+    assert len(states) == 150
+    assert np.allclose(states[0].numpy() @ vectors.T, scores, atol=1e-5)
+    export_items(run, tmp_path / "out", unit_length=True, overwrite=True)
+    assert np.allclose(np.linalg.norm(np.load(tmp_path / "out" / "vectors.npy"), axis=1), 1)
+    with pytest.raises(DataError, match="--overwrite"):
+        export_items(run, tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="other files"):
+        export_items(run, tmp_path / "out", overwrite=True)
 
 
-@needs_onnx
-def test_onnx_gives_the_same_in_onnxruntime(run, tmp_path):
-    from ss4rec.export.onnx_export import export_onnx
+def test_recall_is_the_fraction_that_was_found():
+    assert recall(np.array([[1, 2, 3, 4]]), np.array([[4, 9, 1, -1]])) == 0.5
+    assert recall(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [7, 8]])) == 0.5
 
-    facts = export_onnx(run[0], tmp_path / "onnx")
-    assert set(facts["largest_error"]) == {"step", "score"}
-    assert max(facts["largest_error"].values()) < 1e-4
-    assert (tmp_path / "onnx" / "step.onnx").stat().st_size > 1000
+
+class HalfRight(Index):
+    """Looks at the first half of the items only."""
+
+    library, package, file = "hnswlib", "numpy", "index.bin"
+
+    def build(self, vectors_ID, settings, path):
+        path.write_bytes(vectors_ID.tobytes())
+
+    def search(self, path, states_BD, k, settings):
+        vectors = np.frombuffer(path.read_bytes(), np.float32).reshape(-1, states_BD.shape[1])
+        return 1 + np.argsort(-(states_BD @ vectors[: len(vectors) // 2].T), axis=1, kind="stable")[:, :k]
+
+
+def test_the_recall_of_an_index_is_against_exact_ranking(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(ann_index, "index_of_library", lambda library: HalfRight())
+    manifest = export_index(run, tmp_path / "out", data, k=8, users=40)
+    vectors = np.load(_vectors(run, tmp_path))
+    states = sample_states(RunFolder.open(run), data, 40).numpy()
+    best = np.argsort(-(states @ vectors.T), axis=1)[:, :8]
+    assert manifest.users == 40
+    assert manifest.recall == pytest.approx((best < len(vectors) // 2).mean())
+    assert 0.05 < manifest.recall < 0.95
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["files"].keys() == {
+        "index.bin",
+        "items.parquet",
+    }
+
+
+def _vectors(run, tmp_path):
+    export_items(run, tmp_path / "vectors")
+    return tmp_path / "vectors" / "vectors.npy"
+
+
+@pytest.mark.parametrize("library", ["hnswlib", "faiss"])
+def test_real_libraries_find_nearly_all(run, data, tmp_path, library):
+    pytest.importorskip(library)
+    manifest = export_index(run, tmp_path / "out", data, library=library, k=10, users=50)
+    assert manifest.recall > 0.9
+    assert manifest.library == library
+
+
+def test_a_library_that_is_missing_is_named(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(ann_index, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="pip install hnswlib"):
+        export_index(run, tmp_path / "out", data)
+    with pytest.raises(BackendError, match="needs faiss, which is not installed"):
+        export_index(run, tmp_path / "out", data, library="faiss")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_says_what_the_run_folder_says(run, tmp_path):
+    card = write_card(run, tmp_path)
+    text = (tmp_path / "card.md").read_text()
+    assert json.loads((tmp_path / "card.json").read_text()) == card.model_dump(mode="json")
+    (figures,) = card.figures
+    saved = json.loads((run / "evaluation" / "test" / "result.json").read_text())["results"]
+    assert figures.metrics["model"] == saved["model"]["settings"][0]["metrics"]
+    assert f"| model | {figures.metrics['model']['HR@10']:.4f} |" in text
+    for part in (
+        "## Data",
+        "150 users",
+        "leave-one-out",
+        "## Intended use",
+        "## Limits",
+        "most popular",
+        "95 %",
+    ):
+        assert part in text, part
+    assert card.model.weights_sha256 in text
+    assert all(users >= 50 for *_, users, _ in figures.worst)
+
+
+def test_a_run_that_was_not_evaluated_says_so(run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "evaluation")
+    card = model_card(copy)
+    assert card.figures == ()
+    assert "Not evaluated yet." in to_markdown(card)
+    assert any("nothing is known about how good" in limit for limit in card.limits)

@@ -164,7 +164,7 @@ def prepare(
         overwrite,
         rules or Rules(),
         ties,
-        read_features(item_features, GUESSES["item"]) if item_features else None,
+        read_features(item_features, GUESSES["item"], several=True) if item_features else None,
         as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None,
         feature_kinds,
         mapper,
