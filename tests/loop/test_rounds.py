@@ -128,11 +128,12 @@ def test_the_first_model_a_look_and_a_challenger(timeline, tmp_path, here):
 
 def test_nothing_has_ended_since_the_cut(timeline, tmp_path, here):
     (tmp_path / "data").mkdir()
-    config = config_of(tmp_path, first_cut="2011-06-20")
     timeline(6, tmp_path / "data")
+    last_s = PreparedFolder.open(tmp_path / "data" / "films").manifest.last_time_s
+    config = config_of(tmp_path, first_cut=str(last_s - 86_400))
     first = run_watch(config)
     assert first.champion == 1
-    assert RunFolder(ModelRegistry(Path(config.model)).folder(1)).record().cut_s == 1_308_614_399
+    assert RunFolder(ModelRegistry(Path(config.model)).folder(1)).record().cut_s == last_s - 86_400
     second = run_watch(config.model_copy(update={"decide": DecideConfig(max_age=1)}))
     assert (second.action, second.repeated, second.exit_code) == ("nothing", False, 0)
     assert "No window has ended since the champion's cut" in second.reason
