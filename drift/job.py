@@ -25,7 +25,6 @@ from drift.report.metadata import compare_items
 from drift.report.store import Earlier, earlier_genres, merge_key, read_earlier, stable_keys, write_all
 from drift.report.verdict import judge
 from drift.report.wandb_summary import log_summary
-from drift.signals.definitions import signals
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -58,7 +57,8 @@ class Source:
         labels: tuple[str, ...] | None,
     ) -> Source:
         """Plan a report; `labels` are the genres of an earlier one."""
-        facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels)
+        brought = (timeline.manifest.features or {}).get("items", ())
+        facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels, brought)
         keys_U = stable_keys(timeline.users["source_id"].to_pylist())
         return cls(data, timeline, config, make_plan(config, timeline.manifest, split.cut_s), facts, keys_U)
 
@@ -99,11 +99,12 @@ def run_drift(
     check_retrained(retrained, timeline, split.cut_s)
     source = Source.open(data, timeline, split, config, earlier_genres(out) if since_last else None)
     out.mkdir(parents=True, exist_ok=True)
-    key = merge_key(config, source.plan, source.facts.labels, run)
+    key = merge_key(config, source.plan, source.facts, run)
     earlier = read_earlier(out, key) if since_last else None
     with cluster(address):
-        context, rows, fresh = _compute(source, earlier)
-        quality = _rank(source, context, run, retrained, earlier)
+        shards = _hold(timeline)
+        context, rows, fresh = _compute(source, shards, earlier)
+        quality = _rank(source, shards, context, run, retrained, earlier)
         rows += _alibi_on_model(context, quality)
     judge(context, rows)
     report = assemble(
@@ -114,12 +115,22 @@ def run_drift(
     return report, exit_code(config, report)
 
 
-def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list[Row], list[str]]:
+def _hold(timeline: PreparedFolder) -> Sequence[Any]:
+    """Read each shard once for all passes."""
+    from drift.ray_passes import hold_shards
+
+    manifest = timeline.manifest
+    return hold_shards(timeline.shard_paths, manifest.interactions, manifest.items)
+
+
+def _compute(
+    source: Source, shards: Sequence[Any], earlier: Earlier | None
+) -> tuple[CellContext, list[Row], list[str]]:
     """Run both passes; return the context, all rows that are not judged yet, and the windows that are new."""
     from drift.ray_passes import count_past, make_histograms, run_cells
 
     plan, config = source.plan, source.config
-    shards, num_items = source.timeline.shard_paths, source.timeline.manifest.items
+    num_items = source.timeline.manifest.items
     seen = set() if earlier is None else {row.window for row in earlier.rows}
     fresh = [window for window in plan.future if plan.windows[window].name not in seen]
     by_month = whole_months(plan.windows)
@@ -130,14 +141,16 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
         None if by_month else plan.windows,
     )
     counts = past.items or ItemCounts.of_months(read_item_months(source.data), plan.windows)
+    tables = past.tables()
     make = HistogramMaker(
         plan.windows,
         plan.wanted if earlier is None else fresh,
         source.facts,
         counts,
         plan.year_before,
-        past.tables(),
+        tables,
         plan.lookback,
+        plan.known_s,
     )
     parts = [] if earlier is None else [earlier.histograms]
     if fresh or earlier is None:
@@ -145,12 +158,14 @@ def _compute(source: Source, earlier: Earlier | None) -> tuple[CellContext, list
         parts.append(replace(made, user_R=source.keys_U[made.user_R]))
     made = UserHistograms.merge(parts)
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
-    context = CellContext(config, plan, made, signals(source.facts.labels), unseen, counts, source.facts)
+    context = CellContext(
+        config, plan, made, source.facts.layout, unseen, counts, source.facts, tables.mean_V
+    )
     kept = [] if earlier is None else _still_valid(earlier.rows, context)
     done = {row.window for row in kept if row.comparison == REFERENCE}
     todo = [window for window in plan.future if context.name(window) not in done]
     cells = all_cells(plan, todo) + alibi_cells(context, todo)
-    rows = kept + run_cells(context.without_items(), cells, config.workers)
+    rows = kept + run_cells(context.without_titles(), cells, config.workers)
     return context, rows + volume_rows(context) + identical_rows(context), [context.name(w) for w in fresh]
 
 
@@ -178,7 +193,12 @@ def _still_valid(rows: list[Row], context: CellContext) -> list[Row]:
 
 
 def _rank(
-    source: Source, context: CellContext, run: Path | None, retrained: Sequence[Path], earlier: Earlier | None
+    source: Source,
+    shards: Sequence[Any],
+    context: CellContext,
+    run: Path | None,
+    retrained: Sequence[Path],
+    earlier: Earlier | None,
 ) -> Quality:
     """Rank with the model, where there is one."""
     if run is None:
@@ -189,6 +209,7 @@ def _rank(
         context,
         Models(run, tuple(retrained)),
         source.timeline,
+        shards,
         _counts_of(context),
         source.facts,
         source.keys_U,

@@ -34,6 +34,14 @@ class Plan:
     lookback: int = 4
     """Windows before one that say what was popular then (`drift.calendar.lookback`)."""
 
+    first_s: int | None = None
+    """First second of the data, None if it is not known."""
+
+    @property
+    def known_s(self) -> int | None:
+        """How long the data went on before the reference, in seconds."""
+        return None if self.first_s is None else self.windows[self.reference[0]].start_s - self.first_s
+
     @property
     def wanted(self) -> list[int]:
         """Every window whose histograms are made."""
@@ -82,7 +90,7 @@ def make_plan(config: DriftConfig, manifest: Manifest, cut_s: int) -> Plan:
     before = [number for number in past if number <= reference[-1]][-CALIBRATION_WINDOWS:]
     calibration = between(config.calibration, "calibration") if config.calibration else before
     year_before = list(range(max(0, reference[0] - back), reference[0]))
-    return Plan(windows, cut_s, reference, calibration, future, year_before, back)
+    return Plan(windows, cut_s, reference, calibration, future, year_before, back, manifest.first_time_s)
 
 
 def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:

@@ -1,10 +1,10 @@
-"""Ray layer: pass 1 streams shards through Ray Data, pass 2 gives cells to a few actors; and ranking by a model."""
+"""Ray layer: shards are read once, pass 1 takes one a task, pass 2 gives cells to a few actors; ranking by a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray
@@ -23,32 +23,55 @@ from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.paths import AnyPath
 from ss4rec.runs.load import load_model
 
+Shard = AnyPath | ray.ObjectRef[pa.Table]
+"""Where a shard is: its file, or what was read of it."""
+EVENT_BYTES = 16
+"""An item, a time and a rating."""
+HELD_SHARE = 0.5
+"""Share of the cluster's object store that shards may fill; more are read again by each pass."""
+
+
+def hold_shards(paths: Sequence[AnyPath], events: int, num_items: int) -> Sequence[Shard]:
+    """Read each shard once, one a task, and leave it in the object store for all passes.
+
+    Where `events` of them are more than the store should hold, the files are returned, and each pass reads them.
+    """
+    store_bytes = ray.cluster_resources().get("object_store_memory", 0.0)
+    if events * EVENT_BYTES > HELD_SHARE * store_bytes:
+        return paths
+    read = ray.remote(read_shard)
+    return [read.remote(path, num_items) for path in paths]
+
+
+def _table(shard: pa.Table | AnyPath, num_items: int) -> pa.Table:
+    """Return a shard inside a task: what was read of it arrives as a table."""
+    return shard if isinstance(shard, pa.Table) else read_shard(shard, num_items)
+
 
 def count_past(
-    shards: Sequence[AnyPath], before_s: int, num_items: int, windows: list[Window] | None
+    shards: Sequence[Shard], before_s: int, num_items: int, windows: list[Window] | None
 ) -> PastCounts:
     """Count what came before second `before_s` (`drift.signals.past`), one shard at a time."""
     shared = ray.put(windows)
 
-    def count(path: AnyPath) -> PastCounts:
-        return PastCounts.of_shard(read_shard(path), before_s, num_items, ray.get(shared))
+    def count(shard: pa.Table | AnyPath) -> PastCounts:
+        return PastCounts.of_shard(_table(shard, num_items), before_s, num_items, ray.get(shared))
 
-    counts: PastCounts = _add_up(count, shards)
-    return counts
+    return cast(PastCounts, _add_up(count, shards))
 
 
-def count_follow(shards: Sequence[AnyPath], vocabulary: int, cut_s: int) -> csr_matrix:
+def count_follow(shards: Sequence[Shard], vocabulary: int, cut_s: int, num_items: int) -> csr_matrix:
     """Count what came right after what in the past, one shard a task."""
 
-    def count(path: AnyPath) -> csr_matrix:
-        return count_pairs(read_shard(path), vocabulary, cut_s)
+    def count(shard: pa.Table | AnyPath) -> csr_matrix:
+        return count_pairs(_table(shard, num_items), vocabulary, cut_s)
 
     return _add_up(count, shards)
 
 
-def _add_up(count: Callable[[AnyPath], Any], shards: Sequence[AnyPath]) -> Any:
+def _add_up(count: Callable[[Any], Any], shards: Sequence[Shard]) -> Any:
     """Run `count` on each shard as a task and add up the results as they come, so that few are here at a time."""
-    total, pending = None, [ray.remote(count).remote(path) for path in shards]
+    total, pending = None, [ray.remote(count).remote(shard) for shard in shards]
     while pending:
         ready, pending = ray.wait(pending, num_returns=1)
         part = ray.get(ready[0])
@@ -56,22 +79,18 @@ def _add_up(count: Callable[[AnyPath], Any], shards: Sequence[AnyPath]) -> Any:
     return total
 
 
-def make_histograms(shards: Sequence[AnyPath], maker: HistogramMaker, num_items: int) -> UserHistograms:
-    """Run pass 1: read each shard once, one a task; return all rows in ascending order.
+def make_histograms(shards: Sequence[Shard], maker: HistogramMaker, num_items: int) -> UserHistograms:
+    """Run pass 1: one shard a task; return all rows in ascending order.
 
     A worker holds one shard at a time, and what comes back is a row a user and window, however many events it has.
     """
     shared = ray.put(maker)
 
-    def histograms(block: pa.Table) -> pa.Table:
-        make = ray.get(shared)
-        parts = [make(read_shard(shards[number], num_items)) for number in block["shard"].to_pylist()]
-        return UserHistograms.merge(parts).table()
+    def histograms(shard: pa.Table | AnyPath) -> pa.Table:
+        return ray.get(shared)(_table(shard, num_items)).table()
 
-    numbers = ray.data.from_items([{"shard": n} for n in range(len(shards))], override_num_blocks=len(shards))
-    numbers.context.enable_progress_bars = False
-    tables = numbers.map_batches(histograms, batch_size=None, batch_format="pyarrow")
-    parts = [UserHistograms.of_table(table) for table in ray.get(tables.to_arrow_refs()) if table.num_rows]
+    tables = [ray.remote(histograms).remote(shard) for shard in shards]
+    parts = [UserHistograms.of_table(table) for ref in tables if (table := ray.get(ref)).num_rows]
     return UserHistograms.merge(parts)
 
 
@@ -119,12 +138,13 @@ class Ranker:
         self.model, _ = load_model(run, "cpu")
         self.task = task
 
-    def run(self, path: AnyPath) -> pa.Table | None:
+    def run(self, shard: pa.Table | AnyPath) -> pa.Table | None:
         """Choose and rank targets of a shard's users; None if it has none."""
-        return rank_shard(self.model, read_shard(path), self.task)
+        table = shard if isinstance(shard, pa.Table) else read_shard(shard)
+        return rank_shard(self.model, table, self.task)
 
 
-def rank_windows(shards: Sequence[AnyPath], run: Path, task: RankTask, workers: int) -> pa.Table | None:
+def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: int) -> pa.Table | None:
     """Rank all chosen targets on `workers` actors, a shard at a time; batches are those of the shard.
 
     Returns:
@@ -134,7 +154,7 @@ def rank_windows(shards: Sequence[AnyPath], run: Path, task: RankTask, workers: 
     worker: Any = ray.remote(num_cpus=1)(Ranker)
     actors = [worker.remote(run, shared) for _ in range(min(workers, len(shards)))]
     try:
-        tables = list(ActorPool(actors).map(lambda actor, path: actor.run.remote(path), list(shards)))
+        tables = list(ActorPool(actors).map(lambda actor, shard: actor.run.remote(shard), list(shards)))
     finally:
         for actor in actors:
             ray.kill(actor)

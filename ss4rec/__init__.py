@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ss4rec.api import DriftResult as DriftResult
     from ss4rec.api import Evaluation as Evaluation
+    from ss4rec.api import Recommendations as Recommendations
     from ss4rec.api import Run as Run
     from ss4rec.api import Sweep as Sweep
     from ss4rec.api import TimeSplit as TimeSplit
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ss4rec.api import evaluate as evaluate
     from ss4rec.api import prepare as prepare
     from ss4rec.api import recommend as recommend
+    from ss4rec.api import recommend_all as recommend_all
+    from ss4rec.api import score as score
     from ss4rec.api import split as split
     from ss4rec.api import train as train
     from ss4rec.api import tune as tune
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ss4rec.api": (
-        "DriftResult", "Evaluation", "Run", "Sweep", "TimeSplit", "audit", "drift", "evaluate", "prepare", "recommend",
-        "split", "tune",
+        "DriftResult", "Evaluation", "Recommendations", "Run", "Sweep", "TimeSplit", "audit", "drift", "evaluate",
+        "prepare", "recommend", "recommend_all", "score", "split", "tune",
     ),
     "ss4rec.config": ("RunConfig", "override"),
     "ss4rec.data.prepared.folder": ("PreparedFolder",),
@@ -48,9 +51,9 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "DriftResult", "EvalResult", "Evaluation", "History", "PreparedFolder", "Recommendation", "Recommender", "Run",
-    "RunConfig", "Sweep", "TimeSplit", "__version__", "audit", "drift", "evaluate", "load", "override", "prepare",
-    "preset", "recommend", "split", "train", "tune",
+    "DriftResult", "EvalResult", "Evaluation", "History", "PreparedFolder", "Recommendation", "Recommendations",
+    "Recommender", "Run", "RunConfig", "Sweep", "TimeSplit", "__version__", "audit", "drift", "evaluate", "load",
+    "override", "prepare", "preset", "recommend", "recommend_all", "score", "split", "train", "tune",
 ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.last_state import score_last
 from ss4rec.model.ss4rec import SequenceModel
 from ss4rec.protocol.settings import Protocol
+from ss4rec.recommendations.nearest import most_similar, unit_rows
 from ss4rec.runs.folder import ITEMS_FILE, RunFolder
 from ss4rec.runs.load import load_model
 
@@ -175,6 +176,65 @@ class Recommender:
         for first in range(0, len(encoded), BATCH_HISTORIES):
             found += self._best(encoded[first : first + BATCH_HISTORIES], k, exclude_seen)
         return found
+
+    def score_many(
+        self,
+        histories: Sequence[History],
+        candidates: Sequence[Sequence[ItemId]],
+        *,
+        ignore_unknown: bool = False,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the scores of given items after each history.
+
+        Args:
+            histories: as for `recommend_many`.
+            candidates: source ids of the items to score after each of them.
+            ignore_unknown: leave unknown items of histories out, and score unknown candidates NaN.
+
+        Raises:
+            UsageError: as `scores`, and for unknown candidates.
+        """
+        if len(histories) != len(candidates):
+            raise UsageError(f"{len(histories)} histories but {len(candidates)} lists of candidates")
+        encoded = [self._encode(history, ignore_unknown) for history in histories]
+        wanted = [self._numbers(items, ignore_unknown) for items in candidates]
+        found = []
+        for first in range(0, len(encoded), BATCH_HISTORIES):
+            part = slice(first, first + BATCH_HISTORIES)
+            with torch.no_grad():
+                scores_BV = self._scores(encoded[part]).matrix().float().cpu().numpy()
+            found += [
+                np.where(items > 0, scores_V[items], np.float32(np.nan))
+                for items, scores_V in zip(wanted[part], scores_BV, strict=True)
+            ]
+        return found
+
+    def similar(self, item: ItemId, k: int = 10) -> list[Recommendation]:
+        """Return the `k` items that the model holds to be most like an item; the score is the cosine of item rows.
+
+        Raises:
+            UsageError: for an unknown item, or k below 1.
+        """
+        if k < 1:
+            raise UsageError(f"k is {k}; ask for at least 1 item")
+        asked_N = self._numbers([item], ignore_unknown=False)
+        with torch.no_grad():
+            items_NK, best_NK = most_similar(unit_rows(self.model.item_matrix()), asked_N, k)
+        return [
+            Recommendation(self.item_ids[other - 1], score, self.titles[other - 1])
+            for other, score in zip(items_NK[0].tolist(), best_NK[0].tolist(), strict=True)
+            if other
+        ]
+
+    def _numbers(self, items: Sequence[ItemId], ignore_unknown: bool) -> npt.NDArray[np.int64]:
+        """Return the index of each item, 0 for an unknown one that may be ignored."""
+        unknown = [item for item in items if item not in self.index]
+        if unknown and not ignore_unknown:
+            raise UsageError(
+                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file"
+                f"{self._other_type(unknown)}"
+            )
+        return np.array([self.index.get(item, 0) for item in items], dtype=np.int64)
 
     def _encode(self, history: History, ignore_unknown: bool) -> _Encoded:
         """Look up items, order them by time and compute gaps in the way the run was trained."""

@@ -214,6 +214,16 @@ def in_a_group_of_its_own(
     return process.returncode, told
 
 
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Return what is not copied: what tools leave behind anywhere, and what users make at the root alone."""
+    everywhere = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".hypothesis", "*.egg-info")
+    found = set(everywhere(folder, names))
+    # `ss4rec/runs` is code.
+    return found | (
+        set(shutil.ignore_patterns("runs", "data.*")(folder, names)) if Path(folder) == ROOT else set()
+    )
+
+
 def check(guards: Sequence[Guard], words: list[str], tests: str) -> int:
     """Check every guard whose test's name holds one of `words`; all without any. `tests`: folder of their files."""
     passed = []
@@ -222,10 +232,7 @@ def check(guards: Sequence[Guard], words: list[str], tests: str) -> int:
     chosen = [guard for guard in guards if not words or any(word in guard.test for word in words)]
     with tempfile.TemporaryDirectory(prefix="ss4rec-guards-") as folder:
         copy = Path(folder) / "project"
-        ignored = shutil.ignore_patterns(
-            ".venv", ".git", "runs", "data.*", "__pycache__", ".hypothesis", "*.egg-info"
-        )
-        shutil.copytree(ROOT, copy, ignore=ignored)
+        shutil.copytree(ROOT, copy, ignore=_left_out)
         for guard in chosen:
             how = fails_without(guard, copy, tests)
             print(f"{'fails' if how else 'PASSES WITHOUT'}  {guard.test}  ({guard.file})  {how}", flush=True)

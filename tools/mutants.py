@@ -9,8 +9,9 @@ import sys
 
 from tools.guards import Guard, check
 
-P, S, Q, C, R, A = (
-    f"test_drift_{name}.py" for name in ("profile", "stats", "quality", "cells", "report", "alibi")
+P, S, Q, C, R, A, N, L = (
+    f"test_drift_{name}.py"
+    for name in ("profile", "stats", "quality", "cells", "report", "alibi", "item_noise", "planted")
 )
 STATS, QUALITY, VERDICT, CATALOGUE = (
     "drift/stats/resampling.py",
@@ -48,7 +49,13 @@ MUTANTS = (
     Guard(f"{S}::flip_of_all", STATS, "(2 * rng.integers(0, 2, (count, len(users))) - 1)", "rng.integers(0, 2, (count, len(users)))"),
     Guard(f"{S}::planned", STATS, "count = max(len(order), planned)", "count = len(order)"),
     Guard(f"{S}::noise_of_the_bins", STATS, "        cur_BK[:, noise.part] += noise.draw(len(cur_BK), rng)\n", "        pass\n"),
-    Guard(f"{C}::estimated_bins", CELLS, "    return percentile_noise(", "    return None and percentile_noise("),
+    Guard(f"{C}::estimated_bins", CELLS, "popularity = percentile_noise(", "popularity = None and percentile_noise("),
+    Guard(f"{S}::too_narrow", STATS, "np.sqrt(np.maximum(ratio_S, 1.0))", "np.ones_like(ratio_S)"),
+    Guard(f"{S}::there_without_news", STATS, "if null and noise.offset_B is not None:", "if False:"),
+    Guard(f"{N}::no_news", CELLS, "        found += item_noise(", "        item_noise("),
+    Guard(f"{N}::loop_over_items", "drift/signals/item_noise.py", "apart_XB = bins_XB - ", "apart_XB = bins_XB - 0 * "),
+    Guard(f"{N}::clock_alone", "drift/signals/item_noise.py", "(bins_XB - was_XB)", "(bins_XB - bins_XB)"),
+    Guard(f"{L}::order_of_the_same", "drift/report/rules.py", "return fell and gone and not lost and _other_stars(moves)", "return fell and not lost"),
     Guard(f"{C}::failed_cell", RUN, 'ALL_SIGNALS, status="error")', 'ALL_SIGNALS)'),
     Guard(f"{C}::test_severity", VERDICT, '    if row.effect < row.threshold:\n        return "noted"\n', ""),
     Guard(f"{C}::test_severity", VERDICT, "row.p_floor * windows > config.alpha", "False"),

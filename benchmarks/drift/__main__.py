@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.drift.cache import read_cache
 from benchmarks.drift.controls import (
     CONCEPT,
     DATA_ONLY,
@@ -205,17 +206,6 @@ def work(task: tuple[str, int]) -> tuple[str, Any]:
     kind, number = task
     with threadpool_limits(1):
         return f"{kind}/{number}", KINDS[kind](FIRST_SEED.get(kind, 0) + number)
-
-
-def read_cache(path: Path) -> dict[str, Any]:
-    """Return results by task; a line that a stopped run left unfinished is skipped."""
-    found: dict[str, Any] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found |= json.loads(line)
-        except ValueError:
-            continue
-    return found
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -124,7 +124,12 @@ def _items(plant: Plant, changed_E: np.ndarray, rng: np.random.Generator) -> tup
         return np.minimum(np.searchsorted(cumulative_V, rng.random(len(changed_E))), plant.items - 1)
 
     def permutation() -> np.ndarray:
-        return np.concatenate([rng.permutation(np.flatnonzero(group_V == group)) for group in range(GROUPS)])
+        """Return what follows each item: all items of its group in one ring, so that none follows itself."""
+        after_V = np.zeros(plant.items, np.int64)
+        for group in range(GROUPS):
+            ring = rng.permutation(np.flatnonzero(group_V == group))
+            after_V[ring] = np.roll(ring, 1)
+        return after_V
 
     before_V, after_V = permutation(), permutation()
     drawn_E = np.where(changed_E, draw(plant.popularity), draw(0.0))

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from drift.cells.types import CONTROL, PREVIOUS, RETURNING, Cell, CellContext, Row
 from drift.plan import Plan
-from drift.signals.popularity_noise import BinNoise, percentile_noise
+from drift.signals.item_noise import item_noise
+from drift.signals.popularity_noise import percentile_noise
+from drift.stats.bin_noise import BinNoise
 from drift.stats.distances import Array, distances
 from drift.stats.resampling import Blocks, bootstrap_intervals, permutation_test, sign_flip_test
 
@@ -44,13 +46,19 @@ def sides(context: CellContext, cell: Cell, rng: np.random.Generator) -> tuple[B
     return ref, cur
 
 
-def _bin_noise(context: CellContext, cell: Cell) -> BinNoise | None:
-    """Return the error of estimated bins; both sides of the control share theirs."""
+def _bin_noises(context: CellContext, cell: Cell) -> list[BinNoise]:
+    """Return what moves bins for all users at once; both sides of the control share theirs."""
     if cell.comparison == CONTROL:
-        return None
+        return []
     plan = context.plan
     ref = [_previous(plan, cell.window)] if cell.comparison == PREVIOUS else plan.reference
-    return percentile_noise(context.histograms, context.layout, ref, cell.window, plan.lookback)
+    popularity = percentile_noise(context.histograms, context.layout, ref, cell.window, plan.lookback)
+    found = [] if popularity is None else [popularity]
+    if context.counts is not None and context.facts is not None:
+        found += item_noise(
+            context.counts, context.facts, plan.windows, context.layout, ref, cell.window, context.stars_V
+        )
+    return found
 
 
 def _previous(plan: Plan, window: int) -> int:
@@ -74,10 +82,10 @@ def compare(context: CellContext, cell: Cell) -> list[Row]:
             Row(name, cell.comparison, cell.detector, signal.name, *sizes, status="too_few")
             for signal in layout
         ]
-    noise = _bin_noise(context, cell)
+    noises = _bin_noises(context, cell)
     test = sign_flip_test if paired else permutation_test
-    tested = test(ref, cur, layout, context.permutations, rng, noise)
-    low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noise)
+    tested = test(ref, cur, layout, context.permutations, rng, noises)
+    low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noises)
     in_window = context.histograms.window_R == cell.window
     return [
         Row(

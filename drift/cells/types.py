@@ -18,6 +18,7 @@ from drift.plan import Plan
 from drift.signals.definitions import Signal
 from drift.signals.histograms import UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts
+from drift.stats.distances import Array
 
 REFERENCE, RETURNING, PREVIOUS, CONTROL = "reference", "returning", "previous", "control"
 
@@ -100,10 +101,12 @@ class CellContext:
     counts: ItemCounts | None = None
     """Events of each item by window: which films make up a change."""
     facts: ItemFacts | None = None
+    stars_V: Array | None = None
+    """Mean stars of each item before the reference, NaN where they say nothing."""
 
-    def without_items(self) -> CellContext:
-        """Return what a worker needs: no test looks at single items."""
-        return replace(self, counts=None, facts=None)
+    def without_titles(self) -> CellContext:
+        """Return what a worker needs: no test looks at titles."""
+        return self if self.facts is None else replace(self, facts=replace(self.facts, titles=()))
 
     @property
     def permutations(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from drift.model.rank import Baselines, RankTask
 from drift.model.retrained import Models, later_task
 from drift.model.sample import choose_users
 from drift.model.targets import BEFORE_CUT, TargetChoice
-from drift.ray_passes import count_follow, rank_windows
+from drift.ray_passes import Shard, count_follow, rank_windows
 from drift.signals.items import ItemCounts, ItemFacts, counts_before
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
@@ -26,6 +27,7 @@ def rank_quality(
     context: CellContext,
     models: Models,
     timeline: PreparedFolder,
+    shards: Sequence[Shard],
     counts: ItemCounts,
     facts: ItemFacts,
     keys_U: NDArray[np.int64],
@@ -37,6 +39,7 @@ def rank_quality(
         context: plan, histograms (users by key) and configuration.
         models: what is ranked with.
         timeline: the whole data.
+        shards: its shards, as `drift.ray_passes.hold_shards` returned them.
         counts: events by item and window.
         facts: what is known of the timeline's items; the first ones are the frozen model's.
         keys_U: stable key of each user of the timeline.
@@ -58,17 +61,17 @@ def rank_quality(
     task = RankTask(
         choice=choice,
         seed=config.seed,
-        baselines=_baselines(context, models.frozen, timeline, counts, facts.vocabulary),
+        baselines=_baselines(context, models.frozen, shards, counts, facts.vocabulary),
         profiles_UF=timeline.profiles_UF,
         genres_VG=facts.genres_VG[: facts.vocabulary + 1],
     )
-    fresh = rank_windows(timeline.shard_paths, models.frozen, task, config.workers) if users else None
+    fresh = rank_windows(shards, models.frozen, task, config.workers) if users else None
     parts = [table for table in (kept, _by_key(fresh, keys_U)) if table is not None]
     if not parts:
         return Quality(compared_with="nothing: no user could be ranked for")
     ranks = pa.concat_tables(parts)
     everyone = choose_users(context, plan.future, keys_U, with_reference=False)
-    later = _rank_later(task, everyone, context, models, timeline, keys_U)
+    later = _rank_later(task, everyone, context, models, timeline, shards, keys_U)
     names = [(window, context.name(window)) for window in plan.future]
     records, compared = summarise(ranks, names, config, facts.vocabulary, later)
     plain = [{k: None if _is_nan(v) else v for k, v in record.items()} for record in records]
@@ -81,6 +84,7 @@ def _rank_later(
     context: CellContext,
     models: Models,
     timeline: PreparedFolder,
+    shards: Sequence[Shard],
     keys_U: NDArray[np.int64],
 ) -> pa.Table | None:
     """Rank the same targets with the retrained runs, each in its own windows."""
@@ -88,11 +92,7 @@ def _rank_later(
     found = []
     for run in models.retrained:
         part = later_task(whole, context.plan.future, run, models.retrained, timeline)
-        ranked = (
-            rank_windows(timeline.shard_paths, run, part, context.config.workers)
-            if part.choice.users
-            else None
-        )
+        ranked = rank_windows(shards, run, part, context.config.workers) if part.choice.users else None
         if ranked is not None:
             found.append(_by_key(ranked, keys_U))
     return pa.concat_tables(found) if found else None
@@ -106,7 +106,7 @@ def _by_key(ranks: pa.Table | None, keys_U: NDArray[np.int64]) -> pa.Table | Non
 
 
 def _baselines(
-    context: CellContext, run: Path, timeline: PreparedFolder, counts: ItemCounts, vocabulary: int
+    context: CellContext, run: Path, shards: Sequence[Shard], counts: ItemCounts, vocabulary: int
 ) -> Baselines:
     """Count what the model is compared with; nothing later than the window is in it."""
     plan = context.plan
@@ -116,7 +116,7 @@ def _baselines(
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,
-        follow_VV=count_follow(timeline.shard_paths, vocabulary, plan.cut_s),
+        follow_VV=count_follow(shards, vocabulary, plan.cut_s, counts.counts_WV.shape[1] - 1),
     )
 
 

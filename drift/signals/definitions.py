@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 SESSION_BREAK_S = 1800
 """A longer gap starts a new session."""
@@ -19,6 +20,7 @@ LOG_GAP_EDGES_S = tuple(np.logspace(0, 9, 28))
 """Three bins a decade, 1 s to 30 years."""
 POWERS = tuple(2.0**k for k in range(13))
 """1, 2, 4, ..., 4096: bins of counts."""
+EPOCH_YEAR = 1970
 AGE_EDGES_Y = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50)
 FIRST_SEEN_EDGES_D = (1, 7, 30, 90, 182, 365, 730, 1461, 2922, 5844)
 TENURE_EDGES_D = (1, 7, 30, 90, 182, 365, 730, 1461, 2922)
@@ -28,6 +30,8 @@ TOP_ITEMS = 100
 SURPRISE_EDGES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 REPEAT_S = 60
 """The same item again within this time is a duplicate."""
+FEATURE = "feature."
+"""What the names of signals of features begin with."""
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -59,8 +63,8 @@ class Signal:
         return len(self.labels)
 
 
-def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
-    """Return all signals for items with these genres."""
+def signals(genres: tuple[str, ...], features: tuple[Signal, ...] = ()) -> tuple[Signal, ...]:
+    """Return all signals for items with these genres, and with columns of features."""
     ratings = tuple(f"{half / 2}" for half in range(1, 11))
     centred = tuple(f"{half / 2:+}" for half in range(-9, 10))
     popularity = ("none", *(f"{5 * k} %" for k in range(POPULARITY_BINS)))
@@ -96,7 +100,23 @@ def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
         ),
         _ordered("surprise", _bins("", SURPRISE_EDGES, ".2f"), "how far stars are from what others gave the item"),
         _share("no_genre", ("listed", "none"), 0.02, "of events are on items without a genre"),
+        *features,
     )  # fmt: skip
+
+
+def feature_signal(name: str, labels: tuple[str, ...], ordered: bool) -> Signal:
+    """Return the signal of a column that people brought about items; the first bin is `unknown`."""
+    about = f"{name} of the items"
+    return (
+        _ordered(FEATURE + name, labels, about)
+        if ordered
+        else Signal(FEATURE + name, labels, "js", 0.05, about)
+    )
+
+
+def decade_bin(years_X: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bin of `decade` of each release year; 0 is unknown."""
+    return np.where(years_X == 0, 0, np.clip((years_X - 1930) // 10 + 2, 1, 11))
 
 
 def _share(name: str, labels: tuple[str, str], minimum: float, share: str) -> Signal:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from drift.calendar import DAY_S, HOUR_S, MONDAY_S, Window, window_of
 from drift.signals.definitions import (
     AGE_EDGES_Y,
+    EPOCH_YEAR,
     FIRST_SEEN_EDGES_D,
     LOG_GAP_EDGES_S,
     POPULARITY_BINS,
@@ -28,15 +29,13 @@ from drift.signals.definitions import (
     TENURE_EDGES_D,
     YEAR_S,
     Signal,
-    signals,
+    decade_bin,
 )
 from drift.signals.items import ItemCounts, ItemFacts, popularity_spans, top_items
 from drift.signals.past import PastTables
 from drift.stats.distances import slices
 from drift.stats.resampling import Blocks
 from ss4rec.data.batches.windows import ragged
-
-EPOCH_YEAR = 1970
 
 
 @dataclass(frozen=True)
@@ -142,6 +141,7 @@ class HistogramMaker:
         year_before: Sequence[int] = (),
         past: PastTables | None = None,
         lookback: int = 4,
+        known_s: int | None = None,
     ) -> None:
         """Make the tables that every shard needs.
 
@@ -153,12 +153,14 @@ class HistogramMaker:
             year_before: the time before the reference; its most rated items are the lasting top.
             past: what is expected from the time before the reference.
             lookback: windows before one that say what was popular then.
+            known_s: how long the data went on before the reference: ages of items and users are told up to it.
         """
+        self.known_s = np.iinfo(np.int64).max if known_s is None else max(known_s, 0)
         self.windows = windows
         self.wanted_W = np.zeros(len(windows), bool)
         self.wanted_W[list(wanted)] = True
         self.item_facts = item_facts
-        self.layout = signals(item_facts.labels)
+        self.layout = item_facts.layout
         self.first_V = counts.first_V
         self.top_V = top_items(counts.counts_WV[list(year_before)].sum(axis=0))
         self.past = past or PastTables.empty(len(self.first_V) - 1)
@@ -172,12 +174,15 @@ class HistogramMaker:
         events = _Events.read(shard, self.windows, self.wanted_W)
         bins = self._event_bins(events)
         counts_RK = np.zeros((events.num_rows, sum(signal.size for signal in self.layout)), np.uint32)
+        facts = self.item_facts
+        several = {"genre": facts.genres_VG} | {
+            f.signal.name: f.bins_VB for f in facts.features if not f.single
+        }
         for signal, part in zip(self.layout, slices(self.layout), strict=True):
-            if signal.name == "genre":
-                genre_RG = counts_RK[:, part]
+            if signal.name in several:
                 for column in range(signal.size):
-                    has_E = self.item_facts.genres_VG[events.items_E, column]
-                    genre_RG[:, column] = np.bincount(events.row_E, has_E, minlength=events.num_rows)
+                    has_E = several[signal.name][events.items_E, column]
+                    counts_RK[:, part.start + column] = np.bincount(events.row_E, has_E, events.num_rows)
                 continue
             rows_X, bins_X = bins[signal.name]
             cells = np.bincount(rows_X * signal.size + bins_X, minlength=events.num_rows * signal.size)
@@ -202,9 +207,10 @@ class HistogramMaker:
         activity_R = np.diff(np.r_[events.first_R, len(every)])
         years_E = self.item_facts.years_V[events.items_E]
         age_E = EPOCH_YEAR + events.times_E / YEAR_S - years_E
-        decade_E = np.where(years_E == 0, 0, np.clip((years_E - 1930) // 10 + 2, 1, 11))
-        first_seen_E = (events.times_E - self.first_V[events.items_E]) / DAY_S
-        tenure_E = (events.times_E - events.joined_E) / DAY_S
+        # Nothing can be older than the data. Beyond the age that they had at the reference nothing is told apart:
+        # else a catalogue or an audience that stays the same would seem to change as the data grow longer.
+        first_seen_E = np.minimum(events.times_E - self.first_V[events.items_E], self.known_s) / DAY_S
+        tenure_E = np.minimum(events.times_E - events.joined_E, self.known_s) / DAY_S
         history_R = events.history_E[events.first_R]
         return {
             "rating": (every, np.clip(half_E, 1, 10) - 1),
@@ -219,10 +225,15 @@ class HistogramMaker:
             "item_age": (every, np.where(years_E == 0, 0, 1 + _bin(age_E, AGE_EDGES_Y))),
             "first_seen": (every, _bin(first_seen_E, FIRST_SEEN_EDGES_D)),
             "popularity": (every, self._popularity(events)),
-            "decade": (every, decade_E),
+            "decade": (every, decade_bin(years_E)),
             "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
             "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
             **self._time_bins(events),
+            **{
+                feature.signal.name: (every, feature.bins_VB.argmax(axis=1)[events.items_E])
+                for feature in self.item_facts.features
+                if feature.single
+            },
             **self._expected_bins(events, mean_R),
         }
 

@@ -6,6 +6,7 @@ them. Everything a window asks for is about earlier windows only (`popularity_sp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from drift.calendar import Window, window_of
-from drift.signals.definitions import TOP_ITEMS
+from drift.signals.definitions import TOP_ITEMS, Signal, signals
+from drift.signals.item_features import ItemFeature, read_item_features
 from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared.item_months import month_start_s
+from ss4rec.data.prepared.manifest import Feature
 
+VANISHED = 1 / 3
+"""An item that keeps less than this of its share has all but vanished."""
 NEVER_S = np.iinfo(np.int64).max
 
 
@@ -78,6 +83,13 @@ class ItemFacts:
     """Whether no genre is listed for the item."""
     titles: tuple[str, ...] = ()
     """Title of item 1, 2, ...; where it has none its source id."""
+    features: tuple[ItemFeature, ...] = ()
+    """Columns that people brought."""
+
+    @property
+    def layout(self) -> tuple[Signal, ...]:
+        """All signals."""
+        return signals(self.labels, tuple(feature.signal for feature in self.features))
 
     def title(self, item: int) -> str:
         """Return an item's title."""
@@ -85,11 +97,16 @@ class ItemFacts:
 
 
 def read_item_facts(
-    items: pa.Table, vocabulary: int, seen: int, labels: tuple[str, ...] | None = None
+    items: pa.Table,
+    vocabulary: int,
+    seen: int,
+    labels: tuple[str, ...] | None = None,
+    features: Sequence[Feature] = (),
 ) -> ItemFacts:
     """Build from `items.parquet` of a timeline; genres of items first seen after the cut make no labels.
 
-    `labels` are those of an earlier report, which keep their bins whatever is listed now.
+    `labels` are those of an earlier report, which keep their bins whatever is listed now; `features` is what the
+    manifest says of columns that people brought.
     """
     years = pc.struct_field(pc.extract_regex(items["title"], r"\((?P<year>\d{4})\)\s*$"), "year")
     years_V = np.concatenate([[0], pc.fill_null(years.cast(pa.int64()), 0).to_numpy()])
@@ -109,7 +126,8 @@ def read_item_facts(
     titles = tuple(
         title or f"item {source}" for title, source in zip(items["title"].to_pylist(), sources, strict=True)
     )
-    return ItemFacts(years_V, genres_VG, labels, vocabulary, bare_V, titles)
+    columns = read_item_features(items, features, seen)
+    return ItemFacts(years_V, genres_VG, labels, vocabulary, bare_V, titles, columns)
 
 
 def unseen_shares(counts: ItemCounts, windows: list[Window], past: list[int]) -> dict[int, list[float]]:
@@ -172,3 +190,18 @@ def turnover(counts_WV: NDArray[np.int64], window: int, lookback: int) -> float 
     if not now_V.any() or not before_V.any():
         return None
     return 1 - float((now_V & before_V).sum() / (now_V | before_V).sum())
+
+
+def top_lost(counts_WV: NDArray[np.int64], before: Sequence[int], after: int) -> float:
+    """Return how much of the events on the most rated items was on items that then all but vanished.
+
+    The share of `before`'s events on its top items that went to items whose own share fell below a third. Taste moves
+    items; ids that are mixed up give popular items the events of others.
+    """
+    was_V, now_V = counts_WV[list(before)].sum(axis=0), counts_WV[after]
+    if not was_V.sum() or not now_V.sum():
+        return 0.0
+    top_V = top_items(was_V)
+    was_V, now_V = was_V / was_V.sum(), now_V / now_V.sum()
+    gone_V = top_V & (now_V < VANISHED * was_V)
+    return float(was_V[gone_V].sum() / was_V[top_V].sum())

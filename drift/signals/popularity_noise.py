@@ -14,7 +14,6 @@ Gaussian noise beside each permutation and bootstrap draw.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,23 +21,10 @@ from numpy.typing import NDArray
 
 from drift.signals.definitions import Signal
 from drift.signals.histograms import UserHistograms
+from drift.stats.bin_noise import BinNoise, root
 from drift.stats.distances import Array, named_slices
 
 SIGNAL = "popularity"
-
-
-@dataclass(frozen=True)
-class BinNoise:
-    """Gaussian noise of the difference of two mean histograms, in the bins of one signal."""
-
-    part: slice
-    """Where the signal lies among the `K` columns."""
-    root_BB: Array
-    """`root @ root.T` is the covariance."""
-
-    def draw(self, count: int, rng: np.random.Generator) -> Array:
-        """Return `[count, bins]` draws."""
-        return rng.standard_normal((count, len(self.root_BB))) @ self.root_BB.T
 
 
 def percentile_noise(
@@ -81,7 +67,7 @@ def percentile_noise(
         np.add.reduceat(((weight_R)[:, None] * deviation_RB)[order], first, axis=0)
         for weight_R in (own_R + year_R, own_R)
     )
-    return BinNoise(part, _root(whole_UB.T @ whole_UB - own_UB.T @ own_UB))
+    return BinNoise(part, root(whole_UB.T @ whole_UB - own_UB.T @ own_UB))
 
 
 def _with_years(windows: Sequence[int], lookback: int) -> list[int]:
@@ -98,9 +84,3 @@ def _deviations(counts_RB: Array, window_R: NDArray[np.integer[Any]]) -> tuple[A
         mapped_R[inside_R] = bool((counts_RB[inside_R, 1:] > 0).any())
         shares_RB[inside_R] -= shares_RB[inside_R].mean(axis=0)
     return shares_RB, mapped_R
-
-
-def _root(covariance_BB: Array) -> Array:
-    """Return a root of the nearest covariance: where the year's error cancels the window's own, nothing is added."""
-    values_B, vectors_BB = np.linalg.eigh(covariance_BB)
-    return np.asarray(vectors_BB * np.sqrt(np.maximum(values_B, 0.0)))

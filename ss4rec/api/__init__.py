@@ -23,12 +23,14 @@ from __future__ import annotations
 
 from ss4rec.api.data import TimeSplit, audit, prepare, split
 from ss4rec.api.jobs import DriftResult, Sweep, drift, tune
+from ss4rec.api.lists import Recommendations, recommend_all, score
 from ss4rec.api.results import Evaluation, Run
 from ss4rec.api.training import evaluate, recommend, train
 
 __all__ = [
     "DriftResult",
     "Evaluation",
+    "Recommendations",
     "Run",
     "Sweep",
     "TimeSplit",
@@ -37,6 +39,8 @@ __all__ = [
     "evaluate",
     "prepare",
     "recommend",
+    "recommend_all",
+    "score",
     "split",
     "train",
     "tune",

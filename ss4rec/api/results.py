@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ss4rec.config import RunConfig
 from ss4rec.data.batches.windows import Split
@@ -16,7 +16,7 @@ from ss4rec.data.moments import Moment
 from ss4rec.errors import DataError
 from ss4rec.evaluation.evaluator import EvalResult
 from ss4rec.io.untrusted import read_json
-from ss4rec.recommender import Recommender
+from ss4rec.recommender import ItemId, Recommendation, Recommender
 from ss4rec.recommender import load as load_recommender
 from ss4rec.runs.folder import RESULT_FILE, RunFolder
 from ss4rec.runs.record import RunRecord
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ss4rec.api.data import AnyFolder
+    from ss4rec.api.lists import Recommendations
 
+_TableT = TypeVar("_TableT")
 MODEL = "model"
 """Name of the trained model among the results of an evaluation; the others are baselines."""
 
@@ -181,3 +183,19 @@ class Run:
         from ss4rec.api import recommend
 
         return recommend(self, events, k, at=at, **options)
+
+    def recommend_all(self, data: AnyFolder, out: str | os.PathLike[str], **options: Any) -> Recommendations:
+        """Write the best items of every user into a folder; see `ss4rec.recommend_all`."""
+        from ss4rec.api import recommend_all
+
+        return recommend_all(self, data, out, **options)
+
+    def similar(self, item: ItemId, k: int = 10) -> list[Recommendation]:
+        """Return the `k` items that the model holds to be most like an item; the score is the cosine of item rows."""
+        return self.recommender.similar(item, k)
+
+    def score(self, events: object, pairs: _TableT, **options: Any) -> _TableT:
+        """Return a table of pairs of user and item with the model's score of each; see `ss4rec.score`."""
+        from ss4rec.api import score
+
+        return score(self, events, pairs, **options)

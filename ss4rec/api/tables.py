@@ -109,7 +109,7 @@ def like(events: _TableT, users: Users, found: Sequence[Sequence[Recommendation]
             "title": pa.array([one.title for one in each], pa.string()),
         }
     )
-    shown: _TableT = _as_kind_of(events, table)
+    shown: _TableT = as_kind_of(events, table)
     return shown
 
 
@@ -136,7 +136,8 @@ def _seconds(column: pa.Array) -> npt.NDArray[Any]:
     return seconds.times_R
 
 
-def _as_kind_of(events: Any, table: pa.Table) -> Any:
+def as_kind_of(events: Any, table: pa.Table) -> Any:
+    """Return a table as the kind that `events` is."""
     module = type(events).__module__.split(".")[0]
     if module == "pandas":
         return table.to_pandas()

@@ -99,7 +99,7 @@ def train(
 
             train_on_ray(chosen, folder, run_dir, address=address)
         else:
-            _train_here(chosen, folder, run_dir, _device(device))
+            _train_here(chosen, folder, run_dir, chosen_device(device))
     return Run(run_dir)
 
 
@@ -131,12 +131,12 @@ def evaluate(
     """
     folder, path, rules = local_folder(data), Run(run).path, _protocol(protocol)
     if workers is None and address is None:
-        return Evaluation(evaluate_with_baselines(path, folder, _device(device), split, rules))
+        return Evaluation(evaluate_with_baselines(path, folder, chosen_device(device), split, rules))
     from ss4rec.cluster.connect import cluster
     from ss4rec.evaluation.report import evaluate_run
 
     with cluster(address):
-        gpu = _device(device).type == "cuda"
+        gpu = chosen_device(device).type == "cuda"
         return Evaluation.parse(
             evaluate_run(path, folder, split=split, workers=workers or 1, use_gpu=gpu, protocol=rules)
         )
@@ -175,7 +175,7 @@ def recommend(
         DataError: if a column is missing, or a time is none.
         UsageError: for unknown items with `ignore_unknown=False`, or a moment before a user's last event.
     """
-    known = run if isinstance(run, Recommender) else Run(run).load(str(_device(device)))
+    known = run if isinstance(run, Recommender) else Run(run).load(str(chosen_device(device)))
     users, wanted = histories(events, columns or {}, known, at, ignore_unknown)
     found = known.recommend_many(wanted, k, exclude_seen=exclude_seen, ignore_unknown=ignore_unknown)
     return like(events, users, found)
@@ -312,7 +312,7 @@ def _handler(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
         signal.signal(signal.SIGINT, before)
 
 
-def _device(device: str) -> torch.device:
+def chosen_device(device: str) -> torch.device:
     """Return the device that was asked for.
 
     Raises:

@@ -30,11 +30,13 @@ VERBS = {
         "Write the best items of every user into files.",
     ),
     "score": ("ss4rec.cli.score:score_command", "Write the scores of given pairs of user and item."),
+    "similar": ("ss4rec.cli.similar:similar_command", "Show or write items that are like an item."),
     "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
     "compare": (
         "ss4rec.cli.compare:compare_command",
         "Say which of several runs is better, and whether it is luck.",
     ),
+    "serve": ("ss4rec.cli.serve:serve_command", "Serve a run over HTTP: events in, lists out."),
     "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
     "config": (
         "ss4rec.cli.config:config_command",
@@ -50,6 +52,11 @@ REGISTRY_VERBS = {
     "show": ("ss4rec.cli.registry:show_command", "Show versions and history of a model."),
     "promote": ("ss4rec.cli.registry:promote_command", "Let a run serve, and say why."),
     "rollback": ("ss4rec.cli.registry:rollback_command", "Go back to the champion before."),
+}
+EXPORT_VERBS = {
+    "items": ("ss4rec.cli.export_model:items_command", "Write item vectors as Parquet and npy."),
+    "index": ("ss4rec.cli.export_model:index_command", "Build an index of items, and measure its recall."),
+    "card": ("ss4rec.cli.export_model:card_command", "Write the model card as Markdown and JSON."),
 }
 DATA_VERBS = {
     "prepare": (
@@ -129,6 +136,15 @@ main_group.add_command(
         lazy=REGISTRY_VERBS,
         help="Say which run serves, and go back.",
         short_help="Say which run serves, and go back.",
+        no_args_is_help=True,
+    )
+)
+main_group.add_command(
+    LazyGroup(
+        "export",
+        lazy=EXPORT_VERBS,
+        help="Hand a trained run on to other programs.",
+        short_help="Hand a run on: item vectors, index, model card.",
         no_args_is_help=True,
     )
 )

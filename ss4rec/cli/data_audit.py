@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import data_folder, resolve_protocol, set_option
+from ss4rec.cli.steps import quoted, say_next
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,7 @@ def audit_command(
     if html:
         click.echo(f"page: {html}")
     option = next((choice.value for choice in found.choices if choice.field == "--protocol"), None)
-    click.echo(f"next: ss4rec train --data {data}{f' --protocol {option}' if option else ''}")
+    say_next(f"ss4rec train --data {quoted(data)}{f' --protocol {option}' if option else ''}")
 
 
 def show_audit(console: Console, found: Audit) -> None:

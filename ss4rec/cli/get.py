@@ -15,6 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.data.download import BASE_URL, RELEASES, download
 
 
@@ -53,4 +54,4 @@ def get_command(name: str, folder: Path, base: str) -> None:
         "licence: research use under the conditions of the README inside, no commercial use without permission; "
         "cite Harper and Konstan 2015, doi.org/10.1145/2827872"
     )
-    click.echo(f"next: ss4rec data prepare --source {path} --out {folder / name}")
+    say_next(f"ss4rec data prepare --source {quoted(path)} --out {quoted(folder / name)}")

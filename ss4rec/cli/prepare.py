@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +125,9 @@ def parse_kinds(context: click.Context, option: click.Parameter, text: str | Non
     help="What orders events of one user and second: the file, or a fixed hash, which gives nothing away.",
 )
 @click.option(
-    "--item-features", metavar="FILE", help="CSV, TSV, Parquet or .item: an id and columns about items."
+    "--item-features",
+    metavar="FILE",
+    help="CSV, TSV, Parquet or .item, also in a zip (x.zip/y.csv): an id and columns about items.",
 )
 @click.option("--user-features", metavar="FILE", help="The same about users; .user too.")
 @click.option(
@@ -171,7 +175,7 @@ def prepare_command(
 
     from ss4rec.data.prepare.engine import prepare
     from ss4rec.data.sources import TableOptions
-    from ss4rec.data.sources.ray_lake import lake_kind, lake_name, read_lake
+    from ss4rec.data.sources.ray_lake import check_lake, lake_kind, lake_name, read_lake
     from ss4rec.io.paths import to_path
 
     lake = lake_kind(source)
@@ -185,6 +189,8 @@ def prepare_command(
     folder, options = to_path(out), TableOptions(columns, delimiter, time_unit, time_format)
     if on_ray:  # tasks open these paths wherever they run
         folder = folder.absolute()
+    if lake:
+        check_lake(source)
     opened = None if lake else _open(source, options, on_ray)
     layout = opened.plan.layout if opened else "parquet"
     rules = _rules(layout, max_bad_share, earliest, latest, scale, repeats)
@@ -212,6 +218,8 @@ def prepare_command(
         click.echo(json.dumps({"folder": out, "manifest": manifest.model_dump(mode="json")}))
     else:
         Console().print(summary(manifest, folder))
+        if isinstance(folder, Path):  # the verbs after it take local paths
+            say_next(f"ss4rec data audit --data {quoted(out)}", f"ss4rec train --data {quoted(out)}")
 
 
 def _open(source: str, options: TableOptions, on_ray: bool) -> Source:

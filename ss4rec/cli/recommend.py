@@ -16,10 +16,10 @@ from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.folder import PreparedFolder
-    from ss4rec.recommend.beside import Beside
-    from ss4rec.recommend.job import FileOfHistories, Runner
-    from ss4rec.recommend.options import RecommendOptions
-    from ss4rec.recommend.output import RecommendManifest
+    from ss4rec.recommendations.beside import Beside
+    from ss4rec.recommendations.job import FileOfHistories, Runner
+    from ss4rec.recommendations.options import RecommendOptions
+    from ss4rec.recommendations.output import RecommendManifest
 
 
 def parse_limits(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> dict[str, int]:
@@ -192,8 +192,8 @@ def recommend_command(
     and options, with the checksum of every file.
     """
     from ss4rec.io.paths import to_path
-    from ss4rec.recommend.beside import Beside
-    from ss4rec.recommend.options import RecommendOptions
+    from ss4rec.recommendations.beside import Beside
+    from ss4rec.recommendations.options import RecommendOptions
 
     if mmr is not None and calibrate is not None:
         raise UsageError("--mmr and --calibrate are two ways to make a list; give one of them")
@@ -233,7 +233,7 @@ def perform(
 ) -> RecommendManifest:
     """Run the job and say what came of it."""
     from ss4rec.io.paths import to_path
-    from ss4rec.recommend.job import recommend_run
+    from ss4rec.recommendations.job import recommend_run
     from ss4rec.train.status import announce
 
     began = time.monotonic()
@@ -241,7 +241,7 @@ def perform(
     around: AbstractContextManager[None] = nullcontext()
     if workers:
         from ss4rec.cluster.connect import cluster
-        from ss4rec.recommend.ray_recommend import on_ray
+        from ss4rec.recommendations.ray_recommend import on_ray
 
         runner, around = on_ray(workers, gpu), cluster(address)
     elif address:
@@ -305,7 +305,7 @@ def chosen_histories(
     from ss4rec.data.sources import Source
     from ss4rec.data.sources.checks import rules_for
     from ss4rec.io.paths import to_path
-    from ss4rec.recommend.job import FileOfHistories
+    from ss4rec.recommendations.job import FileOfHistories
 
     source = Source.open(to_path(str(histories)).absolute(), columns)
     for note in source.notes:

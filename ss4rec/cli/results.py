@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from ss4rec.cli.steps import say_next
 from ss4rec.evaluation.evaluator import EvalResult, SettingResult
 from ss4rec.evaluation.table import rich_table
 
@@ -40,8 +41,7 @@ def show_results(
     console.print(table)
     if not everything:
         console.print("the other settings: --all")
-    for number, command in enumerate(then):
-        console.print(f"{'next:' if number == 0 else '     '} {command}", soft_wrap=True)
+    say_next(*then)
 
 
 def _headline(results: Mapping[str, EvalResult], k: int = 10) -> str:

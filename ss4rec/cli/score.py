@@ -52,8 +52,8 @@ def score_command(
     Scores compare within a user only. The folder is like that of `recommend`.
     """
     from ss4rec.io.paths import to_path
-    from ss4rec.recommend.beside import Beside
-    from ss4rec.recommend.options import RecommendOptions
+    from ss4rec.recommendations.beside import Beside
+    from ss4rec.recommendations.options import RecommendOptions
 
     options = RecommendOptions.of(k=1, seen="kept", at_s=moment(at), layout=layout, format=kind)
     given = chosen_histories(data, histories, columns)

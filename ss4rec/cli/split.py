@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ss4rec.cli.options import protocol_option, resolve_protocol, set_option
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
 
@@ -56,8 +57,11 @@ def split_command(
         return
     click.echo(
         f"{out}: {record.future_events:,} events of {record.future_users:,} users after the cut; the past has "
-        f"{record.vocabulary:,} items in its vocabulary\ntrain:  ss4rec train --data {out / 'past'}\n"
-        f"drift:  ss4rec drift --data {out} --run RUN --out REPORT"
+        f"{record.vocabulary:,} items in its vocabulary"
+    )
+    say_next(
+        f"ss4rec train --data {quoted(out / 'past')}",
+        f"ss4rec drift --data {quoted(out)} --run RUN --out REPORT",
     )
 
 
@@ -78,4 +82,7 @@ def _tables(
     click.echo(f"{protocol.name}: {describe(protocol)}")
     for name, number in facts.items():
         click.echo(f"  {name.replace('_', ' '):22} {number:>13,}")
-    click.echo(f"{out}: events.parquet, valid.parquet, test.parquet")
+    click.echo(f"{out}: events.parquet, valid.parquet, test.parquet, for other programs")
+    given = f" --protocol {quoted(protocol_name)}" if protocol_name else ""
+    changed = "".join(f" --set {quoted(text)}" for text in assignments)
+    say_next(f"ss4rec train --data {quoted(data)}{given}{changed}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.data.synth.generate import synth
 from ss4rec.data.synth.settings import LIKE, parse_drift
 from ss4rec.data.synth.write import Format
@@ -88,3 +89,8 @@ def synth_command(
         f"best possible NDCG@10 for the last item, estimated on {law['users']:,} users: "
         f"{law['ndcg@10_with_gap']:.3f} with the gap known, {law['ndcg@10_without_gap']:.3f} without"
     )
+    if fmt == "csv":
+        prepared = out.with_name(f"{out.name}-prepared")
+        say_next(f"ss4rec data prepare --source {quoted(out)} --out {quoted(prepared)}")
+    else:
+        say_next(f"ss4rec data audit --data {quoted(out)}", f"ss4rec train --data {quoted(out)}")

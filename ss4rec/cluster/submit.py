@@ -31,7 +31,7 @@ from ss4rec.runs.provenance import COMMIT_VARIABLE, git_commit
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-VERBS = ("prepare", "train", "tune", "evaluate", "recommend", "score", "drift", "doctor", "watch")
+VERBS = ("prepare", "train", "tune", "evaluate", "recommend", "score", "similar", "drift", "doctor", "watch")
 LIMIT_BYTES = 100 * 2**20
 """Largest upload that a cluster's dashboard accepts (Ray's DASHBOARD_CLIENT_MAX_SIZE)."""
 _API_VARIABLE = "RAY_API_SERVER_ADDRESS"

@@ -41,7 +41,10 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorOut, "description": "Nothing is known of the user."},
     503: {"model": ErrorOut, "description": "Too many wait, or the event store does not answer: try again."},
 }
-PAGE_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src data:"
+)
 """Pages of this server load nothing and talk to nobody else."""
 ABOUT = """Sends lists of items for users, from what they did up to this moment.
 

@@ -95,6 +95,7 @@ class _Live(Collector):
             ("steps", counts.steps, "Events taken into a state one by one."),
             ("rebuilt", counts.rebuilt, "States encoded from all events."),
             ("swaps", counts.swaps, "Models taken over."),
+            ("refused_models", counts.refused, "Models that could not be loaded."),
         ):
             yield CounterMetricFamily(f"ss4rec_serve_{name}", what, value)
         for name, attribute in (("batches", "batches"), ("batched_requests", "requests")):

@@ -63,6 +63,8 @@ class Counts:
     """States that were encoded from all events."""
     swaps: int = 0
     """Models that were taken over."""
+    refused: int = 0
+    """Models that could not be loaded, while the old one went on."""
 
 
 @dataclass

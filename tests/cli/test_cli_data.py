@@ -24,6 +24,7 @@ def _some_rows_bad(seen):
     )
     assert pq.read_table(seen.folder / "out" / "quarantine.parquet").num_rows > 20
     assert "in quarantine" in seen.out
+    _told(seen, "\nnext: ss4rec data audit --data {folder}/out\n      ss4rec train --data {folder}/out\n")
 
 
 def _synth(seen):
@@ -54,6 +55,21 @@ CASES = (
         "data synth --out {folder}/out --like small --users 40 --items 100 --mean-len 24 --drift pace=2@2003-01-01 "
         "--wander 0.1 --seed 3 --format csv --json",
         _synth,
+    ),
+    Case(
+        "data synth --out '{folder}/two words' --users 40 --items 100 --mean-len 24 --format csv",
+        lambda seen: _told(
+            seen,
+            "\nnext: ss4rec data prepare --source '{folder}/two words' --out '{folder}/two words-prepared'\n",
+        ),
+    ),
+    Case(
+        "data synth --out {folder}/out --users 40 --items 100 --mean-len 24",
+        lambda seen: _told(seen, "\nnext: ss4rec data audit --data {folder}/out\n"),
+    ),
+    Case(
+        "data split --data {whole} --protocol time-to-split --set protocol.cut=0.6 --out {folder}/cut",
+        lambda seen: _next_is_train(seen),
     ),
     Case(
         "data get ml-1m --dir {folder}/here --url http://mirror/",
@@ -92,13 +108,15 @@ CASES = (
     Case("data audit --data {whole} --split no-such", lambda seen: None, 2),
     Case(
         "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut",
-        lambda seen: _told(seen, "ss4rec drift"),
+        lambda seen: _told(
+            seen, "\nnext: ss4rec train --data {folder}/cut/past\n      ss4rec drift --data {folder}/cut "
+        ),
     ),
 )
 
 
 def _told(seen, words):
-    assert words in seen.out
+    assert words.replace("{folder}", str(seen.folder)) in seen.out
 
 
 def _got(seen):
@@ -130,6 +148,12 @@ def _lights(seen):
 
 def _same(seen):
     assert seen.json["found_share"] == 1.0
+
+
+def _next_is_train(seen):
+    told = seen.out.splitlines()[-1]
+    assert told.startswith("next: ss4rec train --data /")
+    assert told.endswith("whole --protocol time-to-split --set protocol.cut=0.6")
 
 
 def _tables(seen):

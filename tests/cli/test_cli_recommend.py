@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from ss4rec.recommend.output import RecommendManifest, read_lists
+from ss4rec.recommendations.output import RecommendManifest, read_lists
 from tests.cli.harness import Case, parametrised
 
 RECORD = RecommendManifest.model_validate(
@@ -21,7 +21,7 @@ RECORD = RecommendManifest.model_validate(
         "files": [],
     }
 )
-STUB = {"stub": "ss4rec.recommend.job.recommend_run", "answer": RECORD}
+STUB = {"stub": "ss4rec.recommendations.job.recommend_run", "answer": RECORD}
 
 
 def _asked(seen):

@@ -161,7 +161,8 @@ def test_leaks_of_leave_one_out_are_those_counted_by_hand(messy, look):
     assert division.cold_targets == pytest.approx(np.mean([item not in trained for _, item, _ in targets]))
     later = [np.mean([t // DAY_S > time // DAY_S for _, t in training]) for _, _, time in targets]
     assert division.future_training == pytest.approx(np.mean(later))
-    assert division.future_items == pytest.approx(np.mean([first[item] >= time for _, item, time in targets]))
+    later = [item in trained and first[item] >= time for _, item, time in targets]
+    assert division.future_items == pytest.approx(np.mean(later))
     assert division.in_history == pytest.approx(np.mean([item in dict(h) for h, item, _ in targets]))
     assert division.twins == pytest.approx(np.mean([(item, time) in h for h, item, time in targets]))
     assert 0 < division.twins < division.in_history < 1

@@ -1,5 +1,7 @@
 """Columns that people bring about items and users: read, encoded, described, and kept by a cut in time."""
 
+import zipfile
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,3 +134,34 @@ def test_bad_files_are_refused(shop, text, kinds, message):
 def test_numbers_of_users_in_few_values_stay_as_they_are():
     known = FeatureTable("x", pa.array([1, 2]), pa.table({"age": [25, None], "vip": [True, False]}))
     assert as_profiles(known).values.to_pydict() == {"age": ["25", None], "vip": ["true", "false"]}
+
+
+def test_a_file_in_a_zip_and_tags_of_many_people(shop):
+    tags = "userId,movieId,tag,timestamp\n1,3,red,5\n2,3,nice,6\n2,3,red,7\n1,0,,8\n1,4,007,9\n"
+    with zipfile.ZipFile(shop / "films.zip", "w") as archive:
+        archive.writestr("films/tags.csv", tags)
+        archive.writestr("films/users.csv", USERS.replace("\t", ","))
+    prepare(
+        shop / "shop.csv",
+        shop / "out",
+        k_core=0,
+        item_features=shop / "films.zip" / "tags.csv",
+        user_features=shop / "films.zip" / "films" / "users.csv",
+    )
+    folder = PreparedFolder.open(shop / "out")
+    (tag,) = folder.manifest.features["items"]
+    assert (tag.name, tag.kind, tag.values) == ("tag", "multi", ("007", "nice", "red"))
+    assert folder.items["feature.tag"].to_pylist() == [[], [], [], [2, 3], [1]]
+    assert "city=Rome" in folder.manifest.profile_values
+    with pytest.raises(
+        DataError, match=r"films.zip has 0 files tag.csv; it has films/tags.csv, films/users.csv"
+    ):
+        read_features(shop / "films.zip" / "tag.csv", ("item_id",))
+
+
+def test_several_numbers_of_one_item_are_refused(tmp_path):
+    (tmp_path / "prices.csv").write_text("item,user,price\n1,7,5\n1,8,6\n")
+    with pytest.raises(DataError, match="price would have several numbers"):
+        read_features(tmp_path / "prices.csv", ("item",), several=True)
+    with pytest.raises(DataError, match="repeated ids"):
+        read_features(tmp_path / "prices.csv", ("item",))

@@ -63,6 +63,26 @@ def test_same_bytes_after_a_kill(tmp_path, ratings, monkeypatch):
     assert not work.exists()
 
 
+def test_a_stopped_job_leaves_nothing_and_no_task_that_still_writes(tmp_path, ratings, monkeypatch):
+    monkeypatch.setattr(engine, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(engine, "PARTITION_BYTES", 100_000)
+
+    def stopped(function, items):
+        def some():
+            for number, item in enumerate(items):
+                if number == 3:
+                    raise KeyboardInterrupt
+                yield item
+
+        yield from ray_map(function, some())
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(ratings, tmp_path / "new" / "out", block_bytes=20_000, mapper=stopped)
+    for _ in range(10):
+        assert list(tmp_path.iterdir()) == []
+        time.sleep(0.1)
+
+
 def test_results_come_in_order_and_a_long_task_holds_up_no_other(tmp_path):
     def first_waits_for_last(number):
         if number == 19:

@@ -33,7 +33,8 @@ def run_locally(monkeypatch):
         "count_past": lambda shards, before, items, windows: _add(
             [PastCounts.of_shard(read_shard(path), before, items, windows) for path in shards]
         ),
-        "count_follow": lambda shards, size, cut: _add(
+        "hold_shards": lambda paths, events, items: paths,
+        "count_follow": lambda shards, size, cut, items: _add(
             [count_pairs(read_shard(p), size, cut) for p in shards]
         ),
         "make_histograms": lambda shards, make, items: UserHistograms.merge(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from drift.cells.run import all_cells, run_cell
@@ -58,27 +59,17 @@ def test_histograms_are_those_of_the_release(context):
 
 
 def test_cells_are_those_of_the_release(context, monkeypatch):
-    """All figures that do not depend on what else is tested; max-T, thresholds and verdicts have changed since."""
+    """All figures but p, thresholds and verdicts, which have changed since."""
     # Those of the release; more are drawn today, so that a report can decide however many windows it has.
     monkeypatch.setattr(CellContext, "permutations", 199)
     future = context.plan.future[:10:3]
     assert [context.name(window) for window in future] == GOLDEN["windows"]
-    kept = GOLDEN["fields"][: GOLDEN["fields"].index("p_max")]
+    kept = GOLDEN["fields"][: GOLDEN["fields"].index("p")]
     rows = [row for cell in all_cells(context.plan, future) for row in run_cell(context, cell)]
     names = {row[2] for row in GOLDEN["rows"]}
-    rows = [row for row in rows if row.signal in names]
-    assert len(rows) == len(GOLDEN["rows"])
-    for row, golden in zip(rows, GOLDEN["rows"], strict=True):
-        for name, value in zip(kept, golden, strict=False):
-            assert getattr(row, name) == _near(name, value), (row.window, row.comparison, row.signal, name)
-
-
-def _near(name, value):
-    """Sums in float32 depend on the processor; one of the 199 permutations may fall on the other side."""
-    if not isinstance(value, float):
-        return value
-    return (
-        pytest.approx(value, abs=1.01 / 200, nan_ok=True)
-        if name == "p"
-        else pytest.approx(value, rel=1e-4, abs=2e-6, nan_ok=True)
-    )
+    want = [row[: len(kept)] for row in GOLDEN["rows"]]
+    for row, golden in zip([row for row in rows if row.signal in names], want, strict=True):
+        values = [getattr(row, name) for name in kept]
+        assert values[:6] == golden[:6]
+        # The last digits of float32 sums differ from one processor to another.
+        np.testing.assert_allclose(values[6:], golden[6:], rtol=1e-4, atol=1e-6)

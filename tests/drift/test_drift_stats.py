@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
+from drift.stats.bin_noise import BinNoise
 from drift.stats.distances import distances, mean_shift
 from drift.stats.resampling import (
     Blocks,
@@ -283,13 +284,42 @@ def test_noise_of_the_bins_widens_the_null():
     rng = np.random.default_rng(18)
     ref, cur = users(rng, 200), users(rng, 200, shift=0.2, first=200)
 
-    class Wide:
-        part = slice(0, 10)
-
-        def draw(self, count, rng):
-            return np.tile([0.1, 0, 0, 0, 0, 0, 0, 0, 0, -0.1], (count, 1)) * rng.standard_normal((count, 1))
-
+    ends = np.array([0.1, 0, 0, 0, 0, 0, 0, 0, 0, -0.1])
+    wide = [BinNoise(slice(0, 10), np.outer(ends, np.eye(10)[0]))]
     assert permutation_test(ref, cur, SIGNALS, 199, rng).p_S[0] <= 0.01
-    assert permutation_test(ref, cur, SIGNALS, 199, rng, Wide()).p_S[0] > 0.1
-    plain, wide = (bootstrap_intervals(ref, cur, SIGNALS, 100, 0.95, rng, noise) for noise in (None, Wide()))
-    assert (wide[1] - wide[0])[0] > 2 * (plain[1] - plain[0])[0]
+    assert permutation_test(ref, cur, SIGNALS, 199, rng, wide).p_S[0] > 0.1
+    sides = [bootstrap_intervals(ref, cur, SIGNALS, 100, 0.95, rng, noises) for noises in ((), wide)]
+    plain, widened = (high_S[0] - low_S[0] for low_S, high_S in sides)
+    assert widened > 2 * plain
+
+
+def test_what_is_there_without_news_is_in_the_null_and_in_no_interval():
+    """An offset as large as the difference makes it no news."""
+    rng = np.random.default_rng(19)
+    ref, cur = users(rng, 200), users(rng, 200, shift=0.2, first=200)
+    difference_K = cur.mean(SIGNALS) - ref.mean(SIGNALS)
+    clock = [BinNoise(slice(0, 10), np.zeros((10, 10)), difference_K[:10])]
+    assert permutation_test(ref, cur, SIGNALS, 199, rng).p_S[0] <= 0.01
+    assert permutation_test(ref, cur, SIGNALS, 199, rng, clock).p_S[0] > 0.2
+    plain, same = (
+        bootstrap_intervals(ref, cur, SIGNALS, 50, 0.95, np.random.default_rng(1), noises)
+        for noises in ((), clock)
+    )
+    np.testing.assert_allclose(plain, same)
+
+
+@pytest.mark.parametrize("windows", [1, 4])
+def test_a_reference_of_several_windows_does_not_make_the_null_too_narrow(windows):
+    """Half of the users are in all reference windows, the rest in one: 5 of 100 p are below .05, not twice as many."""
+    signal, low = [Toy(2, "ks")], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        count_N = np.where(rng.random(300) < 0.5, windows, 1)
+        high_N = rng.binomial(count_N, 0.3)
+        sums = np.stack([count_N - high_N, high_N], axis=1).astype(np.float32)
+        ref = Blocks(np.arange(300), sums, count_N[:, None].astype(np.float32))
+        bins_M = (rng.random(120) < 0.3).astype(int)
+        # 40 of them are users of the reference, too.
+        cur = Blocks(np.arange(260, 380), np.eye(2, dtype=np.float32)[bins_M], np.ones((120, 1), np.float32))
+        low.append(permutation_test(ref, cur, signal, 99, rng).p_S[0] <= 0.05)
+    assert np.mean(low) < 0.075

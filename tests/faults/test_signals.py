@@ -85,19 +85,20 @@ def test_the_second_signal_ends_at_once():
     assert end(process) == (130, "", "ended at once\n")
 
 
-def test_preparing_leaves_nothing_half_written(tmp_path):
-    rows = "".join(f"{row % 5000},{row % 700},{row}\n" for row in range(400_000))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_preparing_leaves_nothing_behind(number, tmp_path):
+    rows = "".join(f"{row % 5000},{row % 700},{10**9 + row}\n" for row in range(400_000))
     (tmp_path / "rows.csv").write_text("user,item,time\n" + rows)
     process = start(
-        "-m", "ss4rec.cli", "data", "prepare", "--source", "rows.csv", "--out", "out", cwd=tmp_path
+        "-m", "ss4rec.cli", "data", "prepare", "--source", "rows.csv", "--out", "new/out", cwd=tmp_path
     )
     while not [path for path in tmp_path.iterdir() if path.name != "rows.csv"]:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    code, _, err = end(process)
-    assert (code, err.strip().splitlines()[-1]) == (130, "stopped")
-    assert not (tmp_path / "out").exists(), "a folder appears whole"
+    process.send_signal(number)
+    code, out, err = end(process)
+    assert (code, out, err.split()) == (130, "", ["stopped"])
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
 @pytest.fixture

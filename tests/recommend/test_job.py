@@ -20,10 +20,10 @@ from ss4rec.errors import ContractError, DataError, UsageError
 from ss4rec.evaluation.alone import evaluate_alone, rank_alone
 from ss4rec.evaluation.evaluator import rank_column
 from ss4rec.evaluation.metrics import METRICS
-from ss4rec.recommend.beside import Beside
-from ss4rec.recommend.job import FileOfHistories, recommend_run
-from ss4rec.recommend.options import RecommendOptions
-from ss4rec.recommend.output import RecommendManifest, read_lists
+from ss4rec.recommendations.beside import Beside
+from ss4rec.recommendations.job import FileOfHistories, recommend_run
+from ss4rec.recommendations.options import RecommendOptions
+from ss4rec.recommendations.output import RecommendManifest, read_lists
 from ss4rec.runs import checkpoint
 from ss4rec.runs.load import load_model
 from tests.recommend.conftest import content
@@ -130,7 +130,7 @@ def test_columns_of_items_and_limits(run, sharded, tmp_path):
     )
     lists = made(run, tmp_path / "out", sharded, k=5, where="year >= 1990", limits={"genres": 2})
     table = sharded.items
-    from ss4rec.recommend.items import Items
+    from ss4rec.recommendations.items import Items
     from ss4rec.runs.folder import RunFolder
 
     columns = Items.of(RunFolder(run), sharded).columns
@@ -264,9 +264,40 @@ def test_a_run_that_is_trained_on_meanwhile_is_not_mixed(run, sharded, tmp_path)
         tensors = {name: tensor + 1 for name, tensor in saved.model_tensors().items()}
         state = {**saved.state, "global_step": 2, "score": 0.9}
         checkpoint.save(copy / "checkpoints", model=tensors, training={}, state=state)
-        from ss4rec.recommend.parts import PartMaker
+        from ss4rec.recommendations.parts import PartMaker
 
         yield from PartMaker(work, "cpu").make(numbers)
 
     with pytest.raises(ContractError, match="trained on while"):
         recommend_run(copy, tmp_path / "out", sharded, RecommendOptions(k=2), runner=train_on)
+
+
+def test_from_python(run, sharded, tmp_path):
+    """Lists in files, similar items and scores of pairs; the function `recommend` stays what it is."""
+    import pandas as pd
+
+    opened = ss4rec.Run(run)
+    lists = opened.recommend_all(sharded, tmp_path / "out", k=3, where="year > 1960", device="cpu")
+    assert ss4rec.Recommendations.open(tmp_path / "out").manifest == lists.manifest
+    assert lists.to_pandas().shape == (150, 4)
+    items = sharded.items["source_id"].to_pylist()
+    events = pd.DataFrame({"user": ["a", "a", "b"], "item": items[:3], "time": [1, 2, 3]})
+    events.to_csv(tmp_path / "events.csv", index=False)
+    new = ss4rec.recommend_all(run, tmp_path / "events.csv", tmp_path / "new", k=2, device="cpu")
+    frame = ss4rec.recommend(opened, events, k=2)
+    assert frame["item"].tolist() == [item for row in new.to_arrow()["item"].to_pylist() for item in row]
+    pairs = pd.DataFrame({"item": [items[7], items[8], 10**9], "user": ["b", "a", "a"], "note": [1, 2, 3]})
+    scored = opened.score(events, pairs)
+    assert scored.columns.tolist() == ["item", "user", "note", "score"]
+    known = ss4rec.load(run)
+    assert scored["score"][0] == pytest.approx(known.scores([items[2]], [3])[7], abs=1e-6)
+    assert scored["score"][1] == pytest.approx(known.scores(items[:2], [1, 2])[8], abs=1e-6)
+    assert np.isnan(scored["score"][2])
+    with pytest.raises(UsageError, match="does not know 1 items"):
+        opened.score(events, pairs, ignore_unknown=False)
+    near = opened.similar(items[4], 5)
+    rows = torch.nn.functional.normalize(load_model(run)[0].item_matrix(), dim=1)
+    cosines = (rows @ rows[5]).tolist()
+    right = sorted((i for i in range(1, len(rows)) if i != 5), key=lambda i: -cosines[i])[:5]
+    assert [one.item for one in near] == [items[i - 1] for i in right]
+    assert [one.score for one in near] == pytest.approx([cosines[i] for i in right])

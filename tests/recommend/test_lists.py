@@ -11,11 +11,11 @@ from ss4rec.errors import NonFiniteError
 from ss4rec.evaluation.lists import ItemFacts
 from ss4rec.model import item_scores
 from ss4rec.model.item_scores import ItemScores
-from ss4rec.recommend import lists as lists_module
-from ss4rec.recommend.filters import Filters, UserItems
-from ss4rec.recommend.lists import ListRules, best_lists
-from ss4rec.recommend.options import RecommendOptions
-from ss4rec.recommend.rerank import Limit
+from ss4rec.recommendations import lists as lists_module
+from ss4rec.recommendations.filters import Filters, UserItems
+from ss4rec.recommendations.lists import ListRules, best_lists
+from ss4rec.recommendations.options import RecommendOptions
+from ss4rec.recommendations.rerank import Limit
 
 
 def batch_of(seen):

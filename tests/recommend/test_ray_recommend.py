@@ -8,8 +8,8 @@ import pytest
 
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import NonFiniteError, ResourceError
-from ss4rec.recommend.job import recommend_run
-from ss4rec.recommend.options import RecommendOptions
+from ss4rec.recommendations.job import recommend_run
+from ss4rec.recommendations.options import RecommendOptions
 from tests.recommend.conftest import content
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -40,7 +40,7 @@ def deadly_folder():
 
 
 def test_workers_write_the_same_bytes_also_when_one_is_killed(run, sharded, tmp_path):
-    from ss4rec.recommend.ray_recommend import on_ray
+    from ss4rec.recommendations.ray_recommend import on_ray
 
     options, folder = RecommendOptions(k=5), deadly_folder()
     recommend_run(run, tmp_path / "right", sharded, options)
@@ -57,7 +57,7 @@ def test_workers_write_the_same_bytes_also_when_one_is_killed(run, sharded, tmp_
 
 
 def test_errors_arrive_as_they_are(run, sharded, tmp_path):
-    from ss4rec.recommend.ray_recommend import on_ray
+    from ss4rec.recommendations.ray_recommend import on_ray
 
     with pytest.raises(ResourceError, match="9 workers that recommend need a CPU each"):
         recommend_run(run, tmp_path / "a", sharded, RecommendOptions(), runner=on_ray(9, gpu=False))

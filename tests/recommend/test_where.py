@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from ss4rec.errors import UsageError
-from ss4rec.recommend.where import fulfil
+from ss4rec.recommendations.where import fulfil
 
 COLUMNS = {
     "year": pa.array([1995, 2000, 2010, None]),

@@ -28,7 +28,6 @@ class Tally:
 
     scan: Scan
     plan: Plan
-    future_items: int = 0
     in_history: int = 0
     twins: int = 0
     training_D: IntArray = field(init=False)
@@ -37,11 +36,13 @@ class Tally:
     training_V: IntArray = field(init=False)
     """Training events of each item of the folder."""
     targets_V: IntArray = field(init=False)
+    future_V: IntArray = field(init=False)
+    """Targets of each item that no event before them has."""
 
     def __post_init__(self) -> None:
         days, items = len(self.scan.events_D), self.scan.folder.manifest.items + 1
         self.training_D, self.targets_D = np.zeros(days, np.int64), np.zeros(days, np.int64)
-        self.training_V, self.targets_V = np.zeros(items, np.int64), np.zeros(items, np.int64)
+        self.training_V, self.targets_V, self.future_V = (np.zeros(items, np.int64) for _ in range(3))
 
     def add(self, division: dividing.Division) -> None:
         """Count a shard."""
@@ -58,9 +59,8 @@ class Tally:
         test = division.test
         self.targets_D += self._by_day(test.times_N)
         self.targets_V += np.bincount(test.source_N, minlength=len(self.targets_V))
-        self.future_items += int(
-            ((test.items_N > 0) & (self.scan.first_V[test.source_N] >= test.times_N)).sum()
-        )
+        is_future_N = self.scan.first_V[test.source_N] >= test.times_N
+        self.future_V += np.bincount(test.source_N[is_future_N], minlength=len(self.future_V))
         ends_N = offsets_U1[test.row_N] + test.ends_N
         keys = (row_E << 32 | items_E, test.row_N << 32 | test.source_N)
         self.in_history += _before(*keys, ends_N)
@@ -90,7 +90,7 @@ class Tally:
             cold_users=(new + unranked) / max(1, asked),
             unranked_users=unranked / max(1, asked),
             future_training=float((self.targets_D * later_D).sum() / max(1, targets * training)),
-            future_items=self.future_items / max(1, targets),
+            future_items=float(self.future_V[self.training_V > 0].sum() / max(1, targets)),
             in_history=self.in_history / max(1, targets),
             twins=self.twins / max(1, targets),
             core_looked_ahead=core > 0 and (protocol.kind != "global_time" or protocol.core == "before"),

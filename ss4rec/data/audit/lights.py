@@ -5,6 +5,7 @@ A light's rule is made from the same numbers that decide it, so that text and de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -181,11 +182,13 @@ def _moments(facts: Facts) -> Iterator[Light]:
 
 def _people(facts: Facts) -> Iterator[Light]:
     repeats, copies = facts.repeats, facts.copies
+    # Rows that are dropped count as bad, and prepare refuses more than one in a hundred.
+    share = f" --max-bad-share {math.ceil(100 * repeats.duplicates + 0.5) / 100:g}"
     yield DUPLICATES.light(
         "duplicates",
         repeats.duplicates,
         f"{repeats.duplicates:.2%} of the events repeat user, item and second",
-        "logged twice, or one row for each piece: prepare with `--repeats drop`",
+        f"logged twice, or one row for each piece: prepare with `--repeats drop{share}`",
     )
     habits = " and habits pay" if repeats.share >= MANY_REPEATS else ""
     yield REPEATED.light(

@@ -164,7 +164,7 @@ def prepare(
         overwrite,
         rules or Rules(),
         ties,
-        read_features(item_features, GUESSES["item"]) if item_features else None,
+        read_features(item_features, GUESSES["item"], several=True) if item_features else None,
         as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None,
         feature_kinds,
         mapper,
@@ -197,16 +197,16 @@ def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
         "block_bytes": asked.block_bytes,
     }
     work, again = WorkFolder.enter(out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options))
-    asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
-    job = Job(
-        source=source,
-        rules=asked.rules,
-        blocks=work.root / "blocks",
-        scattered=work.root / "scattered",
-        partitions=1 if source.bytes <= WHOLE_BYTES else -(-source.bytes // PARTITION_BYTES),
-        block_bytes=asked.block_bytes,
-    )
     with work.publishing():
+        asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
+        job = Job(
+            source=source,
+            rules=asked.rules,
+            blocks=work.root / "blocks",
+            scattered=work.root / "scattered",
+            partitions=1 if source.bytes <= WHOLE_BYTES else -(-source.bytes // PARTITION_BYTES),
+            block_bytes=asked.block_bytes,
+        )
         try:
             found = _blocks(job, asked.mapper, asked.progress)
         except QuotesFoundError:

@@ -11,6 +11,8 @@ import ray
 
 AHEAD = 2
 """Tasks that wait for each CPU, so that none is idle between two."""
+CANCEL_S = 10.0
+"""How long tasks may take to end when the user stops the job."""
 
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_retries=3)
@@ -50,9 +52,18 @@ def ray_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
                 yield _result(ordered.popleft())
         while ordered:
             yield _result(ordered.popleft())
+    except KeyboardInterrupt:
+        _cancel(ordered)
+        # Whoever cleans up now must not be followed by a task that still writes.
+        ray.wait(list(ordered), num_returns=len(ordered), timeout=CANCEL_S, fetch_local=False)
+        raise
     finally:
-        for reference in ordered:
-            ray.cancel(reference)
+        _cancel(ordered)
+
+
+def _cancel(references: Iterable[ray.ObjectRef[Any]]) -> None:
+    for reference in references:
+        ray.cancel(reference)
 
 
 def _result(reference: ray.ObjectRef[Any]) -> Any:

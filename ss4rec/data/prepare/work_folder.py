@@ -81,7 +81,10 @@ class WorkFolder:
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Put the result into its place when the block ends. A refused job leaves nothing, a killed one goes on."""
+        """Put the result into its place when the block ends.
+
+        A job that is refused, or that its user stops, leaves nothing; one that is killed goes on the next time.
+        """
         with self._refusing():
             yield
             if isinstance(self.out, Path) and isinstance(self.root, Path):
@@ -92,9 +95,13 @@ class WorkFolder:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """Leave nothing behind when a block ends with an error of the user's input or of this machine's disk."""
+        """Leave nothing behind if the user stops a block, or the input or this machine's disk is at fault."""
         try:
             yield
+        except KeyboardInterrupt:
+            remove_tree(self.root)
+            remove_empty(self.made)
+            raise
         except (DataError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(self.out, Path):
                 raise  # of a service that may be there again when the same command goes on

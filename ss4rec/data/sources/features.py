@@ -6,13 +6,15 @@ import csv
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from ss4rec.data.sources.archive import Archive
+from ss4rec.data.sources.columns import GUESSES
 from ss4rec.data.sources.rows import UserProfiles, plain_ids
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
@@ -35,13 +37,16 @@ class FeatureTable:
     """Any other columns."""
 
 
-def read_features(path: AnyPath, id_names: tuple[str, ...]) -> FeatureTable:
+def read_features(path: AnyPath, id_names: tuple[str, ...], *, several: bool = False) -> FeatureTable:
     """Read a file of features.
 
     Args:
-        path: `.csv`, `.tsv`, `.parquet`, or RecBole's `.item` and `.user`, whose header has types as in `price:float`.
+        path: `.csv`, `.tsv`, `.parquet`, or RecBole's `.item` and `.user`, whose header has types as in `price:float`;
+            also in a zip, as in `shop.zip/items.csv`.
         id_names: names of the column of ids, best first; case and underscores do not matter. Without one of them it is
             the first column.
+        several: whether an id may have several rows where a column says which user each comes from, as in a list of
+            tags: each column of texts then has all values of an id; user, time and rating are left out.
 
     Raises:
         DataError: if it cannot be read, an id is missing or comes twice, or there is no other column.
@@ -61,9 +66,11 @@ def read_features(path: AnyPath, id_names: tuple[str, ...]) -> FeatureTable:
         if pa.types.is_string(ids.type)
         else ids.cast(pa.int64() if _whole(ids) else pa.string())
     )
+    rest = table.drop_columns([id_name])
+    if several and not ids.null_count and _said_by_users(rest) and len(ids.unique()) < len(ids):
+        ids, rest = _gathered(path, ids, rest, id_names)
     if ids.null_count or len(ids.unique()) < len(ids):
         raise DataError(f"{path}: column {id_name} has empty or repeated ids; each needs one row")
-    rest = table.drop_columns([id_name])
     if not rest.num_columns:
         raise DataError(f"{path} has no column beside {id_name}; give a file with features")
     return FeatureTable(str(path), ids, rest)
@@ -87,14 +94,71 @@ def join_profiles(said: UserProfiles | None, brought: UserProfiles | None) -> Us
     return UserProfiles(ids, pa.table(columns))
 
 
+def _said_by_users(rest: pa.Table) -> bool:
+    """Whether a column names users."""
+    users = {name.replace("_", "") for name in GUESSES["user"]}
+    return any(name.replace("_", "").lower() in users for name in rest.column_names)
+
+
+def _gathered(
+    path: AnyPath, ids: pa.Array, rest: pa.Table, id_names: tuple[str, ...]
+) -> tuple[pa.Array, pa.Table]:
+    """Return each id once, with all values of each column of texts.
+
+    Raises:
+        DataError: for a column of numbers, which cannot be several.
+    """
+    others = (role for role, names in GUESSES.items() if names != id_names)
+    events = {name.replace("_", "") for role in others for name in GUESSES[role]}
+    different = ids.unique()
+    place_R = pc.index_in(ids, different).to_pylist()
+    columns: dict[str, pa.Array] = {}
+    for name in rest.column_names:
+        if name.replace("_", "").lower() in events:
+            continue
+        if not pa.types.is_string(rest[name].type):
+            raise DataError(
+                f"{path}: ids come several times, so {name} would have several numbers; give each id one row, or texts"
+            )
+        values: list[list[str]] = [[] for _ in range(len(different))]
+        for place, text in zip(place_R, rest[name].to_pylist(), strict=True):
+            if text is not None:
+                values[place].append(text)
+        columns[name] = pa.array(values, pa.list_(pa.string()))
+    return different, pa.table(columns)
+
+
+def _content(path: AnyPath) -> bytes:
+    """Return the bytes of a file, or of a member of a zip.
+
+    Raises:
+        DataError: if the zip has no such member, or several.
+    """
+    if isinstance(path, Path) and not path.exists():
+        for folder in path.parents:
+            if folder.suffix.lower() == ".zip" and folder.is_file():
+                archive, member = Archive(folder), path.relative_to(folder).as_posix()
+                found = [name for name in archive.names if f"/{name}".endswith(f"/{member}")]
+                if len(found) != 1:
+                    raise DataError(
+                        f"{folder} has {len(found)} files {member}; it has {', '.join(archive.names)}"
+                    )
+                with archive.open(found[0]) as stream:
+                    return stream.read()
+    return path.read_bytes()
+
+
 def read_plain(path: AnyPath) -> pa.Table:
-    """Read a CSV, TSV or Parquet file, or one of RecBole's, with plain types; raises what Arrow does."""
+    """Read a CSV, TSV or Parquet file, or one of RecBole's, with plain types; raises what Arrow does.
+
+    Raises:
+        DataError: as `_content`.
+    """
     suffix = PurePosixPath(str(path)).suffix.lower()
+    data = _content(path)
     if suffix == ".parquet":
-        with path.open("rb") as stream:
-            return pq.read_table(stream)
+        return pq.read_table(pa.BufferReader(data))
     delimiter, quotes = (",", '"') if suffix == ".csv" else ("\t", False)
-    data = path.read_bytes()
     names = next(csv.reader([data[: data.find(b"\n") + 1].decode("utf-8-sig")], delimiter=delimiter), [])
     # All as text first: what Arrow takes for numbers may be codes such as 007.
     texts = pacsv.read_csv(

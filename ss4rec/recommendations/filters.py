@@ -17,7 +17,7 @@ from ss4rec.data.sources.features import read_plain
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores, SeenItems
-from ss4rec.recommend.items import Items
+from ss4rec.recommendations.items import Items
 
 IntArray = npt.NDArray[np.int64]
 

@@ -25,23 +25,24 @@ from ss4rec.io.atomic import remove_empty, write_json, write_whole
 from ss4rec.io.paths import AnyPath, remove_tree
 from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.plan import Plan
-from ss4rec.recommend.beside import Beside, Wanted, asked_for, candidates, read_beside, sum_of
-from ss4rec.recommend.filters import Filters, user_items
-from ss4rec.recommend.histories import Histories, index_of, profiles_for, read_histories
-from ss4rec.recommend.items import Items
-from ss4rec.recommend.lists import ListRules
-from ss4rec.recommend.options import RecommendOptions
-from ss4rec.recommend.output import (
+from ss4rec.recommendations.beside import Beside, Wanted, asked_for, candidates, read_beside, sum_of
+from ss4rec.recommendations.filters import Filters, user_items
+from ss4rec.recommendations.histories import Histories, index_of, profiles_for, read_histories
+from ss4rec.recommendations.items import Items
+from ss4rec.recommendations.lists import ListRules
+from ss4rec.recommendations.options import RecommendOptions
+from ss4rec.recommendations.output import (
     DataRecord,
     ModelRecord,
     PartRecord,
     RecommendManifest,
     check_free,
     lists_table,
+    model_record,
+    remove_drafts,
 )
-from ss4rec.recommend.parts import PartMaker, Work
-from ss4rec.recommend.rerank import Limit
-from ss4rec.runs import checkpoint
+from ss4rec.recommendations.parts import PartMaker, Work
+from ss4rec.recommendations.rerank import Limit
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.record import data_fingerprint
 from ss4rec.runs.under_protocol import run_plan
@@ -97,13 +98,7 @@ def recommend_run(
     """
     beside = beside or Beside()
     run = RunFolder.open(run_dir)
-    chosen = checkpoint.best(run.checkpoints)
-    model = ModelRecord(
-        run=run.path.name,
-        fingerprint=run.config().fingerprint(),
-        weights_sha256=chosen.model_sha256,
-        step=chosen.global_step,
-    )
+    model = model_record(run)
     sums = {name: [sum_of(path) for path in paths] for name, paths in beside.paths.items()}
     plan = {
         "format": JOB_FORMAT,
@@ -124,7 +119,7 @@ def recommend_run(
             manifest = _made(
                 run, work, histories, options, beside, model, device, runner or _here(device), progress
             )
-            _remove_drafts(work.result)
+            remove_drafts(work.result)
             write_whole(work.result / MANIFEST_NAME, manifest.to_json().encode(), durable=True)
     except UsageError:
         if not any((work.root / RECORDS).iterdir() if (work.root / RECORDS).is_dir() else ()):
@@ -343,11 +338,3 @@ def _shards(data: PreparedFolder, users_N: npt.NDArray[np.int64] | None) -> list
     if users_N is None:
         return list(range(len(data.manifest.shards)))
     return np.unique(data.users["shard"].to_numpy()[users_N]).tolist()
-
-
-def _remove_drafts(result: AnyPath) -> None:
-    """Remove what a process that was killed while it wrote has left; nobody writes any more."""
-    if isinstance(result, Path):
-        for path in result.iterdir():
-            if path.name.startswith("."):
-                path.unlink()

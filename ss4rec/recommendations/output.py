@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,9 @@ from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import read_json
-from ss4rec.recommend.options import Format, Layout, RecommendOptions
+from ss4rec.recommendations.options import Format, Layout, RecommendOptions
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RunFolder
 
 PART = "part-"
 
@@ -152,14 +153,25 @@ def check_free(out: AnyPath, overwrite: bool, unfinished: bool) -> None:
         raise DataError(
             f"{out} holds other files ({', '.join(sorted(others or names)[:5])}); give an empty folder"
         )
-    if MANIFEST_NAME not in names:
-        return
-    made_by = RecommendManifest.load(out).model.run
-    if not overwrite:
+    if MANIFEST_NAME in names and not overwrite:
         raise DataError(
-            f"{out} holds recommendations of the run {made_by} that were asked for otherwise; add --overwrite to "
-            "replace them, or give another --out"
+            f"{out} holds a result that was asked for otherwise; add --overwrite to replace it, or give another --out"
         )
+
+
+def model_record(run: RunFolder) -> ModelRecord:
+    """Return what says which model a run is now: its best checkpoint.
+
+    Raises:
+        CheckpointError: if no checkpoint is intact.
+    """
+    chosen = checkpoint.best(run.checkpoints)
+    return ModelRecord(
+        run=run.path.name,
+        fingerprint=run.config().fingerprint(),
+        weights_sha256=chosen.model_sha256,
+        step=chosen.global_step,
+    )
 
 
 def lists_table(
@@ -169,6 +181,7 @@ def lists_table(
     scores_NK: npt.NDArray[np.float32],
     layout: Layout,
     histories_N: npt.NDArray[np.int64] | None = None,
+    names: tuple[str, str] = ("user", "item"),
 ) -> pa.Table:
     """Return lists as a table.
 
@@ -179,6 +192,7 @@ def lists_table(
         scores_NK: their scores.
         layout: a row per list, or a row per item.
         histories_N: events before each list, where users have several.
+        names: of the columns of whose lists they are, and of what they hold.
 
     Returns:
         `user`, perhaps `history`, `item`, `score`, `rank` (from 1): lists or single values.
@@ -186,11 +200,11 @@ def lists_table(
     filled_NK = items_NK > 0
     counts_N = filled_NK.sum(1)
     flat_X = {
-        "item": item_ids.take(pa.array(items_NK[filled_NK] - 1)),
+        names[1]: item_ids.take(pa.array(items_NK[filled_NK] - 1)),
         "score": pa.array(scores_NK[filled_NK].astype(np.float32)),
         "rank": pa.array((filled_NK.cumsum(1)[filled_NK]).astype(np.int32)),
     }
-    owners: dict[str, pa.Array] = {"user": user_ids}
+    owners: dict[str, pa.Array] = {names[0]: user_ids}
     if histories_N is not None:
         owners["history"] = pa.array(histories_N.astype(np.int32))
     if layout == "pairs":
@@ -229,7 +243,15 @@ def _shortest(scores: pa.Array) -> pa.Array:
     return pc.cast(pc.cast(scores, pa.string()), pa.float64())
 
 
-def read_lists(folder: str | Path) -> pa.Table:
+def remove_drafts(result: AnyPath) -> None:
+    """Remove what a process that was killed while it wrote has left; nobody writes any more."""
+    if isinstance(result, Path):
+        for path in result.iterdir():
+            if path.name.startswith("."):
+                path.unlink()
+
+
+def read_lists(folder: str | AnyPath) -> pa.Table:
     """Read all Parquet files of a folder of recommendations as one table.
 
     Raises:
@@ -240,7 +262,7 @@ def read_lists(folder: str | Path) -> pa.Table:
     from ss4rec.io.atomic import sha256_of
     from ss4rec.io.paths import to_path
 
-    path: Any = to_path(folder)
+    path = to_path(folder)
     manifest = RecommendManifest.load(path)
     if manifest.options.format != "parquet":
         raise DataError(f"{folder} holds {manifest.options.format} files; read them with any other program")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ss4rec.data.batches.batch import EvalBatch
@@ -14,9 +13,10 @@ from ss4rec.errors import NonFiniteError
 from ss4rec.evaluation.lists import history_shares
 from ss4rec.model import item_scores
 from ss4rec.model.item_scores import ItemScores, SeenItems
-from ss4rec.recommend.filters import Filters
-from ss4rec.recommend.options import RecommendOptions
-from ss4rec.recommend.rerank import ByScore, Calibrated, Goal, Limit, Mmr, choose
+from ss4rec.recommendations.filters import Filters
+from ss4rec.recommendations.nearest import unit_rows
+from ss4rec.recommendations.options import RecommendOptions
+from ss4rec.recommendations.rerank import ByScore, Calibrated, Goal, Limit, Mmr, choose
 
 WIDER = 4
 """A pool that did not fill a list under limits is made so many times as large."""
@@ -36,7 +36,7 @@ class ListRules:
 
     def to(self, device: torch.device, weight_VD: Tensor) -> ListRules:
         """Return the rules on a device, with the item rows of a model there if they are needed."""
-        rows_VD = F.normalize(weight_VD.detach().float(), dim=1) if self.options.rerank == "mmr" else None
+        rows_VD = unit_rows(weight_VD) if self.options.rerank == "mmr" else None
         shares_VG = None if self.shares_VG is None else self.shares_VG.to(device)
         limits = tuple(Limit(limit.features_VG.to(device), limit.most) for limit in self.limits)
         return replace(self, limits=limits, shares_VG=shares_VG, rows_VD=rows_VD)

@@ -10,5 +10,6 @@ lists       the best items of each history under all of these
 histories   from a prepared folder or a file of events to the histories that are ranked
 parts       one shard of users becomes one file
 job         the whole: in this process, or on Ray (`ray_recommend`)
-similar     items that are like an item
+nearest     rows that are like a row
+similar     items that are like an item, in files
 """

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from ss4rec.errors import DataError, UsageError
 from ss4rec.io.atomic import sha256_of
 from ss4rec.io.paths import AnyPath
-from ss4rec.recommend.filters import ItemList, read_ids, read_list
-from ss4rec.recommend.items import Items
-from ss4rec.recommend.options import RecommendOptions
-from ss4rec.recommend.output import ListRecord
+from ss4rec.recommendations.filters import ItemList, read_ids, read_list
+from ss4rec.recommendations.items import Items
+from ss4rec.recommendations.options import RecommendOptions
+from ss4rec.recommendations.output import ListRecord
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.io.atomic import write_json
 from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import read_json
-from ss4rec.recommend.histories import Histories
-from ss4rec.recommend.lists import ListRules, best_lists
-from ss4rec.recommend.output import PART, PartRecord, lists_table, write_part
+from ss4rec.recommendations.histories import Histories
+from ss4rec.recommendations.lists import ListRules, best_lists
+from ss4rec.recommendations.output import PART, PartRecord, lists_table, write_part
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model

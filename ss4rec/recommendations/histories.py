@@ -28,8 +28,8 @@ from ss4rec.evaluation.successive import history_batches
 from ss4rec.io.paths import AnyPath
 from ss4rec.protocol.divide import Events, arrange
 from ss4rec.protocol.plan import Plan
-from ss4rec.recommend.items import Items
-from ss4rec.recommend.options import RecommendOptions
+from ss4rec.recommendations.items import Items
+from ss4rec.recommendations.options import RecommendOptions
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.record import RunRecord
 

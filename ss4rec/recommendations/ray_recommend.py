@@ -14,9 +14,9 @@ from ray.data import ActorPoolStrategy
 from ss4rec import errors
 from ss4rec.data.batches.ray_source import dataset_name
 from ss4rec.evaluation.ray_evaluate import require_room
-from ss4rec.recommend.job import Runner
-from ss4rec.recommend.output import PartRecord
-from ss4rec.recommend.parts import PartMaker, Work
+from ss4rec.recommendations.job import Runner
+from ss4rec.recommendations.output import PartRecord
+from ss4rec.recommendations.parts import PartMaker, Work
 
 PARTS_AT_ONCE = 4
 """Shards that an actor is given together, so that it reads the next one and writes the last one beside its model."""

@@ -18,7 +18,7 @@ from ss4rec.data.prepared.tables import FEATURE_PREFIX, read_items
 from ss4rec.data.sources.features import FeatureTable
 from ss4rec.errors import UsageError
 from ss4rec.evaluation.lists import one_hot
-from ss4rec.recommend.where import fulfil
+from ss4rec.recommendations.where import fulfil
 from ss4rec.runs.folder import RunFolder
 
 

@@ -1,0 +1,19 @@
+"""What to try next: the last lines that a verb prints."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+
+def say_next(*commands: str) -> None:
+    """Print commands, one a line, never cut: they are to be copied."""
+    for number, command in enumerate(commands):
+        click.echo(f"{'next:' if number == 0 else '     '} {command}")
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(path))

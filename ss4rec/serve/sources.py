@@ -1,0 +1,127 @@
+"""Which model is to be served: a run or the champion of a registry, looked at again and again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ss4rec.errors import SS4RecError
+from ss4rec.registry import champion
+from ss4rec.runs.folder import RunFolder
+from ss4rec.serve.open_store import open_store
+from ss4rec.serve.served_model import ServedModel, load_served
+from ss4rec.serve.service import Service
+from ss4rec.serve.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
+PAUSE_S = 0.005
+"""Left to requests after each batch of states that are made for a new model."""
+
+Mark = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is to be served now."""
+
+    folder: Path
+    name: str
+    mark: Mark
+    """Differs if the weights may."""
+
+
+def look(settings: ServeSettings) -> Found:
+    """Return what is to be served.
+
+    Raises:
+        DataError: if there is no such run, or no champion.
+    """
+    if settings.registry:
+        path = Path(settings.registry)
+        folder = champion(path)
+        name = f"{path.name} {int(folder.name)}"
+    else:
+        folder = Path(settings.run).resolve()
+        name = folder.name
+    checkpoints = RunFolder.open(folder).checkpoints
+    files = sorted((file.name, file.stat().st_mtime_ns) for file in checkpoints.glob("*"))
+    return Found(folder, name, (str(folder), *files))
+
+
+def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
+    """Load the model, open the store, and follow the model from now on.
+
+    Raises:
+        SS4RecError: if either cannot be had.
+    """
+    found = look(settings)
+    store = open_store(settings.store)
+    service = Service(store, load_served(found.folder, settings.precision, found.name), settings.cache_users)
+    follower = Follower(service, settings, found.mark)
+    follower.start()
+    return service, follower
+
+
+class Follower:
+    """Looks for another model in a thread of its own, and lets the service take it over while requests go on.
+
+    A model that cannot be loaded is left where it is: the old one goes on, and the log says why.
+
+    Args:
+        service: what serves.
+        settings: where to look, and how often.
+        mark: of the model that is served.
+        load: makes a model from what was found.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        settings: ServeSettings,
+        mark: Mark,
+        load: Callable[[Found], ServedModel] | None = None,
+    ) -> None:
+        self.service = service
+        self.settings = settings
+        self._mark = mark
+        self._load = load or (lambda found: load_served(found.folder, settings.precision, found.name))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after a model that is being loaded."""
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> bool:
+        """Look once; returns whether another model was taken over."""
+        try:
+            found = look(self.settings)
+            if found.mark == self._mark:
+                return False
+            self._mark = found.mark  # one that cannot be loaded is not tried again until it changes
+            model = self._load(found)
+        except (SS4RecError, OSError) as error:
+            self.service.counts.refused += 1
+            logger.warning("another model cannot be served, %s goes on: %s", self.service.model.name, error)
+            return False
+        if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
+            return False
+        self.service.take_over(model, pause_s=PAUSE_S)
+        logger.info("%s (%s) serves now", model.name, model.fingerprint)
+        return True
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self.settings.look_every_s):
+            try:
+                self.check()
+            except Exception:  # whatever it is, the next look comes, and requests are answered meanwhile
+                self.service.counts.refused += 1
+                logger.exception("another model could not be taken over")

@@ -1,0 +1,107 @@
+"""Which model is served: a link that moves, a champion that changes, a torn checkpoint; events from a folder."""
+
+import shutil
+
+import pytest
+
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.errors import ConfigError, DataError, UsageError
+from ss4rec.registry import ModelRegistry
+from ss4rec.serve.history import import_histories
+from ss4rec.serve.service import Ask
+from ss4rec.serve.settings import ServeSettings, require_tokens
+from ss4rec.serve.sources import Follower, look, open_service
+
+
+@pytest.fixture(scope="module")
+def runs(prepared, tmp_path_factory):
+    """Two runs of one data set."""
+    import torch
+
+    from ss4rec.cli.options import resolve_config
+    from ss4rec.train.worker import train_alone
+
+    base = tmp_path_factory.mktemp("runs")
+    for seed in (1, 2):
+        config = resolve_config("debug", ["train.epochs=1", "tracking.wandb=disabled", f"train.seed={seed}"])
+        train_alone(config, prepared, base / f"run-{seed}", torch.device("cpu"))
+    return base
+
+
+def test_a_link_is_followed_and_a_broken_run_is_not(runs, prepared, tmp_path):
+    link = tmp_path / "current"
+    link.symlink_to(runs / "run-1")
+    settings = ServeSettings(run=str(link), store=str(tmp_path / "e.db"), look_every_s=3600)
+    service, follower = open_service(settings)
+    try:
+        events = import_histories(PreparedFolder.open(prepared), service.store)
+        assert events == sum(service.store.size()[1:]) > 1000
+        assert import_histories(PreparedFolder.open(prepared), service.store) == 0
+        assert (service.model.name, service.model.card["data"]) == ("run-1", "synth")
+        user = str(PreparedFolder.open(prepared).users["source_id"][0].as_py())
+        (first,) = service.recommend([Ask(user=user)])
+        assert not follower.check()
+        link.unlink()
+        link.symlink_to(runs / "run-2")
+        assert follower.check()
+        (second,) = service.recommend([Ask(user=user)])
+        assert (first.model.name, second.model.name) == ("run-1", "run-2")
+        assert [r.score for r in first.items] != [r.score for r in second.items]
+        shutil.copytree(runs / "run-1", tmp_path / "torn")
+        for weights in (tmp_path / "torn" / "checkpoints").rglob("model.safetensors"):
+            weights.write_bytes(b"torn")
+        link.unlink()
+        link.symlink_to(tmp_path / "torn")
+        assert not follower.check()
+        assert (service.model.name, service.counts.refused, service.counts.swaps) == ("run-2", 1, 1)
+        (third,) = service.recommend([Ask(user=user)])
+        assert third.items == second.items
+    finally:
+        follower.close()
+        service.store.close()
+
+
+def test_the_champion_of_a_registry(runs, tmp_path):
+    registry = ModelRegistry(tmp_path / "registry" / "films")
+    settings = ServeSettings(registry=str(registry.path))
+    with pytest.raises(DataError, match="no model of a registry"):
+        look(settings)
+    for seed in (1, 2):
+        registry.promote(registry.add(runs / f"run-{seed}").version, "a test")
+        assert look(settings).name == f"films {seed}"
+    registry.rollback("worse")
+    assert look(settings).name == "films 1"
+
+
+def test_the_follower_looks_by_itself(service, tmp_path, runs):
+    import threading
+
+    from tests.serve.conftest import served
+
+    done = threading.Event()
+
+    def load(found):
+        done.set()
+        return served(seed=1)
+
+    settings = ServeSettings(run=str(runs / "run-1"), look_every_s=0.01)
+    follower = Follower(service, settings, ("another",), load)
+    follower.start()
+    assert done.wait(10)
+    follower.close()
+    assert service.model.name == "model-1"
+
+
+def test_settings_that_cannot_be(tmp_path):
+    from ss4rec.config import parse_section
+
+    for fields in ({}, {"run": "a", "registry": "b"}, {"run": "a", "replica": 2}):
+        with pytest.raises(ConfigError):
+            parse_section(ServeSettings, fields, "serve settings")
+    (tmp_path / "tokens").write_text("\n")
+    with pytest.raises(UsageError, match="holds no token"):
+        ServeSettings(run="a", tokens=str(tmp_path / "tokens")).limits()
+    (tmp_path / "tokens").write_text("one\n two \n")
+    settings = ServeSettings(run="a", tokens=str(tmp_path / "tokens"))
+    assert settings.limits().tokens == ("one", "two")
+    require_tokens(settings, "0.0.0.0")
