@@ -55,7 +55,7 @@ MUTANTS = (
     Guard(f"{N}::no_news", CELLS, "        found += item_noise(", "        item_noise("),
     Guard(f"{N}::loop_over_items", "drift/signals/item_noise.py", "apart_XB = bins_XB - ", "apart_XB = bins_XB - 0 * "),
     Guard(f"{N}::clock_alone", "drift/signals/item_noise.py", "(bins_XB - was_XB)", "(bins_XB - bins_XB)"),
-    Guard(f"{L}::order_of_the_same", "drift/report/changes.py", "return fell and gone and not lost and _other_stars(moves)", "return fell and not lost"),
+    Guard(f"{L}::order_of_the_same", "drift/report/rules.py", "return fell and gone and not lost and _other_stars(moves)", "return fell and not lost"),
     Guard(f"{C}::failed_cell", RUN, 'ALL_SIGNALS, status="error")', 'ALL_SIGNALS)'),
     Guard(f"{C}::test_severity", VERDICT, '    if row.effect < row.threshold:\n        return "noted"\n', ""),
     Guard(f"{C}::test_severity", VERDICT, "row.p_floor * windows > config.alpha", "False"),

@@ -137,7 +137,9 @@ class ItemAttributes(nn.Module):
 
     def of_items(self, items_T: Tensor) -> Tensor:
         """Return the rows of these items, `[T, D]`: of a few items without the product for all of them."""
-        if self.training or items_T.shape[0] >= self.attributes_VA.shape[0]:
+        # An exported program is for any number of items, so its way must not depend on that.
+        many = not torch.compiler.is_exporting() and items_T.shape[0] >= self.attributes_VA.shape[0]
+        if self.training or many:
             return F.embedding(items_T, self())
         return self.attributes_VA[items_T].to(self.table.dtype) @ self.table
 
@@ -165,7 +167,7 @@ def _clock(gaps_T: Tensor, context: Context) -> Codes:
 
 def _date(gaps_T: Tensor, context: Context) -> Codes:
     place_T = (context.hours_T - FIRST_KNOT_HOUR).float() / KNOT_HOURS
-    place_T = place_T.clamp(0, DATE_KNOTS - 1.001)
+    place_T = place_T.clamp(0.0, DATE_KNOTS - 1.001)
     knot_T = place_T.long()
     share_T = place_T - knot_T
     yield torch.stack([knot_T, knot_T + 1], dim=1), torch.stack([1 - share_T, share_T], dim=1)

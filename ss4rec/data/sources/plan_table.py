@@ -26,7 +26,7 @@ from ss4rec.data.sources.parts import Part, hive_values
 from ss4rec.data.sources.rows import is_category
 from ss4rec.data.sources.table import ParquetPlan, check_types, open_parquet
 from ss4rec.data.sources.text import ID, TextPlan, infer_type
-from ss4rec.data.sources.times import TimeRule, Unit, choose_rule, refuse_few_digits
+from ss4rec.data.sources.times import TimeRule, Unit, choose_rule, parsed_or_null, refuse_few_digits
 from ss4rec.errors import DataError
 
 TEXT_SUFFIXES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -295,13 +295,7 @@ def _kind(texts: Sequence[str], role: str, kinds: Sequence[pa.DataType], where: 
 
 def _as_type(texts: Sequence[str], kind: pa.DataType) -> pa.Array:
     """Return those texts that are values of a type."""
-    found = []
-    for text in texts:
-        try:
-            found.append(pa.array([text.strip()]).cast(kind)[0])
-        except pa.ArrowInvalid:
-            continue
-    return pa.array([value.as_py() for value in found], kind) if found else pa.nulls(0, kind)
+    return parsed_or_null(pa.array([text.strip() for text in texts], pa.string()), kind).drop_null()
 
 
 def _part_times(parts: Sequence[Part]) -> pa.Array:
