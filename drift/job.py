@@ -25,7 +25,6 @@ from drift.report.metadata import compare_items
 from drift.report.store import Earlier, earlier_genres, merge_key, read_earlier, stable_keys, write_all
 from drift.report.verdict import judge
 from drift.report.wandb_summary import log_summary
-from drift.signals.definitions import signals
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -58,7 +57,8 @@ class Source:
         labels: tuple[str, ...] | None,
     ) -> Source:
         """Plan a report; `labels` are the genres of an earlier one."""
-        facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels)
+        brought = (timeline.manifest.features or {}).get("items", ())
+        facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels, brought)
         keys_U = stable_keys(timeline.users["source_id"].to_pylist())
         return cls(data, timeline, config, make_plan(config, timeline.manifest, split.cut_s), facts, keys_U)
 
@@ -99,7 +99,7 @@ def run_drift(
     check_retrained(retrained, timeline, split.cut_s)
     source = Source.open(data, timeline, split, config, earlier_genres(out) if since_last else None)
     out.mkdir(parents=True, exist_ok=True)
-    key = merge_key(config, source.plan, source.facts.labels, run)
+    key = merge_key(config, source.plan, source.facts, run)
     earlier = read_earlier(out, key) if since_last else None
     with cluster(address):
         shards = _hold(timeline)
@@ -158,8 +158,9 @@ def _compute(
         parts.append(replace(made, user_R=source.keys_U[made.user_R]))
     made = UserHistograms.merge(parts)
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
-    layout = signals(source.facts.labels)
-    context = CellContext(config, plan, made, layout, unseen, counts, source.facts, tables.mean_V)
+    context = CellContext(
+        config, plan, made, source.facts.layout, unseen, counts, source.facts, tables.mean_V
+    )
     kept = [] if earlier is None else _still_valid(earlier.rows, context)
     done = {row.window for row in kept if row.comparison == REFERENCE}
     todo = [window for window in plan.future if context.name(window) not in done]

@@ -23,7 +23,7 @@ from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.paths import AnyPath
 from ss4rec.runs.load import load_model
 
-Shard = AnyPath | ray.ObjectRef
+Shard = AnyPath | ray.ObjectRef[pa.Table]
 """Where a shard is: its file, or what was read of it."""
 EVENT_BYTES = 16
 """An item, a time and a rating."""

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from drift.report.changes import LOOK
 from drift.report.contents import Change
+from drift.report.rules import LOOK
 from drift.report.words import percent
 
 MIN_SHARE = 0.01

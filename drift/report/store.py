@@ -19,6 +19,7 @@ from drift.plan import Plan
 from drift.report.contents import CELLS_NAME, SCHEMA_VERSION, Report, read_rows, write_tables
 from drift.report.page import page
 from drift.signals.histograms import UserHistograms
+from drift.signals.items import ItemFacts
 from ss4rec.errors import ContractError
 from ss4rec.io.untrusted import read_json
 from ss4rec.report import write_page
@@ -74,7 +75,7 @@ def stable_keys(source_ids: list[int] | list[str]) -> NDArray[np.int64]:
     return np.array([int.from_bytes(digest, "big") >> 1 for digest in digests], np.int64)
 
 
-def merge_key(config: DriftConfig, plan: Plan, labels: tuple[str, ...], run: Path | None) -> dict[str, Any]:
+def merge_key(config: DriftConfig, plan: Plan, facts: ItemFacts, run: Path | None) -> dict[str, Any]:
     """Return what must agree before the histograms of two reports may be added; another `run` only ranks anew."""
     names = [[plan.windows[number].name for number in side] for side in (plan.reference, plan.calibration)]
     decisive = config.model_dump(mode="json", exclude={*NOT_DECISIVE, "fail_on"})
@@ -84,7 +85,8 @@ def merge_key(config: DriftConfig, plan: Plan, labels: tuple[str, ...], run: Pat
         "first": plan.windows[0].name,
         "reference": names[0],
         "calibration": names[1],
-        "genres": list(labels),
+        "genres": list(facts.labels),
+        "features": {feature.signal.name: list(feature.signal.labels) for feature in facts.features},
         "config": decisive,
         "run": None if run is None else _run_mark(run),
     }

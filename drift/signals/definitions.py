@@ -30,6 +30,8 @@ TOP_ITEMS = 100
 SURPRISE_EDGES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 REPEAT_S = 60
 """The same item again within this time is a duplicate."""
+FEATURE = "feature."
+"""What the names of signals of features begin with."""
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -61,8 +63,8 @@ class Signal:
         return len(self.labels)
 
 
-def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
-    """Return all signals for items with these genres."""
+def signals(genres: tuple[str, ...], features: tuple[Signal, ...] = ()) -> tuple[Signal, ...]:
+    """Return all signals for items with these genres, and with columns of features."""
     ratings = tuple(f"{half / 2}" for half in range(1, 11))
     centred = tuple(f"{half / 2:+}" for half in range(-9, 10))
     popularity = ("none", *(f"{5 * k} %" for k in range(POPULARITY_BINS)))
@@ -98,7 +100,18 @@ def signals(genres: tuple[str, ...]) -> tuple[Signal, ...]:
         ),
         _ordered("surprise", _bins("", SURPRISE_EDGES, ".2f"), "how far stars are from what others gave the item"),
         _share("no_genre", ("listed", "none"), 0.02, "of events are on items without a genre"),
+        *features,
     )  # fmt: skip
+
+
+def feature_signal(name: str, labels: tuple[str, ...], ordered: bool) -> Signal:
+    """Return the signal of a column that people brought about items; the first bin is `unknown`."""
+    about = f"{name} of the items"
+    return (
+        _ordered(FEATURE + name, labels, about)
+        if ordered
+        else Signal(FEATURE + name, labels, "js", 0.05, about)
+    )
 
 
 def decade_bin(years_X: NDArray[np.int64]) -> NDArray[np.int64]:

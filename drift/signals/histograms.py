@@ -30,7 +30,6 @@ from drift.signals.definitions import (
     YEAR_S,
     Signal,
     decade_bin,
-    signals,
 )
 from drift.signals.items import ItemCounts, ItemFacts, popularity_spans, top_items
 from drift.signals.past import PastTables
@@ -161,7 +160,7 @@ class HistogramMaker:
         self.wanted_W = np.zeros(len(windows), bool)
         self.wanted_W[list(wanted)] = True
         self.item_facts = item_facts
-        self.layout = signals(item_facts.labels)
+        self.layout = item_facts.layout
         self.first_V = counts.first_V
         self.top_V = top_items(counts.counts_WV[list(year_before)].sum(axis=0))
         self.past = past or PastTables.empty(len(self.first_V) - 1)
@@ -175,12 +174,15 @@ class HistogramMaker:
         events = _Events.read(shard, self.windows, self.wanted_W)
         bins = self._event_bins(events)
         counts_RK = np.zeros((events.num_rows, sum(signal.size for signal in self.layout)), np.uint32)
+        facts = self.item_facts
+        several = {"genre": facts.genres_VG} | {
+            f.signal.name: f.bins_VB for f in facts.features if not f.single
+        }
         for signal, part in zip(self.layout, slices(self.layout), strict=True):
-            if signal.name == "genre":
-                genre_RG = counts_RK[:, part]
+            if signal.name in several:
                 for column in range(signal.size):
-                    has_E = self.item_facts.genres_VG[events.items_E, column]
-                    genre_RG[:, column] = np.bincount(events.row_E, has_E, minlength=events.num_rows)
+                    has_E = several[signal.name][events.items_E, column]
+                    counts_RK[:, part.start + column] = np.bincount(events.row_E, has_E, events.num_rows)
                 continue
             rows_X, bins_X = bins[signal.name]
             cells = np.bincount(rows_X * signal.size + bins_X, minlength=events.num_rows * signal.size)
@@ -227,6 +229,11 @@ class HistogramMaker:
             "lasting_top": (every, self.top_V[events.items_E].astype(np.int64)),
             "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
             **self._time_bins(events),
+            **{
+                feature.signal.name: (every, feature.bins_VB.argmax(axis=1)[events.items_E])
+                for feature in self.item_facts.features
+                if feature.single
+            },
             **self._expected_bins(events, mean_R),
         }
 

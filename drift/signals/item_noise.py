@@ -78,6 +78,7 @@ def profiles(facts: ItemFacts, items: NDArray[np.int64], window: Window) -> dict
         "decade": np.eye(12)[decade_bin(years_X)],
         "genre": facts.genres_VG[items].astype(float),
         "no_genre": np.eye(2)[facts.bare_V[items].astype(np.int64)],
+        **{feature.signal.name: feature.bins_VB[items].astype(float) for feature in facts.features},
     }
 
 

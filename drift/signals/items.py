@@ -15,10 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from drift.calendar import Window, window_of
-from drift.signals.definitions import TOP_ITEMS
+from drift.signals.definitions import TOP_ITEMS, Signal, signals
+from drift.signals.item_features import ItemFeature, read_item_features
 from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
 from ss4rec.data.prepared.item_months import month_start_s
+from ss4rec.data.prepared.manifest import Feature
 
 VANISHED = 1 / 3
 """An item that keeps less than this of its share has all but vanished."""
@@ -81,6 +83,13 @@ class ItemFacts:
     """Whether no genre is listed for the item."""
     titles: tuple[str, ...] = ()
     """Title of item 1, 2, ...; where it has none its source id."""
+    features: tuple[ItemFeature, ...] = ()
+    """Columns that people brought."""
+
+    @property
+    def layout(self) -> tuple[Signal, ...]:
+        """All signals."""
+        return signals(self.labels, tuple(feature.signal for feature in self.features))
 
     def title(self, item: int) -> str:
         """Return an item's title."""
@@ -88,11 +97,16 @@ class ItemFacts:
 
 
 def read_item_facts(
-    items: pa.Table, vocabulary: int, seen: int, labels: tuple[str, ...] | None = None
+    items: pa.Table,
+    vocabulary: int,
+    seen: int,
+    labels: tuple[str, ...] | None = None,
+    features: Sequence[Feature] = (),
 ) -> ItemFacts:
     """Build from `items.parquet` of a timeline; genres of items first seen after the cut make no labels.
 
-    `labels` are those of an earlier report, which keep their bins whatever is listed now.
+    `labels` are those of an earlier report, which keep their bins whatever is listed now; `features` is what the
+    manifest says of columns that people brought.
     """
     years = pc.struct_field(pc.extract_regex(items["title"], r"\((?P<year>\d{4})\)\s*$"), "year")
     years_V = np.concatenate([[0], pc.fill_null(years.cast(pa.int64()), 0).to_numpy()])
@@ -112,7 +126,8 @@ def read_item_facts(
     titles = tuple(
         title or f"item {source}" for title, source in zip(items["title"].to_pylist(), sources, strict=True)
     )
-    return ItemFacts(years_V, genres_VG, labels, vocabulary, bare_V, titles)
+    columns = read_item_features(items, features, seen)
+    return ItemFacts(years_V, genres_VG, labels, vocabulary, bare_V, titles, columns)
 
 
 def unseen_shares(counts: ItemCounts, windows: list[Window], past: list[int]) -> dict[int, list[float]]:

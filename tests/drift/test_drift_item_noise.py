@@ -11,7 +11,6 @@ from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
 from drift.plan import Plan
-from drift.signals.definitions import signals
 from drift.signals.histograms import HistogramMaker
 from drift.signals.item_noise import item_noise, profiles
 from drift.signals.items import NEVER_S, ItemCounts, read_item_facts, top_lost
@@ -42,7 +41,7 @@ def made():
 
 def noise_of(made, name, ref=(2, 3), cur=6):
     facts, counts = made
-    layout = signals(facts.labels)
+    layout = facts.layout
     part = named_slices(layout)[name]
     return next(n for n in item_noise(counts, facts, WINDOWS, layout, ref, cur) if n.part == part)
 

@@ -119,22 +119,22 @@ def read_fully(stream: object, size: int) -> bytes:
     return b"".join(parts)
 
 
-def look(data: bytes, delimiter: str) -> Head:
+def look(data: bytes, delimiter: str, lines: Sequence[tuple[int, int]] | None = None) -> Head:
     """Split the beginning of a file into rows.
 
     Args:
         data: the first bytes, whose last row may be cut off.
         delimiter: one character, `::`, or BLANKS.
+        lines: what `_rows` says of data without quotes, whatever the delimiter, if the caller knows it.
     """
     start = len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0
     body = data[start:]
     quotes = may_quote(delimiter)
     quotes_Q = field_quotes(body, delimiter.encode()) if quotes else NO_QUOTES
-    spans = list(_rows(body, quotes_Q))
+    spans = list(_rows(body, quotes_Q)) if lines is None else lines
     whole = spans[:-1] if len(data) >= HEAD_BYTES and len(spans) > 1 else spans
     rows = [_fields(body[low:high].decode("utf-8", "replace"), delimiter, quotes) for low, high in whole]
-    places = [found.start() for found in re.finditer(rb"\n", body)]
-    ends_lf = any(not is_quoted(quotes_Q, place) for place in places)
+    ends_lf = any(not is_quoted(quotes_Q, found.start()) for found in re.finditer(rb"\n", body))
     ends_cr = not ends_lf and any(
         not is_quoted(quotes_Q, found.start()) for found in re.finditer(rb"\r", body[:HEAD_BYTES])
     )
@@ -160,7 +160,8 @@ def find_head(
         fields: number of fields that a row has at least, if the delimiter is right.
         where: what messages call the file.
     """
-    heads = [look(data, delimiter) for delimiter in dict.fromkeys((first, *DELIMITERS))]
+    lines = None if b'"' in data else list(_rows(data.removeprefix(UTF8_BOM), NO_QUOTES))
+    heads = [look(data, delimiter, lines) for delimiter in dict.fromkeys((first, *DELIMITERS))]
     heads = [head for head in heads if head.rows]
     known = [head for head in heads if is_known([name.strip() for name in head.rows[0]])]
     if known:

@@ -55,7 +55,7 @@ def _all_in_place(data: bytes, delimiter: bytes, places_Q: npt.NDArray[np.int64]
 
 def is_quoted(quotes_Q: npt.NDArray[np.int64], place: int) -> bool:
     """Return whether the byte at `place`, which is no quote, stands in a quoted field."""
-    return bool(np.searchsorted(quotes_Q, place) % 2)
+    return bool(len(quotes_Q) and np.searchsorted(quotes_Q, place) % 2)
 
 
 def last_row_end(data: bytes, quotes_Q: npt.NDArray[np.int64], stop: int, newline: bytes = b"\n") -> int:

@@ -32,7 +32,8 @@ from ss4rec.data.sources.quotes import (
     next_row_end,
     split_fields,
 )
-from ss4rec.data.sources.times import TimeRule
+from ss4rec.data.sources.rows import is_category
+from ss4rec.data.sources.times import TimeRule, parsed_or_null
 from ss4rec.errors import DataError
 
 BLOCK_BYTES = 16 << 20
@@ -257,19 +258,21 @@ def constant_columns(part: Part, rows: int) -> dict[str, pa.Array]:
     columns = {role: pa.array([value], pa.string()) for role, value in part.values}
     zeros = pa.array(np.zeros(rows, np.int32))
     return {
-        role: pa.DictionaryArray.from_arrays(zeros, value) if role in ("user", "item") else value.take(zeros)
+        role: pa.DictionaryArray.from_arrays(zeros, value) if is_category(role) else value.take(zeros)
         for role, value in columns.items()
     }
 
 
 def infer_type(values: Iterable[str], types: Iterable[pa.DataType]) -> pa.DataType | None:
     """Return the first of `types` as which most of the first 200 texts can be read; None if no more than half can."""
-    texts = [text for text in list(values)[:200] if text]
+    texts = pa.array([text.strip() for text in list(values)[:200] if text], pa.string())
     best, most = None, len(texts) / 2
     for kind in types:
-        able = sum(_castable(text.strip(), kind) for text in texts)
+        able = len(texts) - parsed_or_null(texts, kind).null_count
         if able > most:
             best, most = kind, able
+        if able == len(texts):
+            break
     return best
 
 
