@@ -56,7 +56,6 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         ConfigError: with every problem of `args` on a line of its own.
     """
     settings = parse_section(ServeSettings, dict(args), "serve settings")
-    settings.limits()
     deployment = serve.deployment(
         Replica,
         name="ss4rec",
