@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ss4rec.config import ModelConfig
-from ss4rec.model.block import BlockState
+from ss4rec.model.block import BlockState, SSBlock
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel, SS4Rec
@@ -95,6 +95,7 @@ def encode_states(
     for member in model.members:
         values_TD, kernels = member.event_input(items_T, gaps_T, context), member.kernels
         for block in member.blocks:
+            assert isinstance(block, SSBlock)
             values_TD, state = block.encode(values_TD, gaps_T, segments, *kernels)
             states.append(state)
         outputs.append(values_TD[segments.last_S])
@@ -118,6 +119,7 @@ def step_states(
         values_BD = member.event_input(items_B, gaps_B, context)
         layer_kernel = member.kernels[2]
         for block in member.blocks:
+            assert isinstance(block, SSBlock)
             values_BD, state = block.step(values_BD, gaps_B, next(old), layer_kernel)
             new.append(state)
         outputs.append(values_BD)
