@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from scipy.sparse import csr_matrix
 
 from drift.calendar import Window
-from drift.model.rank import MODEL, RankTask, rank_shard
+from drift.model.rank import MODEL, ROLLING, Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.sample import draws
 from drift.model.targets import TargetChoice
@@ -115,6 +116,7 @@ def rank_gate(
     users: npt.NDArray[np.int64],
     config: CompareConfig,
     known_until_s: int,
+    recent_V: npt.NDArray[np.int64] | None = None,
 ) -> pa.Table:
     """Rank the events of a gate with a run's best checkpoint.
 
@@ -125,11 +127,12 @@ def rank_gate(
         users: from `gate_users`.
         config: events of each user.
         known_until_s: a user with an event by then is a known one.
+        recent_V: events of the timeline's items before the gate (0 is padding), by which popularity ranks too.
 
     Returns:
         A row for each ranked event: `user`, `event_s`, `number` (from the end, of events of one user and second),
         `rank` among the items that the user has not seen (infinite for one that the model does not know), `unseen`,
-        `known`.
+        `known`; with `recent_V` also `popular`, the rank by popularity among the same items.
     """
     model, run_config = load_model(run)
     items = read_items(run)
@@ -142,17 +145,27 @@ def rank_gate(
         per_user=config.targets_per_user,
         remap_V=remap(timeline.items["source_id"], items["source_id"]),
     )
-    task = RankTask(choice, config.seed, profiles_UF=timeline.profiles_UF)
+    baselines = None if recent_V is None else _popularity(recent_V, choice)
+    task = RankTask(choice, config.seed, baselines, profiles_UF=timeline.profiles_UF)
     shards = (read_shard(path, timeline.manifest.items) for path in timeline.shard_paths)
     tables = [table for shard in shards if (table := rank_shard(model, shard, task)) is not None]
     if not tables:
         raise UsageError(
             f"{run.name} can rank no event of the gate: nobody has two events on items that it knows"
         )
-    frame = pa.concat_tables(tables).select(["user", "event_s", MODEL, "unseen", "known"]).to_pandas()
-    frame = frame.rename(columns={MODEL: "rank"})
+    names = {"user": "user", "event_s": "event_s", MODEL: "rank", "unseen": "unseen", "known": "known"}
+    names |= {} if recent_V is None else {ROLLING: "popular"}
+    frame = pa.concat_tables(tables).select(list(names)).to_pandas().rename(columns=names)
     frame["number"] = frame[::-1].groupby(["user", "event_s"]).cumcount()
     return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _popularity(recent_V: npt.NDArray[np.int64], choice: TargetChoice) -> Baselines:
+    """Return popularity in the model's own items; nothing follows anything."""
+    assert choice.remap_V is not None
+    size = choice.vocabulary + 1
+    counts_V = np.bincount(choice.remap_V, weights=recent_V, minlength=size + 1)[:size].astype(np.int64)
+    return Baselines(counts_V, {0: counts_V}, csr_matrix((size, size)))
 
 
 def paired(champion: pa.Table, challenger: pa.Table) -> pd.DataFrame:

@@ -297,6 +297,8 @@ def _job(
         plan,
         profiles_for(record, data),
         users_N,
+        record.columns.context,
+        data.manifest,
     )
     job = Work(
         run_dir=run.path.absolute(),

@@ -126,9 +126,9 @@ class TrainLoop:
         self.status = StatusLine(
             self.config.train.status_every_s, self.config.train.epochs, self.steps_per_epoch, emit=self._say
         )
+        self.ended = self._why_end()
         if self.begins_warm:
             self._validate_start()
-        self.ended = self._why_end()
         try:
             while not self.ended:
                 try:

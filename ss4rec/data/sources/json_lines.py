@@ -22,6 +22,7 @@ from ss4rec.data.sources.checks import (
 )
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import NO_QUOTES
+from ss4rec.data.sources.rows import CONTEXT, is_category
 from ss4rec.data.sources.text import MAX_UNREADABLE, constant_columns
 from ss4rec.data.sources.times import TimeRule
 from ss4rec.errors import DataError
@@ -200,7 +201,7 @@ def _by_line(data: bytes, plan: JsonPlan, rules: Rules, is_first: bool) -> Colum
         count += 1
     columns = {}
     for role, found in values.items():
-        if role in ("user", "item"):
+        if is_category(role):
             columns[role] = pa.array(found, pa.string()).dictionary_encode()
         elif role == "time":
             columns[role] = time_array(found, pa.string() if plan.times.format else plan.types[role])
@@ -225,7 +226,9 @@ def _row(line: bytes, plan: JsonPlan) -> dict[str, Any]:
     row = {}
     for role, key in plan.roles.items():
         value = found.get(key)
-        if role in ("user", "item"):
+        if role.startswith(CONTEXT):
+            value = _text(value)
+        elif role in ("user", "item"):
             value = _id(value, role)
         elif value is not None and not _fits(value, role, plan):
             wanted = "which is no time like the others" if role == "time" else "ratings are finite numbers"
@@ -244,6 +247,19 @@ def _id(value: Any, role: str) -> str | None:
         return value
     raise _BadLineError(
         f"{role}_unreadable", f"{role} is {json.dumps(value)[:80]}, ids are texts or whole numbers"
+    )
+
+
+def _text(value: Any) -> str | None:
+    """Return a value about the event as text; what is neither text nor number is unknown."""
+    if isinstance(value, str):
+        return value if value and _is_utf8(value) else None
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+        if isinstance(value, int | float)
+        else None
     )
 
 
@@ -269,7 +285,7 @@ def _fits(value: Any, role: str, plan: JsonPlan) -> bool:
 
 def _ids(column: pa.Array, role: str) -> pa.Array:
     """Return ids as a dictionary of texts, and other columns as they are."""
-    if role not in ("user", "item"):
+    if not is_category(role):
         return column
     texts = column.cast(pa.string())
     empty = pc.equal(texts, "")

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.columns import ROLES, choose_columns
+from ss4rec.data.sources.columns import GUESSES, ROLES, choose_columns
 from ss4rec.data.sources.delimited import header, read_delimited
+from ss4rec.data.sources.features import FeatureTable, as_profiles, features_of
 from ss4rec.data.sources.head import (
     HEAD_BYTES,
     SAMPLE_ROWS,
@@ -25,7 +26,7 @@ from ss4rec.data.sources.head import (
 )
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import field_quotes
-from ss4rec.data.sources.rows import Catalogue, UserProfiles, plain_ids
+from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles, is_category, plain_ids
 from ss4rec.data.sources.text import ID, TextPlan
 from ss4rec.data.sources.times import choose_rule, parsed_or_null, refuse_few_digits
 from ss4rec.errors import DataError
@@ -48,6 +49,8 @@ class Layout:
     """None: the file is of another layout."""
     catalogue: Callable[[Archive, str], Catalogue | None]
     profiles: Callable[[Archive, str], UserProfiles | None]
+    features: Callable[[Archive, str], FeatureTable | None]
+    """Other columns about items."""
 
 
 def plan_dat(archive: Archive, name: str) -> TextPlan:
@@ -93,7 +96,11 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
         )
     typed = {column.split(":")[0]: column for column in unique_names(names, where)}
     roles = {role: typed[plain] for role, plain in choose_columns(list(typed), {}, where).items()}
-    types = {role: ID if role in ("user", "item") else pa.float64() for role in roles}
+    more = [column for column in typed.values() if column not in roles.values()]
+    roles |= {
+        CONTEXT + column.split(":")[0]: column for column in more if column.endswith((":token", ":float"))
+    }
+    types = {role: ID if is_category(role) else pa.float64() for role in roles}
     place = names.index(roles["time"])
     with archive.open(name) as stream:
         read_fully(stream, start)
@@ -240,6 +247,28 @@ def _recbole_items(archive: Archive, ratings: str) -> Catalogue | None:
     )
 
 
+def _recbole_features(archive: Archive, ratings: str) -> FeatureTable | None:
+    """Read all columns of `.item`."""
+    return _recbole_columns(archive, ratings, ".item", GUESSES["item"])
+
+
+def _recbole_users(archive: Archive, ratings: str) -> UserProfiles | None:
+    """Read all columns of `.user`."""
+    found = _recbole_columns(archive, ratings, ".user", GUESSES["user"])
+    return None if found is None else as_profiles(found)
+
+
+def _recbole_columns(
+    archive: Archive, ratings: str, suffix: str, ids: tuple[str, ...]
+) -> FeatureTable | None:
+    """Read a file beside `.inter`; None where it has ids only."""
+    name = archive.neighbour(ratings, PurePosixPath(ratings).with_suffix(suffix).name)
+    if name is None or len(header(archive, name, "\t")[0]) < 2:
+        return None
+    with archive.open(name) as stream:
+        return features_of(stream.read(), suffix, archive.where(name), ids)
+
+
 def _split(genres: pa.ChunkedArray, separator: str) -> pa.Array:
     """Split lists of genres; GroupLens' mark for none becomes an empty list, null stays null."""
     text = genres.combine_chunks()
@@ -259,11 +288,11 @@ def _unknown(archive: Archive, ratings: str) -> None:
 
 
 LAYOUTS = (
-    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat, _users_dat),
-    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user),
-    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv, _unknown),
-    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items, _unknown),
+    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat, _users_dat, _unknown),
+    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user, _unknown),
+    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv, _unknown, _unknown),
+    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items, _recbole_users, _recbole_features),
 )
 """In the order in which they are looked for."""
-TABLE = Layout("table", (), _unknown, _unknown, _unknown)
+TABLE = Layout("table", (), _unknown, _unknown, _unknown, _unknown)
 """Everything else."""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.data.sources.text import constant_columns
 from ss4rec.data.sources.times import TimeRule, is_bytes, is_text, plain_type, refuse_type
 from ss4rec.errors import DataError
@@ -122,6 +123,11 @@ def check_types(schema: pa.Schema, roles: dict[str, str], where: str) -> None:
             number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
             if not number and not pa.types.is_null(kind):
                 raise DataError(f"{where}: rating has type {kind}; ratings must be numbers")
+        elif role.startswith(CONTEXT):
+            if pa.types.is_nested(kind) or is_bytes(kind):
+                raise DataError(
+                    f"{where}: {column} has type {kind}; columns about events are texts or numbers"
+                )
         elif not (pa.types.is_integer(kind) or is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
             raise DataError(f"{where}: {role} has type {kind}; ids must be strings or integers")
 
@@ -139,7 +145,7 @@ def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array
         return values.cast(pa.float64(), safe=False) if pa.types.is_decimal(kind) else values
     if role == "time":
         return values.cast(pa.string()) if is_text(kind) or is_bytes(kind) else values
-    if pa.types.is_integer(kind) and role not in plan.as_text:
+    if pa.types.is_integer(kind) and role in ("user", "item") and role not in plan.as_text:
         return values.cast(pa.int64())
     texts = values.cast(pa.string()) if not pa.types.is_null(kind) else pa.nulls(len(values), pa.string())
     empty = pc.equal(texts, "")

@@ -32,6 +32,7 @@ from ss4rec.data.sources.quotes import (
     next_row_end,
     split_fields,
 )
+from ss4rec.data.sources.rows import is_category
 from ss4rec.data.sources.times import TimeRule, parsed_or_null
 from ss4rec.errors import DataError
 
@@ -257,7 +258,7 @@ def constant_columns(part: Part, rows: int) -> dict[str, pa.Array]:
     columns = {role: pa.array([value], pa.string()) for role, value in part.values}
     zeros = pa.array(np.zeros(rows, np.int32))
     return {
-        role: pa.DictionaryArray.from_arrays(zeros, value) if role in ("user", "item") else value.take(zeros)
+        role: pa.DictionaryArray.from_arrays(zeros, value) if is_category(role) else value.take(zeros)
         for role, value in columns.items()
     }
 

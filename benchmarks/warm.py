@@ -1,0 +1,150 @@
+"""Warm start against training from nothing on an increment: `python -m benchmarks.warm --archives A --work W`.
+
+The year 2015 of ml-union-open and one day of globo-news. A first model is trained on everything before; then one from
+nothing on everything with the increment, and one that goes on from the first, with a quarter of the time. Both are
+compared on the year or day after it, which neither has seen: the same events, up to 20 of each user. Time is that of
+training and validation (`Outcome.elapsed_s`), preparation left out for both.
+
+Everything is kept in W: the same command goes on where it stopped. For a small machine: `--minutes 2 --share 0.1
+--preset demo` (a share of globo's users). It writes `warm-<YYYYMMDD>.json` with `warm.time_share` and `warm.quality_share`, the worse of
+the two sets each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.loop.growing import Growing
+from benchmarks.record import headline, write_record
+from ss4rec.cli.options import assigned
+from ss4rec.loop.compare import Gate, gate_users, judge, paired, rank_gate
+from ss4rec.loop.settings import CompareConfig
+
+TIME_GOAL, QUALITY_GOAL = 0.25, 1.0
+METRICS = ("NDCG@10", "HR@10")
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--archives", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of archives."
+)
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of what is kept.")
+@click.option("--only", type=click.Choice(["union", "globo"]), multiple=True, help="By default both.")
+@click.option("--minutes", default=4.0, show_default=True, help="Time of a training from nothing.")
+@click.option(
+    "--time-share", default=TIME_GOAL, show_default=True, help="Time of a warm one, as a share of it."
+)
+@click.option("--share", default=1.0, show_default=True, help="Share of globo's users.")
+@click.option(
+    "--preset", default="auto", show_default=True, help="Of the first model; `debug` for a quick look."
+)
+@click.option("--seeds", default=1, show_default=True, help="Trainings of each, with train.seed counted up.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of the warm trainings."
+)
+@click.option(
+    "--try", "tries", multiple=True, metavar="FIELD=V,V", help="Values of a field to try, without a record."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
+def main(
+    archives: Path,
+    work: Path,
+    only: tuple[str, ...],
+    minutes: float,
+    time_share: float,
+    share: float,
+    preset: str,
+    seeds: int,
+    assignments: tuple[str, ...],
+    tries: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Measure both sets."""
+    rows = []
+    for name in only or ("union", "globo"):
+        growing = Growing(name, archives.resolve(), work.resolve(), share if name == "globo" else 1.0, preset)
+        for seed, changes in itertools.product(range(seeds), _tried(tries)):
+            row = measure(growing, minutes, time_share, seed, assigned(assignments) | changes)
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    if tries:
+        return
+    by_set = {name: [row for row in rows if row["set"] == name] for name in {row["set"] for row in rows}}
+    time = max(_mean(found, "time_share") for found in by_set.values())
+    quality = min(_mean(found, "quality_share") for found in by_set.values())
+    peer = "training from nothing on the same data"
+    found = [
+        headline("warm.time_share", round(time, 4), "", TIME_GOAL, peer),
+        headline("warm.quality_share", round(quality, 4), "", QUALITY_GOAL, peer),
+    ]
+    print(write_record("warm", rows, found, out))
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float:
+    return float(sum(row[name] for row in rows) / len(rows))
+
+
+def _tried(tries: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return every combination of the values to try."""
+    fields = [(text.partition("=")[0], text.partition("=")[2].split(",")) for text in tries]
+    combinations = itertools.product(*(values for _, values in fields))
+    return [
+        assigned(f"{name}={value}" for (name, _), value in zip(fields, values, strict=True))
+        for values in combinations
+    ]
+
+
+def measure(
+    growing: Growing, minutes: float, time_share: float, seed: int, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """Train the three models of one set and compare the last two."""
+    increment, after = growing.windows()[:2]
+    seeded = {"train.seed": 2020 + seed}
+    first, _ = growing.trained(increment.start_s - 1, "cold", minutes, changes=seeded)
+    cold, cold_s = growing.trained(increment.end_s - 1, "cold", minutes, first, seeded)
+    warm, warm_s = growing.trained(increment.end_s - 1, "warm", minutes * time_share, first, seeded | changes)
+    timeline = growing.timeline(increment.end_s - 1)
+    gate = Gate(after.start_s, after.end_s)
+    row: dict[str, Any] = {
+        "set": growing.folder.name,
+        "increment": increment.name,
+        "gate": after.name,
+        "seed": seed,
+    }
+    row |= {
+        "changes": changes,
+        "minutes": minutes,
+        "cold_s": cold_s,
+        "warm_s": warm_s,
+        "time_share": warm_s / cold_s,
+    }
+    config = CompareConfig(users=4000)
+    users = gate_users(timeline, gate, config)
+    tables = {
+        run: rank_gate(run, timeline, gate, users, config, increment.start_s - 1)
+        for run in (first, cold, warm)
+    }
+    for metric in METRICS:
+        chosen = config.model_copy(update={"metric": metric})
+        against_cold = judge(paired(tables[cold], tables[warm]), chosen).rows
+        against_old = judge(paired(tables[first], tables[warm]), chosen).rows
+        row[metric] = {
+            "old": against_old[0].champion,
+            "cold": against_cold[0].champion,
+            "warm": against_cold[0].challenger,
+            "low": against_cold[0].low,
+            "high": against_cold[0].high,
+            "users": against_cold[0].users,
+            "groups": {g.group: [g.champion, g.challenger, g.users] for g in against_cold[1:]},
+        }
+    row["quality_share"] = row["NDCG@10"]["warm"] / row["NDCG@10"]["cold"]
+    return row
+
+
+if __name__ == "__main__":
+    main()
