@@ -305,7 +305,7 @@ def _widen(alone: Sequence[Blocks], both_NC: tuple[Array, Array], signals: Seque
 
     def apart(part_NC: Array) -> Array:
         """Return each user's sum less what the mean of all would give."""
-        return part_NC[:, :bins] - np.repeat(part_NC[:, bins:], sizes, axis=1) * mean_K
+        return np.asarray(part_NC[:, :bins] - np.repeat(part_NC[:, bins:], sizes, axis=1) * mean_K)
 
     (ref_NK, cur_NK), (ref_both_NK, cur_both_NK) = map(apart, alone_NC), map(apart, both_NC)
     weights_2S = [

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 
@@ -229,7 +230,7 @@ class Service:
             if not known:
                 continue
             state = found[user].state
-            late = state is not None and any(event.time < state.newest.time_s for event in known)
+            late = state is not None and any(cast(int, event.time) < state.newest.time_s for event in known)
             if state is None or late or len(known) > MOST_STEPS:
                 anew.append(user)
             else:
