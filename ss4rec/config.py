@@ -59,6 +59,9 @@ class DataConfig(Section):
     new_after_s: NonNegativeInt | None = None
     """Warm start (`--from` sets it): windows without a target after this second (unix time) are old; of these only
     `train.replay_share` train. None: all windows train."""
+    targets: str = "auto"
+    """Which events are targets; others are what people did on the way. `auto`: as the data were prepared (`--targets`),
+    `all`, or a column about events and its values, as in `event=purchase|gift`."""
     source: Literal["ray", "local"] = "ray"
     """Ray Data streaming, or reading in the worker's own process. Both give the same batches."""
     prefetch_batches: NonNegativeInt = 4
@@ -120,15 +123,15 @@ class ModelConfig(Section):
     item_attributes: bool = False
     """Genres and five-year period of release as vectors added to the item's row, as input and as candidate."""
     item_features: Literal["auto", "none"] | tuple[str, ...] = "auto"
-    """Features of items that are added to their rows, as input and as candidate; an item that never trained is ranked
-    by them. `auto`: all that the data were prepared with (`--item-features`). Names choose some of them, or `genres`,
-    `period` and `title` of the source itself."""
+    """Features of items, added to their rows; items that never trained are ranked by them. `auto`: all that the data
+    have (`--item-features`). Names choose some, or `genres`, `period` and `title` of the source."""
     id_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """With features of items: share of learned rows left out at each training step; features learn to stand alone."""
     user_features: Literal["auto", "none"] | tuple[str, ...] = "auto"
-    """Columns about users that are added to each event. `auto`: all that the data were prepared with
-    (`--user-features`). Names choose some of them, or of what the source says about users. `profile` in `inputs` reads
-    all columns."""
+    """Columns about users, added to each event. `auto`: all that the data were prepared with (`--user-features`). Names
+    choose some, or what the source says about users; `profile` in `inputs` reads all."""
+    context: Literal["auto", "none"] | tuple[str, ...] = "auto"
+    """Columns about an event (device, price), added to it as input. `auto`: all that the data have (`--context`)."""
     members: PositiveInt = 1
     """Independent models that are trained side by side and whose logits are averaged."""
     time_backend: Literal["auto", "reference", "triton"] = "auto"
@@ -138,10 +141,9 @@ class ModelConfig(Section):
     layer_backend: Literal["auto", "reference", "triton"] = "auto"
     """Implementation of dropout, residual sum and layer norm (of `norm=post`) and of the feed-forward layer's gate."""
 
-    @field_validator("item_features", "user_features", mode="before")
+    @field_validator("item_features", "user_features", "context", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        """Take `brand,price` for two names."""
         return tuple(value.split(",")) if isinstance(value, str) and value not in ("auto", "none") else value
 
     @field_validator("inputs")
@@ -238,8 +240,7 @@ class TrainConfig(Section):
     start_from: str = ""
     """Run folder whose weights this training begins with (`--from`); empty begins with random ones."""
     replay_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Warm start: share of the windows without anything new that train too, so that what they taught is not
-    forgotten."""
+    """Warm start: share of the windows without anything new that train too, against forgetting."""
     warm_optimizer: Literal["fresh", "continue"] = "fresh"
     """Warm start: Adam begins anew, or goes on with the moments of the run before."""
     skip_bad_steps: NonNegativeInt = 0
@@ -357,6 +358,7 @@ class RunConfig(Section):
 ADDED = (
     "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s", "train.start_from",
     "train.replay_share", "train.warm_optimizer", "model.item_features", "model.id_dropout", "model.user_features",
+    "model.context", "data.targets",
 )  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 

@@ -25,6 +25,7 @@ from ss4rec.data.batches.windows import HOUR_S
 from ss4rec.data.moments import Moment, unix_seconds
 from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
+from ss4rec.model.columns import EVENT_CODES
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.last_state import score_last
 from ss4rec.model.ss4rec import SequenceModel
@@ -63,6 +64,8 @@ class History:
     """Rating of each event, where the model reads them (`model.inputs`); None: unknown."""
     profile: Mapping[str, object] | None = None
     """What is known about the user, as in `{"gender": "F"}`, where the model reads it; None: nothing."""
+    context: Mapping[str, Sequence[object]] | None = None
+    """What is known about each event, as in `{"device": ["phone", "web"]}`, where the model reads it; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class _Encoded:
     ratings_T: npt.NDArray[np.float32]
     profile: list[int]
     """Codes, at least one; 0 is unknown."""
+    context_TC: npt.NDArray[np.int64]
+    """Codes of what is known about each event."""
 
 
 class Recommender:
@@ -269,7 +274,27 @@ class Recommender:
             hours_T=(np.append(times_T[1:], last_s) if self.data.target_time else times_T) // HOUR_S,
             ratings_T=ratings[indices > 0][order_T],
             profile=profile_codes(history.profile or {}, self.profile_values) or [0],
+            context_TC=self._context(history)[indices > 0][order_T],
         )
+
+    def _context(self, history: History) -> npt.NDArray[np.int64]:
+        """Return the codes of what is known about each event, a column for each that the model reads."""
+        told = history.context or {}
+        columns = self.model.columns.context
+        strange = [name for name in told if name not in {column.name for column in columns}]
+        if strange:
+            reads = ", ".join(column.name for column in columns) or "nothing"
+            raise UsageError(f"the run reads {reads} of events, not {', '.join(strange)}; leave it out")
+        codes_TC = np.zeros((len(history.items), len(columns)), np.int64)
+        for place, column in enumerate(columns):
+            values = told.get(column.name, [None] * len(history.items))
+            if len(values) != len(history.items):
+                raise UsageError(
+                    f"{len(history.items)} items but {len(values)} values of {column.name}; give one for each item"
+                )
+            codes_T = column.codes_of(values)
+            codes_TC[:, place] = np.where(codes_T > 0, codes_T + EVENT_CODES, 0)
+        return codes_TC
 
     def _other_type(self, unknown: Sequence[ItemId]) -> str:
         """Return a hint if the ids are known as texts instead of numbers, or as numbers instead of texts."""
@@ -304,12 +329,14 @@ class Recommender:
         lengths = [min(len(e.items_T), cut) for e in encoded]
         columns = max(len(e.profile) for e in encoded)
         rows = [e.profile + [0] * (columns - len(e.profile)) for e in encoded]
+        profiles_TF = torch.tensor(rows).repeat_interleave(torch.tensor(lengths), dim=0)
+        context_TC = torch.from_numpy(np.concatenate([e.context_TC[-cut:] for e in encoded]))
         batch = Histories(
             items_T=_packed([e.items_T[-cut:] for e in encoded]),
             gaps_T=_packed([e.gaps_T[-cut:] for e in encoded]),
             hours_T=_packed([e.hours_T[-cut:] for e in encoded]),
             ratings_T=_packed([e.ratings_T[-cut:] for e in encoded]),
-            profiles_TF=torch.tensor(rows).repeat_interleave(torch.tensor(lengths), dim=0),
+            profiles_TF=torch.cat([profiles_TF, context_TC], dim=1),
             offsets_S1=torch.tensor([0, *lengths]).cumsum(0),
             seen_X=_packed([e.items_T for e in encoded]),
             seen_offsets_S1=torch.tensor([0, *(len(e.items_T) for e in encoded)]).cumsum(0),

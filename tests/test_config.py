@@ -123,6 +123,8 @@ def test_new_fields_leave_old_fingerprints_as_they_are():
         "model.item_features": ["price"],
         "model.id_dropout": 0.5,
         "model.user_features": "none",
+        "model.context": "none",
+        "data.targets": "event=purchase",
         "optim.base_dim": 64,
         "train.divergence": "stop",
         "train.fit_minutes": True,

@@ -23,6 +23,7 @@ GUARDED = {
     "starlette": "serve",
     "prometheus_client": "serve",
     "uvicorn": "serve",
+    "onnxruntime": "onnx",
     "psycopg": "postgres",
     "hnswlib": "ann",
     "faiss": "whoever wants its index has it; its absence is said",

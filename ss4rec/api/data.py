@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from ss4rec.api.tables import as_arrow
 from ss4rec.data import audit as audits
 from ss4rec.data import split as cuts
 from ss4rec.data.moments import Moment, unix_seconds
 from ss4rec.data.prepare.engine import prepare as prepare_source
+from ss4rec.data.prepared.event_columns import parse_targets
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.sources import Rules, Source, TableOptions, resolve_source
 from ss4rec.data.sources.checks import rules_for
@@ -23,7 +25,7 @@ from ss4rec.data.sources.tables_in_memory import WHERE, is_table, table_file
 from ss4rec.data.sources.ties import Ties
 from ss4rec.data.sources.times import Unit
 from ss4rec.errors import DataError
-from ss4rec.io.paths import to_path
+from ss4rec.io.paths import AnyPath, to_path
 from ss4rec.protocol.named import protocol_or_cut
 from ss4rec.protocol.settings import Protocol
 
@@ -71,6 +73,11 @@ def prepare(
     max_bad_share: float = 0.01,
     rules: Rules | None = None,
     ties: Ties = "file",
+    item_features: Any = None,
+    user_features: Any = None,
+    feature_kinds: Mapping[str, str] | None = None,
+    context: Sequence[str] = (),
+    targets: str | None = None,
     rows_per_shard: int = 2048,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda message: None,
@@ -92,6 +99,11 @@ def prepare(
             `quarantine.parquet` with a reason each.
         rules: what a row must be; by default the rules of the source's layout.
         ties: what orders events of one user and second: the order of rows, or a hash, which gives nothing away.
+        item_features: columns about items, a table or a file, with a column of their ids; see docs/data.md.
+        user_features: the same about users.
+        feature_kinds: kind of a column that is guessed wrongly.
+        context: columns of the source about each event, as device or price.
+        targets: which events are targets, as in `event=purchase|gift`; None: all.
         rows_per_shard: users per shard.
         overwrite: replace a folder that was prepared before.
         progress: is told what is being done.
@@ -100,8 +112,16 @@ def prepare(
         DataError: if the source cannot be used, nothing is left, or `out` is taken; then nothing is written.
     """
     folder = to_path(os.fspath(out)).absolute()
-    options = TableOptions(dict(columns or {}), delimiter, time_unit, time_format)
-    with _opened(source, options) as opened:
+    wanted = None if targets is None else parse_targets(targets)
+    kind_column = wanted.column if wanted else None
+    options = TableOptions(
+        dict(columns or {}), delimiter, time_unit, time_format, tuple(context), kind_column
+    )
+    with (
+        _opened(source, options) as opened,
+        _feature_file(item_features) as about_items,
+        _feature_file(user_features) as about_users,
+    ):
         for note in opened.notes:
             progress(f"note: {note}")
         manifest = prepare_source(
@@ -113,6 +133,10 @@ def prepare(
             overwrite=overwrite,
             rules=rules or rules_for(opened.plan.layout, int(time.time()), max_bad_share),
             ties=ties,
+            item_features=about_items,
+            user_features=about_users,
+            feature_kinds=feature_kinds,
+            targets=wanted,
             progress=progress,
         )
     return PreparedFolder(folder, manifest)
@@ -186,6 +210,20 @@ def _cut_second(cutoff: Moment | str) -> int:
     second = int(unix_seconds([cutoff], "cutoff")[0])
     is_day = isinstance(cutoff, date) and not isinstance(cutoff, datetime)
     return second + END_OF_DAY_S if is_day else second
+
+
+@contextmanager
+def _feature_file(given: Any) -> Iterator[AnyPath | None]:
+    """Return the path of a file of features; of a table a temporary file is made."""
+    if given is None or isinstance(given, str | os.PathLike):
+        yield None if given is None else to_path(os.fspath(given)).absolute()
+        return
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory(prefix="ss4rec-") as scratch:
+        path = Path(scratch) / "features.parquet"
+        pq.write_table(as_arrow(given), path)
+        yield path
 
 
 @contextmanager

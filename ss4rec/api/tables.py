@@ -70,7 +70,9 @@ def histories(
         DataError: if a column is missing or an id or time is.
     """
     table = as_arrow(events)
+    told = [column.name for column in model.model.columns.context if column.name in table.column_names]
     roles = choose_columns(table.column_names, columns, WHERE)
+    told = [name for name in told if name not in roles.values()]
     given = {role: _plain(table[column]) for role, column in roles.items()}
     if given["user"].null_count or given["item"].null_count:
         raise DataError(f"{WHERE} has events without a user or an item; leave them out")
@@ -82,6 +84,7 @@ def histories(
     ratings_R = (
         given["rating"].cast(pa.float32()).to_numpy(zero_copy_only=False) if "rating" in given else None
     )
+    values = {name: _plain(table[name]) for name in told}
     kept: list[int] = []
     found: list[History] = []
     for number, place in enumerate(places):
@@ -90,7 +93,8 @@ def histories(
             continue
         kept.append(number)
         own_ratings = None if ratings_R is None else ratings_R[place].tolist()
-        found.append(History(own, times_R[place].tolist(), at, own_ratings))
+        context = {name: values[name].take(pa.array(place)).to_pylist() for name in told}
+        found.append(History(own, times_R[place].tolist(), at, own_ratings, context=context))
     return Users(roles["user"], users_R.dictionary.take(pa.array(kept, pa.int64()))), found
 
 

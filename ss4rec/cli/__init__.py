@@ -57,6 +57,8 @@ EXPORT_VERBS = {
     "items": ("ss4rec.cli.export_model:items_command", "Write item vectors as Parquet and npy."),
     "index": ("ss4rec.cli.export_model:index_command", "Build an index of items, and measure its recall."),
     "card": ("ss4rec.cli.export_model:card_command", "Write the model card as Markdown and JSON."),
+    "torch": ("ss4rec.cli.export_programs:torch_command", "Write encoder, state step and scores for torch."),
+    "onnx": ("ss4rec.cli.export_programs:onnx_command", "Write state step and scores as ONNX."),
 }
 DATA_VERBS = {
     "prepare": (
@@ -144,7 +146,7 @@ main_group.add_command(
         "export",
         lazy=EXPORT_VERBS,
         help="Hand a trained run on to other programs.",
-        short_help="Hand a run on: item vectors, index, model card.",
+        short_help="Hand a run on: item vectors, index, card, torch, ONNX.",
         no_args_is_help=True,
     )
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.cli.parse import parse_columns, parse_kinds, parse_names, parse_targets
 from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
@@ -17,37 +18,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ss4rec.data.prepared.build import Mapper
-    from ss4rec.data.prepared.manifest import Manifest
+    from ss4rec.data.prepared.manifest import EventTargets, Manifest
     from ss4rec.data.sources import Rules, Source, TableOptions
     from ss4rec.data.sources.ties import Ties
     from ss4rec.data.sources.times import Unit
     from ss4rec.io.paths import AnyPath
-
-
-def parse_columns(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
-    """Parse `user=..,item=..` into a dictionary.
-
-    Raises:
-        click.BadParameter: if a part is not `role=column`.
-    """
-    pairs = [part.partition("=") for part in (text or "").split(",") if part]
-    wrong = [role for role, _, column in pairs if not (role and column)]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not role=column; write user=..,item=..,time=..,rating=..")
-    return {role.strip(): column.strip() for role, _, column in pairs}
-
-
-def parse_kinds(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
-    """Parse `price=number,..` into a dictionary.
-
-    Raises:
-        click.BadParameter: if a part is not `name=kind`.
-    """
-    pairs = [part.partition("=") for part in (text or "").split(",") if part]
-    wrong = [name for name, _, kind in pairs if not (name and kind)]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not name=kind; write as in price=number,brand=categorical")
-    return {name.strip(): kind.strip() for name, _, kind in pairs}
 
 
 @click.command("prepare")
@@ -136,6 +111,18 @@ def parse_kinds(context: click.Context, option: click.Parameter, text: str | Non
     metavar="NAME=KIND,..",
     help="Kind of a column of --item-features that is guessed wrongly: categorical, multi, number, text or vector.",
 )
+@click.option(
+    "--context",
+    callback=parse_names,
+    metavar="COLUMN,..",
+    help="Columns about the event (device, channel, price, kind), by name or number; of RecBole's .inter all are read.",
+)
+@click.option(
+    "--targets",
+    callback=parse_targets,
+    metavar="COLUMN=VALUE|..",
+    help="Which events are targets, as in event=purchase; all others are only what people did on the way.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a folder that was prepared before.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: folder and manifest.")
 def prepare_command(
@@ -159,6 +146,8 @@ def prepare_command(
     item_features: str | None,
     user_features: str | None,
     feature_kinds: dict[str, str],
+    context: tuple[str, ...],
+    targets: EventTargets | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -186,7 +175,12 @@ def prepare_command(
         )
     if engine and not on_ray:
         click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
-    folder, options = to_path(out), TableOptions(columns, delimiter, time_unit, time_format)
+    folder, options = (
+        to_path(out),
+        TableOptions(
+            columns, delimiter, time_unit, time_format, context, targets.column if targets else None
+        ),
+    )
     if on_ray:  # tasks open these paths wherever they run
         folder = folder.absolute()
     if lake:
@@ -211,6 +205,7 @@ def prepare_command(
             item_features=to_path(item_features) if item_features else None,
             user_features=to_path(user_features) if user_features else None,
             feature_kinds=feature_kinds,
+            targets=targets,
             mapper=mapper,
             progress=status.update,
         )
@@ -294,6 +289,10 @@ def summary(manifest: Manifest, folder: AnyPath) -> Table:
         "item features": ", ".join(
             f"{f.name} ({f.kind})" for f in (manifest.features or {}).get("items", ())
         ),
+        "about events": ", ".join(f"{f.name} ({f.kind})" for f in manifest.context or ()),
+        "targets": f"{manifest.targets.column} = {' or '.join(manifest.targets.values)}"
+        if manifest.targets
+        else "",
         "time": f"{first:%Y-%m-%d} to {last:%Y-%m-%d} (UTC)",
         "sparsity": f"{empty:.2%}",
         "events a user": f"mean {manifest.mean_length:.1f}, median {manifest.median_length:g}, "

@@ -73,6 +73,8 @@ def write_intact(folder: PreparedFolder, damage: Damage, out: Path) -> PreparedF
         rows_dropped=dict(manifest.rows_dropped) | dropped | {DROPPED: sum(s.events for s in damage.shards)},
         rows_per_shard=manifest.shards[0].rows,
         features=manifest.features,
+        context=manifest.context,
+        targets=manifest.targets,
     )
     return PreparedFolder(out, written)
 

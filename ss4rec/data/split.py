@@ -112,6 +112,8 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
         source=manifest.source,
         rows_per_shard=manifest.shards[0].rows,
         features=manifest.features,
+        context=manifest.context,
+        targets=manifest.targets,
     )
     dropped = {"after_the_cut": int((~past_E).sum()), "past_filters": int(past_E.sum() - kept_E.sum())}
     dropped |= manifest.rows_dropped

@@ -108,7 +108,7 @@ class SSBlock(nn.Module):
         layer_backend: LayerBackend,
     ) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]` and gaps in seconds."""
-        return self._through(
+        return self.through(
             values_TD,
             lambda x: self.time(x, gaps_T, segments, time_backend),
             lambda x: self.relation(x, segments, relation_backend),
@@ -133,11 +133,11 @@ class SSBlock(nn.Module):
             return out_TD
 
         def relation(x_TD: Tensor) -> Tensor:
-            states.extend(self.relation.states(x_TD, segments, relation_backend))
-            out_TD: Tensor = self.relation(x_TD, segments, relation_backend)
+            out_TD, *left = self.relation.encode(x_TD, segments, relation_backend)
+            states.extend(left)
             return out_TD
 
-        values_TD = self._through(values_TD, time, relation, layer_backend)
+        values_TD = self.through(values_TD, time, relation, layer_backend)
         return values_TD, BlockState(*states)
 
     def step(
@@ -156,12 +156,10 @@ class SSBlock(nn.Module):
             states.extend(new)
             return out_BD
 
-        values_BD = self._through(values_BD, time, relation, layer_backend)
+        values_BD = self.through(values_BD, time, relation, layer_backend)
         return values_BD, BlockState(*states)
 
-    def _through(
-        self, values_TD: Tensor, time: Layer, relation: Layer, layer_backend: LayerBackend
-    ) -> Tensor:
+    def through(self, values_TD: Tensor, time: Layer, relation: Layer, layer_backend: LayerBackend) -> Tensor:
         """Send values through the layers, each of which is added to the residual stream."""
         layers = [time, relation]
         if (feed_forward := self.feed_forward) is not None:

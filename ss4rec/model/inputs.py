@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.errors import UsageError
-from ss4rec.model.columns import DataColumns
+from ss4rec.model.columns import EVENT_CODES, DataColumns
 
 if TYPE_CHECKING:
     from ss4rec.data.batches.batch import Histories, PackedBatch
@@ -54,7 +54,7 @@ class Context:
     ratings_T: Tensor
     """The user's rating of the event's own item, float32; never that of the target."""
     profiles_TF: Tensor
-    """Codes of the user's profile, whole numbers, 0 for unknown."""
+    """Codes of the user's profile and, above `EVENT_CODES`, of the event's context; whole numbers, 0 for unknown."""
     elapsed_T: Tensor | None = None
     """Seconds since each event when a recommendation is asked for, float32, negative where nobody knows; None: nobody
     knows any. For models with `ModelConfig.horizon`."""
@@ -80,7 +80,11 @@ class EventInputs(nn.Module):
         """The only codes of profiles that are read; empty: all."""
         if columns.users and "profile" not in self.names:
             self.names, self.user_codes = (*self.names, "profile"), columns.user_codes
-        self.table = nn.Parameter(torch.zeros(sum(WIDTHS[name] for name in self.names), config.dim))
+        widths = WIDTHS | {"context": sum(column.size for column in columns.context) + 1}
+        if columns.context:
+            self.names = (*self.names, "context")
+        self.widths = {name: widths[name] for name in self.names}
+        self.table = nn.Parameter(torch.zeros(sum(self.widths.values()), config.dim))
 
     def forward(self, gaps_T: Tensor, context: Context | None) -> Tensor:
         """Return `[T, D]`.
@@ -104,7 +108,7 @@ class EventInputs(nn.Module):
             for code_TX, weight_TX in _CODES[name](gaps_T, context):
                 codes.append(code_TX + first)
                 weights.append(weight_TX.to(kind).expand_as(code_TX))
-            first += WIDTHS[name]
+            first += self.widths[name]
         chosen_TC = torch.zeros(gaps_T.shape[0], first, dtype=kind, device=gaps_T.device)
         chosen_TC.scatter_(1, torch.cat(codes, dim=1), torch.cat(weights, dim=1))
         return chosen_TC @ self.table
@@ -113,7 +117,8 @@ class EventInputs(nn.Module):
         """Leave out codes of columns that the model does not read."""
         read_P = torch.zeros(PROFILE_CODES, dtype=torch.bool, device=profiles_TF.device)
         read_P[list(self.user_codes)] = True
-        return torch.where(read_P[profiles_TF.long()], profiles_TF, 0)
+        codes_TF = profiles_TF.long()
+        return torch.where((codes_TF > EVENT_CODES) | read_P[codes_TF.clamp_max(EVENT_CODES)], profiles_TF, 0)
 
 
 class ItemAttributes(nn.Module):
@@ -132,7 +137,9 @@ class ItemAttributes(nn.Module):
 
     def of_items(self, items_T: Tensor) -> Tensor:
         """Return the rows of these items, `[T, D]`: of a few items without the product for all of them."""
-        if self.training or items_T.shape[0] >= self.attributes_VA.shape[0]:
+        # An exported program is for any number of items, so its way must not depend on that.
+        many = not torch.compiler.is_exporting() and items_T.shape[0] >= self.attributes_VA.shape[0]
+        if self.training or many:
             return F.embedding(items_T, self())
         return self.attributes_VA[items_T].to(self.table.dtype) @ self.table
 
@@ -160,7 +167,7 @@ def _clock(gaps_T: Tensor, context: Context) -> Codes:
 
 def _date(gaps_T: Tensor, context: Context) -> Codes:
     place_T = (context.hours_T - FIRST_KNOT_HOUR).float() / KNOT_HOURS
-    place_T = place_T.clamp(0, DATE_KNOTS - 1.001)
+    place_T = place_T.clamp(0.0, DATE_KNOTS - 1.001)
     knot_T = place_T.long()
     share_T = place_T - knot_T
     yield torch.stack([knot_T, knot_T + 1], dim=1), torch.stack([1 - share_T, share_T], dim=1)
@@ -168,7 +175,20 @@ def _date(gaps_T: Tensor, context: Context) -> Codes:
 
 def _profile(gaps_T: Tensor, context: Context) -> Codes:
     codes_TF = context.profiles_TF.long()
+    own_TF = torch.where(codes_TF <= EVENT_CODES, codes_TF, 0)
+    yield own_TF, own_TF > 0
+
+
+def _context(gaps_T: Tensor, context: Context) -> Codes:
+    codes_TF = (context.profiles_TF.long() - EVENT_CODES).clamp_min(0)
     yield codes_TF, codes_TF > 0
 
 
-_CODES = {"rating": _rating, "gap": _gap, "clock": _clock, "date": _date, "profile": _profile}
+_CODES = {
+    "rating": _rating,
+    "gap": _gap,
+    "clock": _clock,
+    "date": _date,
+    "profile": _profile,
+    "context": _context,
+}

@@ -43,41 +43,54 @@ class RelationSSM(nn.Module):
 
     def forward(self, values_TD: Tensor, segments: Segments, backend: RelationBackend) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]`."""
-        u_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
-        u_TE = backend.causal_conv(u_TE, self.conv_weight, self.conv_bias, segments)
-        delta_TE, B_TN, C_TN = self._select(u_TE)
+        past_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
+        u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
+        return self._scan(u_TE, z_TE, self.select(u_TE), segments, backend)
+
+    def encode(
+        self, values_TD: Tensor, segments: Segments, backend: RelationBackend
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, and what is left of each sequence: inputs of the convolution `[S, K-1, E]`,
+        states `[S, E, N]`."""
+        past_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
+        u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
+        delta_TE, B_TN, C_TN = self.select(u_TE)
+        out_TD = self._scan(u_TE, z_TE, (delta_TE, B_TN, C_TN), segments, backend)
+        past_SJE = conv_past(past_TE, self.conv_weight.shape[1], segments)
+        return out_TD, past_SJE, relation_state(u_TE, delta_TE, self.decay(), B_TN, self.dt_bias, segments)
+
+    def _scan(
+        self,
+        u_TE: Tensor,
+        z_TE: Tensor,
+        selected: tuple[Tensor, Tensor, Tensor],
+        segments: Segments,
+        backend: RelationBackend,
+    ) -> Tensor:
+        delta_TE, B_TN, C_TN = selected
         y_TE = backend.selective_scan(
-            u_TE, delta_TE, self._decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias, segments
+            u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias, segments
         )
         projected_TD: Tensor = self.out_proj(y_TE)
         return projected_TD
-
-    def states(
-        self, values_TD: Tensor, segments: Segments, backend: RelationBackend
-    ) -> tuple[Tensor, Tensor]:
-        """Return what is left of each sequence: inputs of the convolution `[S, K-1, E]`, states `[S, E, N]`."""
-        past_TE, _ = self.in_proj(values_TD).chunk(2, dim=1)
-        u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
-        delta_TE, B_TN, _ = self._select(u_TE)
-        past_SJE = conv_past(past_TE, self.conv_weight.shape[1], segments)
-        return past_SJE, relation_state(u_TE, delta_TE, self._decay(), B_TN, self.dt_bias, segments)
 
     def step(self, values_BD: Tensor, past_BJE: Tensor, state_BEN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take one event of each user; returns `[B, D]` and both new states."""
         u_BE, z_BE = self.in_proj(values_BD).chunk(2, dim=1)
         u_BE, past_BJE = conv_step(u_BE, self.conv_weight, self.conv_bias, past_BJE)
-        delta_BE, B_BN, C_BN = self._select(u_BE)
+        delta_BE, B_BN, C_BN = self.select(u_BE)
         y_BE, state_BEN = relation_step(
-            u_BE, delta_BE, self._decay(), B_BN, C_BN, self.skip, z_BE, self.dt_bias, state_BEN
+            u_BE, delta_BE, self.decay(), B_BN, C_BN, self.skip, z_BE, self.dt_bias, state_BEN
         )
         return self.out_proj(y_BE), past_BJE, state_BEN
 
-    def _select(self, u_TE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def select(self, u_TE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return steps before bias and softplus, input and output weights of each token."""
         rank_TR, B_TN, C_TN = self.x_proj(u_TE).split(self.sizes, dim=1)
         return self.dt_proj(rank_TR), B_TN, C_TN
 
-    def _decay(self) -> Tensor:
+    def decay(self) -> Tensor:
+        """Return the decay rates `[E, N]`, all below 0."""
         return -torch.exp(self.A_log)
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ss4rec.config import ModelConfig
-from ss4rec.model.block import BlockState
+from ss4rec.kernels import LayerBackend
+from ss4rec.model.block import BlockState, SSBlock
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel, SS4Rec
@@ -95,6 +96,7 @@ def encode_states(
     for member in model.members:
         values_TD, kernels = member.event_input(items_T, gaps_T, context), member.kernels
         for block in member.blocks:
+            assert isinstance(block, SSBlock)
             values_TD, state = block.encode(values_TD, gaps_T, segments, *kernels)
             states.append(state)
         outputs.append(values_TD[segments.last_S])
@@ -102,7 +104,12 @@ def encode_states(
 
 
 def step_states(
-    model: SequenceModel, rows_BX: Tensor, items_B: Tensor, gaps_B: Tensor, context: Context | None = None
+    model: SequenceModel,
+    rows_BX: Tensor,
+    items_B: Tensor,
+    gaps_B: Tensor,
+    context: Context | None = None,
+    layer_kernel: LayerBackend | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take one more event of each user; returns new rows and what left the blocks, as `encode_states` does.
 
@@ -112,13 +119,15 @@ def step_states(
         items_B: the event's item.
         gaps_B: its gap in seconds, float32.
         context: what else is known of it.
+        layer_kernel: what surrounds layers; None: as configured for the model's device.
     """
     old, new, outputs = StateLayout.of(model.config).split(rows_BX), [], []
     for member in model.members:
         values_BD = member.event_input(items_B, gaps_B, context)
-        layer_kernel = member.kernels[2]
+        kernel = layer_kernel or member.kernels[2]
         for block in member.blocks:
-            values_BD, state = block.step(values_BD, gaps_B, next(old), layer_kernel)
+            assert isinstance(block, SSBlock)
+            values_BD, state = block.step(values_BD, gaps_B, next(old), kernel)
             new.append(state)
         outputs.append(values_BD)
     return StateLayout.join(new), torch.cat(outputs, dim=1)

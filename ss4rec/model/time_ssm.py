@@ -56,28 +56,29 @@ class TimeSSM(nn.Module):
         states_T2P = backend.time_scan(
             F.linear(values_TD, self.input_2PD),
             gaps_T,
-            *self._system(),
+            *self.system(),
             segments,
             self.gap_weight,
             self.gap_bias,
         )
-        return self._output(states_T2P, values_TD), states_T2P
+        return self.output(states_T2P, values_TD), states_T2P
 
     def step(self, values_BD: Tensor, gaps_B: Tensor, state_B2P: Tensor) -> tuple[Tensor, Tensor]:
         """Take one event of each user; returns `[B, D]` and the new states."""
         state_B2P = time_step(
             F.linear(values_BD, self.input_2PD),
             gaps_B,
-            *self._system(),
+            *self.system(),
             state_B2P,
             self.gap_weight,
             self.gap_bias,
         )
-        return self._output(state_B2P, values_BD), state_B2P
+        return self.output(state_B2P, values_BD), state_B2P
 
-    def _system(self) -> tuple[Tensor, Tensor, Tensor]:
+    def system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return real and imaginary part of Λ, and the logarithm of the steps."""
         return -torch.exp(self.log_decay), self.frequency, self.log_step
 
-    def _output(self, states_T2P: Tensor, values_TD: Tensor) -> Tensor:
+    def output(self, states_T2P: Tensor, values_TD: Tensor) -> Tensor:
+        """Return what the layer says in these states, `[T, D]`."""
         return F.linear(states_T2P, self.output_D2P) + self.skip * values_TD

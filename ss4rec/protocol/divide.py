@@ -6,7 +6,8 @@ lies in two shards; what it needs to know of the whole folder (`Rules`) is found
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.batches.windows import Ranked, Split, list_array, ragged
+from ss4rec.data.prepared.event_columns import Wanted
+from ss4rec.data.sources.rows import CODES, CONTEXT
 from ss4rec.data.sources.ties import hash_order, hashed
 from ss4rec.errors import DataError
+from ss4rec.model.columns import EventColumn
 from ss4rec.protocol.settings import Protocol, TargetChoice
 
 IntArray = npt.NDArray[np.int64]
@@ -38,13 +42,17 @@ class Events:
     times_E: IntArray
     """Unix seconds."""
     ratings_E: npt.NDArray[np.float32]
+    context: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Columns about the event, as shards hold them."""
 
     @classmethod
     def of(cls, shard: pa.Table) -> Events:
         """Take the columns of a shard."""
         items_E, offsets_U1 = ragged(shard["items"])
         times_E, ratings_E = ragged(shard["timestamps"])[0], ragged(shard["ratings"])[0]
-        return cls(shard["user"].to_numpy(), offsets_U1, items_E, times_E, ratings_E)
+        names = [name for name in shard.column_names if name.startswith(CONTEXT)]
+        context = {name: ragged(shard[name])[0] for name in names}
+        return cls(shard["user"].to_numpy(), offsets_U1, items_E, times_E, ratings_E, context)
 
     @property
     def counts_U(self) -> IntArray:
@@ -64,9 +72,24 @@ class Events:
     def keep(self, keep_E: BoolArray) -> Events:
         """Return these events only; a user without any stays, with none."""
         offsets_U1 = np.concatenate([[0], np.cumsum(keep_E)])[self.offsets_U1]
-        return Events(
-            self.users_U, offsets_U1, self.items_E[keep_E], self.times_E[keep_E], self.ratings_E[keep_E]
+        return replace(self.at(keep_E), offsets_U1=offsets_U1)
+
+    def at(self, place_E: npt.NDArray[Any]) -> Events:
+        """Return the events at some places, or those of a mask; the users' bounds are as before."""
+        return replace(
+            self,
+            items_E=self.items_E[place_E],
+            times_E=self.times_E[place_E],
+            ratings_E=self.ratings_E[place_E],
+            context={name: values_E[place_E] for name, values_E in self.context.items()},
         )
+
+    def told(self, codes: Mapping[str, npt.NDArray[np.int32]]) -> pa.Table:
+        """Return the events as a shard that says what a model is told of them (`EventColumn.codes`), by column."""
+        table = replace(self, context={}).table()
+        for name, codes_E in codes.items():
+            table = table.append_column(CODES + name, list_array(codes_E, self.offsets_U1))
+        return table
 
     def table(self) -> pa.Table:
         """Return the events as a shard."""
@@ -74,6 +97,7 @@ class Events:
             "items": self.items_E,
             "timestamps": self.times_E,
             "ratings": self.ratings_E,
+            **self.context,
         }
         lists = {name: list_array(values_E, self.offsets_U1) for name, values_E in columns.items()}
         return pa.table({"user": self.users_U, **lists})
@@ -107,9 +131,22 @@ class Rules:
     """The model's items 1 to this number have training events; the others are known by their features alone. None: all
     have."""
 
+    context: tuple[EventColumn, ...] = ()
+    """Columns about the event that the model reads."""
+    wanted: Wanted | None = None
+    """Which events are targets; None: all."""
+
+    def is_wanted(self, events: Events) -> BoolArray:
+        """Return which events may be targets."""
+        if self.wanted is None:
+            return np.ones(len(events.items_E), bool)
+        wanted_E: BoolArray = np.isin(events.context[CONTEXT + self.wanted[0]], self.wanted[1])
+        return wanted_E
+
     def cold(self, items_X: npt.NDArray[np.int32]) -> BoolArray:
         """Return which of the model's items have no training events."""
-        return (items_X == 0) if self.trained is None else (items_X == 0) | (items_X > self.trained)
+        unknown_X = items_X == 0
+        return np.asarray(unknown_X if self.trained is None else unknown_X | (items_X > self.trained))
 
 
 @dataclass(frozen=True)
@@ -129,7 +166,8 @@ class Division:
     """A shard as a protocol divides it."""
 
     histories: pa.Table
-    """A shard of the events whose items the model knows, by its own indices."""
+    """A shard of the events whose items the model knows, by its own indices. Columns about the event that the model
+    reads are lists of whole numbers (`EventColumn.codes`); `wanted` says which events are targets, unless all are."""
     fit_U: IntArray
     """Events at the begin of each history that train."""
     valid: Targets
@@ -146,12 +184,7 @@ def arrange(events: Events, protocol: Protocol) -> Events:
         order_E = hash_order(events.user_E, events.items_E, events.times_E)
         if (np.diff(events.users_U) < 0).any():
             raise ValueError("users must be in ascending order")
-        events = replace(
-            events,
-            items_E=events.items_E[order_E],
-            times_E=events.times_E[order_E],
-            ratings_E=events.ratings_E[order_E],
-        )
+        events = events.at(order_E)
     if protocol.repeats == "drop" and len(events.items_E):
         row_E = events.row_E
         again_E = (events.items_E[1:] == events.items_E[:-1]) & (row_E[1:] == row_E[:-1])
@@ -218,16 +251,28 @@ def divide(shard: pa.Table, rules: Rules) -> Division:
     Raises:
         DataError: leave-one-out of a prepared folder as it is, if a user has fewer than 3 events.
     """
-    protocol = rules.protocol
-    if protocol.kind == "leave_one_out":
-        return _leave_one_out(shard, rules)
-    events = counted(Events.of(shard), rules)
+    division = (_leave_one_out if rules.protocol.kind == "leave_one_out" else _global_time)(shard, rules)
+    histories = division.histories
+    names = [name for name in histories.column_names if name.startswith(CONTEXT)]
+    if not names:
+        return division
+    own = Events.of(histories)
+    told = {column.name: column.codes(own.context[CONTEXT + column.name]) for column in rules.context}
+    histories = own.told(told)
+    if rules.wanted is not None:
+        histories = histories.append_column("wanted", list_array(rules.is_wanted(own), own.offsets_U1))
+    return replace(division, histories=histories)
+
+
+def _global_time(shard: pa.Table, rules: Rules) -> Division:
+    """Divide by moments that are the same for all users."""
+    protocol, events = rules.protocol, counted(Events.of(shard), rules)
     part = parts(events, rules)
     index_E = _index(events, rules)
     known_E = index_E > 0
     before_E1 = np.concatenate([[0], np.cumsum(known_E)])
     history_E = before_E1[:-1] - before_E1[events.offsets_U1[:-1]][events.row_E]
-    enough_E = history_E >= protocol.min_history
+    enough_E = (history_E >= protocol.min_history) & rules.is_wanted(events)
     histories = replace(events, items_E=index_E).keep(known_E)
     valid_choice: TargetChoice = (
         "last" if protocol.validation == "last_train_item" else protocol.validation_targets
@@ -265,7 +310,7 @@ def choose(events: Events, allowed_E: BoolArray, choice: TargetChoice, seed: int
 def _leave_one_out(shard: pa.Table, rules: Rules) -> Division:
     """Hold out the last two events of each user who has three."""
     events, protocol = Events.of(shard), rules.protocol
-    as_it_is = rules.index_V is None and rules.users_N is None
+    as_it_is = rules.index_V is None and rules.users_N is None and rules.wanted is None
     if not (as_it_is and protocol.ties != "hash" and protocol.repeats == "keep"):
         events = counted(events, rules)
         shard = replace(events, items_E=_index(events, rules)).table()
@@ -275,15 +320,36 @@ def _leave_one_out(shard: pa.Table, rules: Rules) -> Division:
             f"user {events.users_U[row]} has {events.counts_U[row]} events; leave-one-out needs 3: "
             "prepare the data again with a k-core of at least 3"
         )
-    index_E, counts_U = _index(events, rules), events.counts_U
-    row_N = np.flatnonzero(counts_U > HELD_OUT)
+    index_E = _index(events, rules)
+    fit_U, row_N, valid_N, test_N = held_out(events, rules)
 
-    def targets(from_end: int) -> Targets:
-        places_N = events.offsets_U1[1:][row_N] - from_end
+    def targets(places_N: IntArray) -> Targets:
         columns = (index_E[places_N], events.times_E[places_N], events.items_E[places_N])
-        return Targets(row_N, counts_U[row_N] - from_end, *columns)
+        return Targets(row_N, places_N - events.offsets_U1[row_N], *columns)
 
-    return Division(shard, np.maximum(counts_U - HELD_OUT, 0), targets(2), targets(1))
+    return Division(shard, fit_U, targets(valid_N), targets(test_N))
+
+
+def held_out(events: Events, rules: Rules) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Return what leave-one-out holds out: each user's last wanted event tests, the one before it validates.
+
+    Returns:
+        Events of each user that train; rows of the users who have enough; places of their validation and test events.
+    """
+    counts_U = events.counts_U
+    if rules.wanted is None:
+        row_N = np.flatnonzero(counts_U > HELD_OUT)
+        ends_N = events.offsets_U1[1:][row_N]
+        return np.maximum(counts_U - HELD_OUT, 0), row_N, ends_N - 2, ends_N - 1
+    # What comes before a user's second event has no history to be ranked from.
+    place_E = np.arange(len(events.items_E)) - np.repeat(events.offsets_U1[:-1], counts_U)
+    places = np.flatnonzero(rules.is_wanted(events) & (place_E > 0))
+    ends_U = np.searchsorted(places, events.offsets_U1[1:])
+    row_N = np.flatnonzero(ends_U - np.searchsorted(places, events.offsets_U1[:-1]) >= HELD_OUT)
+    valid_N, test_N = places[ends_U[row_N] - 2], places[ends_U[row_N] - 1]
+    fit_U = counts_U.copy()
+    fit_U[row_N] = place_E[valid_N]
+    return fit_U, row_N, valid_N, test_N
 
 
 def _index(events: Events, rules: Rules) -> npt.NDArray[np.int32]:

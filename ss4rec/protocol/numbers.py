@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ss4rec.protocol.divide import HELD_OUT, BoolArray, Events, Rules, parts
+from ss4rec.protocol.divide import BoolArray, Events, Rules, held_out, parts
 
 
 def numbered(rules: Rules, events: Events, items: int, described_V: BoolArray | None) -> Rules:
@@ -36,8 +36,8 @@ def _training_items(rules: Rules, events: Events, items: int, strictly: bool) ->
     if rules.protocol.kind == "global_time":
         fit_E = parts(events, rules).fit_E
     elif strictly:
-        ends_E = events.offsets_U1[1:][events.row_E]
-        fit_E = np.arange(len(fit_E)) < ends_E - HELD_OUT
+        ends_U = events.offsets_U1[:-1] + held_out(events, rules)[0]
+        fit_E = np.arange(len(fit_E)) < ends_U[events.row_E]
     return np.bincount(events.items_E[fit_E], minlength=items + 1) > 0
 
 

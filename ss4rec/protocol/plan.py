@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from ss4rec.data.batches.windows import Split, ragged, window_starts
 from ss4rec.data.prepare.k_core import k_core, kept_events
+from ss4rec.data.prepared.event_columns import Wanted, chosen_context, chosen_targets
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_codes import chosen_features, described_items
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.sources.ties import hashed
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
+from ss4rec.model.columns import EventColumn
 from ss4rec.protocol.divide import (
     HELD_OUT,
     BoolArray,
@@ -26,12 +28,12 @@ from ss4rec.protocol.divide import (
     Events,
     IntArray,
     Rules,
-    Targets,
     arrange,
     counted,
     divide,
     parts,
 )
+from ss4rec.protocol.facts import UserTargets, facts_of, training_gaps
 from ss4rec.protocol.numbers import by_index, numbered
 from ss4rec.protocol.settings import Protocol, cut_moment
 
@@ -39,29 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ss4rec.config import RunConfig
-
-
-@dataclass(frozen=True)
-class UserTargets:
-    """How long each target's history is, user after user."""
-
-    offsets_U1: IntArray
-    """Where each user's targets begin and end."""
-    ends_N: npt.NDArray[np.int32]
-    """Events before each target."""
-    cold: int
-    """Targets whose item has no training events."""
-
-    @property
-    def users(self) -> int:
-        """Users with a target."""
-        return int((np.diff(self.offsets_U1) > 0).sum())
-
-    @classmethod
-    def of(cls, targets: Targets, users: int, rules: Rules) -> UserTargets:
-        """Take what is needed of a whole folder's targets."""
-        offsets_U1 = np.concatenate([[0], np.cumsum(targets.counts(users))])
-        return cls(offsets_U1, targets.ends_N.astype(np.int32), int(rules.cold(targets.items_N).sum()))
 
 
 @dataclass(frozen=True)
@@ -182,11 +161,21 @@ def plan_of_run(config: RunConfig, folder: PreparedFolder | AnyPath | str) -> Pl
         DataError: as `make_plan`.
     """
     folder = PreparedFolder.open(folder)
-    return make_plan(config.protocol, folder, chosen_features(config.model.item_features, folder.manifest))
+    return make_plan(
+        config.protocol,
+        folder,
+        chosen_features(config.model.item_features, folder.manifest),
+        chosen_context(config.model.context, folder.manifest),
+        config.data.targets,
+    )
 
 
 def make_plan(
-    protocol: Protocol, folder: PreparedFolder | AnyPath | str, features: tuple[str, ...] = ()
+    protocol: Protocol,
+    folder: PreparedFolder | AnyPath | str,
+    features: tuple[str, ...] = (),
+    context: tuple[EventColumn, ...] = (),
+    targets: str = "auto",
 ) -> Plan:
     """Work a protocol out for a prepared folder.
 
@@ -197,28 +186,49 @@ def make_plan(
         folder: the prepared folder.
         features: features of items by which such as never train are known; without them these are in no ranking, and a
             target of theirs is a miss.
+        context: columns about events that are read.
+        targets: which events are targets (`DataConfig.targets`).
 
     Raises:
+        ConfigError: if the folder has no such events.
         DataError: if the folder contradicts the protocol, or a part of the division is empty.
     """
     folder = PreparedFolder.open(folder)
     _check_folder(protocol, folder)
-    if protocol.kind == "leave_one_out" and not features and not _filters(protocol, folder.manifest):
-        return _as_it_is(protocol, folder)
-    return _plan(protocol, str(folder.path.absolute()), folder.manifest.to_json(), features)
+    start = Rules(protocol, context=context, wanted=chosen_targets(targets, folder.manifest))
+    plain = not features and start.wanted is None and not _filters(protocol, folder.manifest)
+    if protocol.kind == "leave_one_out" and plain:
+        return _as_it_is(start, folder)
+    return _plan(
+        protocol, str(folder.path.absolute()), folder.manifest.to_json(), features, context, start.wanted
+    )
 
 
 @lru_cache(maxsize=4)
-def _plan(protocol: Protocol, place: str, manifest_json: str, features: tuple[str, ...]) -> Plan:
+def _plan(
+    protocol: Protocol,
+    place: str,
+    manifest_json: str,
+    features: tuple[str, ...],
+    context: tuple[EventColumn, ...],
+    wanted: Wanted | None,
+) -> Plan:
     """Read all events and make the plan; by `manifest_json` another folder in the same place gets a plan of its own."""
     folder = PreparedFolder(to_path(place), Manifest.model_validate_json(manifest_json))
     events, manifest = _read(folder), folder.manifest
     described_V = described_items(folder.items, manifest, features) if features else None
-    return plan_of(find_rules(protocol, events, manifest, described_V), events, manifest.items)
+    rules = find_rules(
+        protocol, events, manifest, described_V, Rules(protocol, context=context, wanted=wanted)
+    )
+    return plan_of(rules, events, manifest.items)
 
 
 def find_rules(
-    protocol: Protocol, events: Events, manifest: Manifest, described_V: BoolArray | None = None
+    protocol: Protocol,
+    events: Events,
+    manifest: Manifest,
+    described_V: BoolArray | None = None,
+    start: Rules | None = None,
 ) -> Rules:
     """Find out what the protocol means for all events of a folder.
 
@@ -227,10 +237,11 @@ def find_rules(
         events: all events.
         manifest: the folder's.
         described_V: items that a model knows by features where they never train.
+        start: what is read of events, and which are targets.
     """
     users, items = manifest.users, manifest.items
     arranged = arrange(events, protocol)
-    rules = Rules(protocol)
+    rules = start or Rules(protocol)
     if protocol.k_core and protocol.core == "before":
         users_N, items_V = _core(arranged, protocol.k_core, users, items)
         rules = replace(rules, users_N=users_N, items_V=items_V)
@@ -306,7 +317,7 @@ def plan_of(rules: Rules, events: Events, items: int) -> Plan:
     place_E = np.arange(len(items_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
     fit_E = place_E < np.repeat(division.fit_U, np.diff(offsets_U1))
     counts_I = np.bincount(items_E[fit_E], minlength=num_items + 1)[1:]
-    gaps = _training_gaps(division)
+    gaps = training_gaps(division)
     return Plan(
         rules=rules,
         items_I=items_I,
@@ -316,52 +327,11 @@ def plan_of(rules: Rules, events: Events, items: int) -> Plan:
         valid=valid,
         test=test,
         median_gap_s=float(np.median(gaps)) if len(gaps) else 0.0,
-        facts=_facts(rules, events, division, valid, test),
+        facts=facts_of(rules, events, division, valid, test),
     )
 
 
-def _facts(
-    rules: Rules, events: Events, division: Division, valid: UserTargets, test: UserTargets
-) -> dict[str, int]:
-    """Count rows, users and items of each part."""
-    found = {
-        "fit_rows": int(division.fit_U.sum()),
-        "fit_users": int((division.fit_U > 0).sum()),
-        "valid_users": valid.users,
-        "valid_targets": int(valid.offsets_U1[-1]),
-        "valid_cold_targets": valid.cold,
-        "test_users": test.users,
-        "test_targets": int(test.offsets_U1[-1]),
-        "test_cold_targets": test.cold,
-    }
-    if rules.protocol.kind == "leave_one_out":
-        return found
-    known = counted(events, rules)
-    part = parts(known, rules)
-    later_users = np.unique(known.row_E[part.test_E])
-    return {
-        "train_rows": int(part.train_E.sum()),
-        "train_users": len(np.unique(known.row_E[part.train_E])),
-        "train_items": len(np.unique(known.items_E[part.train_E])),
-        "fit_items": len(np.unique(known.items_E[part.fit_E])),
-        "cut_s": int(rules.cut_s or 0),
-        **({} if rules.valid_cut_s is None else {"valid_cut_s": rules.valid_cut_s}),
-        "later_events": int(part.test_E.sum()),
-        "later_users": len(later_users),
-        "later_users_unranked": len(later_users) - test.users,
-        **found,
-    }
-
-
-def _training_gaps(division: Division) -> IntArray:
-    """Return the seconds between consecutive training events of all users."""
-    times_E, offsets_U1 = ragged(division.histories["timestamps"])
-    place_E = np.arange(len(times_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
-    fit_E = np.repeat(division.fit_U, np.diff(offsets_U1))
-    return np.asarray(np.diff(times_E)[((place_E > 0) & (place_E < fit_E))[1:]])
-
-
-def _as_it_is(protocol: Protocol, folder: PreparedFolder) -> Plan:
+def _as_it_is(rules: Rules, folder: PreparedFolder) -> Plan:
     """Return the plan of leave-one-out without filters, from the table of users alone."""
     counts_U = folder.users["count"].to_numpy().astype(np.int64)
     has_U = counts_U > HELD_OUT
@@ -369,7 +339,7 @@ def _as_it_is(protocol: Protocol, folder: PreparedFolder) -> Plan:
     valid, test = (UserTargets(offsets_U1, (counts_U[has_U] - back).astype(np.int32), 0) for back in (2, 1))
     users = int(has_U.sum())
     return Plan(
-        rules=Rules(protocol),
+        rules=rules,
         items_I=None,
         num_items=folder.manifest.items,
         fit_U=np.maximum(counts_U - HELD_OUT, 0),

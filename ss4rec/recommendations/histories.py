@@ -17,6 +17,7 @@ from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import HOUR_S, Ranked, target_windows
 from ss4rec.data.prepare.block import make_block
 from ss4rec.data.prepared.build import Sequences, fill_folder
+from ss4rec.data.prepared.event_columns import told_of
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
 from ss4rec.data.prepared.tables import read_items
@@ -26,6 +27,7 @@ from ss4rec.data.sources.rows import Catalogue
 from ss4rec.errors import DataError, UsageError
 from ss4rec.evaluation.successive import history_batches
 from ss4rec.io.paths import AnyPath
+from ss4rec.model.columns import EventColumn
 from ss4rec.protocol.divide import Events, arrange
 from ss4rec.protocol.plan import Plan
 from ss4rec.recommendations.items import Items
@@ -52,6 +54,10 @@ class Histories:
     """Codes of users' profiles as the run has them."""
     users_N: npt.NDArray[np.int64] | None = None
     """Users who are asked for, ascending; None: all."""
+    context: tuple[EventColumn, ...] = ()
+    """What the run reads of events."""
+    manifest: Manifest | None = None
+    """What the folder says of them."""
 
     def batches(self, shard: pa.Table) -> Iterator[EvalBatch]:
         """Yield batches of the histories of a shard, a row per list, users in order."""
@@ -75,8 +81,9 @@ class Histories:
         last_N = events.times_E[events.offsets_U1[1:][row_N] - 1]
         ranked = Ranked(row_N, counts_U[row_N], np.zeros(len(row_N), np.int32), last_N)
         data, most = self.config.data, self.config.protocol.max_history
+        told = told_of(self.context, events.context, self.manifest) if self.manifest else {}
         return target_windows(
-            events.table(),
+            events.told(told),
             ranked,
             max_len=min(data.max_len, most or data.max_len),
             target_time=data.target_time,

@@ -45,6 +45,7 @@ def _columns(config: RunConfig, data: PreparedFolder, plan: Plan) -> tuple[DataC
         items=None if codes is None else codes.columns,
         users=users,
         user_codes=codes_of_columns(users, manifest.profile_values or ()),
+        context=plan.rules.context,
     )
     return columns, codes
 

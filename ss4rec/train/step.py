@@ -116,7 +116,7 @@ class TrainStep:
     def _update(self) -> None:
         """Update weights, average and running sums from the gradients' sums over all workers."""
         totals, body = self.gradients.totals, self.gradients.body
-        scale = 1.0 / totals[1]
+        scale = 1.0 / totals[1].clamp_min(1.0)  # where people did nothing that counts
         self.loss.copy_(totals[0] * scale)
         self.norm.copy_(torch.linalg.vector_norm(body) * scale)
         if self.config.optim.clip_norm:

@@ -278,3 +278,17 @@ def test_a_warm_start_keeps_what_was_learned(run, data, tmp_path):
     assert child.result["training"]["ended"].startswith("nothing is new since")
     with pytest.raises(UsageError, match=r"model\.dim"):
         ss4rec.train(data, start_from=run.path, changes={"model.dim": 24}, storage=tmp_path, name="other")
+
+
+def test_columns_about_items_users_and_events_come_as_tables(events, tmp_path):
+    frame = events.assign(device=["phone", "web"] * (len(events) // 2) + ["web"] * (len(events) % 2))
+    about = pd.DataFrame({"sku": frame["sku"].unique()}).assign(price=lambda t: range(len(t)))
+    people = pd.DataFrame({"buyer": frame["buyer"].unique()}).assign(town="Rome")
+    data = ss4rec.prepare(
+        frame, tmp_path / "data", columns=COLUMNS, item_features=about, user_features=people,
+        feature_kinds={"price": "number"}, context=["device"], targets="device=web", k_core=0,
+    )  # fmt: skip
+    manifest = data.manifest
+    assert [(f.name, f.kind) for f in manifest.features["items"]] == [("price", "number")]
+    assert manifest.profile_values == ("town=Rome",)
+    assert (manifest.context[0].values, manifest.targets.values) == (("phone", "web"), ("web",))

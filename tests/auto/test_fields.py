@@ -53,6 +53,7 @@ CHANGES = {
     "item_features": ("none", ("genres", "period", "title")),
     "id_dropout": (0.5,),
     "user_features": ("none",),
+    "context": ("none",),
     "members": (2,),
 }
 LEFT_OUT = {"time_backend", "relation_backend", "layer_backend"}

@@ -20,9 +20,11 @@ def places(tmp_path_factory, prepared) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("cli")
     shop = base / "shop.csv"
     rows = [
-        f"{user},{item},{86400 * (user * item % 50)},{1 + item % 5}" for user in range(8) for item in range(8)
+        f"{user},{item},{86400 * (user * item % 50)},{1 + item % 5},a{item % 3},{('buy', 'view')[item % 2]}"
+        for user in range(8)
+        for item in range(8)
     ]
-    shop.write_text("\n".join(["buyer,sku,when,stars", *rows]) + "\n")
+    shop.write_text("\n".join(["buyer,sku,when,stars,aisle,kind", *rows]) + "\n")
     whole = base / "whole"
     columns = "user=buyer,item=sku,time=when,rating=stars"
     arguments = ["data", "prepare", "--source", shop, "--out", whole, "--columns", columns, "--k-core", 0]

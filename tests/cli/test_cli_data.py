@@ -15,6 +15,8 @@ def _prepared(seen):
     kinds = {feature.name: feature.kind for feature in manifest.features["items"]}
     assert (kinds["source_id"], kinds["count"]) == ("categorical", "number")
     assert "count=8" in manifest.profile_values
+    assert [feature.name for feature in manifest.context] == ["aisle", "kind"]
+    assert (manifest.targets.column, manifest.targets.values) == ("kind", ("buy", "view"))
 
 
 def _some_rows_bad(seen):
@@ -38,6 +40,7 @@ CASES = (
         + COLUMNS
         + " --k-core 6 --name shop! --rows-per-shard 4 "
         "--item-features {whole}/items.parquet --user-features {whole}/users.parquet --feature-kinds count=number "
+        "--context aisle --targets kind=buy|view "
         "--engine tasks --ties hash --json",
         _prepared,
     ),

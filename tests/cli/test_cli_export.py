@@ -28,7 +28,29 @@ def _card(seen):
     assert (seen.folder / "card.md").read_text().startswith("# Model card: run")
 
 
+def _torch(seen):
+    ((run, out, most), _) = seen.calls[0]
+    assert (run.name, out.name, most) == ("run", "out", 64)
+    assert seen.json == {"largest_error": {"step": 1e-7}}
+
+
+def _onnx(seen):
+    assert "step (1e-07)" in seen.out
+
+
+PROGRAMS = {"answer": {"largest_error": {"step": 1e-7}}}
+
 CASES = (
+    Case(
+        "export torch --run {run} --out out --most-events 64 --json",
+        _torch,
+        stub="ss4rec.export.torch_export.export_torch",
+        **PROGRAMS,
+    ),
+    Case(
+        "export onnx --run {run} --out out", _onnx, stub="ss4rec.export.onnx_export.export_onnx", **PROGRAMS
+    ),
+    Case("export onnx --run {folder} --out {folder} --json", lambda seen: None, 2),
     Case("export items --run {run} --out out --unit-length --overwrite --json", _items),
     Case(
         "export index --run {run} --data {prepared} --out out --library faiss --k 5 --users 9 --links 8 "

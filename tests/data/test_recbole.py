@@ -14,6 +14,7 @@ from ss4rec.data.export_recbole import export_recbole
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.manifest import Manifest
+from ss4rec.data.sources import TableOptions
 from ss4rec.errors import DataError
 
 REAL = Path(os.environ.get("SS4REC_DATA", "../shared/data"))
@@ -83,3 +84,33 @@ def test_a_real_archive_comes_back(tmp_path):
         pytest.skip(f"{archive} is not here")
     prepare(archive, tmp_path / "in")
     assert_back_again(tmp_path / "in", tmp_path)
+
+
+def test_every_column_is_read_without_options(tmp_path):
+    lines = [
+        f"{user}\t{item}\t{1e9 + 10 * user + item}\t{'phone' if item % 2 else 'web'}\t{7 * item + user}.5"
+        for user in range(6)
+        for item in range(5)
+    ]
+    head = "user_id:token\titem_id:token\ttimestamp:float\tdevice:token\tprice:float\n"
+    (tmp_path / "x.inter").write_text(head + "\n".join(lines) + "\n")
+    items = "".join(f"{item}\tBrand {item % 2}\t{item}.5\ta b{item}\n" for item in range(5))
+    (tmp_path / "x.item").write_text("item_id:token\tbrand:token\tweight:float\ttags:token_seq\n" + items)
+    users = "".join(f"{user}\t{'FM'[user % 2]}\tx y\n" for user in range(6))
+    (tmp_path / "x.user").write_text("user_id:token\tsex:token\thobbies:token_seq\n" + users)
+    prepare(tmp_path / "x.inter", tmp_path / "out", k_core=0)
+    manifest = Manifest.load(tmp_path / "out")
+    assert [(f.name, f.kind) for f in manifest.context] == [("device", "categorical"), ("price", "number")]
+    assert [(f.name, f.kind) for f in manifest.features["items"]] == [
+        ("brand", "categorical"), ("weight", "number"), ("tags", "multi")
+    ]  # fmt: skip
+    assert [f.name for f in manifest.features["users"]] == ["sex", "hobbies"]
+    assert manifest.profile_values == ("hobbies=x|y", "sex=F", "sex=M")
+    shard = tables.read_shard(tmp_path / "out" / manifest.shards[0].name, 5).slice(2, 1).to_pylist()[0]
+    assert shard["context.device"] == [2, 1, 2, 1, 2]
+    assert shard["context.price"] == [2.5, 9.5, 16.5, 23.5, 30.5]
+    options = TableOptions(context=("device",))
+    prepare(tmp_path / "x.inter", tmp_path / "one", k_core=0, columns=options)
+    assert [f.name for f in Manifest.load(tmp_path / "one").context] == ["device"]
+    with pytest.raises(DataError, match="colour"):
+        prepare(tmp_path / "x.inter", tmp_path / "none", k_core=0, columns=TableOptions(context=("colour",)))

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ss4rec.data.batches.windows import ragged, ranges
+from ss4rec.data.sources.rows import CODES
+from ss4rec.model.columns import EVENT_CODES
 
 BatchType = TypeVar("BatchType", "PackedBatch", "EvalBatch")
 
@@ -37,7 +39,8 @@ class PackedBatch:
     ratings_T: Tensor
     """Rating of each input event, float32."""
     profiles_TF: Tensor
-    """Codes of the user's profile at each token (`profiles.read_profiles`), int64; 0 is unknown, F may be 0."""
+    """Codes of the user's profile at each token (`profiles.read_profiles`), and above `EVENT_CODES` those of columns
+    about the event, int64; 0 is unknown, F may be 0. The order of a token's codes does not matter."""
     offsets_S1: Tensor
     """Where sequences begin and end, int64, always on the host."""
     rows_R: Tensor
@@ -175,10 +178,13 @@ def _beside(
     rows: pa.Table, offsets_S1: npt.NDArray[Any], profiles_UF: npt.NDArray[Any] | None
 ) -> dict[str, Tensor]:
     """Pack what is known of each token beside item and gap."""
-    if profiles_UF is None:
-        profiles_TF = np.zeros((int(offsets_S1[-1]), 0))
-    else:
-        profiles_TF = np.repeat(profiles_UF[rows["user"].to_numpy()], np.diff(offsets_S1), axis=0)
+    parts = [np.zeros((int(offsets_S1[-1]), 0), np.int64)]
+    if profiles_UF is not None:
+        parts.append(np.repeat(profiles_UF[rows["user"].to_numpy()], np.diff(offsets_S1), axis=0))
+    for name in (name for name in rows.column_names if name.startswith(CODES)):
+        codes_T = ragged(rows[name])[0].astype(np.int64)
+        parts.append(np.where(codes_T > 0, codes_T + EVENT_CODES, 0)[:, None])
+    profiles_TF = np.concatenate(parts, axis=1)
     return {
         "hours_T": _int64(ragged(rows["hours"])[0]),
         "ratings_T": torch.tensor(ragged(rows["ratings"])[0]),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ss4rec.data.sources.rows import CODES
 from ss4rec.errors import ConfigError, DataError
 
 Split = Literal["valid", "test"]
@@ -82,6 +83,8 @@ def train_windows(
 
     token_T, window_offsets_W1 = ranges(offsets_U1[row_W] + start_W, end_W - start_W)
     is_target_T = token_T >= np.repeat(offsets_U1[row_W] + fresh_W, end_W - start_W)
+    if "wanted" in shard.column_names:
+        is_target_T &= shard["wanted"].combine_chunks().flatten().to_numpy(zero_copy_only=False)[token_T + 1]
     targets_T = np.where(is_target_T, items_E[token_T + 1], np.int32(0))
     columns = {
         "user": shard["user"].to_numpy()[row_W],
@@ -215,6 +218,8 @@ def _beside(
         "hours": (times_E[_next(token_T, times_E) if target_time else token_T] // HOUR_S).astype(np.int32),
         "ratings": ratings_E[token_T],
     }
+    context = [name for name in shard.column_names if name.startswith(CODES)]
+    values |= {name: ragged(shard[name])[0][token_T] for name in context}
     return {name: list_array(values_T, offsets_S1) for name, values_T in values.items()}
 
 

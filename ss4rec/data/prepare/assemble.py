@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.prepare.block import BlockFile, RowsFile
+from ss4rec.data.prepare.context import ContextColumn
 from ss4rec.data.prepare.k_core import Core
 from ss4rec.data.prepared.build import WrittenShard, written_shard
 from ss4rec.data.prepared.tables import read_shard, shard_name, shard_table, write_table
@@ -54,6 +55,8 @@ class Assembly:
     """Index of each block's items in the prepared folder; 0: dropped."""
     ties: Ties
     """What decides between events of one user and second."""
+    context: tuple[ContextColumn, ...] = ()
+    """Columns about the event."""
 
     @classmethod
     def of(
@@ -63,12 +66,12 @@ class Assembly:
         core: Core,
         codes: Sequence[npt.NDArray[Any]],
         ties: Ties,
+        context: tuple[ContextColumn, ...] = (),
     ) -> Assembly:
         """Number the items that stay."""
         final_V = np.where(core.mask_V, np.cumsum(core.mask_V), 0).astype(np.int32)
-        return cls(
-            out, tuple(block.rows for block in blocks), tuple(final_V[codes_of] for codes_of in codes), ties
-        )
+        finals = tuple(final_V[codes_of] for codes_of in codes)
+        return cls(out, tuple(block.rows for block in blocks), finals, ties, context)
 
 
 def number_users(
@@ -128,7 +131,7 @@ def write_shard(assembly: Assembly, shard: ShardPlan) -> WrittenShard:
 
 def _gather(assembly: Assembly, shard: ShardPlan) -> pa.Table:
     """Read, filter and order the events of a shard's users."""
-    items, times, ratings, lengths, index = [], [], [], [], []
+    parts, lengths, index = [], [], []
     for part in shard.slices:
         rows, events = assembly.blocks[part.block], (part.start, part.start + int(part.counts_U.sum()))
         final_E = assembly.finals[part.block][rows.read_items(*events)]
@@ -138,20 +141,23 @@ def _gather(assembly: Assembly, shard: ShardPlan) -> pa.Table:
         ends_U = np.cumsum(part.counts_U)
         lengths.append((before_E1[ends_U] - before_E1[ends_U - part.counts_U])[kept_U])
         index.append(part.index_U[kept_U])
-        items.append(final_E[kept_E])
-        times.append(rows.read_times(*events)[kept_E])
-        ratings.append(rows.read_ratings(*events)[kept_E])
+        own = [final_E[kept_E], rows.read_times(*events)[kept_E], rows.read_ratings(*events)[kept_E]]
+        for number, column in enumerate(assembly.context):
+            own.append(column.lookups[part.block][rows.read_context(number, *events)[kept_E]])
+        parts.append(own)
     lengths_U, index_U = np.concatenate(lengths), np.concatenate(index)
-    items_E, times_E, ratings_E = (np.concatenate(parts) for parts in (items, times, ratings))
+    columns = [np.concatenate(own) for own in zip(*parts, strict=True)]
     if (np.diff(index_U) < 0).any():
         order_U = np.argsort(index_U)
         starts_U, lengths_U = (np.cumsum(lengths_U) - lengths_U)[order_U], lengths_U[order_U]
         begins_U = np.cumsum(lengths_U) - lengths_U
         order_E = np.repeat(starts_U - begins_U, lengths_U) + np.arange(lengths_U.sum())
-        items_E, times_E, ratings_E = (values_E[order_E] for values_E in (items_E, times_E, ratings_E))
+        columns = [values_E[order_E] for values_E in columns]
     if assembly.ties == "hash":
         users_E = np.repeat(shard.first_user + np.arange(len(lengths_U)), lengths_U)
-        places_E = hash_order(users_E, items_E, times_E)
-        items_E, times_E, ratings_E = (values_E[places_E] for values_E in (items_E, times_E, ratings_E))
+        places_E = hash_order(users_E, columns[0], columns[1])
+        columns = [values_E[places_E] for values_E in columns]
     offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
-    return shard_table(shard.first_user, items_E, times_E, ratings_E, offsets_U1)
+    items_E, times_E, ratings_E, *context_E = columns
+    context = {column.name: values_E for column, values_E in zip(assembly.context, context_E, strict=True)}
+    return shard_table(shard.first_user, items_E, times_E, ratings_E, offsets_U1, context)

@@ -1,15 +1,17 @@
 """One block of the source as files: whole users, ascending, each with events ordered by (time, file order).
 
-rows     item codes, times and ratings, one column after the other, each in as few bytes as hold its values
+rows     item codes, times, ratings and codes of columns about the event, one column after the other, each in as few
+         bytes as hold its values
 users    Arrow table: `user` (id), `count` (rows), ascending by id
 items    Arrow table: `item` (id), `count` (rows); the row is the code
+context  Arrow tables, one for each column about the event: `value` (text), `count` (rows); the row + 1 is the code
 done     Arrow table of rows in quarantine, written last; its metadata has the number of rows and the layout of `rows`
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from ss4rec.data.sources.rows import plain_ids
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath, read_range
 
-BLOCK_FORMAT = 3
+BLOCK_FORMAT = 4
 """Changes when files of blocks do: what a job of another version left is not used."""
 
 SPAN_PER_ROW = 4
@@ -54,6 +56,8 @@ class Block:
     """Rows in quarantine; `row` counts from the block's first."""
     rows: int
     """Rows read, with those in quarantine."""
+    context: dict[str, tuple[pa.Array, npt.NDArray[Any]]] = field(default_factory=dict)
+    """Of each column about the event: its different values, and the code of each row; 0 is unknown."""
 
     @property
     def first_s(self) -> int:
@@ -101,20 +105,33 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
         ratings_E=ratings_R[order_R],
         quarantine=quarantine,
         rows=parsed.rows,
+        context={role: _valued(column.take(pa.array(order_R))) for role, column in parsed.context.items()},
     )
 
 
 def save_block(folder: AnyPath, block: Block) -> None:
     """Write a block into `folder`."""
-    rows = RowsFile(folder / "rows", len(block.times_E), block.first_s, *_kinds(block))
-    columns = (block.items_E, block.times_E - rows.first_s, block.ratings_E)
+    context_E = [codes_E for _, codes_E in block.context.values()]
+    more = tuple(
+        np.min_scalar_type(int(codes_E.max(initial=0))).newbyteorder("<").str for codes_E in context_E
+    )
+    rows = RowsFile(folder / "rows", len(block.times_E), block.first_s, *_kinds(block), more)
+    columns = (block.items_E, block.times_E - rows.first_s, block.ratings_E, *context_E)
     parts = (values_E.astype(kind) for values_E, kind in zip(columns, rows.kinds, strict=True))
     write_whole(rows.path, b"".join(part.data for part in parts))
     users = {"user": block.user_ids, "count": pa.array(np.diff(block.offsets_U1))}
     counts_V = np.bincount(block.items_E, minlength=len(block.item_ids))
     _write_table(folder / "users", pa.table(users))
     _write_table(folder / "items", pa.table({"item": block.item_ids, "count": pa.array(counts_V)}))
-    about = {"read": block.rows, "first_s": rows.first_s, "kinds": rows.kinds}
+    for number, (values, codes_E) in enumerate(block.context.values()):
+        counts_X = np.bincount(codes_E, minlength=len(values) + 1)[1:]
+        _write_table(folder / f"context-{number}", pa.table({"value": values, "count": pa.array(counts_X)}))
+    about = {
+        "read": block.rows,
+        "first_s": rows.first_s,
+        "kinds": rows.kinds,
+        "context": list(block.context),
+    }
     _write_table(folder / "done", block.quarantine.replace_schema_metadata({"block": json.dumps(about)}))
 
 
@@ -138,11 +155,13 @@ class RowsFile:
     """The same of the times."""
     ratings: str
     """The same of the ratings."""
+    context: tuple[str, ...] = ()
+    """The same of the codes of columns about the event."""
 
     @property
-    def kinds(self) -> tuple[str, str, str]:
+    def kinds(self) -> tuple[str, ...]:
         """Types of the columns in the order of the file."""
-        return self.items, self.times, self.ratings
+        return self.items, self.times, self.ratings, *self.context
 
     def read_items(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the item codes of rows `start` to `stop`, an unsigned type."""
@@ -155,6 +174,10 @@ class RowsFile:
     def read_ratings(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the ratings of rows `start` to `stop`, float32."""
         return self._read(2, start, stop).astype(np.float32)
+
+    def read_context(self, number: int, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the codes of a column about the event, of rows `start` to `stop`, an unsigned type."""
+        return self._read(3 + number, start, stop)
 
     def _read(self, place: int, start: int, stop: int) -> npt.NDArray[Any]:
         sizes = [np.dtype(kind).itemsize for kind in self.kinds]
@@ -177,6 +200,8 @@ class BlockFile:
     """Rows read, with those in quarantine."""
     rows: RowsFile
     """Where the rows are."""
+    context: dict[str, pa.Table] = field(default_factory=dict)
+    """`value`, `count` of each column about the event, by role."""
 
     @classmethod
     def load(cls, folder: AnyPath) -> BlockFile:
@@ -185,8 +210,14 @@ class BlockFile:
         about = json.loads(quarantine.schema.metadata[b"block"])
         users, items = _read_table(folder / "users"), _read_table(folder / "items")
         total = int(users["count"].to_numpy().sum())
-        rows = RowsFile(folder / "rows", total, about["first_s"], *about["kinds"])
-        return cls(folder, users, items, quarantine.replace_schema_metadata(None), about["read"], rows)
+        items_kind, times, ratings, *more = about["kinds"]
+        rows = RowsFile(folder / "rows", total, about["first_s"], items_kind, times, ratings, tuple(more))
+        context = {
+            role: _read_table(folder / f"context-{number}") for number, role in enumerate(about["context"])
+        }
+        return cls(
+            folder, users, items, quarantine.replace_schema_metadata(None), about["read"], rows, context
+        )
 
     @property
     def offsets_U1(self) -> npt.NDArray[Any]:
@@ -245,6 +276,13 @@ def _coded(items: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
     return ids if ids.type == pa.int64() else plain_ids(ids), encoded.indices.to_numpy()
 
 
+def _valued(column: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
+    """Return the different values of a column and the code of each row from 1; 0 where it is null or empty."""
+    encoded = column.dictionary_decode().dictionary_encode()
+    codes_R = pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int32) + 1
+    return encoded.dictionary, codes_R
+
+
 def _write_table(path: AnyPath, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
@@ -278,6 +316,10 @@ def as_strings(folder: AnyPath) -> BlockFile:
             ratings_E=block.rows.read_ratings(0, total)[order_E],
             quarantine=block.quarantine,
             rows=block.read,
+            context={
+                role: (table["value"].combine_chunks(), block.rows.read_context(number, 0, total)[order_E])
+                for number, (role, table) in enumerate(block.context.items())
+            },
         )
         save_block(target, ordered)
     return BlockFile.load(target)

@@ -30,11 +30,12 @@ from ss4rec.data.prepare.block import (
     save_block,
 )
 from ss4rec.data.prepare.chunks import Chunk, looks_sorted, parse_chunk, source_chunks
+from ss4rec.data.prepare.context import describe_context, known_targets
 from ss4rec.data.prepare.k_core import Core, core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
 from ss4rec.data.prepared.features import encode_features
-from ss4rec.data.prepared.manifest import Feature, Filters, Manifest, SourceRecord
+from ss4rec.data.prepared.manifest import EventTargets, Feature, Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
 from ss4rec.data.sources.columns import GUESSES
@@ -96,7 +97,10 @@ class Options:
     ties: Ties
     item_features: FeatureTable | None
     user_features: UserProfiles | None
-    feature_kinds: Mapping[str, str] | None
+    feature_kinds: Mapping[str, str]
+    context_kinds: Mapping[str, str]
+    """Those of `feature_kinds` that are about columns of events."""
+    targets: EventTargets | None
     mapper: Mapper
     block_bytes: int
     progress: Callable[[str], None]
@@ -125,6 +129,7 @@ def prepare(
     item_features: AnyPath | None = None,
     user_features: AnyPath | None = None,
     feature_kinds: Mapping[str, str] | None = None,
+    targets: EventTargets | None = None,
     mapper: Mapper = map,
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[str], None] = lambda message: None,
@@ -149,7 +154,8 @@ def prepare(
         ties: what decides between events of one user and second.
         item_features: a file of columns about items, kept as `feature.NAME` in `items.parquet`.
         user_features: a file of columns about users, kept in `profiles.parquet` beside what the source says.
-        feature_kinds: kind of a column of `item_features`, where the guess is not what is meant.
+        feature_kinds: kind of a column of `item_features` or about events, where the guess is not what is meant.
+        targets: which events are targets, by a column that is read about events; None: all.
         mapper: runs the tasks.
         block_bytes: source bytes of a block.
         progress: is told what is being done.
@@ -166,7 +172,9 @@ def prepare(
         ties,
         read_features(item_features, GUESSES["item"], several=True) if item_features else None,
         as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None,
-        feature_kinds,
+        feature_kinds or {},
+        {},
+        targets,
         mapper,
         block_bytes,
         progress,
@@ -176,9 +184,30 @@ def prepare(
     if isinstance(source, Path | RemotePath):
         return _prepare(_open(source, columns), out, asked)
     # What is in memory becomes a file first, where all tasks see it.
-    given = columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
+    given = _given(columns)
     with table_file(source, out.parent / f".{out.name}.table", given) as path:
         return _prepare(_open(path, given, WHERE), out, replace(asked, name=name or path.stem))
+
+
+def _given(columns: Mapping[str, str] | TableOptions | None) -> TableOptions:
+    return columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
+
+
+def _split_kinds(source: Source, asked: Options) -> Options:
+    """Return the options with kinds of columns about events apart from those about items.
+
+    Raises:
+        DataError: if the column that says which events are targets is not read.
+    """
+    context = set(source.context)
+    if asked.targets is not None and asked.targets.column not in context:
+        raise DataError(
+            f"--targets {asked.targets.column}=..: this column is not read; the columns about events are "
+            f"{', '.join(sorted(context)) or 'none'}, name more with --context"
+        )
+    about_events = {name: kind for name, kind in asked.feature_kinds.items() if name in context}
+    rest = {name: kind for name, kind in asked.feature_kinds.items() if name not in context}
+    return replace(asked, feature_kinds=rest, context_kinds=about_events)
 
 
 def _open(path: AnyPath, columns: Mapping[str, str] | TableOptions | None, *where: str) -> Source:
@@ -191,12 +220,15 @@ def _open(path: AnyPath, columns: Mapping[str, str] | TableOptions | None, *wher
 
 def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
     """Run the job of `prepare`."""
+    asked = _split_kinds(source, asked)
     options = {
         "k_core": asked.k_core,
         "rows_per_shard": asked.rows_per_shard,
         "block_bytes": asked.block_bytes,
     }
-    work, again = WorkFolder.enter(out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options))
+    work, again = WorkFolder.enter(
+        out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options, asked.context_kinds)
+    )
     with work.publishing():
         asked.progress(f"{'going on with' if again else 'reading'} {source.path}")
         job = Job(
@@ -240,16 +272,21 @@ def _write(
 ) -> Manifest:
     """Write shards, tables and manifest into `result`."""
     features: dict[Literal["items", "users"], tuple[Feature, ...]] = {}
-    if asked.item_features is not None:
-        encoded, features["items"] = encode_features(
-            items.source_id, asked.item_features, asked.feature_kinds
-        )
+    known = asked.item_features or source.item_features()
+    if known is not None:
+        encoded, features["items"] = encode_features(items.source_id, known, asked.feature_kinds)
         items = replace(items, features=encoded)
-    if asked.user_features is not None:
-        names = asked.user_features.values.column_names
+    said = source.profiles()
+    brought = asked.user_features or (said if source.layout.name == "recbole" else None)
+    if brought is not None:
+        names = brought.values.column_names
         features["users"] = tuple(Feature(name=name, kind="categorical") for name in names)
     user_ids, lengths_U, index = number_users(found.blocks, core)
-    assembly = Assembly.of(result, found.blocks, core, codes, asked.ties)
+    context = describe_context(
+        found.blocks, asked.context_kinds, [asked.targets.column] if asked.targets else ()
+    )
+    targets = None if asked.targets is None else known_targets(asked.targets, context)
+    assembly = Assembly.of(result, found.blocks, core, codes, asked.ties, context)
     shards = plan_shards(index, found.blocks, len(user_ids), asked.rows_per_shard)
     # The checksum of the source is one more task, the longest, and so the first.
     (size, sha256), *written = asked.mapper(partial(_write_or_sum, source, assembly), [None, *shards])
@@ -261,7 +298,7 @@ def _write(
         item_counts_V=core.counts_V[core.mask_V],
         user_ids=user_ids,
         lengths_U=lengths_U,
-        profiles=join_profiles(source.profiles(), asked.user_features),
+        profiles=join_profiles(said, asked.user_features),
         quarantine=found.quarantine,
         rows_per_shard=asked.rows_per_shard,
         mapper=asked.mapper,
@@ -272,10 +309,14 @@ def _write(
         ),
         filters=Filters(k_core=asked.k_core, ties="hash" if asked.ties == "hash" else None),
         features=features or None,
+        context=tuple(column.feature for column in context) or None,
+        targets=targets,
     )
 
 
-def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int]) -> dict[str, Any]:
+def _stamp(
+    source: Source, rules: Rules, ties: Ties, options: Mapping[str, int], context: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what must be the same for a job to go on where another one stood."""
     # The usual limit of time is the day of the call; what counts for going on is everything else.
     fixed = {key: value for key, value in asdict(rules).items() if key != "latest_s"}
@@ -284,7 +325,7 @@ def _stamp(source: Source, rules: Rules, ties: Ties, options: Mapping[str, int])
         "source": source.archive.stamp(source.files),
         "plan": str(source.plan),
     }
-    return {**stamp, **options, "rules": fixed, "ties": ties}
+    return {**stamp, **options, "rules": fixed, "ties": ties, **({"context": context} if context else {})}
 
 
 def _write_or_sum(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ss4rec.data.prepare.block import Block, make_block
 from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath, RemotePath
 
@@ -39,6 +40,7 @@ def save_scattered(path: AnyPath, parsed: Parsed, partitions: int) -> None:
     # Stable, so that rows stay in file order.
     order = pa.array(np.argsort(partition_R.astype(np.uint16), kind="stable"))
     plain = {name: _plain(getattr(parsed, name)) for name in ("users", "items")}
+    plain |= {role: _plain(column) for role, column in parsed.context.items()}
     columns = plain | {"times": parsed.times_R, "ratings": parsed.ratings_R, "numbers": parsed.numbers_R}
     table = pa.table(columns).take(order).combine_chunks()
     table = table.replace_schema_metadata(
@@ -86,6 +88,7 @@ def gather(paths: Sequence[AnyPath], firsts: Sequence[int], partition: int, *, r
         numbers_R=table["numbers"].to_numpy(),
         quarantine=QUARANTINE_SCHEMA.empty_table(),
         rows=table.num_rows,
+        context={name: _encoded(table[name]) for name in table.column_names if name.startswith(CONTEXT)},
     )
     return make_block(parsed, repeats=repeats, together=False)
 

@@ -22,6 +22,7 @@ from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.gap_median import LOW_BITS, GapCounts
 from ss4rec.data.prepared.manifest import (
     MANIFEST_NAME,
+    EventTargets,
     Feature,
     Filters,
     Manifest,
@@ -31,7 +32,7 @@ from ss4rec.data.prepared.manifest import (
 )
 from ss4rec.data.prepared.user_profiles import profiles_table
 from ss4rec.data.sources.checks import count_reasons
-from ss4rec.data.sources.rows import Catalogue, UserProfiles
+from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import new_folder
 from ss4rec.io.paths import AnyPath
@@ -60,6 +61,8 @@ class Sequences:
     """float32."""
     profiles: UserProfiles | None = None
     """What is known about users."""
+    context: pa.Table | None = None
+    """Columns about the event as in shards, a row an event."""
 
     @property
     def users_E(self) -> npt.NDArray[Any]:
@@ -79,6 +82,7 @@ class Sequences:
             items_E=index_V[self.items_E[kept_E] - 1],
             times_E=self.times_E[kept_E],
             ratings_E=self.ratings_E[kept_E],
+            context=None if self.context is None else self.context.filter(pa.array(kept_E)),
         )
 
     def with_items(self, order_V: npt.NDArray[Any]) -> Sequences:
@@ -138,6 +142,8 @@ def write_prepared(
     rows_dropped: Mapping[str, int],
     rows_per_shard: int = 2048,
     features: dict[Literal["items", "users"], tuple[Feature, ...]] | None = None,
+    context: tuple[Feature, ...] | None = None,
+    targets: EventTargets | None = None,
 ) -> Manifest:
     """Write a prepared folder that appears at `out`, which must be free, when it is complete.
 
@@ -156,6 +162,8 @@ def write_prepared(
                 rows_dropped=rows_dropped,
                 rows_per_shard=rows_per_shard,
                 features=features,
+                context=context,
+                targets=targets,
             )
     except OSError as error:
         raise DataError(f"cannot write {out}: {error}; give another --out") from None
@@ -176,8 +184,13 @@ def fill_folder(
         sequences: the events.
         rows_dropped: rows that were left out, by reason.
         rows_per_shard: users per shard.
-        facts: `name`, `source`, `filters` and `features` of the manifest.
+        facts: `name`, `source`, `filters`, `features`, `context` and `targets` of the manifest.
     """
+    context = (
+        {}
+        if sequences.context is None
+        else {name: sequences.context[name].to_numpy() for name in sequences.context.column_names}
+    )
     offsets_U1 = sequences.offsets_U1
     counts_V = np.bincount(sequences.items_E, minlength=len(sequences.items.source_id) + 1)[1:]
     shards = []
@@ -190,6 +203,7 @@ def fill_folder(
             sequences.times_E[events],
             sequences.ratings_E[events],
             bounds_S1 - bounds_S1[0],
+            {name: values_E[events] for name, values_E in context.items()},
         )
         tables.write_table(table, folder / tables.shard_name(number))
         shards.append(written_shard(folder, tables.shard_name(number), table))
@@ -245,7 +259,7 @@ def finish_folder(
     if profile_table is not None:
         written[tables.PROFILES_NAME] = profile_table
     schemas = {table_name.removesuffix(".parquet"): table.schema for table_name, table in written.items()}
-    schemas = {"items": schemas["items"], "users": schemas["users"], "shards": tables.SHARD_SCHEMA} | schemas
+    schemas = {"items": schemas["items"], "users": schemas["users"], "shards": _shard_schema(facts)} | schemas
     if quarantine is not None and quarantine.num_rows:
         written[tables.QUARANTINE_NAME] = quarantine
     for table_name, table in written.items():
@@ -279,6 +293,14 @@ def finish_folder(
     )
     manifest.save(folder)
     return manifest
+
+
+def _shard_schema(facts: Mapping[str, Any]) -> pa.Schema:
+    """Return the schema of shards, with the columns about the event that the manifest describes."""
+    kinds = {"categorical": pa.int32(), "number": pa.float32()}
+    context = facts.get("context") or ()
+    more = [pa.field(CONTEXT + feature.name, pa.list_(kinds[feature.kind])) for feature in context]
+    return pa.schema([*tables.SHARD_SCHEMA, *more])
 
 
 def check_free(out: AnyPath, overwrite: bool, unfinished: bool = False) -> None:

@@ -17,7 +17,7 @@ from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.build import Sequences
 from ss4rec.data.prepared.manifest import AGAIN, MANIFEST_NAME, FileRecord, Manifest
 from ss4rec.data.prepared.user_profiles import read_back, read_profiles
-from ss4rec.data.sources.rows import Catalogue
+from ss4rec.data.sources.rows import CONTEXT, Catalogue
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import sha256_of
 from ss4rec.io.paths import AnyPath, to_path
@@ -110,7 +110,14 @@ class PreparedFolder:
             times_E=times_E,
             ratings_E=ratings_E,
             profiles=read_back(self.path, self.manifest, user_ids),
+            context=self._context(parts),
         )
+
+    def _context(self, parts: Sequence[pa.Table]) -> pa.Table | None:
+        """Return the columns about the event of some shards, a row an event."""
+        names = [CONTEXT + feature.name for feature in self.manifest.context or ()]
+        columns = {name: np.concatenate([ragged(part[name])[0] for part in parts]) for name in names}
+        return pa.table(columns) if columns else None
 
     def _catalogue(self) -> Catalogue:
         """Return what the folder says about items."""

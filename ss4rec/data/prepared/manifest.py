@@ -22,7 +22,8 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 class Record(BaseModel):
     """A frozen part of the manifest; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Nobody reads descriptions of these fields, and taking them from the source costs each process 20 ms.
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FileRecord(Record):
@@ -88,6 +89,15 @@ class Feature(Record):
     """Buckets of a text, or dimensions of a vector."""
 
 
+class EventTargets(Record):
+    """Which events are wanted: others are what a user did on the way, and never a target."""
+
+    column: str
+    """Column about the event that says what kind it is."""
+    values: tuple[str, ...]
+    """Kinds that are targets."""
+
+
 class Manifest(Record):
     """The content of `manifest.json`."""
 
@@ -132,6 +142,10 @@ class Manifest(Record):
     features: dict[Literal["items", "users"], tuple[Feature, ...]] | None = None
     """Meaning of the columns `feature.NAME` of `items.parquet`, and names of the columns about users that were brought
     along (`profile_values` has their values); not written if there are none."""
+    context: tuple[Feature, ...] | None = None
+    """Meaning of the columns `context.NAME` of shards; not written if there are none."""
+    targets: EventTargets | None = None
+    """Which events are targets; not written if all are."""
     columns: dict[str, dict[str, str]]
     """Arrow type of every column, by table: `items`, `users`, `shards`."""
     shards: tuple[ShardRecord, ...]

@@ -5,7 +5,7 @@ Files are written deterministically: the same rows give the same bytes (for one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ss4rec.data.prepared.manifest import AGAIN
-from ss4rec.data.sources.rows import Catalogue
+from ss4rec.data.sources.rows import CONTEXT, Catalogue
 from ss4rec.data.sources.times import LATEST_S
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
@@ -30,6 +30,9 @@ PROFILES_NAME = "profiles.parquet"
 FEATURE_PREFIX = "feature."
 FEATURE_TYPES = (pa.int32(), pa.float32(), pa.list_(pa.int32()), pa.list_(pa.float32()))
 """Columns of features that people brought (`ss4rec.data.prepared.features`)."""
+CONTEXT_TYPES = (pa.list_(pa.int32()), pa.list_(pa.float32()))
+"""Columns about the event (`ss4rec.data.prepare.context`): codes, 0 unknown, or numbers, NaN unknown."""
+MAX_CONTEXT_CODE = 10_000
 PROFILES_SCHEMA = pa.schema([("user", pa.int32()), ("codes", pa.list_(pa.int32()))])
 
 SHARD_SCHEMA = pa.schema(
@@ -86,6 +89,7 @@ def shard_table(
     times_E: npt.NDArray[Any],
     ratings_E: npt.NDArray[Any],
     offsets_U1: npt.NDArray[Any],
+    context: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> pa.Table:
     """Return the table of one shard.
 
@@ -95,13 +99,17 @@ def shard_table(
         times_E: int64 unix seconds of each event.
         ratings_E: float32 rating of each event.
         offsets_U1: first event of each user, and at the end the number of events E.
+        context: columns about the event by name, int32 codes or float32 numbers.
     """
     offsets = pa.array(offsets_U1, pa.int32())
     columns = [pa.array(np.arange(first_user, first_user + len(offsets) - 1), pa.int32())]
     for field, values_E in zip(list(SHARD_SCHEMA)[1:], (items_E, times_E, ratings_E), strict=True):
         values = pa.array(values_E, field.type.value_type)
         columns.append(pa.ListArray.from_arrays(offsets, values, type=field.type))
-    return pa.Table.from_arrays(columns, schema=SHARD_SCHEMA)
+    table = pa.Table.from_arrays(columns, schema=SHARD_SCHEMA)
+    for name, values_E in (context or {}).items():
+        table = table.append_column(name, pa.ListArray.from_arrays(offsets, pa.array(values_E)))
+    return table
 
 
 def shard_name(number: int) -> str:
@@ -119,13 +127,17 @@ def write_table(table: pa.Table, path: AnyPath) -> None:
         "use_dictionary": ["ratings.list.element"],
         "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
     }
-    options = special if table.schema == SHARD_SCHEMA else {}
+    context = [name for name in table.column_names if name.startswith(CONTEXT)]
+    options: dict[str, Any] = {}
+    if table.column_names[: len(SHARD_SCHEMA)] == SHARD_SCHEMA.names:
+        few = [f"{name}.list.element" for name in ("ratings", *context)]
+        options = {**special, "use_dictionary": few}
     pq.write_table(table, sink, compression="zstd", row_group_size=max(table.num_rows, 1), **options)
     write_whole(path, sink.getvalue())
 
 
 def read_shard(path: AnyPath, num_items: int | None = None) -> pa.Table:
-    """Read one shard: a row a user, columns as in `SHARD_SCHEMA`.
+    """Read one shard: a row a user, columns as in `SHARD_SCHEMA`, then those about the event.
 
     Args:
         path: the file.
@@ -134,9 +146,15 @@ def read_shard(path: AnyPath, num_items: int | None = None) -> pa.Table:
     Raises:
         DataError: naming the file, if it is missing, truncated, has other columns, or values out of range.
     """
-    table = read_table(path, SHARD_SCHEMA)
+    table = _read_parquet(path, _with_context)
     _check_events(path, table, num_items)
     return table
+
+
+def _with_context(found: pa.Schema) -> pa.Schema:
+    """Return the schema of a shard with the columns about the event that it has."""
+    more = [field for field in found if field.name.startswith(CONTEXT) and field.type in CONTEXT_TYPES]
+    return pa.schema([*SHARD_SCHEMA, *more])
 
 
 def read_items(folder: AnyPath) -> pa.Table:
@@ -218,16 +236,18 @@ def _read_parquet(path: AnyPath, expected: Callable[[pa.Schema], pa.Schema], aga
 
 def _check_events(path: AnyPath, table: pa.Table, num_items: int | None) -> None:
     """Refuse lists that do not belong together and events that no index or gap can hold."""
-    lists = {name: table[name].combine_chunks() for name in ("items", "timestamps", "ratings")}
+    lists = {name: table[name].combine_chunks() for name in table.column_names if name != "user"}
     offsets = {name: column.offsets.to_numpy() for name, column in lists.items()}
     values = {name: column.flatten() for name, column in lists.items()}
     for name, column in {"user": table["user"], **lists, **values}.items():
         if column.null_count:
             raise DataError(f"{path}: column {name} has empty values; {AGAIN}")
     lengths = {name: np.diff(offset) for name, offset in offsets.items()}
-    if any(not np.array_equal(lengths[name], lengths["items"]) for name in ("timestamps", "ratings")):
+    if any(not np.array_equal(own, lengths["items"]) for own in lengths.values()):
         raise DataError(f"{path}: a user has lists of different lengths; {AGAIN}")
-    for name, least, most in (("items", 1, num_items), ("timestamps", 0, LATEST_S - 1)):
+    bounds: list[tuple[str, int, int | None]] = [("items", 1, num_items), ("timestamps", 0, LATEST_S - 1)]
+    codes = [name for name in values if name.startswith(CONTEXT) and values[name].type == pa.int32()]
+    for name, least, most in (*bounds, *((name, 0, MAX_CONTEXT_CODE) for name in codes)):
         found = values[name].to_numpy()
         low, high = (found.min(), found.max()) if len(found) else (least, least)
         if low < least or (most is not None and high > most):

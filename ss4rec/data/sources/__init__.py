@@ -15,13 +15,14 @@ from typing import IO
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import Parsed, Rules, concatenated
 from ss4rec.data.sources.columns import ROLES
+from ss4rec.data.sources.features import FeatureTable
 from ss4rec.data.sources.head import read_fully
 from ss4rec.data.sources.json_lines import JsonPlan, parse_json_block
 from ss4rec.data.sources.layouts import LAYOUTS, TABLE, Layout
 from ss4rec.data.sources.packed import damage_named, unreadable_kind
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.plan_table import OTHER_SUFFIXES, SUFFIXES, Plan, TableOptions, plan_table
-from ss4rec.data.sources.rows import Catalogue, UserProfiles
+from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles
 from ss4rec.data.sources.table import ParquetPlan, open_parquet, parse_groups
 from ss4rec.data.sources.text import TextPlan, line_blocks, parse_block
 from ss4rec.errors import DataError
@@ -68,8 +69,8 @@ class Source:
         for layout in LAYOUTS if not given.any else ():
             name = archive.find(layout.patterns)
             plan = layout.plan(archive, name) if name is not None else None
-            if plan is not None:
-                return cls(archive, plan, layout)
+            if plan is not None and (chosen := _with_context(plan, given)) is not None:
+                return cls(archive, chosen, layout)
         return cls(archive, plan_table(archive, _table_files(archive), given), TABLE)
 
     @property
@@ -88,6 +89,12 @@ class Source:
         return sum(self.archive.size(file) for file in self.files)
 
     @property
+    def context(self) -> tuple[str, ...]:
+        """Names of the columns about the event that are read."""
+        roles = [*self.plan.roles, *(role for role, _ in self.plan.parts[0].values)]
+        return tuple(role.removeprefix(CONTEXT) for role in roles if role.startswith(CONTEXT))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about how it is read."""
         return self.plan.notes
@@ -99,6 +106,10 @@ class Source:
     def profiles(self) -> UserProfiles | None:
         """Return what it says about users."""
         return self.layout.profiles(self.archive, self.plan.file)
+
+    def item_features(self) -> FeatureTable | None:
+        """Return other columns that it has about items."""
+        return self.layout.features(self.archive, self.plan.file)
 
     def with_quotes(self) -> Source:
         """Return the same source, read as one whose fields may be quoted and hold line breaks."""
@@ -133,6 +144,22 @@ class Source:
                 for block in line_blocks(read_stream(stream, self.archive.where(part.file)), self.plan):
                     yield parse_lines(block, self.plan, rules, part, is_first=is_first)
                     is_first = False
+
+
+def _with_context(plan: TextPlan, options: TableOptions) -> TextPlan | None:
+    """Return a plan that reads these columns about the event of all that it could; None if it has one of them not.
+
+    A plan of a layout reads all that there are unless some are named.
+    """
+    wanted = {CONTEXT + name for name in options.about_events}
+    if not wanted <= plan.roles.keys():
+        return None
+    if not options.context:
+        return plan
+    roles = {
+        role: name for role, name in plan.roles.items() if role in wanted or not role.startswith(CONTEXT)
+    }
+    return replace(plan, roles=roles, types={role: plan.types[role] for role in roles})
 
 
 def resolve_source(text: str) -> AnyPath:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.data.sources.times import LATEST_S, UNIT_NAMES, TimeRule, parsed_or_null, to_seconds
 from ss4rec.errors import DataError
 
@@ -77,6 +78,8 @@ class Parsed:
     """As in `QUARANTINE_SCHEMA`, `row` counted as in `numbers_R`."""
     rows: int
     """Rows that were given."""
+    context: dict[str, pa.Array] = field(default_factory=dict)
+    """Columns about the event, by role; dictionaries of strings, null where unknown."""
 
 
 def quarantine_table(rows: Iterable[tuple[int, str, str]]) -> pa.Table:
@@ -99,7 +102,8 @@ def check_rows(
     """Put rows that break a rule into quarantine.
 
     Args:
-        columns: `user`, `item` (int64, string or dictionary), `time` (any type that `times` reads), perhaps `rating`.
+        columns: `user`, `item` (int64, string or dictionary), `time` (any type that `times` reads), perhaps `rating`,
+            and columns about the event (dictionary of strings).
         rules: what a row must be.
         numbers_R: place of each row among all that were given.
         unreadable: rows in quarantine before.
@@ -118,10 +122,11 @@ def check_rows(
     rating = columns.get("rating")
     ratings_R = np.ones(len(times_R), np.float32) if rating is None else _numbers(rating)
     users, items = columns["user"], columns["item"]
+    context = {role: column for role, column in columns.items() if role.startswith(CONTEXT)}
     no_time = seconds.missing_R.any() or seconds.unreadable_R.any() or seconds.off_unit_R.any()
     empty = users.null_count or items.null_count or no_time
     if not empty and _within(times_R, rules.earliest_s, rules.latest_s) and _usable(ratings_R, rules):
-        return Parsed(users, items, times_R, ratings_R, numbers_R, unreadable, rows)
+        return Parsed(users, items, times_R, ratings_R, numbers_R, unreadable, rows, context)
     found: list[tuple[npt.NDArray[Any], str, Callable[[int], str]]] = [
         (_nulls(columns["user"]), "user_missing", lambda row: "user is None, every row needs one"),
         (_nulls(columns["item"]), "item_missing", lambda row: "item is None, every row needs one"),
@@ -165,6 +170,7 @@ def check_rows(
         numbers_R[~bad_R],
         quarantine,
         rows,
+        {role: column.filter(good) for role, column in context.items()},
     )
 
 
@@ -184,6 +190,10 @@ def concatenated(parts: Sequence[Parsed], first_row: int) -> Parsed:
         numbers_R=np.concatenate([part.numbers_R + first for part, first in numbered]),
         quarantine=pa.concat_tables([shift_rows(part.quarantine, first) for part, first in numbered]),
         rows=int(firsts[-1]) - first_row,
+        context={
+            role: pa.chunked_array([part.context[role] for part in parts]).combine_chunks()
+            for role in parts[0].context
+        },
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ss4rec.data.sources.parts import Part, hive_values
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.errors import DataError
 
 ROLES = ("user", "item", "time", "rating")
@@ -17,13 +18,16 @@ GUESSES = {
 """Column names that are recognised for each role, best first; case and underscores do not matter."""
 
 
-def choose_columns(names: Sequence[str], asked: Mapping[str, str], where: str) -> dict[str, str]:
+def choose_columns(
+    names: Sequence[str], asked: Mapping[str, str], where: str, context: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the column of each role: the one asked for, else the first recognised name.
 
     Args:
         names: the columns.
         asked: name, or number from 1, of the column of a role.
         where: what messages call the file.
+        context: columns about the event, by name or number; each becomes a role of its own.
 
     Raises:
         DataError: if a column that was asked for does not exist, or none is found for user, item or time.
@@ -41,6 +45,14 @@ def choose_columns(names: Sequence[str], asked: Mapping[str, str], where: str) -
                 f"{where} has the columns {', '.join(names)}; none is known to be the {role}: "
                 f"name it with --columns {role}=..{_headerless(names)}"
             )
+    for name in context:
+        column = _asked(names, name, where)
+        taken = [role for role, other in chosen.items() if other == column and not role.startswith(CONTEXT)]
+        if taken:
+            raise DataError(
+                f"{where}: column {column} is read as {taken[0]} already; leave it out of --context"
+            )
+        chosen[CONTEXT + _bare(column)] = column
     return chosen
 
 
@@ -88,7 +100,12 @@ def _asked(names: Sequence[str], column: str, where: str) -> str:
 
 def _plain(name: str) -> str:
     """Return a name as it is compared: RecBole's types, as in `user_id:token`, do not count either."""
-    return name.partition(":")[0].replace("_", "").lower()
+    return _bare(name).replace("_", "").lower()
+
+
+def _bare(name: str) -> str:
+    """Return a name without RecBole's type."""
+    return name.partition(":")[0]
 
 
 def _headerless(names: Sequence[str]) -> str:

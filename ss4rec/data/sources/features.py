@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -51,11 +52,22 @@ def read_features(path: AnyPath, id_names: tuple[str, ...], *, several: bool = F
     Raises:
         DataError: if it cannot be read, an id is missing or comes twice, or there is no other column.
     """
+    return _features(lambda: read_plain(path), str(path), id_names, several)
+
+
+def features_of(data: bytes, suffix: str, where: str, id_names: tuple[str, ...]) -> FeatureTable:
+    """Read the content of such a file; `where` is what messages call it. Errors as of `read_features`."""
+    return _features(lambda: parse_plain(data, suffix), where, id_names, several=False)
+
+
+def _features(
+    read: Callable[[], pa.Table], where: str, id_names: tuple[str, ...], several: bool
+) -> FeatureTable:
     try:
-        table = read_plain(path)
+        table = read()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} cannot be read as a table of features ({str(error).splitlines()[0]}); give CSV, TSV or Parquet"
+            f"{where} cannot be read as a table of features ({str(error).splitlines()[0]}); give CSV, TSV or Parquet"
         ) from None
     plain = {name.replace("_", "").lower(): name for name in reversed(table.column_names)}
     wanted = [plain[name.replace("_", "")] for name in id_names if name.replace("_", "") in plain]
@@ -68,12 +80,12 @@ def read_features(path: AnyPath, id_names: tuple[str, ...], *, several: bool = F
     )
     rest = table.drop_columns([id_name])
     if several and not ids.null_count and _said_by_users(rest) and len(ids.unique()) < len(ids):
-        ids, rest = _gathered(path, ids, rest, id_names)
+        ids, rest = _gathered(where, ids, rest, id_names)
     if ids.null_count or len(ids.unique()) < len(ids):
-        raise DataError(f"{path}: column {id_name} has empty or repeated ids; each needs one row")
+        raise DataError(f"{where}: column {id_name} has empty or repeated ids; each needs one row")
     if not rest.num_columns:
-        raise DataError(f"{path} has no column beside {id_name}; give a file with features")
-    return FeatureTable(str(path), ids, rest)
+        raise DataError(f"{where} has no column beside {id_name}; give a file with features")
+    return FeatureTable(where, ids, rest)
 
 
 def as_profiles(known: FeatureTable) -> UserProfiles:
@@ -101,7 +113,7 @@ def _said_by_users(rest: pa.Table) -> bool:
 
 
 def _gathered(
-    path: AnyPath, ids: pa.Array, rest: pa.Table, id_names: tuple[str, ...]
+    where: str, ids: pa.Array, rest: pa.Table, id_names: tuple[str, ...]
 ) -> tuple[pa.Array, pa.Table]:
     """Return each id once, with all values of each column of texts.
 
@@ -118,7 +130,7 @@ def _gathered(
             continue
         if not pa.types.is_string(rest[name].type):
             raise DataError(
-                f"{path}: ids come several times, so {name} would have several numbers; give each id one row, or texts"
+                f"{where}: ids come several times, so {name} would have several numbers; give each id one row, or texts"
             )
         values: list[list[str]] = [[] for _ in range(len(different))]
         for place, text in zip(place_R, rest[name].to_pylist(), strict=True):
@@ -154,8 +166,11 @@ def read_plain(path: AnyPath) -> pa.Table:
     Raises:
         DataError: as `_content`.
     """
-    suffix = PurePosixPath(str(path)).suffix.lower()
-    data = _content(path)
+    return parse_plain(_content(path), PurePosixPath(str(path)).suffix.lower())
+
+
+def parse_plain(data: bytes, suffix: str) -> pa.Table:
+    """Read the content of such a file; raises what Arrow does."""
     if suffix == ".parquet":
         return pq.read_table(pa.BufferReader(data))
     delimiter, quotes = (",", '"') if suffix == ".csv" else ("\t", False)
@@ -196,6 +211,9 @@ def _number_or_text(column: pa.Array) -> pa.Array:
 
 def _grouped(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Return the texts of a column; many different numbers become groups such as `18 to below 25`."""
+    if pa.types.is_list(column.type):
+        texts = ["|".join(map(str, value)) if value else None for value in column.to_pylist()]
+        return pa.array(texts, pa.string())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return column.cast(pa.string())
     known = sorted(value for value in column.to_pylist() if value is not None and not math.isnan(value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ from ss4rec.data.sources.checks import (
     refuse_all_bad,
 )
 from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.plan import TablePlan
 from ss4rec.data.sources.quotes import NO_QUOTES
+from ss4rec.data.sources.rows import CONTEXT, is_category
 from ss4rec.data.sources.text import MAX_UNREADABLE, constant_columns
-from ss4rec.data.sources.times import TimeRule
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import parse_json
 
@@ -33,37 +34,18 @@ SAMPLE_LINES = 1000
 """Lines that tell the columns and their types."""
 
 
-@dataclass(frozen=True)
-class JsonPlan:
+@dataclass(frozen=True, kw_only=True)
+class JsonPlan(TablePlan):
     """How to read a table of JSON lines."""
 
-    layout: str
-    """Name of the layout."""
-    parts: tuple[Part, ...]
-    """Its files."""
-    where: str
-    """What messages call it."""
-    roles: dict[str, str]
-    """Key of `user`, `item`, `time` and perhaps `rating`, as far as they stand in the files."""
     types: dict[str, pa.DataType]
     """As what Arrow reads each role at first."""
-    first_row: int = 1
-    """Number of the first row as a person counts."""
-    times: TimeRule = field(default_factory=TimeRule)
-    """What times mean."""
     newline: bytes = b"\n"
     """Where rows may be cut; JSON's strings hold no line breaks."""
     quoted: bool = False
     """Whether line breaks may stand within fields."""
     quotes: bool = False
     """The same, as for delimited text."""
-    notes: tuple[str, ...] = ()
-    """What the user should know about how it is read."""
-
-    @property
-    def file(self) -> str:
-        """The first file."""
-        return self.parts[0].file
 
     def user_of(self, line: bytes) -> bytes:
         """Return the user of a line; empty if there is none."""
@@ -200,7 +182,7 @@ def _by_line(data: bytes, plan: JsonPlan, rules: Rules, is_first: bool) -> Colum
         count += 1
     columns = {}
     for role, found in values.items():
-        if role in ("user", "item"):
+        if is_category(role):
             columns[role] = pa.array(found, pa.string()).dictionary_encode()
         elif role == "time":
             columns[role] = time_array(found, pa.string() if plan.times.format else plan.types[role])
@@ -225,7 +207,9 @@ def _row(line: bytes, plan: JsonPlan) -> dict[str, Any]:
     row = {}
     for role, key in plan.roles.items():
         value = found.get(key)
-        if role in ("user", "item"):
+        if role.startswith(CONTEXT):
+            value = _text(value)
+        elif role in ("user", "item"):
             value = _id(value, role)
         elif value is not None and not _fits(value, role, plan):
             wanted = "which is no time like the others" if role == "time" else "ratings are finite numbers"
@@ -244,6 +228,19 @@ def _id(value: Any, role: str) -> str | None:
         return value
     raise _BadLineError(
         f"{role}_unreadable", f"{role} is {json.dumps(value)[:80]}, ids are texts or whole numbers"
+    )
+
+
+def _text(value: Any) -> str | None:
+    """Return a value about the event as text; what is neither text nor number is unknown."""
+    if isinstance(value, str):
+        return value if value and _is_utf8(value) else None
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+        if isinstance(value, int | float)
+        else None
     )
 
 
@@ -269,7 +266,7 @@ def _fits(value: Any, role: str, plan: JsonPlan) -> bool:
 
 def _ids(column: pa.Array, role: str) -> pa.Array:
     """Return ids as a dictionary of texts, and other columns as they are."""
-    if role not in ("user", "item"):
+    if not is_category(role):
         return column
     texts = column.cast(pa.string())
     empty = pc.equal(texts, "")

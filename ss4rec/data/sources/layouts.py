@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.columns import ROLES, choose_columns
+from ss4rec.data.sources.columns import GUESSES, ROLES, choose_columns
 from ss4rec.data.sources.delimited import header, read_delimited
+from ss4rec.data.sources.features import FeatureTable, as_profiles, features_of
 from ss4rec.data.sources.head import (
     HEAD_BYTES,
     SAMPLE_ROWS,
@@ -25,7 +26,7 @@ from ss4rec.data.sources.head import (
 )
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.quotes import field_quotes
-from ss4rec.data.sources.rows import Catalogue, UserProfiles, plain_ids
+from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles, is_category, plain_ids
 from ss4rec.data.sources.text import ID, TextPlan
 from ss4rec.data.sources.times import choose_rule, parsed_or_null, refuse_few_digits
 from ss4rec.errors import DataError
@@ -48,6 +49,8 @@ class Layout:
     """None: the file is of another layout."""
     catalogue: Callable[[Archive, str], Catalogue | None]
     profiles: Callable[[Archive, str], UserProfiles | None]
+    features: Callable[[Archive, str], FeatureTable | None]
+    """Other columns about items."""
 
 
 def plan_dat(archive: Archive, name: str) -> TextPlan:
@@ -69,14 +72,14 @@ def plan_csv(archive: Archive, name: str) -> TextPlan | None:
     if not set(columns.values()) <= set(names):
         return None
     return TextPlan(
-        "grouplens-csv",
-        (Part(name, _row_start(head, data)),),
-        archive.where(name),
-        ",",
-        True,
-        unique_names(names, archive.where(name)),
-        {role: columns[role] for role in ROLES},
-        dict(GROUPLENS_TYPES),
+        layout="grouplens-csv",
+        parts=(Part(name, _row_start(head, data)),),
+        where=archive.where(name),
+        delimiter=",",
+        quotes=True,
+        names=unique_names(names, archive.where(name)),
+        roles={role: columns[role] for role in ROLES},
+        types=dict(GROUPLENS_TYPES),
         first_row=2,
         newline=head.newline,
         quoted=len(field_quotes(data[_row_start(head, data) :], b",")) > 0 or head.newline != b"\n",
@@ -93,7 +96,11 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
         )
     typed = {column.split(":")[0]: column for column in unique_names(names, where)}
     roles = {role: typed[plain] for role, plain in choose_columns(list(typed), {}, where).items()}
-    types = {role: ID if role in ("user", "item") else pa.float64() for role in roles}
+    more = [column for column in typed.values() if column not in roles.values()]
+    roles |= {
+        CONTEXT + column.split(":")[0]: column for column in more if column.endswith((":token", ":float"))
+    }
+    types = {role: ID if is_category(role) else pa.float64() for role in roles}
     place = names.index(roles["time"])
     with archive.open(name) as stream:
         read_fully(stream, start)
@@ -104,14 +111,14 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
     numbers = parsed_or_null(pa.array(texts, pa.string()), pa.float64())
     times, notes = choose_rule(numbers, None, None, where)
     return TextPlan(
-        "recbole",
-        (Part(name, start),),
-        where,
-        "\t",
-        False,
-        tuple(names),
-        roles,
-        types,
+        layout="recbole",
+        parts=(Part(name, start),),
+        where=where,
+        delimiter="\t",
+        quotes=False,
+        names=tuple(names),
+        roles=roles,
+        types=types,
         first_row=2,
         times=times,
         notes=tuple(notes),
@@ -124,14 +131,14 @@ def _plan_grouplens(archive: Archive, name: str, layout: str, delimiter: str) ->
     data = first_bytes(archive, name, may_be_empty=True)
     newline = look(data, delimiter).newline
     return TextPlan(
-        layout,
-        (Part(name, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0),),
-        archive.where(name),
-        delimiter,
-        False,
-        GROUPLENS,
-        roles,
-        dict(GROUPLENS_TYPES),
+        layout=layout,
+        parts=(Part(name, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0),),
+        where=archive.where(name),
+        delimiter=delimiter,
+        quotes=False,
+        names=GROUPLENS,
+        roles=roles,
+        types=dict(GROUPLENS_TYPES),
         newline=newline,
         quoted=newline != b"\n",
     )
@@ -240,6 +247,28 @@ def _recbole_items(archive: Archive, ratings: str) -> Catalogue | None:
     )
 
 
+def _recbole_features(archive: Archive, ratings: str) -> FeatureTable | None:
+    """Read all columns of `.item`."""
+    return _recbole_columns(archive, ratings, ".item", GUESSES["item"])
+
+
+def _recbole_users(archive: Archive, ratings: str) -> UserProfiles | None:
+    """Read all columns of `.user`."""
+    found = _recbole_columns(archive, ratings, ".user", GUESSES["user"])
+    return None if found is None else as_profiles(found)
+
+
+def _recbole_columns(
+    archive: Archive, ratings: str, suffix: str, ids: tuple[str, ...]
+) -> FeatureTable | None:
+    """Read a file beside `.inter`; None where it has ids only."""
+    name = archive.neighbour(ratings, PurePosixPath(ratings).with_suffix(suffix).name)
+    if name is None or len(header(archive, name, "\t")[0]) < 2:
+        return None
+    with archive.open(name) as stream:
+        return features_of(stream.read(), suffix, archive.where(name), ids)
+
+
 def _split(genres: pa.ChunkedArray, separator: str) -> pa.Array:
     """Split lists of genres; GroupLens' mark for none becomes an empty list, null stays null."""
     text = genres.combine_chunks()
@@ -259,11 +288,11 @@ def _unknown(archive: Archive, ratings: str) -> None:
 
 
 LAYOUTS = (
-    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat, _users_dat),
-    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user),
-    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv, _unknown),
-    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items, _unknown),
+    Layout("grouplens-dat", ("ratings.dat",), plan_dat, _movies_dat, _users_dat, _unknown),
+    Layout("grouplens-100k", ("u.data",), plan_100k, _u_item, _u_user, _unknown),
+    Layout("grouplens-csv", ("ratings.csv",), plan_csv, _movies_csv, _unknown, _unknown),
+    Layout("recbole", ("*.inter",), plan_recbole, _recbole_items, _recbole_users, _recbole_features),
 )
 """In the order in which they are looked for."""
-TABLE = Layout("table", (), _unknown, _unknown, _unknown)
+TABLE = Layout("table", (), _unknown, _unknown, _unknown, _unknown)
 """Everything else."""

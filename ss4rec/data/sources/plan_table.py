@@ -23,6 +23,7 @@ from ss4rec.data.sources.head import (
 from ss4rec.data.sources.json_lines import JsonPlan, sample_objects, time_array, type_of
 from ss4rec.data.sources.packed import bare_name
 from ss4rec.data.sources.parts import Part, hive_values
+from ss4rec.data.sources.rows import is_category
 from ss4rec.data.sources.table import ParquetPlan, check_types, open_parquet
 from ss4rec.data.sources.text import ID, TextPlan, infer_type
 from ss4rec.data.sources.times import TimeRule, Unit, choose_rule, parsed_or_null, refuse_few_digits
@@ -54,9 +55,20 @@ class TableOptions:
     time_format: str | None = None
     """Format of times that are texts or whole numbers, as for `strptime`; None: ISO 8601."""
 
+    context: tuple[str, ...] = ()
+    """Columns about the event, by name or number; of RecBole's files all are read where none is named."""
+    kind_column: str | None = None
+    """Column of the kind of event, where it says which are targets: it is read in any case."""
+
+    @property
+    def about_events(self) -> tuple[str, ...]:
+        """All columns about the event that are asked for."""
+        more = (self.kind_column,) if self.kind_column and self.kind_column not in self.context else ()
+        return (*self.context, *more)
+
     @property
     def any(self) -> bool:
-        """Whether anything is said."""
+        """Whether anything is said about the columns of ratings."""
         return bool(self.columns) or any((self.delimiter, self.time_unit, self.time_format))
 
 
@@ -92,7 +104,7 @@ def _plan_parquet(
             schemas.append(file.schema_arrow)
     hive = hive_values(names[0])
     known = [*schemas[0].names, *(column for column in hive if column not in schemas[0].names)]
-    roles = choose_columns(known, options.columns, where)
+    roles = choose_columns(known, options.columns, where, options.about_events)
     here, parts = role_columns(roles, set(schemas[0].names), names)
     for name, schema in zip(names, schemas, strict=True):
         told = archive.where(name)
@@ -109,7 +121,7 @@ def _plan_parquet(
         for role in ("user", "item")
         if role in here and (len(kinds[role]) > 1 or kinds[role] & {pa.uint64(), pa.string()})
     )
-    plan = ParquetPlan("parquet", parts, where, here, as_text, notes=notes)
+    plan = ParquetPlan(layout="parquet", parts=parts, where=where, roles=here, as_text=as_text, notes=notes)
     times, said = _time_rule(_parquet_times(archive, plan), options, where)
     return replace(plan, times=times, notes=(*notes, *said))
 
@@ -139,9 +151,8 @@ def _plan_json(
     objects = sample_objects(data, where)
     keys = list(dict.fromkeys(key for found in objects for key in found))
     hive = hive_values(names[0])
-    roles = choose_columns(
-        [*keys, *(column for column in hive if column not in keys)], options.columns, where
-    )
+    known = [*keys, *(column for column in hive if column not in keys)]
+    roles = choose_columns(known, options.columns, where, options.about_events)
     here, parts = role_columns(roles, set(keys), names)
     values = {role: [found.get(key) for found in objects] for role, key in here.items()}
     types = {role: type_of(found) for role, found in values.items()}
@@ -156,7 +167,15 @@ def _plan_json(
     times, said = _time_rule(sample, options, where)
     if times.format and "time" in here and not any(isinstance(v, str) for v in values["time"]):
         types["time"] = pa.int64()
-    return JsonPlan("jsonl", parts, where, here, types, times=times, notes=(*notes, *said))
+    return JsonPlan(
+        layout="jsonl",
+        parts=parts,
+        where=where,
+        roles=here,
+        types=types,
+        times=times,
+        notes=(*notes, *said),
+    )
 
 
 def _plan_text(
@@ -184,7 +203,8 @@ def _plan_text(
     labels, has_header = _labels(head, asked, where)
     if has_header and by_number(asked, head.rows[0]):
         notes = (*notes, f"the first row is read as a header: {', '.join(head.rows[0])[:80]}")
-    roles = choose_columns([*labels, *(column for column in hive if column not in labels)], asked, where)
+    known = [*labels, *(column for column in hive if column not in labels)]
+    roles = choose_columns(known, asked, where, options.about_events)
     here, parts = role_columns(roles, set(labels), names)
     rows = head.rows[1:] if has_header else head.rows
     start = _row_start(head, int(has_header), data)
@@ -201,14 +221,14 @@ def _plan_text(
     sample = _part_times(parts) if "time" not in here else _as_type(samples["time"], types["time"])
     times, said = _time_rule(sample, options, where)
     return TextPlan(
-        "csv",
-        parts,
-        where,
-        head.delimiter,
-        head.quotes,
-        labels,
-        here,
-        types,
+        layout="csv",
+        parts=parts,
+        where=where,
+        delimiter=head.delimiter,
+        quotes=head.quotes,
+        names=labels,
+        roles=here,
+        types=types,
         first_row=2 if has_header and len(parts) == 1 else 1,
         times=times,
         newline=head.newline,
@@ -258,7 +278,7 @@ def _text_types(
     samples: Mapping[str, Sequence[str]], options: TableOptions, where: str
 ) -> dict[str, pa.DataType]:
     """Return as what each role is read."""
-    types: dict[str, pa.DataType] = {role: ID for role in ("user", "item") if role in samples}
+    types: dict[str, pa.DataType] = {role: ID for role in samples if is_category(role)}
     if "time" in samples:
         if options.time_format:
             types["time"] = pa.string()

@@ -8,6 +8,17 @@ from typing import Any
 import numpy.typing as npt
 import pyarrow as pa
 
+CONTEXT = "context."
+"""Begins the role of a column that says something about the event, and its name in shards."""
+
+CODES = "codes."
+"""Begins the name of such a column where it holds what a model is told (`EventColumn.codes`)."""
+
+
+def is_category(role: str) -> bool:
+    """Return whether the values of a role are kept as texts: ids, and columns about the event."""
+    return role in ("user", "item") or role.startswith(CONTEXT)
+
 
 @dataclass(frozen=True)
 class Catalogue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,37 +15,20 @@ import pyarrow.parquet as pq
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.plan import TablePlan
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.data.sources.text import constant_columns
-from ss4rec.data.sources.times import TimeRule, is_bytes, is_text, plain_type, refuse_type
+from ss4rec.data.sources.times import is_bytes, is_text, plain_type, refuse_type
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
 
-@dataclass(frozen=True)
-class ParquetPlan:
+@dataclass(frozen=True, kw_only=True)
+class ParquetPlan(TablePlan):
     """How to read a table of Parquet files."""
 
-    layout: str
-    """Name of the layout."""
-    parts: tuple[Part, ...]
-    """Its files."""
-    where: str
-    """What messages call it."""
-    roles: dict[str, str]
-    """Column of `user`, `item`, `time` and perhaps `rating`, as far as they stand in the files."""
     as_text: frozenset[str] = frozenset()
     """Roles whose ids do not all fit into int64, or have other types in other files."""
-    first_row: int = 1
-    """Number of the first row as a person counts."""
-    times: TimeRule = field(default_factory=TimeRule)
-    """What times mean."""
-    notes: tuple[str, ...] = ()
-    """What the user should know about how it is read."""
-
-    @property
-    def file(self) -> str:
-        """The first file."""
-        return self.parts[0].file
 
 
 @contextmanager
@@ -122,6 +105,11 @@ def check_types(schema: pa.Schema, roles: dict[str, str], where: str) -> None:
             number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
             if not number and not pa.types.is_null(kind):
                 raise DataError(f"{where}: rating has type {kind}; ratings must be numbers")
+        elif role.startswith(CONTEXT):
+            if pa.types.is_nested(kind) or is_bytes(kind):
+                raise DataError(
+                    f"{where}: {column} has type {kind}; columns about events are texts or numbers"
+                )
         elif not (pa.types.is_integer(kind) or is_text(kind) or is_bytes(kind) or pa.types.is_null(kind)):
             raise DataError(f"{where}: {role} has type {kind}; ids must be strings or integers")
 
@@ -139,7 +127,7 @@ def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array
         return values.cast(pa.float64(), safe=False) if pa.types.is_decimal(kind) else values
     if role == "time":
         return values.cast(pa.string()) if is_text(kind) or is_bytes(kind) else values
-    if pa.types.is_integer(kind) and role not in plan.as_text:
+    if pa.types.is_integer(kind) and role in ("user", "item") and role not in plan.as_text:
         return values.cast(pa.int64())
     texts = values.cast(pa.string()) if not pa.types.is_null(kind) else pa.nulls(len(values), pa.string())
     empty = pc.equal(texts, "")

@@ -48,7 +48,7 @@ def table_file(table: Any, folder: AnyPath, options: TableOptions) -> Iterator[A
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise DataError(f"{WHERE} has the column {doubled!r} twice; rename one")
-    chosen = list(dict.fromkeys(choose_columns(names, options.columns, WHERE).values()))
+    chosen = list(dict.fromkeys(choose_columns(names, options.columns, WHERE, options.about_events).values()))
     path = folder / FILE_NAME
     try:
         _write(path, _parts(table, chosen))
