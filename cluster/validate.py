@@ -23,10 +23,11 @@ from jsonschema import Draft7Validator
 from ss4rec.errors import UsageError
 
 HERE = Path(__file__).resolve().parent
-RAY_JOB_NAME_LENGTH, RAY_CLUSTER_NAME_LENGTH = 47, 53
+RAY_JOB_NAME_LENGTH, RAY_SERVICE_NAME_LENGTH, RAY_CLUSTER_NAME_LENGTH = 47, 47, 53
 KUBERNETES_KINDS = {
     "RayJob": "kuberay-v1.schema.json",
     "RayCluster": "kuberay-v1.schema.json",
+    "RayService": "kuberay-v1.schema.json",
     "PersistentVolumeClaim": "core.schema.json",
     "NetworkPolicy": "core.schema.json",
 }
@@ -80,7 +81,7 @@ def check_kuberay(path: Path, text: str) -> Iterator[str]:
             yield f"kind {kind}: not one of {', '.join(KUBERNETES_KINDS)}"
             continue
         problems = [*_against(KUBERNETES_KINDS[kind], document, kind)]
-        rules = {"RayJob": _job_rules, "RayCluster": _ray_cluster_rules}.get(kind)
+        rules = KIND_RULES.get(kind)
         yield from problems or (rules(document) if rules else ())
 
 
@@ -143,6 +144,48 @@ def _ray_cluster_rules(cluster: dict[str, Any]) -> Iterator[str]:
     """Apply the controller's rules for a RayCluster."""
     yield from _name_rules(cluster, RAY_CLUSTER_NAME_LENGTH)
     yield from _cluster_rules(cluster["spec"])
+
+
+def _service_rules(service: dict[str, Any]) -> Iterator[str]:
+    """Check a RayService: its cluster, and that its application is ours and is set up as `ss4rec serve` would be."""
+    yield from _name_rules(service, RAY_SERVICE_NAME_LENGTH)
+    yield from _cluster_rules(service["spec"]["rayClusterConfig"])
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    if not isinstance(config, dict) or not config.get("applications"):
+        yield "spec.serveConfigV2 is no mapping with applications"
+        return
+    host = config.get("http_options", {}).get("host", "127.0.0.1")
+    for application in config["applications"]:
+        yield from _application_problems(application, host)
+
+
+def _application_problems(application: dict[str, Any], host: str) -> Iterator[str]:
+    """Check one application of a serveConfigV2."""
+    from ss4rec.config import parse_section
+    from ss4rec.serve.settings import ServeSettings, require_tokens
+
+    path = application.get("import_path", "")
+    module, _, function = path.partition(":")
+    source = HERE.parent.joinpath(*module.split(".")).with_suffix(".py")
+    if not source.exists() or f"def {function}(" not in source.read_text():
+        yield f"import_path {path!r}: there is no such function"
+        return
+    try:
+        settings = parse_section(ServeSettings, application.get("args", {}), "args")
+        require_tokens(settings, host)
+    except UsageError as error:
+        yield str(error)
+        return
+    if "://" not in settings.store:
+        yield f"store {settings.store}: pods of several machines need postgresql://"
+
+
+KIND_RULES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+    "RayJob": _job_rules,
+    "RayCluster": _ray_cluster_rules,
+    "RayService": _service_rules,
+}
+"""What the schemas cannot say of each kind."""
 
 
 def _name_rules(document: dict[str, Any], longest: int) -> Iterator[str]:

@@ -6,7 +6,7 @@
 Every simulation is a task with a name; its result is a line of the cache, and a command that is given again does what is
 missing. The record is written once everything is there. `--only` chooses kinds of tasks.
 
-CUT is a folder of `ss4rec data split` with 12 million events after the cut (docs/drift/README.md says how it is made), PYTHON an
+CUT is the folder that `benchmarks.drift.large` makes, with 12 million events after the cut, PYTHON an
 interpreter that has evidently.
 
 Users are clusters with heavy-tailed activity. Signals are tested together but for the two of item age: the simulated
@@ -40,6 +40,7 @@ from benchmarks.drift.controls import (
     profiler,
     still_context,
 )
+from benchmarks.drift.large import seconds_12m
 from benchmarks.drift.peers import (
     EVIDENTLY,
     KS_ROWS,
@@ -52,7 +53,6 @@ from benchmarks.drift.peers import (
 )
 from benchmarks.drift.simulate import Plant, simulate
 from benchmarks.drift.synth import CONTROL, PLANTS, planted
-from benchmarks.memory import PeakMemory
 from benchmarks.record import headline, write_record
 from drift.cells.run import run_cell
 from drift.cells.types import Cell
@@ -132,35 +132,6 @@ def seconds_1m(evidently: str | None, seed: int = 0, repeats: int = 5) -> dict[s
         "alibi_tabular_wall_s": tabular_seconds(sides),
         "evidently_wall_s": theirs["million"]["seconds"] if theirs else None,
         "evidently_version": theirs["version"] if theirs else None,
-    }
-
-
-def seconds_12m(cut: Path) -> dict[str, Any]:
-    """Time a whole report without a model, as `ss4rec drift` writes it: a new local Ray with 2 CPUs, all comparisons.
-
-    Peak memory is that of all processes together, shared pages counted once.
-    """
-    import tempfile
-
-    from drift.job import run_drift
-    from ss4rec.data.split import SplitRecord
-
-    with tempfile.TemporaryDirectory() as out, PeakMemory() as memory:
-        started = time.perf_counter()
-        report, _ = run_drift(cut, None, Path(out), DriftConfig(wandb="disabled"), address="local")
-        seconds = time.perf_counter() - started
-        size = (Path(out) / "report.html").stat().st_size
-    return {
-        "future_events": SplitRecord.load(cut).future_events,
-        "events_in_windows": sum(window["events"] for window in report.windows),
-        "windows": len(report.windows),
-        "cells": len(report.cells),
-        "errors": sum(cell["status"] == "error" for cell in report.cells),
-        "permutations": 2000,
-        "wall_s": seconds,
-        "peak_gib": memory.peak / 2**30,
-        "before_gib": memory.before / 2**30,
-        "report_bytes": size,
     }
 
 

@@ -206,7 +206,7 @@ def _pair_column(table: pa.Table, role: str, columns: Mapping[str, str]) -> str:
     plain = {name.replace("_", "").lower(): name for name in table.column_names}
     for name in names:
         if name.replace("_", "").lower() in plain:
-            return plain[name.replace("_", "").lower()]
+            return str(plain[name.replace("_", "").lower()])
     raise DataError(
         f"the pairs have the columns {', '.join(table.column_names)}; name the {role} with columns={{'{role}': ..}}"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ss4rec.cli.options import data_folder
-from ss4rec.cli.prepare import parse_columns
+from ss4rec.cli.parse import parse_columns
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def parse_limits(context: click.Context, option: click.Parameter, texts: Sequenc
     return limits
 
 
-def histories_options(function: Callable) -> Callable:
+def histories_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --run, --data, --histories, --columns and --out."""
     for option in (
         click.option("--out", required=True, metavar="DIR|URI", help="Folder to write; appears whole."),
@@ -65,7 +65,7 @@ def histories_options(function: Callable) -> Callable:
     return function
 
 
-def running_options(function: Callable) -> Callable:
+def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --workers, --gpu, --address, --overwrite and --json."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the manifest as one JSON object."),

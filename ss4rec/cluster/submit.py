@@ -53,8 +53,10 @@ PATH_OPTIONS = (
     "--deny",
     "--from",
     "--config",
+    "--users",
+    "--item-features",
+    "--pairs",
 )
-PATH_OPTIONS += ("--users", "--item-features", "--pairs")
 STORED_VERBS = ("train", "tune")
 """Verbs whose --storage has a relative default, which a job would lose."""
 

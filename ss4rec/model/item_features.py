@@ -94,7 +94,7 @@ class ItemFeatures(nn.Module):
         """Return `[V, D]`; row 0 is zero."""
         forth = (self.codes_N, self.offsets_V1, self.weights_N)
         back = (self.back_items_N, self.back_offsets_C1, self.back_weights_N)
-        rows_VD: Tensor = _BagSums.apply(self.table, *forth, *back)
+        rows_VD: Tensor = _BagSums.apply(self.table, *forth, *back)  # type: ignore[no-untyped-call]  # torch leaves it so
         if self.vectors is not None:
             rows_VD = rows_VD + self.vectors_VF.to(self.vectors.dtype) @ self.vectors
         return rows_VD

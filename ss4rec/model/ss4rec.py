@@ -248,7 +248,8 @@ class SS4Rec(SequenceModel):
             return self.embedding.weight
         if self.training or torch.is_grad_enabled():
             kept_V1 = self.features.kept(self.config.id_dropout if self.training else 0.0)
-            return self.embedding.weight * kept_V1 + self.features()
+            table_VD: Tensor = self.embedding.weight * kept_V1 + self.features()
+            return table_VD
         # A replayed CUDA graph counts no version, but between two replays and a look the mode changes (`train`).
         now = tuple(p._version for p in (self.embedding.weight, *self.features.parameters()))
         if self._table is None or self._table[0] != now or self._table[1].device != self.device:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import LayerBackend
-from ss4rec.model.block import BlockState
+from ss4rec.model.block import BlockState, SSBlock
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel, SS4Rec
@@ -96,6 +96,7 @@ def encode_states(
     for member in model.members:
         values_TD, kernels = member.event_input(items_T, gaps_T, context), member.kernels
         for block in member.blocks:
+            assert isinstance(block, SSBlock)
             values_TD, state = block.encode(values_TD, gaps_T, segments, *kernels)
             states.append(state)
         outputs.append(values_TD[segments.last_S])
@@ -125,6 +126,7 @@ def step_states(
         values_BD = member.event_input(items_B, gaps_B, context)
         kernel = layer_kernel or member.kernels[2]
         for block in member.blocks:
+            assert isinstance(block, SSBlock)
             values_BD, state = block.step(values_BD, gaps_B, next(old), kernel)
             new.append(state)
         outputs.append(values_BD)

@@ -145,7 +145,8 @@ class Rules:
 
     def cold(self, items_X: npt.NDArray[np.int32]) -> BoolArray:
         """Return which of the model's items have no training events."""
-        return (items_X == 0) if self.trained is None else (items_X == 0) | (items_X > self.trained)
+        unknown_X = items_X == 0
+        return np.asarray(unknown_X if self.trained is None else unknown_X | (items_X > self.trained))
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Items:
     def find(self, ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Return the index of each id, 0 for one that the run does not know."""
         places = pc.index_in(_one(ids).cast(pa.string()), self.texts)
-        return pc.fill_null(pc.add(places, 1), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.asarray(pc.fill_null(pc.add(places, 1), 0).to_numpy(zero_copy_only=False), np.int64)
 
     def fulfilling(self, condition: str) -> npt.NDArray[np.bool_]:
         """Return which items fulfil a condition, `[V]` with False for padding.

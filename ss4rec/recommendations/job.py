@@ -339,4 +339,4 @@ def _shards(data: PreparedFolder, users_N: npt.NDArray[np.int64] | None) -> list
     """Return the shards that hold users who are asked for."""
     if users_N is None:
         return list(range(len(data.manifest.shards)))
-    return np.unique(data.users["shard"].to_numpy()[users_N]).tolist()
+    return [int(shard) for shard in np.unique(data.users["shard"].to_numpy()[users_N])]

@@ -93,7 +93,7 @@ def make_app(service: Service, limits: Limits = Limits()) -> App:  # noqa: B008 
     events: Batcher[Sequence[NewEvent], list[Accepted]] = Batcher("events", partial(_write, service))
     asks: Batcher[Ask, Answer] = Batcher("asks", service.recommend, most=64)
     states: Batcher[set[str], None] = Batcher("states", partial(_refresh, service))
-    batchers: dict[str, Batcher] = {"events": events, "asks": asks, "states": states}
+    batchers: dict[str, Batcher[Any, Any]] = {"events": events, "asks": asks, "states": states}
     background: set[asyncio.Task[None]] = set()
     metrics = ServeMetrics(service, batchers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -25,7 +26,7 @@ class ServeMetrics:
         batchers: by name.
     """
 
-    def __init__(self, service: Service, batchers: dict[str, Batcher]) -> None:
+    def __init__(self, service: Service, batchers: dict[str, Batcher[Any, Any]]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "ss4rec_serve_requests", "Requests.", ["path", "status"], registry=self.registry
@@ -81,7 +82,7 @@ class Measured:
 class _Live(Collector):
     """Figures that are read when somebody asks."""
 
-    def __init__(self, service: Service, batchers: dict[str, Batcher]) -> None:
+    def __init__(self, service: Service, batchers: dict[str, Batcher[Any, Any]]) -> None:
         self.service = service
         self.batchers = batchers
 

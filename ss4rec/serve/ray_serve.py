@@ -56,7 +56,6 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         ConfigError: with every problem of `args` on a line of its own.
     """
     settings = parse_section(ServeSettings, dict(args), "serve settings")
-    settings.limits()
     deployment = serve.deployment(
         Replica,
         name="ss4rec",
@@ -64,12 +63,13 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         max_ongoing_requests=ONGOING,
         max_queued_requests=QUEUED,
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
-        request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # type: ignore[arg-type]  # a name will do
         logging_config=LOGGING,
         health_check_period_s=5.0,
         graceful_shutdown_timeout_s=10.0,
     )
-    return deployment.bind(settings.model_dump())
+    application: serve.Application = deployment.bind(settings.model_dump())  # type: ignore[attr-defined]
+    return application
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +88,7 @@ def _row(user: str, state: State) -> dict[str, object]:
     }
 
 
-def _state(row: dict, model: StateModel, path: Path) -> State:
+def _state(row: dict[str, Any], model: StateModel, path: Path) -> State:
     empty = Packed.of(torch.zeros(1, model.layout.width, dtype=model.kind), model.precision, model.layout)
     if [len(data) for data in row["memory"]] != [part.nbytes for part in empty.parts]:
         raise CheckpointError(

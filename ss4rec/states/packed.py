@@ -85,4 +85,5 @@ def _to_codes(values_BX: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 def _from_codes(codes_BX: Tensor, scales_BG: Tensor, kind: torch.dtype) -> Tensor:
     groups_BGX = codes_BX.to(kind).unflatten(1, (scales_BG.shape[1], -1))
-    return (groups_BGX * scales_BG.to(kind)[:, :, None]).flatten(1)
+    scaled_BGX: Tensor = groups_BGX * scales_BG.to(kind)[:, :, None]
+    return scaled_BGX.flatten(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,9 @@ class NewRows:
         return table
 
 
-def rows_of_new(old_ids: npt.NDArray, new_ids: npt.NDArray, parts: Iterable[TrainingPart]) -> NewRows:
+def rows_of_new(
+    old_ids: npt.NDArray[Any], new_ids: npt.NDArray[Any], parts: Iterable[TrainingPart]
+) -> NewRows:
     """Find out where each row comes from.
 
     A new item gets the mean row of the known items within NEAR events of its own in the new training events, each as

@@ -18,6 +18,13 @@ SCRIPTS = sorted((CLUSTER.parent / "tools").glob("*.sh"))
 
 VARIABLE = 'env: [{name: RAY_enable_autoscaler_v2, value: "1"}]'
 MISTAKES = [
+    ("kuberay/rayservice.yaml", "serveConfigV2: |", "serveConfig: |", "serveConfig"),
+    ("kuberay/rayservice.yaml", "ray_serve:build", "ray_serve:make", "no such function"),
+    ("kuberay/rayservice.yaml", "tokens: /etc/ss4rec/tokens", "", "give --tokens"),
+    ("kuberay/rayservice.yaml", "precision: int8", "precision: int4", "int4"),
+    ("kuberay/rayservice.yaml", "registry: /mnt", "registri: /mnt", "registri"),
+    ("kuberay/rayservice.yaml", "postgresql://ss4rec@postgres/ss4rec", "events.db", "need postgresql"),
+    ("kuberay/rayservice.yaml", "mode: token", "mode: disabled", "anyone who reaches"),
     ("kuberay/rayjob-train.yaml", "rayStartParams:", "rayStartParam:", "rayStartParam"),
     ("kuberay/rayjob-train.yaml", "name: ss4rec-train", "name: ss4rec_train", "DNS-1035"),
     ("kuberay/rayjob-train.yaml", "name: ss4rec-train", "name: " + "a" * 48, "at most 47"),
@@ -103,7 +110,7 @@ MISTAKES = [
 def test_every_kind_is_there():
     names = {str(path.relative_to(CLUSTER)) for path in FILES}
     assert {name for name, *_ in MISTAKES} <= names
-    assert len(names) == 15
+    assert len(names) == 16
 
 
 @pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda path: path.name)

@@ -240,6 +240,18 @@ def test_a_drop_is_found_and_a_rise_is_not():
     assert drop_test(after.astype(float), before.astype(float), 499, rng) >= 0.95
 
 
+def test_many_targets_of_a_user_make_a_fall_easier_to_see():
+    """Beside a reference of one target each; without a fall 5 of 100 p are below .05 all the same."""
+    rng = np.random.default_rng(15)
+    reference = (rng.uniform(size=4000) < 0.2).astype(float)
+    assert drop_test(reference, rng.binomial(20, 0.16, 300) / 20, 999, rng) <= 0.002
+    null = [
+        drop_test(reference[:800], rng.binomial(20, reference[:800].mean(), 100) / 20, 99, rng)
+        for _ in range(200)
+    ]
+    assert np.mean(np.array(null) <= 0.05) < 0.09
+
+
 def test_a_step_is_dated():
     rng = np.random.default_rng(15)
     for step in (1, 4, 9):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,7 @@ class Tally:
         )
 
 
-def _before(keys_E: npt.NDArray, keys_N: npt.NDArray, ends_N: IntArray) -> int:
+def _before(keys_E: npt.NDArray[Any], keys_N: npt.NDArray[Any], ends_N: IntArray) -> int:
     """Count targets whose key an event has that comes before the place `ends_N` among all events."""
     if not len(keys_E) or not len(keys_N):
         return 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +81,7 @@ def encode_features(
     features = []
     for name in known.columns.column_names:
         column = known.columns[name].take(places)
-        kind = kinds.get(name) or guess_kind(column)
+        kind = cast(Kind, kinds[name]) if name in kinds else guess_kind(column)
         try:
             columns[FEATURE_PREFIX + name], feature = encode_column(name, column, kind)
         except (pa.ArrowException, ValueError) as error:

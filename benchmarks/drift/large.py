@@ -1,0 +1,97 @@
+"""A whole report on 12 million generated events after the cut: seconds and memory on two cores.
+
+    python -m benchmarks.drift.large --work FOLDER --out benchmarks/results
+    python -m benchmarks.drift.large --work FOLDER --users 3000          (a quick look; no record)
+
+The data are those of `ss4rec data synth --like ml-32m`: 220,000 users, of whose 34 million events 12 million lie after
+2015-03-31. They are made once in FOLDER and take some minutes. Then a report without a model is written as `ss4rec
+drift` does it: a new local Ray with two CPUs, quarters, all comparisons. Peak memory is that of all processes together,
+shared pages counted once. Seconds say something on a machine without other work alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory import PeakMemory
+from benchmarks.record import headline, write_record
+from drift.config import DriftConfig
+from drift.job import run_drift
+from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.split import SplitRecord, parse_cut, split
+from ss4rec.data.synth.generate import synth
+from ss4rec.data.synth.settings import LIKE
+
+CUTOFF = "2015-03-31"
+USERS = 220_000
+
+
+def cut_folder(work: Path, users: int) -> Path:
+    """Return the split folder of so many users, made if it is not there."""
+    cut = work / f"cut-{users}"
+    if not cut.exists():
+        like = LIKE["ml-32m"]
+        csv, full = work / f"csv-{users}", work / f"full-{users}"
+        if not csv.exists():
+            synth(csv, users=users, items=like.items, mean_len=like.mean_len, seed=1, fmt="csv",
+                  settings=replace(like.settings, wander=0.01))  # fmt: skip
+        if not full.exists():
+            prepare(csv, full, k_core=0)
+        split(full, cut, parse_cut(CUTOFF), k_core=5)
+    return cut
+
+
+def seconds_12m(cut: Path) -> dict[str, Any]:
+    """Time a whole report without a model, and keep what says that it was one."""
+    with tempfile.TemporaryDirectory() as out, PeakMemory() as memory:
+        started = time.perf_counter()
+        config = DriftConfig(wandb="disabled", alibi=())
+        report, _ = run_drift(cut, None, Path(out), config, address="local")
+        seconds = time.perf_counter() - started
+        size = (Path(out) / "report.html").stat().st_size
+    return {
+        "future_events": SplitRecord.load(cut).future_events,
+        "events_in_windows": sum(window["events"] for window in report.windows),
+        "windows": len(report.windows),
+        "cells": len(report.cells),
+        "errors": sum(cell["status"] == "error" for cell in report.cells),
+        "permutations": config.permutations,
+        "wall_s": seconds,
+        "peak_gib": memory.peak / 2**30,
+        "before_gib": memory.before / 2**30,
+        "report_bytes": size,
+    }
+
+
+def main() -> None:
+    """Make the data, time a report, and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of the generated data, kept for the next time"
+    )
+    parser.add_argument(
+        "--users", type=int, default=USERS, help="generated users; a record needs the default"
+    )
+    parser.add_argument("--out", type=Path, help="folder of records")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    found = seconds_12m(cut_folder(options.work.resolve(), options.users))
+    figures = [
+        headline("drift.seconds_12m_rows", round(found["wall_s"], 1), "s", 180, "at most"),
+        headline("drift.peak_gib", round(found["peak_gib"], 2), "GiB", 4, "at most"),
+    ]
+    print(json.dumps([found, figures], indent=1))
+    if options.out and options.users == USERS:
+        print(write_record("drift-large", [{"part": "report", **found}], figures, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""From a prepared folder to Parquet files of the best items of every user, by the real job on Ray.
+
+`python -m benchmarks.recommend` draws 200,948 users with 20 to 200 events over 84,432 items, writes them as a prepared
+folder, makes a run of the paper's model with random weights (speed does not depend on them), starts Ray, and times
+`recommend_run` with top 100: actors, model, reading, encoding, exact ranking, Parquet, manifest. With two GPUs it does
+the same on both and writes their ratio. It writes `recommend-<YYYYMMDD>.json`.
+
+`--data FOLDER` takes a prepared folder instead, such as ML-1M, with `--preset` or `--run`. `--smoke` does the same with
+tiny sizes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.record import headline, write_record
+from ss4rec.cluster.connect import cluster
+from ss4rec.config import RunConfig, override
+from ss4rec.data.prepared.build import Sequences, fill_folder
+from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.manifest import Filters, SourceRecord
+from ss4rec.data.sources.rows import Catalogue
+from ss4rec.io.atomic import write_json
+from ss4rec.model.ss4rec import make_model
+from ss4rec.presets import preset
+from ss4rec.recommendations.job import recommend_run
+from ss4rec.recommendations.options import RecommendOptions
+from ss4rec.recommendations.output import RecommendManifest
+from ss4rec.recommendations.ray_recommend import on_ray
+from ss4rec.runs import checkpoint
+from ss4rec.runs.folder import RECORD_FILE, RunFolder
+from ss4rec.runs.record import RunRecord
+
+GOAL_200K_S, GOAL_TWO_GPUS, GOAL_ML_1M_S = 15.0, 1.8, 60.0
+
+
+@click.command(help=__doc__)
+@click.option("--data", type=click.Path(path_type=Path), help="A prepared folder instead of drawn users.")
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), help="A trained run on --data.")
+@click.option(
+    "--preset", "name", default="paper", show_default=True, help="Of the model where there is no --run."
+)
+@click.option("--users", default=200_948, show_default=True)
+@click.option("--items", default=84_432, show_default=True)
+@click.option(
+    "--length", default=200, show_default=True, help="Longest history; lengths are uniform from 20."
+)
+@click.option("--k", default=100, show_default=True)
+@click.option(
+    "--workers", default=0, help="Actors; default: one, on CPUs two, and with two GPUs one and then two."
+)
+@click.option("--times", default=2, show_default=True, help="The best of so many counts.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
+@click.option("--smoke", is_flag=True, help="Tiny sizes; the record is called recommend-smoke.")
+def main(
+    data: Path | None,
+    run_dir: Path | None,
+    name: str,
+    users: int,
+    items: int,
+    length: int,
+    k: int,
+    workers: int,
+    times: int,
+    out: Path,
+    smoke: bool,
+) -> None:
+    """Time the job."""
+    if smoke:
+        users, items, length, k, times = 5000, 300, 24, 10, 1
+    gpus = torch.cuda.device_count()
+    wanted = [workers] if workers else [1, 2] if gpus > 1 else [1] if gpus else [2]
+    with tempfile.TemporaryDirectory(prefix="ss4rec-recommend-") as temporary:
+        base = Path(temporary)
+        folder = (
+            PreparedFolder.open(data.resolve()) if data else draw_folder(base / "data", users, items, length)
+        )
+        run = run_dir.resolve() if run_dir else untrained_run(base / "run", folder, preset(name))
+        rows = []
+        with cluster("local", dashboard=False):
+            for count in wanted:
+                rows.append(timed(run, folder, base, count, gpus > 0, k, times))
+                print(f"{count} workers: {rows[-1]['seconds']:.2f} s of {rows[-1]['each']}", flush=True)
+    print(write_record("recommend-smoke" if smoke else "recommend", rows, headlines(rows, folder, gpus), out))
+
+
+def timed(
+    run: Path, data: PreparedFolder, base: Path, workers: int, gpu: bool, k: int, times: int
+) -> dict[str, Any]:
+    """Run the job a few times and return the best seconds."""
+    each, manifest = [], None
+    for number in range(times):
+        began = time.perf_counter()
+        manifest = recommend_run(
+            run,
+            base / f"out-{workers}-{number}",
+            data,
+            RecommendOptions(k=k),
+            device="cuda" if gpu else "cpu",
+            runner=on_ray(workers, gpu),
+        )
+        each.append(time.perf_counter() - began)
+    assert isinstance(manifest, RecommendManifest)
+    return {
+        "what": f"prepared folder to Parquet, top {k}, unseen items, {workers} workers",
+        "seconds": min(each),
+        "each": each,
+        "workers": workers,
+        "gpu": gpu,
+        "users": manifest.users,
+        "items": data.manifest.items,
+        "events": data.manifest.interactions,
+        "written_mib": sum(file.bytes for file in manifest.files) / 2**20,
+    }
+
+
+def headlines(rows: list[dict[str, Any]], data: PreparedFolder, gpus: int) -> list[dict[str, Any]]:
+    """Return the figures that were measured at full size."""
+    by_workers = {row["workers"]: row["seconds"] for row in rows}
+    what = (
+        f"{data.manifest.users:,} users x {data.manifest.items:,} items, top 100, prepared folder to Parquet"
+    )
+    found = []
+    if gpus and data.manifest.users >= 200_000 and 1 in by_workers:
+        found.append(headline("recommend.seconds_200k", by_workers[1], "s", GOAL_200K_S, f"{what}, one GPU"))
+        if 2 in by_workers:
+            ratio = by_workers[1] / by_workers[2]
+            found.append(
+                headline("recommend.two_gpu_ratio", ratio, "", GOAL_TWO_GPUS, f"{what}, 1 and 2 GPUs")
+            )
+    if not gpus and data.manifest.users == 6040 and 2 in by_workers:
+        found.append(
+            headline(
+                "recommend.seconds_ml_1m_2_cpus", by_workers[2], "s", GOAL_ML_1M_S, f"{what}, 2 CPU cores"
+            )
+        )
+    return found
+
+
+def draw_folder(out: Path, users: int, items: int, length: int) -> PreparedFolder:
+    """Write histories of 20 to `length` events of random items with gaps from seconds to days."""
+    rng = np.random.default_rng(0)
+    lengths_U = rng.integers(min(20, length), length + 1, users)
+    offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
+    events = int(offsets_U1[-1])
+    gaps_E = np.exp(rng.random(events) * 12).astype(np.int64)
+    until_E = np.cumsum(gaps_E)
+    nothing = (pa.nulls(items, pa.string()), pa.nulls(items, pa.list_(pa.string())))
+    sequences = Sequences(
+        user_ids=pa.array(np.arange(1, users + 1)),
+        items=Catalogue(pa.array(np.arange(1, items + 1)), *nothing),
+        offsets_U1=offsets_U1,
+        items_E=rng.integers(1, items + 1, events).astype(np.int32),
+        times_E=1_000_000_000 + until_E - np.repeat(until_E[offsets_U1[:-1]], lengths_U),
+        ratings_E=np.full(events, 4.0, np.float32),
+    )
+    source = SourceRecord(bytes=0, sha256="0" * 64, name="drawn", layout="drawn", rows=events)
+    manifest = fill_folder(
+        out, sequences, name="drawn", source=source, filters=Filters(k_core=0), rows_dropped={}
+    )
+    return PreparedFolder(out, manifest)
+
+
+def untrained_run(path: Path, data: PreparedFolder, config: RunConfig) -> Path:
+    """Make a run folder with random weights."""
+    config = override(config, {"tracking.wandb": "disabled"})
+    torch.manual_seed(0)
+    run = RunFolder(path)
+    run.start(config, data)
+    model = make_model(config.model, data.manifest.items, config.data.target_time)
+    record = RunRecord.collect(
+        name=path.name, config=config, manifest=data.manifest, model=model, device="none", workers=1
+    )
+    write_json(path / RECORD_FILE, record.model_dump(mode="json"))
+    state = {"epoch": 1, "step": 0, "global_step": 1, "score": 0.0}
+    checkpoint.save(run.checkpoints, model=model.state_dict(), training={}, state=state)
+    return path
+
+
+if __name__ == "__main__":
+    main()
