@@ -98,7 +98,12 @@ MISTAKES = [
     ("grafana/ss4rec.json", "ray_ss4rec_loss", "ray_ss4rec_los", "no metric ray_ss4rec_los"),
     ("grafana/ss4rec.json", "ray_node_gram_used", "ray_node_gram_usd", "no metric ray_node_gram_usd"),
     ("grafana/ss4rec.json", '"panels"', '"panel"', "KeyError"),
-    ("grafana/ss4rec-watch.json", "ss4rec_watch_regret", "ss4rec_watch_regrets", "no metric ss4rec_watch_regrets"),
+    (
+        "grafana/ss4rec-watch.json",
+        "ss4rec_watch_regret",
+        "ss4rec_watch_regrets",
+        "no metric ss4rec_watch_regrets",
+    ),
     ("kuberay/cronjob-watch.yaml", "concurrencyPolicy: Forbid", "concurrencyPolicy: Allow", "be refused"),
     ("kuberay/cronjob-watch.yaml", "backoffLimit: 3", "backoffLimit: 0", "wait for the next night"),
     ("kuberay/cronjob-watch.yaml", "30 3 * * *", "30 3 *", "does not match"),
