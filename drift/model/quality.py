@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from drift.config import DriftConfig, Severity
+from drift.model.lists import beliefs, judge_lists, list_tests, with_lists, without_tests
 from drift.model.rank import MODEL, RANKINGS, ROLLING, K
 from drift.model.targets import BEFORE_CUT
 from drift.stats.distances import Array
@@ -30,7 +31,6 @@ MMD_USERS, MMD_PERMUTATIONS = 500, 400
 GROUPS = ("all", "known_items", "known_users")
 """All events; those on items of the vocabulary; those of them by users who had an event by the cut."""
 METRICS = (hit_rate, ndcg, reciprocal_rank)
-LISTS = ("list_popularity", "novelty", "miscalibration")
 POWER = 0.8
 """Chance with which the smallest fall that is named would have been found."""
 HIT = f"all.{hit_rate.name}@{K}"
@@ -151,6 +151,7 @@ def summarise(
         else f"the first window, {kept[0][1]}: only {parts[BEFORE_CUT].users:,} users have a held-out event before "
         f"the cut, {config.min_users:,} are asked for"
     )
+    list_users = min(with_lists(side.table).num_rows for side in (reference, *(parts[w] for w, _ in kept)))
     records = [
         _record(
             parts[window],
@@ -160,9 +161,11 @@ def summarise(
             config,
             vocabulary,
             retrained,
+            list_users,
         )
         for window, name in kept
     ]
+    judge_lists(records, config)
     base = float(reference.hits(MODEL).mean())
     for end in ("", "regret.", "hidden_"):
         adjusted = holm(np.array([[record[f"{end}p"]] for record in records]), config.planned_windows)
@@ -189,6 +192,7 @@ def _record(
     config: DriftConfig,
     vocabulary: int,
     retrained: pa.Table | None,
+    list_users: int,
 ) -> dict[str, Any]:
     """Return the figures of one window; `reference` None: it is the reference itself."""
     rng = np.random.default_rng([config.seed, window, 7])
@@ -200,10 +204,10 @@ def _record(
         side = UserMeans.of(shuffled) if ranking == "shuffled" else part
         record[f"{ranking}.HR@{K}"] = float(side.hits(ranking).mean()) if side.users else None
     record |= _regret(part, config, rng) | _retrained(part, retrained, window, config, rng)
-    record |= _beliefs(part, vocabulary)
+    record |= beliefs(part.table, vocabulary, list_users)
     if reference is None:
         blank = {"mix": 0.0, "within": 0.0, "drop": 0.0, "p": float("nan"), "hidden_mmd2": 0.0}
-        return record | blank | {"hidden_p": float("nan"), **dict.fromkeys(_list_ps(), None)}
+        return record | blank | {"hidden_p": float("nan"), **without_tests()}
     base_N, hits_N = reference.hits(MODEL), part.hits(MODEL)
     sides = [side.table for side in (reference, part)]
     gains = [hit_rate.gains(side[MODEL].to_numpy(), K) for side in sides]
@@ -213,7 +217,7 @@ def _record(
     record["drop"] = float(1 - hits_N.mean() / base_N.mean()) if base_N.mean() else 0.0
     record["p"] = drop_test(base_N, hits_N, config.permutations, rng)
     record["hidden_mmd2"], record["hidden_p"] = _hidden_test(sides[0], sides[1], rng)
-    return record | _list_tests(sides[0], sides[1], config, rng)
+    return record | list_tests(sides[0], sides[1], list_users, vocabulary, config, rng)
 
 
 def _smallest_fall(
@@ -273,41 +277,6 @@ def _retrained(
     return dict(zip(names, (float(theirs_N.mean()), float(gain_N.mean()), low, high, p), strict=True)) | {
         "retrained.users": len(gain_N)
     }
-
-
-def _beliefs(part: UserMeans, vocabulary: int) -> dict[str, Any]:
-    """Return how sure the model is, and what its lists are like: the last target of each user."""
-    table = part.table.filter(pc.is_valid(part.table["top10"]))
-    if not table.num_rows:
-        return dict.fromkeys(("top10_mass", "calibration_gap", "entropy", "coverage", *LISTS))
-    found: dict[str, Any] = {name: _mean(table[name]) for name in ("top10_mass", "entropy", *LISTS)}
-    hits = float(hit_rate(table[MODEL].to_numpy(), K))
-    found["calibration_gap"] = None if found["top10_mass"] is None else found["top10_mass"] - hits
-    found["coverage"] = len(np.unique(table["top10"].combine_chunks().flatten())) / vocabulary
-    return found
-
-
-def _mean(column: pa.ChunkedArray) -> float | None:
-    return None if column.null_count == len(column) else float(pc.mean(column).as_py())
-
-
-def _list_ps() -> list[str]:
-    return [f"{name}.p" for name in LISTS]
-
-
-def _list_tests(
-    ref: pa.Table, cur: pa.Table, config: DriftConfig, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Return the two-sided p that the lists of two windows differ in popularity, novelty or calibration."""
-    found: dict[str, Any] = {}
-    for name in LISTS:
-        sides = [table[name].drop_null().to_numpy() for table in (ref, cur)]
-        if min(map(len, sides)) < 2:
-            found[f"{name}.p"] = None
-            continue
-        p = drop_test(sides[0], sides[1], config.permutations, rng)
-        found[f"{name}.p"] = min(1.0, 2 * min(p, 1 - p + 1 / (1 + config.permutations)))
-    return found
 
 
 def _hidden_test(ref: pa.Table, cur: pa.Table, rng: np.random.Generator) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 from drift.calendar import MONTHS
 from drift.cells.types import OWN_TEST, REFERENCE, CellContext, Row
 from drift.config import ALARMS, SEVERITIES, Severity
+from drift.model.lists import WORDS, changed
 from drift.report.contents import Action, Change, Verdict, Verdicts
 from drift.report.episodes import WindowMeans
 from drift.report.verdict import worst
@@ -40,6 +41,7 @@ def answer(
         unseen=_unseen(context, means, fresh),
         model_fall=_of_model(quality, "severity", _fall_words, fresh, context),
         regret=_of_model(quality, "regret.severity", _regret_words, fresh, context),
+        lists=_of_model(quality, "lists.severity", _list_words, fresh, context, alarm="nothing"),
     )  # fmt: skip
 
 
@@ -154,8 +156,9 @@ def _of_model(
     words: Callable[[list[dict[str, Any]], str, CellContext], str],
     fresh: Sequence[str],
     context: CellContext,
+    alarm: Action = "retrain",
 ) -> Verdict | None:
-    """Return the verdict on one figure of the model; None without a run."""
+    """Return the verdict on one figure of the model, with what an alarm asks for; None without a run."""
     if not quality:
         return None
     severities: list[Severity] = [record[field] for record in quality]
@@ -170,7 +173,7 @@ def _of_model(
             f"{quality[-1]['n_users']:,} users could be ranked for in {names[-1]}, "
             f"{context.config.min_users:,} are asked for: longer windows, or --set min_users"
         )
-    action: Action = "retrain" if now in ALARMS else "wait" if now == "undecided" else "nothing"
+    action: Action = alarm if now in ALARMS else "wait" if now == "undecided" else "nothing"
     return Verdict(severity=worst(severities), now=now, new=worst(new), since=since,
                    sentence=words(quality, field, context), action=action, wait_for=wait_for)  # fmt: skip
 
@@ -199,6 +202,19 @@ def _regret_words(quality: list[dict[str, Any]], field: str, context: CellContex
     if last[field] in ALARMS:
         return f"Recent popularity ranks better than the model: HR@10 {figures}."
     return f"Recent popularity does not rank better than the model, as far as can be told: HR@10 {figures}."
+
+
+def _list_words(quality: list[dict[str, Any]], field: str, context: CellContext) -> str:
+    last = quality[-1]
+    found = changed(last, context.config)
+    if not found:
+        return "The lists that the model recommends are like those before, as far as can be told."
+    name = found[0]
+    others = f" Also: {', '.join(WORDS[other] for other in found[1:])}." if found[1:] else ""
+    return (
+        f"The model recommends other things in {last['window']}: {WORDS[name]} {last[name]:.3g}; "
+        f"{last[f'{name}.before']:.3g} before (adjusted p {last[f'{name}.p_adj']:.3g}).{others}"
+    )
 
 
 def overall(verdicts: Verdicts, field: str) -> Severity:

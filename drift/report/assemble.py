@@ -71,6 +71,7 @@ def assemble(
         metadata=metadata,
         cells=cell_records(rows),
         levels=level_record(context, means),
+        event_levels=level_record(context, means, events=True),
         distributions=_distributions(context, means),
         # Reports of different clusters can be compared byte for byte.
         config=context.config.model_dump(mode="json", exclude=NOT_DECISIVE),

@@ -11,6 +11,7 @@ How a program acts on a report, as `ss4rec watch` does, in one pure function of 
     verdicts.unseen                           #   share of events on items outside the model's catalogue
     verdicts.model_fall                       #   the model ranks worse than before the cut; None without a run
     verdicts.regret                           #   last year's popularity ranks better than the model; None without a run
+    verdicts.lists                            #   the model recommends other things than before; None without a run
 
 Each verdict has `severity` (the worst of all windows), `now` (the last window's), `new` (the worst of `new_windows`),
 `since`, `sentence` and `action` (`look`, `retrain`, `wait` or `nothing`). `undecided` is an outcome of its own:
@@ -134,6 +135,7 @@ class Verdicts(Part):
     unseen: Verdict
     model_fall: Verdict | None
     regret: Verdict | None
+    lists: Verdict | None = None
 
 
 class Report(BaseModel):
@@ -175,6 +177,8 @@ class Report(BaseModel):
     cells: list[Annotated[dict[str, Any], Shaped(CellRecord)]]
     levels: dict[str, list[float | None]]
     """By signal: its plain figure (`drift.report.words.level`) in the reference and in each window."""
+    event_levels: dict[str, list[float | None]] = {}
+    """The same with each event counting once instead of each user: what most of the traffic is like."""
     distributions: dict[str, dict[str, list[float]]]
     """By signal: labels aside, mean histogram per user of the reference and of each window."""
     config: dict[str, Any]

@@ -135,11 +135,12 @@ def before_window(context: CellContext, window: int) -> int:
     return max(other for other in context.plan.wanted if other < window)
 
 
-def level_record(context: CellContext, means: WindowMeans) -> dict[str, list[Any]]:
-    """Return each signal's plain figure in the reference and in each window."""
+def level_record(context: CellContext, means: WindowMeans, *, events: bool = False) -> dict[str, list[Any]]:
+    """Return each signal's plain figure in the reference and in each window; with `events` each event counts once."""
+    weigh = means.events if events else means.users
     sides = [context.plan.reference, *([window] for window in context.plan.future)]
     found: dict[str, list[Any]] = {}
     for name, signal in means.signals.items():
-        values = [level(signal, means.users(side)[means.parts[name]]) for side in sides]
+        values = [level(signal, weigh(side)[means.parts[name]]) for side in sides]
         found[name] = [None if value is None else round(value, 5) for value in values]
     return found

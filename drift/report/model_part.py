@@ -6,7 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from drift.model.quality import HIT, LISTS
+from drift.model.lists import LISTS
+from drift.model.quality import HIT
 from drift.report.contents import Report
 from ss4rec.report import Axis, Cell, Frame, Line, Mark, charts
 
@@ -121,7 +122,7 @@ def _lists(records: list[dict[str, Any]], names: list[str]) -> Markup:
     """Draw what is recommended: each figure relative to its first window."""
     tones = ("s1", "s2", "s4", "s6")
     lines = []
-    for field, tone in zip(("coverage", *LISTS), tones, strict=True):
+    for field, tone in zip(LISTS, tones, strict=True):
         points = _points(records, field)
         if points and points[0][1]:
             lines.append(

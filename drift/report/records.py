@@ -10,7 +10,8 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 from drift.config import Severity
-from drift.model.quality import GROUPS, LISTS, METRICS
+from drift.model.lists import LISTS
+from drift.model.quality import GROUPS, METRICS
 from drift.model.rank import RANKINGS, K
 
 STRICT = ConfigDict(extra="forbid")
@@ -77,7 +78,12 @@ class EventRecord(TypedDict):
 def _quality_fields() -> dict[str, Any]:
     """Return the fields of a window's quality."""
     fields: dict[str, Any] = {"window": str, "n_users": int, "targets": int, "retrained.users": int}
-    fields |= {"severity": Severity, "regret.severity": Severity, "reference": float}
+    fields |= {
+        "severity": Severity,
+        "regret.severity": Severity,
+        "lists.severity": Severity,
+        "reference": float,
+    }
     figures = [
         "mix",
         "within",
@@ -93,9 +99,8 @@ def _quality_fields() -> dict[str, Any]:
         "top10_mass",
         "calibration_gap",
         "entropy",
-        "coverage",
         *LISTS,
-        *(f"{name}.p" for name in LISTS),
+        *(f"{name}.{end}" for name in LISTS for end in ("p", "p_adj", "before")),
     ]
     figures += ["regret", *(f"regret.{name}" for name in ("low", "high", "p", "p_adj"))]
     figures += [f"retrained.{name}" for name in ("gain", "low", "high", "p")]

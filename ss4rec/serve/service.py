@@ -174,7 +174,7 @@ class Service:
             for scores_K, items_K in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ], model
 
-    def take_over(self, model: ServedModel, batch_users: int = 16, pause_s: float = 0.0) -> None:
+    def take_over(self, model: ServedModel, batch_users: int = 4, share: float = 1.0) -> None:
         """Answer with another model from now on; requests go on meanwhile.
 
         The states of all users that are kept are made for the new model first, so that the first questions to it are
@@ -183,14 +183,15 @@ class Service:
         Args:
             model: the new model.
             batch_users: users whose states are made at a time.
-            pause_s: what is left to requests between two batches.
+            share: of a core that this takes; the rest of the time is left to requests.
         """
         coming = _Current(model)
         done: set[str] = set()
         while todo := [user for user in list(self._current.cache) if user not in done][:batch_users]:
+            began = time.monotonic()
             self._cached(coming, dict.fromkeys(todo))
             done.update(todo)
-            time.sleep(pause_s)
+            time.sleep((time.monotonic() - began) * (1 / share - 1))
         with self._asking:
             self._current = coming
             self.counts.swaps += 1
