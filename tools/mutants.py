@@ -41,7 +41,7 @@ MUTANTS = (
     # The sign of the drop: of the size, of the test, of the shift, of the order of quality's verdict.
     Guard(f"{Q}::ranks_and_summary", QUALITY, "float(1 - hits_N.mean() / base_N.mean())", "float(hits_N.mean() / base_N.mean() - 1)"),
     Guard(f"{S}::a_drop_is_found", STATS, "(rest - cur_sum) / len(ref_N) - cur_sum / len(cur_M)", "cur_sum / len(cur_M) - (rest - cur_sum) / len(ref_N)"),
-    Guard(f"{S}::easier_to_see", STATS, "return gap / np.sqrt(spreads[0] / len(ref_N) + spreads[1] / len(cur_M) + 1e-15)", "return gap"),
+    Guard(f"{S}::easier_to_see", STATS, "gap / np.sqrt(spreads[0] / len(ref_N) + spreads[1] / len(cur_M) + 1e-15)", "gap"),
     Guard(f"{S}::fall_has_a_negative", "drift/stats/distances.py", "(cur_MK[..., part] - ref_MK[..., part]) @ position_B", "(ref_MK[..., part] - cur_MK[..., part]) @ position_B"),
     Guard(f"{Q}::quality_severity", QUALITY, 'if record["drop"] < config.quality_drop:', 'if abs(record["drop"]) < config.quality_drop:'),
     # Other mistakes of the same kind.

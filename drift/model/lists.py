@@ -55,7 +55,7 @@ def with_lists(table: pa.Table) -> pa.Table:
     return table.filter(pc.is_valid(table["top10"]))
 
 
-def coverage(items_NK: NDArray[np.integer], users: int, vocabulary: int) -> float:
+def coverage(items_NK: NDArray[np.integer[Any]], users: int, vocabulary: int) -> float:
     """Return the share of the catalogue in the lists of `users` users, in the mean over all draws of so many."""
     total, drawn = len(items_NK), min(users, len(items_NK))
     lists_X = np.bincount(items_NK.ravel())
@@ -92,8 +92,8 @@ def list_tests(
 
 
 def _coverage_p(
-    ref_NK: NDArray[np.integer],
-    cur_MK: NDArray[np.integer],
+    ref_NK: NDArray[np.integer[Any]],
+    cur_MK: NDArray[np.integer[Any]],
     users: int,
     vocabulary: int,
     rng: np.random.Generator,
@@ -135,7 +135,7 @@ def changed(record: dict[str, Any], config: DriftConfig) -> list[str]:
 def relative_change(record: dict[str, Any], name: str) -> float:
     """Return the size of a figure's change in parts of what it was."""
     before = record[f"{name}.before"]
-    return abs(record[name] - before) / max(abs(before), 1e-12)
+    return float(abs(record[name] - before) / max(abs(before), 1e-12))
 
 
 def _severity(record: dict[str, Any], config: DriftConfig) -> Severity:
@@ -149,7 +149,7 @@ def _severity(record: dict[str, Any], config: DriftConfig) -> Severity:
     return "drift" if relative_change(record, found[0]) >= MIN_CHANGE else "noted"
 
 
-def _items(table: pa.Table) -> NDArray[np.integer]:
+def _items(table: pa.Table) -> NDArray[np.integer[Any]]:
     """Return the lists, `[users, K]`."""
     lists = table["top10"].combine_chunks()
     return np.asarray(lists.flatten().to_numpy().reshape(len(lists), -1))

@@ -227,7 +227,7 @@ def drop_test(ref_N: Array, cur_M: Array, permutations: int, rng: np.random.Gene
         ref_B2 = (total_2 - cur_B2) / len(ref_N)
         own_B2 = cur_B2 / len(cur_M)
         spreads = [np.maximum(side[..., 1] - side[..., 0] ** 2, 0.0) for side in (ref_B2, own_B2)]
-        return gap / np.sqrt(spreads[0] / len(ref_N) + spreads[1] / len(cur_M) + 1e-15)
+        return np.asarray(gap / np.sqrt(spreads[0] / len(ref_N) + spreads[1] / len(cur_M) + 1e-15))
 
     def draw(count: int) -> Array:
         picked_BN = rng.permuted(
