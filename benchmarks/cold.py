@@ -58,8 +58,14 @@ def held_out(ids: npt.NDArray[np.int64], seed: int = 0) -> npt.NDArray[np.bool_]
     return hashed(ids, np.full(len(ids), seed)) % np.uint64(SHARE) == 0
 
 
-def prepare_cold(source: Path, out: Path) -> PreparedFolder:
-    """Write the folder in which held-out films are the last events of users only."""
+def prepare_cold(source: Path, out: Path, users: int | None) -> PreparedFolder:
+    """Write the folder in which held-out films are the last events of users only.
+
+    Args:
+        source: ML-1M.
+        out: the folder; one that is there is taken as it is.
+        users: how many to take, by a hash, for a small machine; None: all.
+    """
     if not (out / "manifest.json").exists():
         whole = out.with_name(f"{out.name}-whole")
         if not (whole / "manifest.json").exists():
@@ -67,8 +73,11 @@ def prepare_cold(source: Path, out: Path) -> PreparedFolder:
         folder = PreparedFolder.open(whole)
         events = folder.sequences()
         cold_V = held_out(events.items.source_id.to_numpy())
+        numbers_U = np.arange(len(events.user_ids))
+        taken_U = hashed(numbers_U, np.ones_like(numbers_U)).argsort().argsort() < (users or len(numbers_U))
         kept_E = ~cold_V[events.items_E - 1]
         kept_E[events.offsets_U1[1:] - 1] = True
+        kept_E &= np.repeat(taken_U, np.diff(events.offsets_U1))
         left_U = np.add.reduceat(kept_E.astype(int), events.offsets_U1[:-1])
         kept_E &= np.repeat(left_U >= 3, np.diff(events.offsets_U1))
         dropped = folder.manifest.rows_dropped | {"held_out": int((~kept_E).sum())}
@@ -225,6 +234,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ml-1m", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training")
+    parser.add_argument("--users", type=int, help="take so many, on a small machine; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of both trainings")
     parser.add_argument("--work", type=Path, default=Path("runs/cold"), help="folder of data and runs")
@@ -232,11 +242,12 @@ def main() -> int:
     options = parser.parse_args()
     from ss4rec.cli.options import assigned
 
-    data = prepare_cold(options.ml_1m, options.work.absolute() / "data")
+    name = "data" if options.users is None else f"data-{options.users}"
+    data = prepare_cold(options.ml_1m, options.work.absolute() / name, options.users)
     changes = assigned(options.set) | {"train.seed": options.seed}
     rows: dict[str, dict[str, Any]] = {}
     for name, features in (("features", list(FEATURES)), ("none", "none")):
-        run = options.work.absolute() / f"{name}-{options.minutes:g}-{options.seed}"
+        run = options.work.absolute() / f"{data.path.name}-{name}-{options.minutes:g}-{options.seed}"
         config = train(data, run, options.minutes, changes | {"model.item_features": features})
         if name == "features":
             wide = plan_of_run(config, data)

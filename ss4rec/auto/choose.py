@@ -14,6 +14,7 @@ from typing import Any
 
 from ss4rec.auto.look import Facts
 from ss4rec.config import RunConfig, override
+from ss4rec.data.prepared.item_codes import FROM_SOURCE
 from ss4rec.protocol.settings import Protocol
 
 SPARSE, DENSE = 20.0, 150.0
@@ -23,6 +24,8 @@ BASE_DIM = 128
 SOME_REPEATS, MANY_REPEATS = 0.005, 0.02
 """Shares of repeated events: from which a model that is ranked without seen items had better not unlearn them; from
 which habits are learned."""
+MANY_COLD = 0.05
+"""Share of validation targets whose item never trains, from which something has to rank them."""
 LONG = 20.0
 """Mean events for each user from which histories count as long."""
 MOST_MEMBERS = 6
@@ -98,6 +101,7 @@ def _always(facts: Facts, protocol: Protocol, told: bool, minutes: float | None)
     )
     yield _repeats(facts, protocol)
     yield Decision(*_inputs(facts, protocol))
+    yield _columns(facts)
     if minutes is not None:
         yield Decision(
             {"train.max_minutes": usable_minutes(minutes), "train.fit_minutes": True},
@@ -145,6 +149,29 @@ def _inputs(facts: Facts, protocol: Protocol) -> tuple[dict[str, Any], str]:
     step = {1: "seconds", 60: "minutes", 3600: "hours", 86_400: "days"}[facts.resolution_s]
     attributes = "; genres or years of items" if facts.has_attributes else ""
     return fields, f"read: {', '.join(why)} (times are in {step}){attributes}"
+
+
+def _columns(facts: Facts) -> Decision:
+    """Decide which columns that people brought are read: all, for somebody thought them worth bringing.
+
+    What the source itself says of items is read as features where items keep coming up: nothing else ranks these.
+    """
+    fields: dict[str, Any] = {
+        "model.item_features": "auto",
+        "model.user_features": "auto",
+        "model.context": "auto",
+    }
+    named = {"items": facts.item_features, "users": facts.user_features, "events": facts.context}
+    found = [f"{', '.join(names)} of {what}" for what, names in named.items() if names]
+    reason = f"columns: {'; '.join(found)}" if found else "the data have no columns of their own"
+    if facts.cold >= MANY_COLD:
+        reason += f"; {facts.cold:.0%} of the validation targets are items that never train"
+        if facts.has_attributes and not facts.item_features:
+            fields |= {"model.item_features": list(FROM_SOURCE), "model.item_attributes": False}
+            reason += ", so genres, years and titles are features that rank them"
+        elif not facts.item_features:
+            reason += ", and without features of items they are misses"
+    return Decision(fields, reason)
 
 
 def density(facts: Facts) -> float:

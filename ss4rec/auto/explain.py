@@ -16,11 +16,16 @@ def headline(facts: Facts, machine: Machine, config: RunConfig) -> list[str]:
     repeats = {"habits": "habits", "learned": "one logit for repeats", "ignore": "no logit for repeats"}
     where = "a GPU" if machine.gpu else f"{machine.cores} CPU cores"
     attributes = ", attributes of items" if model.item_attributes else ""
+    chosen = {"items": facts.item_features if model.item_features == "auto" else model.item_features}
+    chosen |= {"users": facts.user_features if model.user_features == "auto" else model.user_features}
+    chosen |= {"events": facts.context if model.context == "auto" else model.context}
+    columns = [f"{', '.join(names)} of {what}" for what, names in chosen.items() if names and names != "none"]
+    more = f"; columns: {', '.join(columns)}" if columns else ""
     return [
         f"auto: {facts.name} has {facts.per_item:.0f} training events for each item and {facts.per_user:.0f} for each "
         f"user, {facts.repeats:.0%} repeats, times in steps of {facts.resolution_s:,} s; on {where}",
         f"auto: {members}{model.blocks} blocks of width {model.dim}, windows of {config.data.max_len}, reads "
-        f"{', '.join(model.inputs)}{attributes}; {repeats[model.repeats]}",
+        f"{', '.join(model.inputs)}{attributes}{more}; {repeats[model.repeats]}",
         f"auto: at most {train.epochs} epochs of {train.batch_size} windows a step, rate {config.optim.lr:g}, decay "
         f"{config.optim.weight_decay:g}, dropout {model.dropout:g} and {model.embedding_dropout:g}; "
         "`ss4rec config --explain --data D` says why",

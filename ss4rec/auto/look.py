@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.event_columns import chosen_context
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.item_codes import chosen_features
 from ss4rec.data.prepared.tables import read_shard
+from ss4rec.data.prepared.user_profiles import chosen_columns
 from ss4rec.evaluation.training import TrainingPart, training_parts
 from ss4rec.io.moments import DAY_S
 from ss4rec.io.paths import AnyPath
@@ -49,6 +52,14 @@ class Facts:
     """Whether ratings say anything."""
     has_attributes: bool
     """Whether items have genres, or years behind their titles."""
+    item_features: tuple[str, ...] = ()
+    """Features of items that the data were prepared with."""
+    user_features: tuple[str, ...] = ()
+    """Columns about users that they were prepared with."""
+    context: tuple[str, ...] = ()
+    """Columns about events."""
+    cold: float = 0.0
+    """Share of validation targets whose item never trains."""
 
     @property
     def per_item(self) -> float:
@@ -90,6 +101,10 @@ def look(data: PreparedFolder, plan: Plan) -> Facts:
         repeats=_repeats(parts),
         has_ratings=_ratings_say_something(chosen[0], manifest.items),
         has_attributes=bool(plan.attributes(data).any()),
+        item_features=chosen_features("auto", manifest),
+        user_features=chosen_columns("auto", manifest),
+        context=tuple(column.name for column in chosen_context("auto", manifest)),
+        cold=plan.facts["valid_cold_targets"] / max(1, plan.facts["valid_targets"]),
     )
 
 

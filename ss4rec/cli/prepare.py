@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.cli.parse import parse_columns, parse_kinds, parse_names, parse_targets
 from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
@@ -22,52 +23,6 @@ if TYPE_CHECKING:
     from ss4rec.data.sources.ties import Ties
     from ss4rec.data.sources.times import Unit
     from ss4rec.io.paths import AnyPath
-
-
-def parse_columns(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
-    """Parse `user=..,item=..` into a dictionary.
-
-    Raises:
-        click.BadParameter: if a part is not `role=column`.
-    """
-    pairs = [part.partition("=") for part in (text or "").split(",") if part]
-    wrong = [role for role, _, column in pairs if not (role and column)]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not role=column; write user=..,item=..,time=..,rating=..")
-    return {role.strip(): column.strip() for role, _, column in pairs}
-
-
-def parse_kinds(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
-    """Parse `price=number,..` into a dictionary.
-
-    Raises:
-        click.BadParameter: if a part is not `name=kind`.
-    """
-    pairs = [part.partition("=") for part in (text or "").split(",") if part]
-    wrong = [name for name, _, kind in pairs if not (name and kind)]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not name=kind; write as in price=number,brand=categorical")
-    return {name.strip(): kind.strip() for name, _, kind in pairs}
-
-
-def parse_names(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Parse `device,price` into names, each once."""
-    return tuple(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
-
-
-def parse_targets(context: click.Context, option: click.Parameter, text: str | None) -> EventTargets | None:
-    """Parse `event=purchase|gift`.
-
-    Raises:
-        click.BadParameter: if it is not `column=value`.
-    """
-    from ss4rec.data.prepared import event_columns
-    from ss4rec.errors import ConfigError
-
-    try:
-        return event_columns.parse_targets(text) if text else None
-    except ConfigError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command("prepare")

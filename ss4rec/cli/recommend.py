@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ss4rec.cli.options import data_folder
-from ss4rec.cli.prepare import parse_columns
+from ss4rec.cli.parse import parse_columns
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:

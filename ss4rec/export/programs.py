@@ -42,6 +42,7 @@ class HistoryEncoder(nn.Module):
         for member in self.model.members:
             values_TD = member.event_input(items_T, gaps_T, context)
             for block in member.blocks:
+                assert isinstance(block, SSBlock)
                 values_TD, state = _through_block(block, values_TD, gaps_T, self.rounds, self._layer)
                 states.append(state)
             outputs.append(values_TD[-1:])

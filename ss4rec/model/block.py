@@ -133,8 +133,8 @@ class SSBlock(nn.Module):
             return out_TD
 
         def relation(x_TD: Tensor) -> Tensor:
-            states.extend(self.relation.states(x_TD, segments, relation_backend))
-            out_TD: Tensor = self.relation(x_TD, segments, relation_backend)
+            out_TD, *left = self.relation.encode(x_TD, segments, relation_backend)
+            states.extend(left)
             return out_TD
 
         values_TD = self.through(values_TD, time, relation, layer_backend)

@@ -43,24 +43,36 @@ class RelationSSM(nn.Module):
 
     def forward(self, values_TD: Tensor, segments: Segments, backend: RelationBackend) -> Tensor:
         """Return `[T, D]` for inputs `[T, D]`."""
-        u_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
-        u_TE = backend.causal_conv(u_TE, self.conv_weight, self.conv_bias, segments)
+        past_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
+        u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
+        return self._scan(u_TE, z_TE, self.select(u_TE), segments, backend)
+
+    def encode(
+        self, values_TD: Tensor, segments: Segments, backend: RelationBackend
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, and what is left of each sequence: inputs of the convolution `[S, K-1, E]`,
+        states `[S, E, N]`."""
+        past_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
+        u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
         delta_TE, B_TN, C_TN = self.select(u_TE)
+        out_TD = self._scan(u_TE, z_TE, (delta_TE, B_TN, C_TN), segments, backend)
+        past_SJE = conv_past(past_TE, self.conv_weight.shape[1], segments)
+        return out_TD, past_SJE, relation_state(u_TE, delta_TE, self.decay(), B_TN, self.dt_bias, segments)
+
+    def _scan(
+        self,
+        u_TE: Tensor,
+        z_TE: Tensor,
+        selected: tuple[Tensor, Tensor, Tensor],
+        segments: Segments,
+        backend: RelationBackend,
+    ) -> Tensor:
+        delta_TE, B_TN, C_TN = selected
         y_TE = backend.selective_scan(
             u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias, segments
         )
         projected_TD: Tensor = self.out_proj(y_TE)
         return projected_TD
-
-    def states(
-        self, values_TD: Tensor, segments: Segments, backend: RelationBackend
-    ) -> tuple[Tensor, Tensor]:
-        """Return what is left of each sequence: inputs of the convolution `[S, K-1, E]`, states `[S, E, N]`."""
-        past_TE, _ = self.in_proj(values_TD).chunk(2, dim=1)
-        u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
-        delta_TE, B_TN, _ = self.select(u_TE)
-        past_SJE = conv_past(past_TE, self.conv_weight.shape[1], segments)
-        return past_SJE, relation_state(u_TE, delta_TE, self.decay(), B_TN, self.dt_bias, segments)
 
     def step(self, values_BD: Tensor, past_BJE: Tensor, state_BEN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take one event of each user; returns `[B, D]` and both new states."""

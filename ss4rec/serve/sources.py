@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from ss4rec.serve.service import Service
 from ss4rec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
-PAUSE_S = 0.005
-"""Left to requests after each batch of states that are made for a new model."""
+CORE_SHARE = 0.25
+"""Of a core, for making the states of present users for a new model."""
 
 Mark = tuple[object, ...]
 
@@ -114,12 +115,13 @@ class Follower:
             return False
         if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
             return False
-        self.service.take_over(model, pause_s=PAUSE_S)
+        self.service.take_over(model, share=CORE_SHARE)
         logger.info("%s (%s) serves now", model.name, model.fingerprint)
         return True
 
     def _follow(self) -> None:
-        while not self._stop.wait(self.settings.look_every_s):
+        # Not at the same moment as other replicas: each makes its states anew.
+        while not self._stop.wait(self.settings.look_every_s * random.uniform(0.5, 1.5)):  # nosec B311  # no secret
             try:
                 self.check()
             except Exception:  # whatever it is, the next look comes, and requests are answered meanwhile

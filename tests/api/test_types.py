@@ -18,6 +18,7 @@ reveal_type(run)
 reveal_type(run.config.train.epochs)
 reveal_type(run.evaluate(data).metric())
 reveal_type(run.recommender.recommend([1], [2])[0].score)
+reveal_type(ss4rec.audit(data, "time-to-split").lights[0].rule)
 reveal_type(ss4rec.split(data, "cut", "2024-01-01").past)
 reveal_type(ss4rec.tune(data, "space.py", name="a", trials=2).best_config)
 reveal_type(ss4rec.drift("cut", "report").verdict)
@@ -28,6 +29,7 @@ EXPECTED = [
     "int",
     "float",
     "float",
+    "str",
     "ss4rec.data.prepared.folder.PreparedFolder",
     "ss4rec.config.RunConfig",
     "str",

@@ -54,6 +54,25 @@ def test_inputs_are_what_the_data_have():
     assert "date" not in config_of(DENSE, protocol=named("time-to-split")).model.inputs
 
 
+def test_columns_that_people_brought_are_read_and_cold_items_get_features():
+    brought = replace(SHOP, item_features=("brand", "price"), context=("device",), cold=0.2)
+    config, decisions = choose(brought, CARD, Protocol())
+    assert (config.model.item_features, config.model.context) == ("auto", "auto")
+    reason = next(one.reason for one in decisions if "model.context" in one.fields)
+    assert reason.startswith(
+        "columns: brand, price of items; device of events; 20% of the validation targets are"
+    )
+    assert "columns: brand, price of items, device of events" in headline(brought, CARD, config)[1]
+    films = replace(DENSE, cold=0.2)
+    config = config_of(films, protocol=named("time-to-split"))
+    assert config.model.item_features == ("genres", "period", "title")
+    assert not config.model.item_attributes
+    assert config_of(DENSE).model.item_attributes
+    assert "without features of items they are misses" in str(
+        choose(replace(SHOP, cold=0.2), CARD, Protocol())[1]
+    )
+
+
 def test_the_target_s_time_is_told_as_the_protocol_says_unless_the_user_does():
     assert config_of(DENSE).data.target_time
     hidden = config_of(DENSE, protocol=named("s3rec"))

@@ -15,6 +15,7 @@ from ss4rec.api import audit, prepare
 from ss4rec.data.audit import scan as scanning
 from ss4rec.data.audit.scan import Scan, _usual_by_chance
 from ss4rec.data.audit.volume import volume
+from ss4rec.data.prepare.engine import prepare as prepare_file
 from ss4rec.errors import ConfigError
 from ss4rec.protocol.export import export_division
 from ss4rec.protocol.named import protocol_or_cut
@@ -346,6 +347,23 @@ def test_a_cut_in_time_looks_at_no_future(look):
     fresh = [user for user in after if trains.get(user, 0) < 3]
     assert cut.facts.division.cold_users == pytest.approx(len(fresh) / len(after), abs=0.02)
     assert tone(cut, "cold users of the split") == "bad"
+
+
+def test_columns_about_items_are_taken_into_account(tmp_path):
+    (tmp_path / "items.csv").write_text(
+        "item,brand\n" + "".join(f"{item},b{item % 3}\n" for item in range(2000))
+    )
+    with_new_items(clean()).to_csv(tmp_path / "events.csv", index=False)
+    found = []
+    for features in (None, tmp_path / "items.csv"):
+        prepare_file(
+            tmp_path / "events.csv", tmp_path / "data", k_core=0, item_features=features, overwrite=True
+        )
+        found.append(audit(tmp_path / "data", "2020-12-01", users=50))
+    options = [[choice.field for choice in one.choices] for one in found]
+    assert ("--item-features" in options[0], "model.item_features" in options[0]) == (True, False)
+    assert ("--item-features" in options[1], "model.item_features" in options[1]) == (False, True)
+    assert found[0].facts.division.cold_targets == found[1].facts.division.cold_targets > 0.1
 
 
 def test_a_core_counted_ahead_is_said(tmp_path):

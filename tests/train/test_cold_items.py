@@ -6,6 +6,7 @@ import torch
 
 import ss4rec
 from ss4rec.config import RunConfig, override
+from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
@@ -14,7 +15,9 @@ from ss4rec.evaluation.table import markdown_table
 from ss4rec.protocol.plan import make_plan, plan_of_run
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
-from ss4rec.train.worker import train_alone
+from ss4rec.train.group import Workers
+from ss4rec.train.worker import build_loop, train_alone
+from tests.group import run_pair
 
 CPU = torch.device("cpu")
 GROUPS, USERS, BEGIN, CUT = 4, 120, 1_000_000_000, 1_001_000_000
@@ -147,3 +150,23 @@ def _title(found):
     from ss4rec.evaluation.table import rich_table
 
     return str(rich_table(found).title)
+
+
+def _train(rank, world, config, shop, run):
+    source = LocalSource.of(config, shop, rank=rank, world=world)
+    build_loop(config, run, workers=Workers(rank, world, CPU), source=source).run()
+
+
+def test_two_workers_end_with_the_weights_of_one(shop, config, tmp_path):
+    plain = {"model.id_dropout": 0.0, "model.dropout": 0.0, "train.epochs": 1, "optim.clip_norm": 1.0}
+    config = override(config, plain)
+    for world in (1, 2):
+        run = RunFolder(tmp_path / str(world))
+        run.start(config, PreparedFolder.open(shop))
+        if world == 1:
+            _train(0, 1, config, shop, run.path)
+        else:
+            run_pair(_train, tmp_path / "rendezvous", 2, config, shop, run.path)
+    one, two = (load_model(tmp_path / str(world))[0].state_dict() for world in (1, 2))
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=1e-3, atol=2e-5, msg=name)

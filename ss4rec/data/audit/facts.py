@@ -229,6 +229,8 @@ class Facts:
     """All of it."""
 
     name: str
+    item_columns: tuple[str, ...]
+    """Columns about items that were brought (`--item-features`)."""
     sizes: Sizes
     lengths: Lengths
     times: Times

@@ -73,8 +73,19 @@ def choices(facts: Facts, lights: list[Light]) -> list[Choice]:
             "a service does not know when the next event will be; `known` is for questions about a given moment",
         )
     )
-    if any(light.topic == "cold items of the split" and light.tone == "bad" for light in lights):
+    cold = any(
+        light.topic in ("cold items of the split", "next day") and light.tone == "bad" for light in lights
+    )
+    if cold and not facts.item_columns:
         found.append(Choice("--item-features", "FILE", "the only way to rank an item that never trained"))
+    elif cold:
+        found.append(
+            Choice(
+                "model.item_features",
+                "auto",
+                f"{', '.join(facts.item_columns)} can rank items that never trained",
+            )
+        )
     return found
 
 

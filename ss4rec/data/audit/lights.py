@@ -243,12 +243,14 @@ def _volume(facts: Facts) -> Iterator[Light]:
 
 def _split(facts: Facts) -> Iterator[Light]:
     division, day = facts.division, facts.next_day
+    known = f"models that read {', '.join(facts.item_columns)} rank them" if facts.item_columns else ""
+    columns = known or "bring columns about items (--item-features)"
     yield COLD_ITEMS.light(
         "cold items of the split",
         division.cold_targets,
         f"{division.protocol}: {division.cold_targets:.1%} of {division.targets:,} targets",
-        f"no model of ids can reach more than HR {1 - division.cold_targets:.2f}: bring columns about items "
-        "(--item-features), train more often, or choose an earlier test window",
+        f"no model of ids can reach more than HR {1 - division.cold_targets:.2f}: {columns}, train more often, or test "
+        "nearer to the cut",
     )
     yield COLD_USERS.light(
         "cold users of the split",
@@ -262,7 +264,7 @@ def _split(facts: Facts) -> Iterator[Light]:
         day.cold_items,
         f"{day.cold_items:.1%} of the next day's targets are cold ({day.events:,} events of the later half); "
         f"{day.new_users:.1%} are by new users",
-        "new items all the time: test with a cut in time, train daily or oftener, and bring columns about items",
+        f"new items all the time: test with a cut in time, train daily or oftener, and {columns}",
     )
     yield FUTURE.light(
         "future in training",

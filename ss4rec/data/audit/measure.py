@@ -59,6 +59,7 @@ def measure(
     progress(f"ranking {users:,} users with simple scorers")
     return Facts(
         name=folder.manifest.name,
+        item_columns=tuple(feature.name for feature in (folder.manifest.features or {}).get("items", ())),
         sizes=_sizes(folder),
         lengths=_lengths(folder.users["count"].to_numpy().astype(np.int64)),
         times=times,

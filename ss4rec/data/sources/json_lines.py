@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ from ss4rec.data.sources.checks import (
     refuse_all_bad,
 )
 from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.plan import TablePlan
 from ss4rec.data.sources.quotes import NO_QUOTES
 from ss4rec.data.sources.rows import CONTEXT, is_category
 from ss4rec.data.sources.text import MAX_UNREADABLE, constant_columns
-from ss4rec.data.sources.times import TimeRule
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import parse_json
 
@@ -34,37 +34,18 @@ SAMPLE_LINES = 1000
 """Lines that tell the columns and their types."""
 
 
-@dataclass(frozen=True)
-class JsonPlan:
+@dataclass(frozen=True, kw_only=True)
+class JsonPlan(TablePlan):
     """How to read a table of JSON lines."""
 
-    layout: str
-    """Name of the layout."""
-    parts: tuple[Part, ...]
-    """Its files."""
-    where: str
-    """What messages call it."""
-    roles: dict[str, str]
-    """Key of `user`, `item`, `time` and perhaps `rating`, as far as they stand in the files."""
     types: dict[str, pa.DataType]
     """As what Arrow reads each role at first."""
-    first_row: int = 1
-    """Number of the first row as a person counts."""
-    times: TimeRule = field(default_factory=TimeRule)
-    """What times mean."""
     newline: bytes = b"\n"
     """Where rows may be cut; JSON's strings hold no line breaks."""
     quoted: bool = False
     """Whether line breaks may stand within fields."""
     quotes: bool = False
     """The same, as for delimited text."""
-    notes: tuple[str, ...] = ()
-    """What the user should know about how it is read."""
-
-    @property
-    def file(self) -> str:
-        """The first file."""
-        return self.parts[0].file
 
     def user_of(self, line: bytes) -> bytes:
         """Return the user of a line; empty if there is none."""

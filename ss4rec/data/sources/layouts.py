@@ -72,14 +72,14 @@ def plan_csv(archive: Archive, name: str) -> TextPlan | None:
     if not set(columns.values()) <= set(names):
         return None
     return TextPlan(
-        "grouplens-csv",
-        (Part(name, _row_start(head, data)),),
-        archive.where(name),
-        ",",
-        True,
-        unique_names(names, archive.where(name)),
-        {role: columns[role] for role in ROLES},
-        dict(GROUPLENS_TYPES),
+        layout="grouplens-csv",
+        parts=(Part(name, _row_start(head, data)),),
+        where=archive.where(name),
+        delimiter=",",
+        quotes=True,
+        names=unique_names(names, archive.where(name)),
+        roles={role: columns[role] for role in ROLES},
+        types=dict(GROUPLENS_TYPES),
         first_row=2,
         newline=head.newline,
         quoted=len(field_quotes(data[_row_start(head, data) :], b",")) > 0 or head.newline != b"\n",
@@ -111,14 +111,14 @@ def plan_recbole(archive: Archive, name: str) -> TextPlan:
     numbers = parsed_or_null(pa.array(texts, pa.string()), pa.float64())
     times, notes = choose_rule(numbers, None, None, where)
     return TextPlan(
-        "recbole",
-        (Part(name, start),),
-        where,
-        "\t",
-        False,
-        tuple(names),
-        roles,
-        types,
+        layout="recbole",
+        parts=(Part(name, start),),
+        where=where,
+        delimiter="\t",
+        quotes=False,
+        names=tuple(names),
+        roles=roles,
+        types=types,
         first_row=2,
         times=times,
         notes=tuple(notes),
@@ -131,14 +131,14 @@ def _plan_grouplens(archive: Archive, name: str, layout: str, delimiter: str) ->
     data = first_bytes(archive, name, may_be_empty=True)
     newline = look(data, delimiter).newline
     return TextPlan(
-        layout,
-        (Part(name, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0),),
-        archive.where(name),
-        delimiter,
-        False,
-        GROUPLENS,
-        roles,
-        dict(GROUPLENS_TYPES),
+        layout=layout,
+        parts=(Part(name, len(UTF8_BOM) if data.startswith(UTF8_BOM) else 0),),
+        where=archive.where(name),
+        delimiter=delimiter,
+        quotes=False,
+        names=GROUPLENS,
+        roles=roles,
+        types=dict(GROUPLENS_TYPES),
         newline=newline,
         quoted=newline != b"\n",
     )

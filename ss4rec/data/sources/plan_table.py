@@ -121,7 +121,7 @@ def _plan_parquet(
         for role in ("user", "item")
         if role in here and (len(kinds[role]) > 1 or kinds[role] & {pa.uint64(), pa.string()})
     )
-    plan = ParquetPlan("parquet", parts, where, here, as_text, notes=notes)
+    plan = ParquetPlan(layout="parquet", parts=parts, where=where, roles=here, as_text=as_text, notes=notes)
     times, said = _time_rule(_parquet_times(archive, plan), options, where)
     return replace(plan, times=times, notes=(*notes, *said))
 
@@ -167,7 +167,15 @@ def _plan_json(
     times, said = _time_rule(sample, options, where)
     if times.format and "time" in here and not any(isinstance(v, str) for v in values["time"]):
         types["time"] = pa.int64()
-    return JsonPlan("jsonl", parts, where, here, types, times=times, notes=(*notes, *said))
+    return JsonPlan(
+        layout="jsonl",
+        parts=parts,
+        where=where,
+        roles=here,
+        types=types,
+        times=times,
+        notes=(*notes, *said),
+    )
 
 
 def _plan_text(
@@ -213,14 +221,14 @@ def _plan_text(
     sample = _part_times(parts) if "time" not in here else _as_type(samples["time"], types["time"])
     times, said = _time_rule(sample, options, where)
     return TextPlan(
-        "csv",
-        parts,
-        where,
-        head.delimiter,
-        head.quotes,
-        labels,
-        here,
-        types,
+        layout="csv",
+        parts=parts,
+        where=where,
+        delimiter=head.delimiter,
+        quotes=head.quotes,
+        names=labels,
+        roles=here,
+        types=types,
         first_row=2 if has_header and len(parts) == 1 else 1,
         times=times,
         newline=head.newline,

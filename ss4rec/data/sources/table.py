@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,38 +15,20 @@ import pyarrow.parquet as pq
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.plan import TablePlan
 from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.data.sources.text import constant_columns
-from ss4rec.data.sources.times import TimeRule, is_bytes, is_text, plain_type, refuse_type
+from ss4rec.data.sources.times import is_bytes, is_text, plain_type, refuse_type
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import refuse_bomb, unpacked_bytes
 
 
-@dataclass(frozen=True)
-class ParquetPlan:
+@dataclass(frozen=True, kw_only=True)
+class ParquetPlan(TablePlan):
     """How to read a table of Parquet files."""
 
-    layout: str
-    """Name of the layout."""
-    parts: tuple[Part, ...]
-    """Its files."""
-    where: str
-    """What messages call it."""
-    roles: dict[str, str]
-    """Column of `user`, `item`, `time` and perhaps `rating`, as far as they stand in the files."""
     as_text: frozenset[str] = frozenset()
     """Roles whose ids do not all fit into int64, or have other types in other files."""
-    first_row: int = 1
-    """Number of the first row as a person counts."""
-    times: TimeRule = field(default_factory=TimeRule)
-    """What times mean."""
-    notes: tuple[str, ...] = ()
-    """What the user should know about how it is read."""
-
-    @property
-    def file(self) -> str:
-        """The first file."""
-        return self.parts[0].file
 
 
 @contextmanager

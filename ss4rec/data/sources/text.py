@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from ss4rec.data.sources.checks import (
 from ss4rec.data.sources.delimited import UNIT_SEPARATOR
 from ss4rec.data.sources.head import BLANKS, MAX_ROW_BYTES
 from ss4rec.data.sources.parts import Part
+from ss4rec.data.sources.plan import TablePlan
 from ss4rec.data.sources.quotes import (
     NO_QUOTES,
     escaped_quote,
@@ -33,7 +34,7 @@ from ss4rec.data.sources.quotes import (
     split_fields,
 )
 from ss4rec.data.sources.rows import is_category
-from ss4rec.data.sources.times import TimeRule, parsed_or_null
+from ss4rec.data.sources.times import parsed_or_null
 from ss4rec.errors import DataError
 
 BLOCK_BYTES = 16 << 20
@@ -65,43 +66,24 @@ class LinePlan(Protocol):
         """Return the places of quotes that open and close fields."""
 
 
-@dataclass(frozen=True)
-class TextPlan:
+@dataclass(frozen=True, kw_only=True)
+class TextPlan(TablePlan):
     """How to read a table of delimited text."""
 
-    layout: str
-    """Name of the layout."""
-    parts: tuple[Part, ...]
-    """Its files."""
-    where: str
-    """What messages call it."""
     delimiter: str
     """One character, `::`, or BLANKS."""
     quotes: bool
     """Whether fields may stand in double quotes."""
     names: tuple[str, ...]
     """All columns of the files, each name once."""
-    roles: dict[str, str]
-    """Column of `user`, `item`, `time` and perhaps `rating`, as far as they stand in the files."""
     types: dict[str, pa.DataType]
     """Type of each role."""
-    first_row: int = 1
-    """Number of the first data row as a person counts: 1, or 2 below a header."""
-    times: TimeRule = field(default_factory=TimeRule)
-    """What times mean."""
     newline: bytes = b"\n"
     """Where rows may be cut."""
     quoted: bool = False
     """Whether fields are quoted, as far as that is known; then only reading from the beginning tells where rows end."""
     strip: bool = False
     """Whether blanks around ids do not count."""
-    notes: tuple[str, ...] = ()
-    """What the user should know about how it is read."""
-
-    @property
-    def file(self) -> str:
-        """The first file."""
-        return self.parts[0].file
 
     @property
     def separator(self) -> str:
