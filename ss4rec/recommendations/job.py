@@ -111,7 +111,7 @@ def recommend_run(
     if not overwrite and (there := _finished(out, plan)):
         progress(f"{out} is complete already")
         return there
-    work, again = WorkFolder.enter(out, overwrite, plan, check_free, keep_other=True)
+    work, again = WorkFolder.enter(out, overwrite, plan, check_free, keep=True)
     if again:
         progress(f"going on with {out}")
     try:

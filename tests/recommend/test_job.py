@@ -228,7 +228,8 @@ def test_what_is_refused_leaves_nothing_behind(run, sharded, tmp_path):
         recommend_run(run, out, sharded, RecommendOptions(k=2), overwrite=True)
 
 
-def test_a_killed_job_goes_on_to_the_same_bytes(run, sharded, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_job_goes_on_to_the_same_bytes(run, sharded, tmp_path, number):
     right, out, work = tmp_path / "right", tmp_path / "out", tmp_path / ".out.work"
     recommend_run(run, right, sharded, RecommendOptions(k=5))
     words = ["recommend", "--run", run, "--data", sharded.path, "--out", out, "--k", 5, "--workers", 0]
@@ -237,7 +238,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(run, sharded, tmp_path):
     deadline = time.monotonic() + 120
     while not list((work / "records").glob("part-*")) and time.monotonic() < deadline:
         time.sleep(0.002)
-    os.kill(killed.pid, signal.SIGKILL)
+    os.kill(killed.pid, number)
     killed.wait()
     done = len(list((work / "records").glob("part-*")))
     assert 0 < done < len(sharded.manifest.shards)

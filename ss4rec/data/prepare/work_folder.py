@@ -32,6 +32,8 @@ class WorkFolder:
     """The folder of the job."""
     made: tuple[Path, ...]
     """Folders around it that this job made."""
+    keep: bool = False
+    """Whether a job that its user stops goes on the next time, as one that is killed."""
 
     @classmethod
     def enter(
@@ -41,7 +43,7 @@ class WorkFolder:
         plan: Mapping[str, Any],
         check: Callable[[AnyPath, bool, bool], None] = check_free,
         *,
-        keep_other: bool = False,
+        keep: bool = False,
     ) -> tuple[WorkFolder, bool]:
         """Return the folder of this job, and whether an earlier attempt left something to go on with.
 
@@ -50,17 +52,18 @@ class WorkFolder:
             overwrite: whether an older result there may be replaced.
             plan: what must be the same for a job to go on; JSON.
             check: refuses an `out` that is taken; is told whether an unfinished result of this job may stand there.
-            keep_other: refuse to replace what another unfinished job left, unless `overwrite`.
+            keep: work is dear: a job that its user stops goes on the next time, and without `overwrite` what another
+                unfinished job left is not replaced.
 
         Raises:
             DataError: if `out` is taken or cannot be written.
         """
-        work = cls(out, out.parent / f".{out.name}.work", tuple(missing_parents(out)))
+        work = cls(out, out.parent / f".{out.name}.work", tuple(missing_parents(out)), keep)
         text = json.dumps(plan, indent=2, sort_keys=True)
         plan_path = work.root / PLAN_NAME
         again = plan_path.is_file() and plan_path.read_text() == text
         check(out, overwrite, again and isinstance(out, RemotePath))
-        if keep_other and not again and not overwrite and plan_path.is_file():
+        if keep and not again and not overwrite and plan_path.is_file():
             raise DataError(
                 f"{work.root} holds an unfinished job that was asked for something else "
                 f"({_differences(plan_path.read_text(), plan)}); finish it with its own options, or give --overwrite "
@@ -83,7 +86,8 @@ class WorkFolder:
     def publishing(self) -> Iterator[None]:
         """Put the result into its place when the block ends.
 
-        A job that is refused, or that its user stops, leaves nothing; one that is killed goes on the next time.
+        A job that is refused leaves nothing, nor does one that its user stops (unless `keep`); one that is killed goes
+        on the next time.
         """
         with self._refusing():
             yield
@@ -99,8 +103,9 @@ class WorkFolder:
         try:
             yield
         except KeyboardInterrupt:
-            remove_tree(self.root)
-            remove_empty(self.made)
+            if not self.keep:
+                remove_tree(self.root)
+                remove_empty(self.made)
             raise
         except (DataError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(self.out, Path):
