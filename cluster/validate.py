@@ -30,12 +30,13 @@ KUBERNETES_KINDS = {
     "RayService": "kuberay-v1.schema.json",
     "PersistentVolumeClaim": "core.schema.json",
     "NetworkPolicy": "core.schema.json",
+    "CronJob": "core.schema.json",
 }
 AUTOSCALER_VARIABLE = "RAY_enable_autoscaler_v2"
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 HADOLINT_IGNORED = ("DL3008", "DL3013", "DL3003")
 """Versions of Debian's packages and of build tools are those of the base image; `cd` within one RUN leaves no layer."""
-METRIC = re.compile(r"\bray_[a-z0-9_]+")
+METRIC = re.compile(r"\b(?:ray|ss4rec_watch)_[a-z0-9_]+")
 SBATCH_OPTION = re.compile(
     " --(job-name|nodes|ntasks-per-node|gpus-per-node|cpus-per-task|exclusive|time|signal|requeue|open-mode|output"
     r"|partition|account|mem|constraint)(=\S+)?"
@@ -83,6 +84,15 @@ def check_kuberay(path: Path, text: str) -> Iterator[str]:
         problems = [*_against(KUBERNETES_KINDS[kind], document, kind)]
         rules = KIND_RULES.get(kind)
         yield from problems or (rules(document) if rules else ())
+
+
+def _cron_rules(cron: dict[str, Any]) -> Iterator[str]:
+    """Check that rounds do not overlap, and that one that was killed is tried again."""
+    spec = cron["spec"]
+    if spec.get("concurrencyPolicy") != "Forbid":
+        yield "spec.concurrencyPolicy: Forbid, or a round would begin while another one trains, and be refused"
+    if not spec["jobTemplate"]["spec"].get("backoffLimit"):
+        yield "spec.jobTemplate.spec.backoffLimit: a killed round would wait for the next night"
 
 
 def _job_rules(job: dict[str, Any]) -> Iterator[str]:
@@ -184,6 +194,7 @@ KIND_RULES: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
     "RayJob": _job_rules,
     "RayCluster": _ray_cluster_rules,
     "RayService": _service_rules,
+    "CronJob": _cron_rules,
 }
 """What the schemas cannot say of each kind."""
 
@@ -385,9 +396,10 @@ def known_metrics() -> frozenset[str]:
     """Return the metrics that a Ray node exports: our gauges, and those that Ray's own dashboards draw."""
     import ray.dashboard.modules.metrics.dashboards as dashboards
 
+    from ss4rec.loop import tell
     from ss4rec.train.ray_gauges import GAUGES, PREFIX
 
-    own = {f"ray_{PREFIX}{name}" for name in GAUGES}
+    own = {f"ray_{PREFIX}{name}" for name in GAUGES} | {f"{tell.PREFIX}{name}" for name in tell.HELP}
     panels = Path(dashboards.__file__).parent.glob("*_panels.py")
     return frozenset(own.union(*(METRIC.findall(panel.read_text()) for panel in panels)))
 

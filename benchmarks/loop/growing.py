@@ -26,6 +26,7 @@ from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.loop.settings import How
 from ss4rec.presets import AUTO, preset
 from ss4rec.protocol.settings import Protocol
+from ss4rec.runs.folder import RESULT_FILE
 from ss4rec.train.warm import Parent, cold_config, warm_config
 from ss4rec.train.worker import train_alone
 
@@ -183,6 +184,7 @@ class Growing:
         past = PreparedFolder.open(self.cut(cut_s) / PAST)
         config = self._config(past, how, minutes, parent, changes, device.type == "cuda")
         outcome = train_alone(config, past, run, device)
+        write_json(run / RESULT_FILE, {"run": run.name, "training": outcome.as_dict()})
         return {"seconds": outcome.elapsed_s} | outcome.as_dict()
 
     def _config(

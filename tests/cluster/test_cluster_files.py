@@ -98,6 +98,16 @@ MISTAKES = [
     ("grafana/ss4rec.json", "ray_ss4rec_loss", "ray_ss4rec_los", "no metric ray_ss4rec_los"),
     ("grafana/ss4rec.json", "ray_node_gram_used", "ray_node_gram_usd", "no metric ray_node_gram_usd"),
     ("grafana/ss4rec.json", '"panels"', '"panel"', "KeyError"),
+    (
+        "grafana/ss4rec-watch.json",
+        "ss4rec_watch_regret",
+        "ss4rec_watch_regrets",
+        "no metric ss4rec_watch_regrets",
+    ),
+    ("kuberay/cronjob-watch.yaml", "concurrencyPolicy: Forbid", "concurrencyPolicy: Allow", "be refused"),
+    ("kuberay/cronjob-watch.yaml", "backoffLimit: 3", "backoffLimit: 0", "wait for the next night"),
+    ("kuberay/cronjob-watch.yaml", "30 3 * * *", "30 3 *", "does not match"),
+    ("kuberay/cronjob-watch.yaml", "submit watch", "submit wacth", "no such verb: wacth"),
     ("runpod/start.sh", "find_storage() {", "find_storage() ", "syntax error"),
     ("Dockerfile", "USER 1000\n", "", "root"),
     ("Dockerfile", "WORKDIR /src", "WORKDIR src", "DL3000"),
@@ -110,7 +120,7 @@ MISTAKES = [
 def test_every_kind_is_there():
     names = {str(path.relative_to(CLUSTER)) for path in FILES}
     assert {name for name, *_ in MISTAKES} <= names
-    assert len(names) == 16
+    assert len(names) == 18
 
 
 @pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda path: path.name)

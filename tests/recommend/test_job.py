@@ -301,3 +301,27 @@ def test_from_python(run, sharded, tmp_path):
     right = sorted((i for i in range(1, len(rows)) if i != 5), key=lambda i: -cosines[i])[:5]
     assert [one.item for one in near] == [items[i - 1] for i in right]
     assert [one.score for one in near] == pytest.approx([cosines[i] for i in right])
+
+
+def test_an_object_store_takes_files_in_place_and_the_manifest_last(run, sharded, tmp_path):
+    """No rename there: an attempt that ended half-way leaves files without a manifest, and the next one goes on."""
+    from ss4rec.io.paths import to_path
+
+    right, out = tmp_path / "right", to_path("memory://lists/out")
+    recommend_run(run, right, sharded, RecommendOptions(k=2))
+
+    def ends_early(work, numbers):
+        from ss4rec.recommendations.parts import PartMaker
+
+        yield from PartMaker(work, "cpu").make(numbers[:7])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recommend_run(run, out, sharded, RecommendOptions(k=2), runner=ends_early)
+    assert len(list(out.iterdir())) == 7
+    with pytest.raises(DataError, match="other files"):
+        recommend_run(run, out, sharded, RecommendOptions(k=3))
+    told = []
+    recommend_run(run, out, sharded, RecommendOptions(k=2), progress=told.append)
+    assert "43 of 50 files of lists are to be made" in told
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == content(right)
