@@ -32,8 +32,6 @@ class WorkFolder:
     """The folder of the job."""
     made: tuple[Path, ...]
     """Folders around it that this job made."""
-    keep: bool = False
-    """Whether a job that its user stops goes on the next time, as one that is killed."""
 
     @classmethod
     def enter(
@@ -43,7 +41,7 @@ class WorkFolder:
         plan: Mapping[str, Any],
         check: Callable[[AnyPath, bool, bool], None] = check_free,
         *,
-        keep: bool = False,
+        keep_other: bool = False,
     ) -> tuple[WorkFolder, bool]:
         """Return the folder of this job, and whether an earlier attempt left something to go on with.
 
@@ -52,18 +50,17 @@ class WorkFolder:
             overwrite: whether an older result there may be replaced.
             plan: what must be the same for a job to go on; JSON.
             check: refuses an `out` that is taken; is told whether an unfinished result of this job may stand there.
-            keep: work is dear: a job that its user stops goes on the next time, and without `overwrite` what another
-                unfinished job left is not replaced.
+            keep_other: refuse to replace what another unfinished job left, unless `overwrite`.
 
         Raises:
             DataError: if `out` is taken or cannot be written.
         """
-        work = cls(out, out.parent / f".{out.name}.work", tuple(missing_parents(out)), keep)
+        work = cls(out, out.parent / f".{out.name}.work", tuple(missing_parents(out)))
         text = json.dumps(plan, indent=2, sort_keys=True)
         plan_path = work.root / PLAN_NAME
         again = plan_path.is_file() and plan_path.read_text() == text
         check(out, overwrite, again and isinstance(out, RemotePath))
-        if keep and not again and not overwrite and plan_path.is_file():
+        if keep_other and not again and not overwrite and plan_path.is_file():
             raise DataError(
                 f"{work.root} holds an unfinished job that was asked for something else "
                 f"({_differences(plan_path.read_text(), plan)}); finish it with its own options, or give --overwrite "
@@ -77,19 +74,26 @@ class WorkFolder:
                 write_whole(plan_path, text.encode())
         return work, again
 
+    def discard(self) -> None:
+        """Remove what the job has made."""
+        remove_tree(self.root)
+        remove_empty(self.made)
+
     @property
     def result(self) -> AnyPath:
         """Where the result grows."""
         return self.root / "new" if isinstance(self.root, Path) else self.out
 
     @contextmanager
-    def publishing(self) -> Iterator[None]:
+    def publishing(self, *, keep: bool = False) -> Iterator[None]:
         """Put the result into its place when the block ends.
 
-        A job that is refused leaves nothing, nor does one that its user stops (unless `keep`); one that is killed goes
-        on the next time.
+        A job that is refused, or that its user stops, leaves nothing; one that is killed goes on the next time.
+
+        Args:
+            keep: leave what is there also after a stop or an error: its parts are worth going on with.
         """
-        with self._refusing():
+        with self._refusing(keep):
             yield
             if isinstance(self.out, Path) and isinstance(self.root, Path):
                 if self.out.exists():
@@ -98,20 +102,19 @@ class WorkFolder:
             remove_tree(self.root)
 
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
+    def _refusing(self, keep: bool = False) -> Iterator[None]:
         """Leave nothing behind if the user stops a block, or the input or this machine's disk is at fault."""
         try:
             yield
         except KeyboardInterrupt:
-            if not self.keep:
-                remove_tree(self.root)
-                remove_empty(self.made)
+            if not keep:
+                self.discard()
             raise
         except (DataError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(self.out, Path):
                 raise  # of a service that may be there again when the same command goes on
-            remove_tree(self.root)
-            remove_empty(self.made)
+            if not keep:
+                self.discard()
             if isinstance(error, OSError):
                 raise DataError(f"cannot write {self.out}: {error}; give another --out") from None
             raise
