@@ -274,11 +274,15 @@ class Recommender:
             hours_T=(np.append(times_T[1:], last_s) if self.data.target_time else times_T) // HOUR_S,
             ratings_T=ratings[indices > 0][order_T],
             profile=profile_codes(history.profile or {}, self.profile_values) or [0],
-            context_TC=self._context(history)[indices > 0][order_T],
+            context_TC=self.context_codes(history)[indices > 0][order_T],
         )
 
-    def _context(self, history: History) -> npt.NDArray[np.int64]:
-        """Return the codes of what is known about each event, a column for each that the model reads."""
+    def context_codes(self, history: History) -> npt.NDArray[np.int64]:
+        """Return the codes of what is known about each event, a column for each that the model reads, `[T, C]`.
+
+        Raises:
+            UsageError: for a column that it does not read, or one of another length.
+        """
         told = history.context or {}
         columns = self.model.columns.context
         strange = [name for name in told if name not in {column.name for column in columns}]

@@ -31,6 +31,8 @@ MMD_USERS, MMD_PERMUTATIONS = 500, 400
 GROUPS = ("all", "known_items", "known_users")
 """All events; those on items of the vocabulary; those of them by users who had an event by the cut."""
 METRICS = (hit_rate, ndcg, reciprocal_rank)
+UNDECIDED_FALL = 0.5
+"""If nothing was found, and only a relative fall of more than this could have been, the verdict is `undecided`."""
 POWER = 0.8
 """Chance with which the smallest fall that is named would have been found."""
 HIT = f"all.{hit_rate.name}@{K}"
@@ -298,7 +300,8 @@ def quality_severity(record: dict[str, Any], n_ref: int, config: DriftConfig) ->
     if min(record["n_users"], n_ref) < config.min_users:
         return "undecided"
     if not record["p_adj"] <= config.alpha:
-        return "none"
+        could = record.get("smallest_fall")
+        return "undecided" if could is not None and could > UNDECIDED_FALL else "none"
     if record["drop"] < config.quality_drop:
         return "noted"
     return "severe" if record["drop"] >= config.quality_severe else "drift"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ from drift.calendar import MONTHS
 from drift.cells.types import OWN_TEST, REFERENCE, CellContext, Row
 from drift.config import ALARMS, SEVERITIES, Severity
 from drift.model.lists import WORDS, changed
+from drift.model.quality import UNDECIDED_FALL
 from drift.report.contents import Action, Change, Verdict, Verdicts
 from drift.report.episodes import WindowMeans
 from drift.report.verdict import worst
-from drift.report.words import percent
+from drift.report.words import percent, span
 
 LONGER = ("hour", "day", "week", "month", "quarter", "year")
 UNSEEN_USERS = 30
@@ -130,9 +132,16 @@ def _unseen(context: CellContext, means: WindowMeans, fresh: Sequence[str]) -> V
     since = _since(names, [found[name] in ALARMS for name in names])
     sentence = (
         f"{percent(shares[last])} of events in {last} are on items outside the model's catalogue; {percent(before)} in "
-        f"the reference. {'Above' if since else 'Below'} the limit of {percent(limit)}"
-        f"{f' since {since}' if since else ''}."
+        f"the reference. "
     )
+    if found[last] == "undecided":
+        decided = [name for name in names if found[name] != "undecided"]
+        since = _since(decided, [found[name] in ALARMS for name in decided])
+        sentence += f"Fewer than {UNSEEN_USERS} users are too few to tell. Before that it was "
+    sentence += f"{'above' if since else 'below'} the limit of {percent(limit)}"
+    sentence = f"{sentence}{f' since {span(since, since)}' if since else ''}.".replace(
+        ". above", ". Above"
+    ).replace(". below", ". Below")
     new = worst([found[name] for name in fresh if name in found])
     return Verdict(severity=worst(list(found.values())), now=found[last], new=new, since=since, sentence=sentence,
                    action="retrain" if found[last] in ALARMS else "nothing")  # fmt: skip
@@ -169,9 +178,13 @@ def _of_model(
     since = _since(names, [severity in ALARMS for severity in severities]) or (alarms[0] if alarms else None)
     wait_for = ""
     if now == "undecided":
+        few = quality[-1]["n_users"] < context.config.min_users
         wait_for = (
             f"{quality[-1]['n_users']:,} users could be ranked for in {names[-1]}, "
             f"{context.config.min_users:,} are asked for: longer windows, or --set min_users"
+            if few
+            else f"{quality[-1]['n_users']:,} users are too few: take longer windows, or rank for more users with "
+            "--set quality_users"
         )
     action: Action = alarm if now in ALARMS else "wait" if now == "undecided" else "nothing"
     return Verdict(severity=worst(severities), now=now, new=worst(new), since=since,
@@ -185,7 +198,9 @@ def _fall_words(quality: list[dict[str, Any]], field: str, context: CellContext)
         f"[{last['all.HR@10.low']:.3f}, {last['all.HR@10.high']:.3f}]; {last['reference']:.3f} in the reference"
     )
     smallest = last["smallest_fall"]
-    could = f" A fall of {percent(smallest)} or more would have been found." if smallest is not None else ""
+    could = "" if smallest is None else f" A fall of {percent(smallest)} or more would have been found."
+    if smallest is not None and smallest > UNDECIDED_FALL:
+        could = f" Only a fall of {percent(smallest)} or more could have been found."
     if last[field] in ALARMS:
         return f"The model ranks worse: {figures}, {percent(last['drop'])} less (adjusted p {last['p_adj']:.3g})."
     if last[field] == "undecided":
@@ -229,13 +244,18 @@ def overall(verdicts: Verdicts, field: str) -> Severity:
     return worst(found)
 
 
+def _short(sentence: str) -> str:
+    """Return a sentence without what stands in brackets about events."""
+    return re.sub(r" \(counting events [^)]*\)", "", sentence)
+
+
 def headline(verdicts: Verdicts, changes: Sequence[Change]) -> str:
     """Say what happened, since when, whether the model suffers, and what to do."""
     parts = []
     if verdicts.pipeline.severity in ALARMS:
         fault = next(change for change in changes if change.kind == "pipeline")
         parts.append(
-            f"A fault of the pipeline: {fault.sentence} To do: check the logging before you retrain."
+            f"A fault of the pipeline: {_short(fault.sentence)} To do: check the logging before you retrain."
         )
     fall, regret = verdicts.model_fall, verdicts.regret
     fault_now = verdicts.pipeline.now in ALARMS
@@ -246,9 +266,11 @@ def headline(verdicts: Verdicts, changes: Sequence[Change]) -> str:
         parts.append(f"{regret.sentence}{'' if fault_now else ' To do: retrain on newer data.'}")
     others = [change for change in changes if change.kind != "pipeline" and change.severity in ALARMS]
     if others:
-        parts.append(others[0].sentence + (f" {others[0].action}" if not parts else ""))
+        parts.append(_short(others[0].sentence) + (f" {others[0].action}" if not parts else ""))
         if len(others) > 1 and len(parts) < 3:
             parts.append(f"Also: {', '.join(dict.fromkeys(change.name for change in others[1:4]))}.")
+    if fall is not None and fall.now == "undecided" and len(parts) < 3:
+        parts.append(f"Whether the model ranks worse is undecided: {fall.wait_for}.")
     if verdicts.unseen.now in ALARMS and len(parts) < 3:
         parts.append(verdicts.unseen.sentence)
     if parts:

@@ -11,6 +11,7 @@ from drift.report.details import details
 from drift.report.episodes import WindowMeans, before_window
 from drift.report.rules import MAIN, RULES, VOLUMES, Moves, Rule, kind_of, name_of
 from drift.report.verdict import worst
+from drift.report.words import span
 from drift.signals.items import top_lost
 
 
@@ -93,8 +94,10 @@ def _change(
     last = max((episode.last for episode in belong), key=names.index)
     told = next((e for e in belong if e.signal in MAIN.get(rule.name, ())), largest)
     name = name_of(rule, moves)
-    when = f"since {first}" if last == names[-1] or (last == first and sudden) else f"{first} to {last}"
-    how = "" if sudden else ", step by step"
+    goes_on = last == names[-1] or (last == first and sudden)
+    when = f"since {span(first, first).split(' to ')[0]}" if goes_on else f"in {span(first, last)}"
+    how = "" if sudden or first == last else ", bit by bit"
+    verb = " changed" if rule.changes else ""
     return Change(
         name=name,
         kind=rule.kind,
@@ -106,7 +109,7 @@ def _change(
         severity=worst([episode.severity for episode in belong]),
         ratio=round(largest.ratio, 3),
         signals=list(dict.fromkeys(e.signal for e in sorted(belong, key=lambda e: -e.ratio))),
-        sentence=f"{name[0].upper()}{name[1:]} {when}{how}: {told.words}.",
+        sentence=f"{name[0].upper()}{name[1:]}{verb} {when}{how}: {told.words}.",
         action=rule.action,
         details=details(context, moves.means, rule.name, before, window),
     )

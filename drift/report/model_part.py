@@ -20,13 +20,27 @@ LINES = (
     (HIT, "the model, with interval", "s1", "thick"),
 )
 """Field of the record, words, tone and style; later ones lie on top."""
+MAIN_COLUMNS = (
+    "users",
+    "targets",
+    "HR@10",
+    "low",
+    "high",
+    "fall",
+    "could be found",
+    "adjusted p",
+    "regret",
+    "its p",
+)
+"""What is shown at once; the rest is one click away."""
 COLUMNS = (
     ("users", "n_users", ","), ("targets", "targets", ","), ("HR@10", HIT, ".3f"), ("low", f"{HIT}.low", ".3f"),
     ("high", f"{HIT}.high", ".3f"), ("NDCG@10", "all.NDCG@10", ".3f"), ("known items", "known_items.HR@10", ".3f"),
-    ("known users", "known_users.HR@10", ".3f"), ("fall", "drop", ".1%"), ("adjusted p", "p_adj", ".4f"),
-    ("could be found", "smallest_fall", ".1%"), ("regret", "regret", "+.3f"), ("its p", "regret.p_adj", ".4f"),
+    ("known users", "known_users.HR@10", ".3f"), ("fall", "drop", ".1%"),
+    ("could be found", "smallest_fall", ".1%"), ("adjusted p", "p_adj", ".4f"), ("regret", "regret", "+.3f"),
+    ("its p", "regret.p_adj", ".4f"),
     ("retrained gains", "retrained.gain", "+.3f"), ("from", "retrained.low", "+.3f"), ("to", "retrained.high", "+.3f"),
-    ("its p", "retrained.p", ".4f"), ("mix", "mix", "+.3f"), ("within", "within", "+.3f"),
+    ("p of the gain", "retrained.p", ".4f"), ("mix", "mix", "+.3f"), ("within", "within", "+.3f"),
     ("too sure by", "calibration_gap", "+.3f"), ("coverage", "coverage", ".3f"),
     ("list popularity", "list_popularity", ".3f"), ("novelty, bits", "novelty", ".2f"),
     ("miscalibration, bits", "miscalibration", ".3f"), ("states differ, p", "hidden_p_adj", ".4f"),
@@ -42,12 +56,17 @@ def model_part(report: Report, tones: dict[str, str]) -> dict[str, Any]:
     kept = [
         (head, field, form) for head, field, form in COLUMNS if any(r[field] is not None for r in records)
     ]
+    sides = [[one for one in kept if (one[0] in MAIN_COLUMNS) == main] for main in (True, False)]
+
+    def figures(record: dict[str, Any], columns: list[tuple[str, str, str]]) -> list[str]:
+        return ["" if record[field] is None else format(record[field], form) for _, field, form in columns]
+
     rows = [
         [
             record["window"],
             Cell(record["severity"], tones[record["severity"]]),
             Cell(record["regret.severity"], tones[record["regret.severity"]]),
-            *("" if record[field] is None else format(record[field], form) for _, field, form in kept),
+            *figures(record, sides[0]),
         ]
         for record in records
     ]
@@ -57,7 +76,9 @@ def model_part(report: Report, tones: dict[str, str]) -> dict[str, Any]:
         "parts": _parts(records, names),
         "lists": _lists(records, names),
         "weak": _weak(records[0]),
-        "head": ["window", "fall?", "regret?", *(head for head, _, _ in kept)],
+        "head": ["window", "fall?", "regret?", *(head for head, _, _ in sides[0])],
+        "more_head": ["window", *(head for head, _, _ in sides[1])],
+        "more_rows": [[record["window"], *figures(record, sides[1])] for record in records],
         "rows": rows,
     }
 

@@ -10,7 +10,7 @@ from drift.cells.types import ALIBI, ALL_SIGNALS, COMPARISONS, OWN_TEST, REFEREN
 from drift.config import ALARMS, SEVERITIES
 from drift.report.contents import Report, Verdict
 from drift.report.model_part import model_part
-from drift.report.words import percent, say_level
+from drift.report.words import percent, say_level, span
 from drift.signals.definitions import Signal
 from ss4rec.report import Axis, Cell, Frame, Line, Mark, charts, render
 
@@ -29,6 +29,7 @@ QUESTIONS = {
     "unseen": "Does the catalogue still cover what is used?",
     "model_fall": "Does the model rank worse?",
     "regret": "Is recent popularity better than the model?",
+    "lists": "Does the model recommend other things?",
 }
 ACTIONS = {
     "look": "check the logging; do not retrain before",
@@ -88,8 +89,9 @@ def verdict_cell(severity: str) -> Cell:
 
 def _facts(report: Report) -> str:
     return (
-        f"{len(report.windows)} windows after the cut, to {report.last_window}; reference {report.reference[0]} to "
-        f"{report.reference[-1]}; limits from {report.calibration[0]} to {report.calibration[-1]}."
+        f"{len(report.windows)} windows after the cut: {span(report.windows[0]['name'], report.last_window)}. They are "
+        f"compared with {span(report.reference[0], report.reference[-1])}, the reference. What is usual was learned "
+        f"from {span(report.calibration[0], report.calibration[-1])}."
     )
 
 
@@ -116,9 +118,10 @@ def _answer(name: str, verdict: Verdict | None) -> list[Any]:
 
 
 def _change(change: Any) -> list[Any]:
-    until = "now" if change.ongoing else change.last
+    until = f"since {change.first}" if change.ongoing else span(change.first, change.last)
     name = Cell(change.name, TONES[change.severity], f"{change.kind}; moved: {', '.join(change.signals)}")
-    return [name, change.first, change.peak, until, f"{change.ratio:.1f}", change.sentence, change.action]
+    size = Cell(f"{change.ratio:.1f}", "", f"largest in {change.peak}")
+    return [name, size, change.sentence, change.action, until]
 
 
 def _largest(levels: dict[tuple[str, str], dict[str, Any]], name: str) -> tuple[float, dict[str, Any] | None]:
@@ -138,18 +141,21 @@ def _signal_row(report: Report, signal: Signal, levels: dict[tuple[str, str], di
     values = report.levels[signal.name]
     known = [value for value in values if value is not None]
     line = charts.sparkline(known, signal.name) if known else Markup("")
-    figures = [say_level(signal, value) if value is not None else "" for value in (values[0], values[-1])]
+    shown = (values[0], values[-1], report.event_levels[signal.name][-1])
+    figures = [say_level(signal, value) if value is not None else "" for value in shown]
     found = [levels.get((signal.name, window["name"])) for window in report.windows]
     severities = [one["severity"] for one in found if one is not None]
     verdict = verdict_cell(max(severities, key=SEVERITIES.index, default="undecided"))
     mine = [e for e in report.episodes if e.signal == signal.name and e.comparison == REFERENCE]
     since = min((e.first for e in mine), key=[w["name"] for w in report.windows].index, default="")
-    size = limit = p = ""
+    size: Cell | str = ""
+    p = ""
     if cell is not None:
-        size = f"{cell['effect']:.3f}{f' {signal.unit}' if signal.unit else ''} in {cell['window']}"
-        limit, p = f"{cell['threshold']:.3f}", f"{cell['p_adj']:.4f}"
-    test = TESTS[signal.distance]
-    return [signal.name, signal.about, *figures, line, size, limit, test, p, verdict, since]
+        tip = f"{TESTS[signal.distance]}: {cell['effect']:.3f}{f' {signal.unit}' if signal.unit else ''}, limit "
+        tip += f"{cell['threshold']:.3f}, in {cell['window']}"
+        size, p = Cell(f"{cell['effect'] / cell['threshold']:.1f}", "", tip), f"{cell['p_adj']:.4f}"
+    name = Cell(signal.name, "", signal.about)
+    return [name, verdict, since, *figures, line, size, p, Cell(signal.about, "wrap")]
 
 
 def _timelines(report: Report, order: list[Signal], levels: dict[tuple[str, str], dict[str, Any]]) -> Markup:

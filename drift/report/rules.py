@@ -113,6 +113,11 @@ class Rule:
     """Signals that it explains; None: all."""
     action: str
 
+    @property
+    def changes(self) -> bool:
+        """Whether the name says what changed, and not what happened."""
+        return self.kind != "pipeline" and self.name != "genre gone"
+
 
 def _genre_gone(moves: Moves) -> bool:
     if "genre" not in moves or moves.rises("no_genre"):

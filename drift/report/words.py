@@ -37,6 +37,12 @@ def say_level(signal: Signal, value: float | None) -> str:
     return signal.labels[min(int(value), signal.size - 1)]
 
 
+def span(first: str, last: str) -> str:
+    """Return the time from one window's beginning to another's end; both may be names like `2015-04 to 2016-03`."""
+    start, end = first.split(" to ")[0], last.split(" to ")[-1]
+    return start if start == end else f"{start} to {end}"
+
+
 def percent(value: float) -> str:
     """Return a share in percent, with as many digits as it bears."""
     shown = 100 * value

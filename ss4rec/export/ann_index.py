@@ -252,11 +252,12 @@ def sample_states(run: RunFolder, data: PreparedFolder, users: int) -> Tensor:
     histories = Histories(
         config,
         RecommendOptions(),
-        data.manifest.items,
         index_of(run, items, data),
         None,
         profiles_for(record, data),
         asked_N,
+        record.columns.context,
+        data.manifest,
     )
     gap_s = record.median_gap_s if config.data.target_time else None
     states = []

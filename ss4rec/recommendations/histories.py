@@ -44,8 +44,6 @@ class Histories:
 
     config: RunConfig
     options: RecommendOptions
-    num_items: int
-    """Items of the folder."""
     index_V: npt.NDArray[np.int64] | None
     """The model's item of each item of the folder, 0 for one that it does not know; None: the same."""
     plan: Plan | None

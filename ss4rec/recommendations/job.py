@@ -21,8 +21,8 @@ from ss4rec.data.sources.columns import GUESSES
 from ss4rec.data.sources.features import read_features
 from ss4rec.errors import UsageError
 from ss4rec.evaluation.lists import ItemFacts
-from ss4rec.io.atomic import remove_empty, write_json, write_whole
-from ss4rec.io.paths import AnyPath, remove_tree
+from ss4rec.io.atomic import write_json, write_whole
+from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import read_json
 from ss4rec.protocol.plan import Plan
 from ss4rec.recommendations.beside import Beside, Wanted, asked_for, candidates, read_beside, sum_of
@@ -115,16 +115,15 @@ def recommend_run(
     if again:
         progress(f"going on with {out}")
     try:
-        with work.publishing():
+        with work.publishing(keep=True):
             manifest = _made(
                 run, work, histories, options, beside, model, device, runner or _here(device), progress
             )
             remove_drafts(work.result)
             write_whole(work.result / MANIFEST_NAME, manifest.to_json().encode(), durable=True)
-    except UsageError:
+    except (UsageError, KeyboardInterrupt):
         if not any((work.root / RECORDS).iterdir() if (work.root / RECORDS).is_dir() else ()):
-            remove_tree(work.root)  # nothing is lost, and the corrected command is not held up by it
-            remove_empty(work.made)
+            work.discard()  # nothing is lost, and a corrected command is not held up by it
         raise
     return manifest
 
@@ -246,6 +245,13 @@ def _opened(
     folder, note = work.root / "histories", work.root / "histories.json"
     if not note.is_file():
         progress(f"reading {histories.source.path}")
+        record = run.record()
+        reads = [column.name for column in record.columns.context]
+        reads += (
+            ["profiles of users"] if record.profile_values is not None and run.config().model.inputs else []
+        )
+        if reads:
+            progress(f"note: the model reads {', '.join(reads)} too, and takes them as unknown here")
         read = read_histories(histories.source, histories.rules, run, items, folder)
         manifest = read.folder.manifest
         about = DataRecord(
@@ -292,7 +298,6 @@ def _job(
     histories = Histories(
         config,
         options,
-        data.manifest.items,
         index_of(run, items, data),
         plan,
         profiles_for(record, data),

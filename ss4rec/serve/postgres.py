@@ -20,7 +20,7 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS ss4rec_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     f"INSERT INTO ss4rec_facts VALUES ('format', '{FORMAT}') ON CONFLICT DO NOTHING",
     'CREATE TABLE IF NOT EXISTS ss4rec_events ("user" TEXT NOT NULL, number BIGINT NOT NULL, key TEXT NOT NULL,'
-    " item TEXT NOT NULL, time_s BIGINT NOT NULL, rating DOUBLE PRECISION,"
+    " item TEXT NOT NULL, time_s BIGINT NOT NULL, rating DOUBLE PRECISION, context TEXT,"
     ' PRIMARY KEY ("user", number), UNIQUE ("user", key))',
 )
 SET_UP_LOCK = 5_004_000
@@ -57,7 +57,7 @@ class PostgresStore:
 
         def read(connection: psycopg.Connection[Any]) -> dict[str, list[StoredEvent]]:
             rows = connection.execute(
-                'SELECT e."user", number, item, time_s, rating FROM ss4rec_events e'
+                'SELECT e."user", number, item, time_s, rating, context FROM ss4rec_events e'
                 ' JOIN unnest(%s::text[], %s::bigint[]) AS asked("user", after) ON e."user" = asked."user"'
                 ' WHERE number > after ORDER BY e."user", number',
                 (list(numbers), list(numbers.values())),
@@ -134,14 +134,14 @@ class PostgresStore:
 
 def _add(connection: psycopg.Connection[Any], event: NewEvent) -> Accepted:
     found = connection.execute(
-        'SELECT number, item, time_s, rating FROM ss4rec_events WHERE "user" = %s AND key = %s',
+        'SELECT number, item, time_s, rating, context FROM ss4rec_events WHERE "user" = %s AND key = %s',
         (event.user, event.key),
     ).fetchone()
     if found is not None:
         return compare(event, StoredEvent(*found))
     added = connection.execute(
         "INSERT INTO ss4rec_events SELECT %(user)s, coalesce(max(number), 0) + 1, %(key)s, %(item)s, %(time_s)s,"
-        ' %(rating)s FROM ss4rec_events WHERE "user" = %(user)s RETURNING number',
+        ' %(rating)s, %(context)s FROM ss4rec_events WHERE "user" = %(user)s RETURNING number',
         {**vars(event), "key": event.key},
     ).fetchone()
     assert added is not None

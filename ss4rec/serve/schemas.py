@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from ss4rec.recommender import History, ItemId
 from ss4rec.serve.service import Ask
 from ss4rec.serve.store import NewEvent
 
-MOST_EVENTS, MOST_HISTORY, MOST_K, MOST_ITEMS = 1000, 2000, 1000, 100
+MOST_EVENTS, MOST_HISTORY, MOST_K, MOST_ITEMS, MOST_CONTEXT = 1000, 2000, 1000, 100, 32
 AHEAD_S = 86_400
 """Events may be at most this far in the future: a wrong clock must not put a user's history out of order for years."""
 
@@ -51,6 +52,8 @@ class HistoryEvent(Part):
     time: int
     """Unix seconds, or ISO 8601 (UTC where it names no zone)."""
     rating: float | None = Field(default=None, allow_inf_nan=False)
+    context: dict[Name, str | float | None] | None = Field(default=None, max_length=MOST_CONTEXT)
+    """What is known about the event, as in `{"device": "phone"}`, where the model reads it."""
 
     @field_validator("time", mode="before")
     @classmethod
@@ -74,7 +77,8 @@ class EventIn(HistoryEvent):
 
     def new_event(self) -> NewEvent:
         """Return it as the store takes it."""
-        return NewEvent(self.user, self.item, self.time, self.rating, self.id)
+        told = json.dumps(self.context, sort_keys=True) if self.context else None
+        return NewEvent(self.user, self.item, self.time, self.rating, told, self.id)
 
 
 class EventsIn(Part):
@@ -115,9 +119,10 @@ class AskIn(Part):
             return Ask(user=self.user, at=at, k=self.k, exclude_seen=self.exclude_seen)
         items: list[ItemId] = [event.item for event in self.history]
         ratings = [float("nan") if event.rating is None else event.rating for event in self.history]
-        history = History(
-            items, [event.time for event in self.history], ratings=ratings, profile=self.profile
-        )
+        names = sorted({name for event in self.history for name in event.context or {}})
+        context = {name: [(event.context or {}).get(name) for event in self.history] for name in names}
+        times = [event.time for event in self.history]
+        history = History(items, times, ratings=ratings, profile=self.profile, context=context)
         return Ask(history=history, at=at, k=self.k, exclude_seen=self.exclude_seen)
 
 

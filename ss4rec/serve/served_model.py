@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ss4rec.errors import UsageError
+from ss4rec.export.card import model_card
+from ss4rec.recommendations.nearest import unit_rows
 from ss4rec.recommender import History, ItemId, Recommendation, load
-from ss4rec.runs.folder import RESULT_FILE, RunFolder
 from ss4rec.serve.store import StoredEvent
 from ss4rec.states.packed import Precision
 from ss4rec.states.state import Event
@@ -50,7 +51,7 @@ class ServedModel:
     def unit_rows_VD(self) -> Tensor:
         """Item rows of length one; row 0 is padding."""
         with torch.no_grad():
-            return F.normalize(self.states.model.item_matrix().detach().float(), dim=1).cpu()
+            return unit_rows(self.states.model.item_matrix()).cpu()
 
     @cached_property
     def _numbers(self) -> bool:
@@ -73,15 +74,29 @@ class ServedModel:
         return self._item(text) is not None
 
     def known_events(self, events: Sequence[StoredEvent]) -> list[Event]:
-        """Return the events whose items this model knows."""
+        """Return the events whose items this model knows, with what it reads of them."""
         found = [(self._item(event.item), event) for event in events]
-        return [Event(item, event.time_s, event.rating) for item, event in found if item is not None]
+        return [
+            Event(item, event.time_s, event.rating, self._read(event.context))
+            for item, event in found
+            if item is not None
+        ]
 
     def history(self, events: Sequence[Event]) -> History:
         """Return events as a history; those of the same second keep their order."""
         events = sorted(events, key=lambda event: event.time)
         ratings = [float("nan") if event.rating is None else event.rating for event in events]
-        return History([event.item for event in events], [event.time for event in events], ratings=ratings)
+        columns = [column.name for column in self.states.model.columns.context]
+        context = {name: [(event.context or {}).get(name) for event in events] for name in columns}
+        items, times = [event.item for event in events], [event.time for event in events]
+        return History(items, times, ratings=ratings, context=context)
+
+    def _read(self, context: str | None) -> dict[str, object] | None:
+        """Return what the model reads of an event's context; the rest is kept for other models."""
+        columns = {column.name for column in self.states.model.columns.context}
+        if context is None or not columns:
+            return None
+        return {name: value for name, value in json.loads(context).items() if name in columns}
 
     def known_history(self, history: History) -> History:
         """Return a history of a request, whose items are texts, without what this model does not know.
@@ -98,7 +113,11 @@ class ServedModel:
         places = [place for place, _ in kept]
         ratings = history.ratings and [history.ratings[place] for place in places]
         times = [history.times[place] for place in places]
-        return replace(history, items=[item for _, item in kept], times=times, ratings=ratings)
+        context = {
+            name: [values[place] for place in places] for name, values in (history.context or {}).items()
+        }
+        items = [item for _, item in kept]
+        return replace(history, items=items, times=times, ratings=ratings, context=context)
 
     def search(self, text: str, most: int) -> list[Recommendation]:
         """Return items whose title or id has all words of a text, those that begin with it first."""
@@ -135,35 +154,11 @@ def load_served(run: Path, precision: Precision = "full", name: str | None = Non
     """
     run = run.resolve()
     states = StateModel(load(run), precision, traced=True)
-    folder = RunFolder.open(run)
-    served = ServedModel(name or run.name, states, _card(folder))
+    card = model_card(run).model_dump(mode="json", exclude={"model": {"run"}})
+    served = ServedModel(name or run.name, states, card)
     # All that is made at the first use is made now, not in front of somebody who waits.
     history = History([states.recommender.item_ids[0]], [1_000_000_000])
     state = states.encode(history).update(Event(history.items[0], 1_000_000_060))
     states.recommend(state)
     _ = served.fingerprint, served.unit_rows_VD, served._folded
     return served
-
-
-def _card(folder: RunFolder) -> dict[str, Any]:
-    """Return what the run says about itself, without the folder's place."""
-    record, config = folder.record(), folder.config()
-    settings = config.model.model_dump(mode="json", include=set(SHOWN_SETTINGS))
-    card: dict[str, Any] = {
-        "trained": record.created,
-        "data": record.data_name,
-        "users": record.num_users,
-        "items": record.num_items,
-        "interactions": record.num_interactions,
-        "parameters": record.num_parameters,
-        "preset": config.preset,
-        "model": settings,
-        "knows_target_time": config.data.target_time,
-        "median_gap_s": record.median_gap_s,
-        "versions": record.versions,
-    }
-    if (folder.path / RESULT_FILE).exists():
-        from ss4rec.io.untrusted import read_json
-
-        card["result"] = read_json(folder.path / RESULT_FILE)
-    return card

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import torch
 
 from ss4rec.errors import SS4RecError, UsageError
+from ss4rec.recommendations.nearest import most_similar
 from ss4rec.recommender import History, Recommendation
 from ss4rec.serve.served_model import ServedModel
 from ss4rec.serve.store import Accepted, EventStore, NewEvent, StoredEvent
@@ -158,20 +160,17 @@ class Service:
         """
         model = self.model
         recommender = model.states.recommender
-        numbers = torch.tensor([recommender.index[model.item_id(item)] for item in items])
+        numbers_N = np.array([recommender.index[model.item_id(item)] for item in items])
         with torch.no_grad():
-            rows_VD = model.unit_rows_VD
-            scores_BV = rows_VD[numbers] @ rows_VD.T
-            scores_BV[:, 0] = -torch.inf
-            scores_BV[torch.arange(len(numbers)), numbers] = -torch.inf
-            best = scores_BV.topk(min(k, len(rows_VD) - 2), dim=1)
+            items_NK, best_NK = most_similar(model.unit_rows_VD, numbers_N, k)
         ids, titles = recommender.item_ids, recommender.titles
         return [
             [
                 Recommendation(ids[item - 1], score, titles[item - 1])
                 for score, item in zip(scores_K, items_K, strict=True)
+                if item
             ]
-            for scores_K, items_K in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            for scores_K, items_K in zip(best_NK.tolist(), items_NK.tolist(), strict=True)
         ], model
 
     def take_over(self, model: ServedModel, batch_users: int = 4, share: float = 1.0) -> None:

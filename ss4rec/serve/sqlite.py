@@ -36,7 +36,7 @@ class SqliteStore:
                 "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
                 f"INSERT OR IGNORE INTO facts VALUES ('format', '{FORMAT}');"
                 "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL,"
-                " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL,"
+                " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL, context TEXT,"
                 " PRIMARY KEY (user, number), UNIQUE (user, key)) WITHOUT ROWID;"
                 "COMMIT;"
             )
@@ -57,9 +57,7 @@ class SqliteStore:
 
     def since(self, numbers: Mapping[str, int]) -> dict[str, list[StoredEvent]]:
         """See `EventStore.since`."""
-        query = (
-            "SELECT number, item, time_s, rating FROM events WHERE user = ? AND number > ? ORDER BY number"
-        )
+        query = "SELECT number, item, time_s, rating, context FROM events WHERE user = ? AND number > ? ORDER BY number"
         with self._said():
             connection = self._connection()
             return {
@@ -82,7 +80,7 @@ class SqliteStore:
     @staticmethod
     def _add(connection: sqlite3.Connection, event: NewEvent) -> Accepted:
         found = connection.execute(
-            "SELECT number, item, time_s, rating FROM events WHERE user = ? AND key = ?",
+            "SELECT number, item, time_s, rating, context FROM events WHERE user = ? AND key = ?",
             (event.user, event.key),
         ).fetchone()
         if found is not None:
@@ -90,8 +88,8 @@ class SqliteStore:
         (number,) = connection.execute(
             "SELECT coalesce(max(number), 0) + 1 FROM events WHERE user = ?", (event.user,)
         ).fetchone()
-        row = (event.user, number, event.key, event.item, event.time_s, event.rating)
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (event.user, number, event.key, event.item, event.time_s, event.rating, event.context)
+        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return Accepted("added", number)
 
     def _connection(self) -> sqlite3.Connection:

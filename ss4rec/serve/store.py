@@ -29,6 +29,8 @@ class NewEvent:
     """Source id as text."""
     time_s: int
     rating: float | None = None
+    context: str | None = None
+    """What is known about the event beside, as a JSON object."""
     id: str | None = None
     """The sender's own name for it: sent again, it is the same event. None: user, item and time name it."""
 
@@ -46,6 +48,7 @@ class StoredEvent:
     item: str
     time_s: int
     rating: float | None
+    context: str | None
 
 
 @dataclass(frozen=True)

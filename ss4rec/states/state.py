@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class Event:
     """Unix seconds, or a datetime (UTC where it names no zone)."""
     rating: float | None = None
     """Rating, where the model reads it; None: unknown."""
+    context: Mapping[str, object] | None = None
+    """What is known about the event, as in `{"device": "phone"}`, where the model reads it; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Known:
     time_s: int
     rating: float
     """NaN where it is unknown."""
+    codes: tuple[int, ...] = ()
+    """Of the event's context (`Recommender.context_codes`)."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class StateModel:
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all that decides what a state means: weights, shape, vocabulary."""
         digest = hashlib.sha256(self.model.config.model_dump_json().encode())
+        digest.update(self.model.columns.model_dump_json().encode())
         digest.update(repr((self.target_time, self.recommender.item_ids)).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -244,7 +245,7 @@ class StateModel:
                 hours += [time // HOUR_S for time in (times[1:] if self.target_time else times)]
                 items += [event.item for event in taken[user]]
                 ratings += [event.rating for event in taken[user]]
-                codes += [profiles[user]] * len(taken[user])
+                codes += [profiles[user] + event.codes for event in taken[user]]
             segments = Segments.from_lengths([len(taken[user]) for user in users], self.device)
             context = self._context(hours, ratings, codes)
             new_SX, outputs_SD = encode_states(
@@ -300,9 +301,8 @@ class StateModel:
     ) -> tuple[Tensor, Tensor]:
         """Return `step_states` of one event of each user."""
         rows_BX = Packed.join([state.memory for state in states]).rows(self.kind)
-        context = self._context(
-            hours, [event.rating for event in events], [state.profile for state in states]
-        )
+        codes = [state.profile + event.codes for state, event in zip(states, events, strict=True)]
+        context = self._context(hours, [event.rating for event in events], codes)
         items_B, gaps_B = self._ints([event.item for event in events]), self._floats(gaps)
         return self._one_step(
             rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF
@@ -313,10 +313,10 @@ class StateModel:
         return traced_step(self.model) if self.traced else StateStep(self.model)
 
     def _context(
-        self, hours: Sequence[int], ratings: Sequence[float], profiles: Sequence[tuple[int, ...]]
+        self, hours: Sequence[int], ratings: Sequence[float], codes: Sequence[tuple[int, ...]]
     ) -> Context:
-        columns = max(map(len, profiles))
-        rows = [[*profile, *[0] * (columns - len(profile))] for profile in profiles]
+        columns = max(map(len, codes))
+        rows = [[*some, *[0] * (columns - len(some))] for some in codes]
         return Context(self._ints(hours), self._floats(ratings), torch.tensor(rows, device=self.device))
 
     def _ints(self, values: Sequence[int]) -> Tensor:
@@ -346,7 +346,15 @@ class StateModel:
                 raise UsageError(
                     f"{len(history.items)} items but {len(values)} {name}s; give one {name} for each item"
                 )
-        events = [Event(*fields) for fields in zip(history.items, history.times, ratings, strict=True)]
+        if len(history.items):
+            self.recommender.context_codes(history)  # refuses columns of another length
+        columns = history.context or {}
+        events = [
+            Event(item, time, rating, {name: values[place] for name, values in columns.items()})
+            for place, (item, time, rating) in enumerate(
+                zip(history.items, history.times, ratings, strict=True)
+            )
+        ]
         known = sorted(self._known(events, ignore_unknown), key=lambda event: event.time_s)
         if not known:
             raise UsageError("the history has no known item; a sequential recommender needs at least one")
@@ -365,10 +373,19 @@ class StateModel:
                 "ignore_unknown=True leaves them out"
             )
         return [
-            Known(index[event.item], time, np.nan if event.rating is None else float(event.rating))
-            for event, time in zip(events, times, strict=True)
+            Known(index[event.item], time, np.nan if event.rating is None else float(event.rating), codes)
+            for event, time, codes in zip(events, times, self._codes(events), strict=True)
             if event.item in index
         ]
+
+    def _codes(self, events: Sequence[Event]) -> list[tuple[int, ...]]:
+        """Return the codes of what is known about each event."""
+        if not self.model.columns.context and not any(event.context for event in events):
+            return [()] * len(events)
+        names = {name for event in events for name in event.context or {}}
+        told = {name: [(event.context or {}).get(name) for event in events] for name in sorted(names)}
+        history = History([event.item for event in events], [event.time for event in events], context=told)
+        return [tuple(codes) for codes in self.recommender.context_codes(history).tolist()]
 
     def _require_own(self, state: State) -> None:
         if state.model is not self and state.fingerprint != self.fingerprint:

@@ -273,7 +273,7 @@ def test_whole_job_workers_and_since_last(small_cluster, cut, tmp_path, monkeypa
     run, later = (untrained(cut / name / "past", tmp_path / f"run-{name}") for name in ("cut-all", "later"))
     grown, _ = go("all", "grown", run, retrained=[later], since_last=True)
     assert report.verdicts.model_fall is None
-    assert grown.verdicts.model_fall.severity in ("none", "noted")
+    assert grown.verdicts.model_fall.severity in ("none", "noted", "undecided")
     assert grown.new_windows == [window["name"] for window in grown.windows[2:]]
     theirs = [record["retrained.HR@10"] for record in grown.quality]
     assert [value is None for value in theirs] == [True, True, False]

@@ -16,7 +16,7 @@ def served(seed=0, **options) -> ServedModel:
     """Return a model; item 7 has a title."""
     recommender = recommender_of(torch.float32, seed=seed, **(OPTIONS | options))
     recommender.titles[6] = "Seven Samurai (1954)"
-    return ServedModel(f"model-{seed}", StateModel(recommender), {"data": "made up"})
+    return ServedModel(f"model-{seed}", StateModel(recommender), {"data": {"name": "made up"}})
 
 
 @pytest.fixture

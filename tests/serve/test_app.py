@@ -60,7 +60,7 @@ def test_from_events_to_a_list(client):
 def test_what_it_says_of_itself(client):
     assert client.get("/health").json() == {"status": "alive"}
     assert client.get("/ready").json() == {"status": "ready", "model": "model-0"}
-    assert client.get("/model").json()["data"] == "made up"
+    assert client.get("/model").json()["data"]["name"] == "made up"
     client.post("/events", json=events(("i001", 1)))
     client.get("/recommend?user=17")
     client.get("/nowhere")
@@ -84,6 +84,13 @@ REFUSED = [
     ("/events", {"events": [{"user": "a", "item": "b", "time": time.time() + 9e6}]}, 400, "in the future"),
     ("/events", {"events": [{"user": "", "item": "b", "time": 5}]}, 400, "at least 1 character"),
     ("/events", {"events": [{"user": "a", "item": "b", "time": 5, "rating": "good"}]}, 400, "valid number"),
+    ("/events", {"events": [{"user": "a", "item": "b", "time": 5, "context": [1]}]}, 400, "valid dictionary"),
+    (
+        "/recommend",
+        {"history": [{"item": "i001", "time": 4, "context": {"x": 1}}]},
+        400,
+        "not x; leave it out",
+    ),
     ("/events", {"event": []}, 400, "event: Extra inputs are not permitted"),
     ("/recommend", {}, 400, "name a user or give a history"),
     ("/recommend", {"user": "a", "history": [{"item": "i001", "time": 4}]}, 400, "one of the two"),

@@ -37,7 +37,7 @@ def test_a_link_is_followed_and_a_broken_run_is_not(runs, prepared, tmp_path):
         events = import_histories(PreparedFolder.open(prepared), service.store)
         assert events == sum(service.store.size()[1:]) > 1000
         assert import_histories(PreparedFolder.open(prepared), service.store) == 0
-        assert (service.model.name, service.model.card["data"]) == ("run-1", "synth")
+        assert (service.model.name, service.model.card["data"]["name"]) == ("run-1", "synth")
         user = str(PreparedFolder.open(prepared).users["source_id"][0].as_py())
         (first,) = service.recommend([Ask(user=user)])
         assert not follower.check()

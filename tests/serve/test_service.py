@@ -132,6 +132,24 @@ def test_swaps_and_events_while_many_ask(service):
         same(ask(service, user), expected(service, user))
 
 
+def test_what_is_known_of_an_event_is_kept_and_read(store):
+    from ss4rec.model.columns import DataColumns, EventColumn
+
+    columns = DataColumns(context=(EventColumn(name="device", first=0, values=("phone", "web")),))
+    service = Service(store, served(columns=columns))
+    for user, device in (("a", "phone"), ("b", "web")):
+        told = f'{{"device": "{device}", "unread": 1}}'
+        service.add_events([event(user, n, 1000 + n, context=told) for n in range(1, 4)])
+    found = [ask(service, user) for user in "ab"]
+    assert [r.score for r in found[0].items] != [r.score for r in found[1].items]
+    history = History(["i001", "i002", "i003"], [1001, 1002, 1003], context={"device": ["web"] * 3})
+    states = service.model.states
+    wanted = states.recommend(states.encode(history))
+    assert [r.item for r in found[1].items] == [r.item for r in wanted]
+    service.add_events([event("b", 9, 2000, context='{"device": "phone"}')])
+    same(ask(service, "b"), expected(service, "b"))
+
+
 def test_only_so_many_states_are_kept(store):
     service = Service(store, served(), cache_users=3)
     service.add_events([event(f"u{n}", 1 + n, 1000) for n in range(6)])

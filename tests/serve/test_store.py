@@ -86,13 +86,13 @@ def of(test, number, **changes):
 
 def test_events_come_back_in_the_order_of_acceptance(store):
     user = "order-ü'\"; DROP TABLE events"
-    accepted = store.add([of(user, 3, rating=4.5), of(user, 1), of("order-other", 9)])
+    accepted = store.add([of(user, 3, rating=4.5, context='{"a": 1}'), of(user, 1), of("order-other", 9)])
     assert [(a.outcome, a.number) for a in accepted] == [("added", 1), ("added", 2), ("added", 1)]
     found = store.since({user: 0, "order-nobody": 0})
     assert found["order-nobody"] == []
-    assert [(e.number, e.item, e.time_s, e.rating) for e in found[user]] == [
-        (1, "i3", 1003, 4.5),
-        (2, "i1", 1001, None),
+    assert [(e.number, e.item, e.time_s, e.rating, e.context) for e in found[user]] == [
+        (1, "i3", 1003, 4.5, '{"a": 1}'),
+        (2, "i1", 1001, None, None),
     ]
     assert [e.number for e in store.since({user: 1})[user]] == [2]
     users, events = store.size()

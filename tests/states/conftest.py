@@ -7,6 +7,7 @@ from ss4rec.config import DataConfig, ModelConfig
 from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S
 from ss4rec.model.habits import Asked
+from ss4rec.model.item_features import ItemCodes
 from ss4rec.model.last_state import encode_all, events_of
 from ss4rec.model.ss4rec import make_model
 from ss4rec.recommender import History, Recommender
@@ -18,13 +19,20 @@ SMALL = {"dim": 16, "time_states": 6, "relation_states": 5, "init_std": 0.3, "ti
 def recommender_of(kind=torch.float64, target_time=True, seed=0, max_len=4000, **config) -> Recommender:
     """Return a model whose parameters are all away from zero, also those that start there."""
     torch.manual_seed(seed)
-    model = make_model(ModelConfig(**(SMALL | config)), ITEMS, target_time)
+    columns = config.pop("columns", None)
+    model = make_model(ModelConfig(**(SMALL | config)), ITEMS, target_time, columns)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
         for member in model.members:
             member.embedding.weight[0] = 0
     model.set_item_attributes((torch.rand(ITEMS + 1, 64) < 0.05).float())
+    if columns is not None and columns.items is not None:
+        per_item = columns.items.pairs // ITEMS
+        offsets = torch.cat([torch.zeros(1), per_item * torch.arange(ITEMS + 1)]).int()
+        codes = torch.randint(0, columns.items.rows, (columns.items.pairs,)).int()
+        weights, vectors = torch.rand(len(codes)), torch.randn(ITEMS + 1, columns.items.dims)
+        model.set_item_features(ItemCodes(columns.items, offsets, codes, weights, vectors), ITEMS - 9)
     data = DataConfig(max_len=max_len, overlap=2, target_time=target_time)
     ids = [f"i{number:03}" for number in range(1, ITEMS + 1)]
     return Recommender(
@@ -32,14 +40,15 @@ def recommender_of(kind=torch.float64, target_time=True, seed=0, max_len=4000, *
     )
 
 
-def random_history(rng: np.random.Generator, length: int) -> History:
+def random_history(rng: np.random.Generator, length: int, with_context: bool = False) -> History:
     """Return a history with bursts, ties, gaps of months, ratings that miss, and items that come again."""
     gaps = rng.choice([0, 1, 40, 3_000, 90_000, 20_000_000], length) * rng.integers(1, 4, length)
     times = 1_000_000_000 + np.cumsum(gaps)
     items = [f"i{number:03}" for number in rng.integers(1, ITEMS + 1, length)]
     ratings = rng.choice([np.nan, 0.5, 3.0, 4.5, 5.0], length)
     profile = {"sex": "F", "age": 25} if rng.random() < 0.5 else {"sex": "M"}
-    return History(items, times.tolist(), None, ratings.tolist(), profile)
+    context = {"device": rng.choice(["phone", "web", "watch", ""], length).tolist()} if with_context else None
+    return History(items, times.tolist(), None, ratings.tolist(), profile, context)
 
 
 def whole(recommender: Recommender, history: History, at: int | None) -> np.ndarray:
@@ -60,7 +69,10 @@ def whole(recommender: Recommender, history: History, at: int | None) -> np.ndar
         gaps_T=torch.from_numpy(gaps),
         hours_T=torch.from_numpy(hours),
         ratings_T=torch.tensor(history.ratings, dtype=torch.float32),
-        profiles_TF=torch.tensor(codes).repeat(len(items), 1),
+        profiles_TF=torch.cat(
+            [torch.tensor(codes).repeat(len(items), 1), torch.from_numpy(recommender.context_codes(history))],
+            dim=1,
+        ),
         offsets_S1=offsets,
         seen_X=items,
         seen_offsets_S1=offsets,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ss4rec.errors import CheckpointError, UsageError
+from ss4rec.model.columns import DataColumns, EventColumn, ItemColumns
 from ss4rec.recommender import History
 from ss4rec.states import Event, StateModel, read_states, write_states
 from tests.states.conftest import ITEMS, random_history, recommender_of, whole
@@ -22,6 +23,13 @@ OPTIONS = {
     "cosine": {"cosine_temperature": 0.07, "conv_width": 1, "expand": 1},
     "horizon": {"horizon": True, "gap_map": "log", "conv_width": 8},
     "ensemble": {"members": 3, "repeats": "habits", "inputs": ALL_INPUTS, "item_attributes": True, "horizon": True},
+    "columns": {
+        "repeats": "learned", "inputs": ("gap",), "columns": DataColumns(
+            items=ItemColumns(names=("brand", "picture"), rows=6, pairs=2 * ITEMS, dims=3),
+            users=("sex",), user_codes=(1, 2),
+            context=(EventColumn(name="device", first=0, values=("phone", "web")),),
+        ),
+    },
 }  # fmt: skip
 """Every option of `ModelConfig` that changes what is computed outside training."""
 
@@ -29,13 +37,17 @@ OPTIONS = {
 def split(history, first, stop):
     """Return the events of a part of a history."""
     fields = (history.items[first:stop], history.times[first:stop], history.ratings[first:stop])
-    return [Event(*event) for event in zip(*fields, strict=True)]
+    told = [
+        {name: values[place] for name, values in (history.context or {}).items()}
+        for place in range(len(history.items))
+    ]
+    return [Event(*event) for event in zip(*fields, told[first:stop], strict=True)]
 
 
 def start(history, length):
-    return History(
-        *(x[:length] for x in (history.items, history.times)), None, history.ratings[:length], history.profile
-    )
+    parts = (history.items[:length], history.times[:length], None, history.ratings[:length])
+    context = {name: values[:length] for name, values in (history.context or {}).items()}
+    return History(*parts, history.profile, context)
 
 
 @pytest.mark.parametrize("target_time", [True, False])
@@ -44,7 +56,8 @@ def test_states_equal_the_whole_history(options, target_time):
     """Begun anywhere and updated to the end, in float64."""
     recommender = recommender_of(target_time=target_time, **options)
     states, rng = StateModel(recommender), np.random.default_rng(0)
-    histories = [random_history(rng, length) for length in (1, 2, 3, 5, 40, 300)]
+    with_context = "columns" in options
+    histories = [random_history(rng, length, with_context) for length in (1, 2, 3, 5, 40, 300)]
     begun = [int(rng.integers(1, len(h.items) + 1)) for h in histories]
     found = states.encode_many([start(h, n) for h, n in zip(histories, begun, strict=True)])
     found = states.update_many(found, [split(h, n, None) for h, n in zip(histories, begun, strict=True)])

@@ -74,18 +74,26 @@ class WorkFolder:
                 write_whole(plan_path, text.encode())
         return work, again
 
+    def discard(self) -> None:
+        """Remove what the job has made."""
+        remove_tree(self.root)
+        remove_empty(self.made)
+
     @property
     def result(self) -> AnyPath:
         """Where the result grows."""
         return self.root / "new" if isinstance(self.root, Path) else self.out
 
     @contextmanager
-    def publishing(self) -> Iterator[None]:
+    def publishing(self, *, keep: bool = False) -> Iterator[None]:
         """Put the result into its place when the block ends.
 
         A job that is refused, or that its user stops, leaves nothing; one that is killed goes on the next time.
+
+        Args:
+            keep: leave what is there also after a stop or an error: its parts are worth going on with.
         """
-        with self._refusing():
+        with self._refusing(keep):
             yield
             if isinstance(self.out, Path) and isinstance(self.root, Path):
                 if self.out.exists():
@@ -94,19 +102,19 @@ class WorkFolder:
             remove_tree(self.root)
 
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
+    def _refusing(self, keep: bool = False) -> Iterator[None]:
         """Leave nothing behind if the user stops a block, or the input or this machine's disk is at fault."""
         try:
             yield
         except KeyboardInterrupt:
-            remove_tree(self.root)
-            remove_empty(self.made)
+            if not keep:
+                self.discard()
             raise
         except (DataError, OSError) as error:
             if isinstance(error, OSError) and not isinstance(self.out, Path):
                 raise  # of a service that may be there again when the same command goes on
-            remove_tree(self.root)
-            remove_empty(self.made)
+            if not keep:
+                self.discard()
             if isinstance(error, OSError):
                 raise DataError(f"cannot write {self.out}: {error}; give another --out") from None
             raise
