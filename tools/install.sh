@@ -46,10 +46,10 @@ install_cpu_torch() {
 # than those of constraints.txt are taken.
 install_package() {
   if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then
-    "$PIP" install -c constraints.txt -e '.[dev,alibi]'
+    "$PIP" install -c constraints.txt -e '.[dev,serve,alibi]'
     say "alibi-detect is installed for drift reports. Its licence (BSL 1.1) forbids production use without its owner's consent."
   else
-    "$PIP" install -e '.[dev]'
+    "$PIP" install -e '.[dev,serve]'
     say "alibi-detect has no release for this Python: drift reports use ss4rec's own detectors only."
   fi
 }

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
+from ss4rec.data.prepared.manifest import Feature
+
 EVENT_CODES = 255
 """Codes of users' profiles are up to this one; what is said about events follows."""
 STEPS, STEPS_A_SCALE = 33, 4
@@ -28,6 +30,10 @@ class ItemColumns(BaseModel):
     """Pairs (item, row)."""
     dims: NonNegativeInt
     """Dimensions of all vectors."""
+    meaning: tuple[Feature, ...] = ()
+    """What the features are, in the order of their rows."""
+    trained: NonNegativeInt = 0
+    """Items that have training events."""
 
 
 class EventColumn(BaseModel):

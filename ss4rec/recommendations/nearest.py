@@ -31,7 +31,7 @@ def most_similar(
         k: places of a list.
         filters: which items may be named.
     """
-    own_N = torch.from_numpy(asked_N).to(unit_VD.device)
+    own_N = torch.tensor(asked_N, device=unit_VD.device)
     seen = SeenItems(own_N, torch.arange(len(asked_N) + 1), len(unit_VD), unit_VD.device)
     scores = ItemScores.of_products(unit_VD[own_N], unit_VD, seen)
     scores = (filters or Filters()).on(

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import file_record
 from ss4rec.errors import ContractError
@@ -65,6 +67,20 @@ class Work:
         return PartRecord.model_validate(read_json(path)) if path.is_file() else None
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The lists of a shard."""
+
+    users_N: npt.NDArray[np.int64]
+    """User of each list."""
+    lengths_N: npt.NDArray[np.int64]
+    """Events before it."""
+    items_NK: npt.NDArray[np.int64]
+    """Items, best first, 0 for an empty place."""
+    scores_NK: npt.NDArray[np.float32]
+    """Their scores."""
+
+
 class PartMaker:
     """A model that makes files.
 
@@ -93,52 +109,56 @@ class PartMaker:
     def make(self, numbers: Sequence[int]) -> Iterator[PartRecord]:
         """Make the files of some shards and yield their records; reading ahead and writing run beside the model."""
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            ahead = [reader.submit(self.work.data.read_shard, number) for number in numbers[:1]]
+            ahead = [reader.submit(self._read, number) for number in numbers[:1]]
             written: list[Future[PartRecord]] = []
             for place, number in enumerate(numbers):
-                shard = ahead.pop().result()
-                ahead = [
-                    reader.submit(self.work.data.read_shard, later)
-                    for later in numbers[place + 1 : place + 2]
-                ]
-                table, users, lists, items = self._lists(shard)
-                written.append(writer.submit(self._write, number, table, users, lists, items))
+                batches = ahead.pop().result()
+                ahead = [reader.submit(self._read, later) for later in numbers[place + 1 : place + 2]]
+                written.append(writer.submit(self._write, number, self._rank(batches)))
                 if len(written) > 1:
                     yield written.pop(0).result()
             for future in written:
                 yield future.result()
 
-    def _lists(self, shard: pa.Table) -> tuple[pa.Table, int, int, int]:
-        """Return the lists of a shard as a table, and how many users, lists and items it has."""
-        users, items, scores, lengths = [], [], [], []
-        known = self.work.time_known
-        for batch in self.work.histories.batches(shard):
-            found = self.scorer.scores(batch, target_time_known=known)
+    def _read(self, number: int) -> list[EvalBatch]:
+        """Return the histories of a shard."""
+        return list(self.work.histories.batches(self.work.data.read_shard(number)))
+
+    def _rank(self, batches: Sequence[EvalBatch]) -> Ranked:
+        """Return the lists of a shard."""
+        items = [np.zeros((0, self._k), np.int64)]
+        scores = [np.zeros((0, self._k), np.float32)]
+        for batch in batches:
+            found = self.scorer.scores(batch, target_time_known=self.work.time_known)
             items_BK, best_BK = best_lists(found, batch, self.rules)
-            users.append(batch.users_S.numpy())
-            lengths.append(batch.histories_S.numpy())
             items.append(items_BK.cpu().numpy())
             scores.append(best_BK.float().cpu().numpy())
-        options = self.work.histories.options
-        k = min(options.k, len(self.work.item_ids))
-        users_N, lengths_N = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in (users, lengths))
-        items_NK = np.concatenate([np.zeros((0, k), np.int64), *items])
-        table = lists_table(
-            self.work.data.users["source_id"].combine_chunks().take(pa.array(users_N)),
-            self.work.item_ids,
-            items_NK,
-            np.concatenate([np.zeros((0, k), np.float32), *scores]),
-            options.layout,
-            lengths_N if self.work.several else None,
-        )
-        return table, len(np.unique(users_N)), len(users_N), int((items_NK > 0).sum())
+        users = [np.zeros(0, np.int64), *(batch.users_S.numpy() for batch in batches)]
+        lengths = [np.zeros(0, np.int64), *(batch.histories_S.numpy() for batch in batches)]
+        return Ranked(*map(np.concatenate, (users, lengths, items, scores)))
 
-    def _write(self, number: int, table: pa.Table, users: int, lists: int, items: int) -> PartRecord:
+    @property
+    def _k(self) -> int:
+        return min(self.rules.options.k, len(self.work.item_ids))
+
+    def _write(self, number: int, ranked: Ranked) -> PartRecord:
         """Write a file, and then that it is complete."""
-        path = self.work.results / self.work.name(number)
-        write_part(path, table, self.work.histories.options.format)
+        options, path = self.work.histories.options, self.work.results / self.work.name(number)
+        table = lists_table(
+            self.work.data.users["source_id"].combine_chunks().take(pa.array(ranked.users_N)),
+            self.work.item_ids,
+            ranked.items_NK,
+            ranked.scores_NK,
+            options.layout,
+            ranked.lengths_N if self.work.several else None,
+        )
+        write_part(path, table, options.format)
         record = PartRecord(
-            name=path.name, users=users, lists=lists, items=items, **file_record(path).model_dump()
+            name=path.name,
+            users=len(np.unique(ranked.users_N)),
+            lists=len(ranked.users_N),
+            items=int((ranked.items_NK > 0).sum()),
+            **file_record(path).model_dump(),
         )
         write_json(self.work.record_path(number), record.model_dump())
         return record

@@ -42,7 +42,7 @@ def _columns(config: RunConfig, data: PreparedFolder, plan: Plan) -> tuple[DataC
     codes = item_codes(plan.items(data), manifest, names) if names else None
     users = chosen_columns(config.model.user_features, manifest)
     columns = DataColumns(
-        items=None if codes is None else codes.columns,
+        items=None if codes is None else codes.columns.model_copy(update={"trained": plan.trained}),
         users=users,
         user_codes=codes_of_columns(users, manifest.profile_values or ()),
         context=plan.rules.context,

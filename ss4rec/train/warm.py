@@ -20,21 +20,19 @@ from ss4rec.config import RunConfig, at, override
 from ss4rec.data.batches.replay import replay_of
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_attributes import genre_columns
-from ss4rec.data.prepared.item_codes import chosen_features
-from ss4rec.data.prepared.user_profiles import chosen_columns
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
 from ss4rec.io.untrusted import read_json
-from ss4rec.model.columns import DataColumns
 from ss4rec.model.inputs import GENRE_COLUMNS
 from ss4rec.model.ss4rec import SequenceModel, make_model
-from ss4rec.protocol.plan import Plan, make_plan
+from ss4rec.protocol.plan import Plan, make_plan, plan_of_run
 from ss4rec.registry.folder import resolve
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import ANCESTRY_FILE, CHOOSE_FOLDER, CONFIG_FILE, ITEMS_FILE, RunFolder
 from ss4rec.runs.record import Ancestor, RunRecord, manifest_fingerprint
 from ss4rec.train.fresh import fresh_model
+from ss4rec.train.moved_columns import ColumnMoves, Told
 from ss4rec.train.new_rows import NewRows, rows_of_new
 from ss4rec.train.optim import parameter_names
 from ss4rec.train.status import say
@@ -105,7 +103,6 @@ def warm_config(
         ConfigError: in one sentence, if model or protocol do not go together.
     """
     _require_same_model(asked, parent)
-    _require_no_columns(asked, parent, data)
     changes: dict[str, object] = {"train.start_from": str(parent.path)}
     if "data.new_after_s" not in given:
         changes["data.new_after_s"] = parent.trained_until_s
@@ -139,18 +136,6 @@ def _require_same_model(asked: RunConfig, parent: Parent) -> None:
         raise ConfigError(
             f"--from {parent.path.name} was trained by protocol {parent.record.protocol.kind}, this training is by "
             f"{asked.protocol.kind}, and would be tested on events that it has learned; give the same --protocol"
-        )
-
-
-def _require_no_columns(asked: RunConfig, parent: Parent, data: PreparedFolder) -> None:
-    """Refuse features: their codes mean something else in other data, and their rows would be taken for one another."""
-    model, manifest = asked.model, data.manifest
-    names = chosen_features(model.item_features, manifest) + chosen_columns(model.user_features, manifest)
-    if names or parent.record.columns != DataColumns():
-        raise ConfigError(
-            f"--from {parent.path.name}: a warm start does not carry features of items or users over yet (here: "
-            f"{', '.join(names) or 'none'}); set model.item_features=none and model.user_features=none in both runs, "
-            "or train without --from"
         )
 
 
@@ -211,9 +196,10 @@ def begin_warm(folder: RunFolder, config: RunConfig, data: PreparedFolder) -> No
                 "--name"
             )
         return
-    plan = make_plan(config.protocol, data)
-    move = _moves(parent, config, data, plan)
-    model, training = first_tensors(parent, saved, config, fresh_model(config, data, plan), move)
+    plan = plan_of_run(config, data)
+    fresh = fresh_model(config, data, plan)
+    move = _moves(parent, config, data, plan, fresh)
+    model, training = first_tensors(parent, saved, config, fresh, move)
     _save(folder, config, data, model, training)
     ancestor = _ancestor(parent, weights, move.items, config, data, plan)
     chain = [*parent.record.ancestry, ancestor]
@@ -236,6 +222,8 @@ class Moves:
     """Row of each genre in the old table and in the new one."""
     by_item: set[str]
     """Tensors with a row for each item."""
+    columns: ColumnMoves
+    """Where rows of columns go."""
 
     def __call__(self, name: str, tensor: Tensor, fresh: Tensor | None = None) -> Tensor:
         """Return a trained tensor of the old run, or something of its shape, as the new run has it.
@@ -247,6 +235,9 @@ class Moves:
         """
         if name in self.by_item:
             return self.items.fill(tensor, fresh)
+        own = self.columns(name, tensor, fresh) if fresh is not None else None
+        if own is not None:
+            return own
         moved = tensor.clone()
         if name.endswith(_GENRES):
             moved[:GENRE_COLUMNS] = 0.0 if fresh is None else fresh[:GENRE_COLUMNS]
@@ -255,11 +246,24 @@ class Moves:
         return moved
 
 
-def _moves(parent: Parent, config: RunConfig, data: PreparedFolder, plan: Plan) -> Moves:
+def _moves(
+    parent: Parent, config: RunConfig, data: PreparedFolder, plan: Plan, fresh: SequenceModel
+) -> Moves:
     old, new = pq.read_table(parent.path / ITEMS_FILE), plan.items(data)
     before, now = genre_columns(old), genre_columns(new)
     genres = [(before[genre], now[genre]) for genre in before if genre in now]
-    return Moves(_rows(parent, data, plan, old["source_id"], new["source_id"]), genres, item_tensors(config))
+    known = old["source_id"]
+    if parent.record.columns.items is not None:  # rows of items that never trained are nothing to keep
+        known = known.slice(0, parent.record.columns.items.trained)
+    told = [
+        Told(columns, inputs, values or ())
+        for columns, inputs, values in (
+            (parent.record.columns, parent.config.model.inputs, parent.record.profile_values),
+            (fresh.columns, config.model.inputs, data.manifest.profile_values),
+        )
+    ]
+    rows = _rows(parent, data, plan, known, new["source_id"])
+    return Moves(rows, genres, item_tensors(config), ColumnMoves(*told))
 
 
 def _rows(
@@ -296,8 +300,8 @@ def first_tensors(
     def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # What is no parameter is said about items, and the new data say it.
         return {
-            name: move(name, tensor, random[name]) if name in trained else random[name].clone()
-            for name, tensor in tensors.items()
+            name: move(name, tensors[name], own) if name in trained and name in tensors else own.clone()
+            for name, own in random.items()
         }
 
     weights = moved(saved.model_tensors())
@@ -327,14 +331,24 @@ def _moments(
 ) -> dict[str, Tensor]:
     """Return Adam's state under the new run's numbers; new items have no momentum, and the mean of all squares."""
     with torch.device("meta"):
-        old_model = make_model(parent.config.model, parent.record.num_items, parent.config.data.target_time)
+        old_model = make_model(
+            parent.config.model,
+            parent.record.num_items,
+            parent.config.data.target_time,
+            parent.record.columns,
+        )
     old_index = {name: index for index, name in enumerate(parameter_names(old_model, parent.config.optim))}
     new = torch.from_numpy(move.items.new_items)
     found = {}
+    shapes = dict(fresh.named_parameters())
     for index, name in enumerate(parameter_names(fresh, config.optim)):
         for key in ("step", *MOMENTS):
-            tensor = before[f"optimizer.{old_index[name]}.{key}"]
-            if key in MOMENTS:
+            nothing = torch.zeros_like(shapes[name] if key in MOMENTS else before["optimizer.0.step"])
+            tensor = before[f"optimizer.{old_index[name]}.{key}"] if name in old_index else nothing
+            own = move.columns(name, tensor, nothing, stretch=False) if key in MOMENTS else None
+            if own is not None:
+                tensor = own
+            elif key in MOMENTS and name in old_index:
                 mean = tensor[1:].mean(0) if name in move.by_item else None
                 tensor = move(name, tensor)
                 if mean is not None:

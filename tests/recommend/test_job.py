@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import ss4rec
+from ss4rec.config import RunConfig, override
+from ss4rec.data.prepared.build import write_prepared
 from ss4rec.data.sources import Source
 from ss4rec.errors import ContractError, DataError, UsageError
 from ss4rec.evaluation.alone import evaluate_alone, rank_alone
@@ -26,7 +28,8 @@ from ss4rec.recommendations.options import RecommendOptions
 from ss4rec.recommendations.output import RecommendManifest, read_lists
 from ss4rec.runs import checkpoint
 from ss4rec.runs.load import load_model
-from tests.recommend.conftest import content
+from tests.evaluation.test_ray_evaluate import save_run
+from tests.recommend.conftest import SHAPE, content
 from tests.recommend.test_where import fulfil
 
 
@@ -325,3 +328,26 @@ def test_an_object_store_takes_files_in_place_and_the_manifest_last(run, sharded
     recommend_run(run, out, sharded, RecommendOptions(k=2), progress=told.append)
     assert "43 of 50 files of lists are to be made" in told
     assert {path.name: path.read_bytes() for path in out.iterdir()} == content(right)
+
+
+def test_a_folder_that_is_newer_than_the_run(sharded, tmp_path):
+    """Items have other numbers there, and some are new: ids count, and what is new is counted and left out."""
+    sequences = sharded.sequences()
+    known_E = sequences.items_E % 3 > 0
+    manifest = sharded.manifest
+    write_prepared(
+        tmp_path / "old", sequences.select(known_E), name="old", source=manifest.source, filters=manifest.filters,
+        rows_dropped={},
+    )  # fmt: skip
+    old = save_run(override(RunConfig(), SHAPE), tmp_path / "old", tmp_path / "run")
+    manifest = recommend_run(old, tmp_path / "out", sharded, RecommendOptions(k=4))
+    assert manifest.data.unknown_events == int((~known_E).sum()) > 0
+    lists, known = read_lists(tmp_path / "out").to_pylist(), ss4rec.load(old)
+    items = sharded.items["source_id"].to_pylist()
+    for user in (0, 50, 149):
+        events = slice(*sequences.offsets_U1[user : user + 2])
+        history = [items[item - 1] for item in sequences.items_E[events]]
+        right = known.recommend(history, sequences.times_E[events].tolist(), 4, ignore_unknown=True)
+        assert lists[user]["item"] == [one.item for one in right]
+    with pytest.raises(DataError, match="has other items than the run"):
+        recommend_run(old, tmp_path / "no", sharded, RecommendOptions(until="test"))

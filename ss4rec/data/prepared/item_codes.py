@@ -61,12 +61,14 @@ def item_codes(items: pa.Table, manifest: Manifest, names: Sequence[str]) -> Ite
     from ss4rec.model.item_features import ItemCodes
 
     meaning = {feature.name: feature for feature in brought(manifest)}
+    features: list[Feature] = []
     items_N, codes_N, weights_N, vectors, first = [], [], [], [np.zeros((items.num_rows, 0), np.float32)], 0
     for name in names:
         if name in meaning:
             column, feature = items[FEATURE_PREFIX + name].combine_chunks(), meaning[name]
         else:
             column, feature = encode_column(name, _from_source(items, name), FROM_SOURCE[name])
+        features.append(feature)
         if feature.kind == "vector":
             vectors.append(_vectors(column, feature))
             continue
@@ -79,7 +81,13 @@ def item_codes(items: pa.Table, manifest: Manifest, names: Sequence[str]) -> Ite
     order_N = np.argsort(item_N, kind="stable")
     counts_V = np.bincount(item_N + 1, minlength=items.num_rows + 1)
     vectors_IF = np.concatenate(vectors, axis=1)
-    columns = ItemColumns(names=tuple(names), rows=first, pairs=len(item_N), dims=vectors_IF.shape[1])
+    columns = ItemColumns(
+        names=tuple(names),
+        rows=first,
+        pairs=len(item_N),
+        dims=vectors_IF.shape[1],
+        meaning=tuple(features),
+    )
     return ItemCodes(
         columns,
         torch.from_numpy(np.concatenate([[0], np.cumsum(counts_V)]).astype(np.int32)),
