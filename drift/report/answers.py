@@ -145,8 +145,9 @@ def _unseen(context: CellContext, means: WindowMeans, fresh: Sequence[str]) -> V
     new = worst([found[name] for name in fresh if name in found])
     open_ = found[last] == "undecided"
     action: Action = "retrain" if found[last] in ALARMS else "wait" if open_ else "nothing"
+    wait_for = f"longer windows, with {UNSEEN_USERS} users or more" if open_ else ""
     return Verdict(severity=worst(list(found.values())), now=found[last], new=new, since=since, sentence=sentence,
-                   action=action, wait_for=f"longer windows, with {UNSEEN_USERS} users or more" if open_ else "")  # fmt: skip
+                   action=action, wait_for=wait_for)  # fmt: skip
 
 
 def _beyond(share: float, limit: float) -> Severity:
