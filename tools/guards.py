@@ -54,6 +54,7 @@ ZIP, SHARDS, MANIFEST, FOLDER = (
     "ss4rec/data/prepared/folder.py",
 )
 GUARDS = (
+    Guard("test_signals.py::preparing_leaves", "ss4rec/data/prepare/work_folder.py", "        except KeyboardInterrupt:\n            if not keep:\n", "        except KeyboardInterrupt:\n            if keep:\n"),
     Guard(f"{R}::same_seed", "ss4rec/train/fresh.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
     Guard(f"{R}::stop_anywhere and middle", LOOP, "        seed_step(self.config.train.seed, self.global_step, self.workers.rank)\n"),
     Guard(f"{R}::stop_anywhere and middle", RESUME, '"state": entries}', '"state": {}}'),
