@@ -135,7 +135,7 @@ def _check_run(run: Path, past: Manifest, data: Path, split: SplitRecord) -> Non
     if not same_items and record.columns.items is not None:
         raise ContractError(
             f"run {run.name} ranks items that never trained by their features, and a drift report does not know its "
-            f"order of items; train a run for it with model.item_features=none, or prepare {data} with a larger --k-core"
+            f"order of items; train one for it with model.item_features=none, or split again with a larger --k-core"
         )
     if not same_items:
         raise ContractError(
