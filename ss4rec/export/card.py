@@ -282,8 +282,8 @@ def _new_items(record: RunRecord) -> str:
         )
     cold = record.num_items - columns.trained
     return (
-        f"It knows {record.num_items:,} items, {cold:,} of them by {', '.join(columns.names)} alone; an item that is not in "
-        "its data cannot be recommended before the next training."
+        f"It knows {record.num_items:,} items, {cold:,} of them by {', '.join(columns.names)} alone; an item "
+        "that is not in its data cannot be recommended before the next training."
     )
 
 
