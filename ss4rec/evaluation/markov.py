@@ -19,15 +19,23 @@ PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
 
 
-def count_transitions(items_E: npt.NDArray[Any], users_E: npt.NDArray[Any], num_items: int) -> csr_matrix:
+def count_transitions(
+    items_E: npt.NDArray[Any],
+    users_E: npt.NDArray[Any],
+    num_items: int,
+    counted_E: npt.NDArray[np.bool_] | None = None,
+) -> csr_matrix:
     """Return `[V, V]` int32 counts of (item, next item of the same user), V = num_items + 1; counts of shards add up.
 
     Args:
         items_E: items 1..num_items of events, in order of user and time.
         users_E: whose each event is.
         num_items: size of the vocabulary.
+        counted_E: events that count as the next one; None: all.
     """
     same_P = users_E[1:] == users_E[:-1]
+    if counted_E is not None:
+        same_P &= counted_E[1:]
     pairs = (items_E[:-1][same_P], items_E[1:][same_P])
     size = num_items + 1
     return csr_matrix((np.ones(len(pairs[0]), np.int32), pairs), shape=(size, size))
@@ -69,10 +77,10 @@ class MarkovChain:
         size = num_items + 1
         total, popularity_V = csr_matrix((size, size), dtype=np.int64), np.zeros(size, np.int64)
         for part in parts:
-            popularity_V += np.bincount(part.items_E, minlength=size)
+            popularity_V += np.bincount(part.items_E[part.counted_E], minlength=size)
             lengths_U = np.diff(part.offsets_U1)
             users_E = np.repeat(np.arange(len(lengths_U)), lengths_U)
-            total = total + count_transitions(part.items_E, users_E, num_items)
+            total = total + count_transitions(part.items_E, users_E, num_items, part.counted_E)
         return cls(total, popularity_V, prior_count)
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:

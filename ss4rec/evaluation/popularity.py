@@ -44,9 +44,9 @@ class TrainingEvents:
 
     @classmethod
     def of(cls, parts: Sequence[TrainingPart], num_items: int) -> TrainingEvents:
-        """Put the training events of all users in order of time."""
-        items_E = np.concatenate([part.items_E for part in parts])
-        times_E = np.concatenate([part.times_E for part in parts])
+        """Put the training events of all users in order of time; of several kinds those that may be targets."""
+        items_E = np.concatenate([part.items_E[part.counted_E] for part in parts])
+        times_E = np.concatenate([part.times_E[part.counted_E] for part in parts])
         order_E = np.argsort(times_E, kind="stable")
         return cls(items_E[order_E], times_E[order_E], num_items)
 

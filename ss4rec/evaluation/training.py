@@ -26,6 +26,13 @@ class TrainingPart:
     """The model's index of each item."""
     times_E: npt.NDArray[np.int64]
     """Unix seconds."""
+    wanted_E: npt.NDArray[np.bool_] | None = None
+    """Which events may be targets, and so count as popular; None: all."""
+
+    @property
+    def counted_E(self) -> npt.NDArray[np.bool_]:
+        """Which events count as popular."""
+        return np.ones(len(self.items_E), bool) if self.wanted_E is None else self.wanted_E
 
 
 def training_parts(
@@ -50,4 +57,9 @@ def training_parts(
         kept_U = np.diff(offsets_U1) if later else division.fit_U
         place_E = np.arange(len(items_E)) - np.repeat(offsets_U1[:-1], np.diff(offsets_U1))
         kept_E = place_E < np.repeat(kept_U, np.diff(offsets_U1))
-        yield TrainingPart(np.concatenate([[0], np.cumsum(kept_U)]), items_E[kept_E], times_E[kept_E])
+        wanted_E = None
+        if "wanted" in division.histories.column_names:
+            column = division.histories["wanted"].combine_chunks()
+            wanted_E = column.flatten().to_numpy(zero_copy_only=False)[kept_E]
+        bounds_U1 = np.concatenate([[0], np.cumsum(kept_U)])
+        yield TrainingPart(bounds_U1, items_E[kept_E], times_E[kept_E], wanted_E)

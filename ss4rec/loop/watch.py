@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ LARGE = (steps.LOOKED, steps.TRAINING)
 """Folders of a cycle that are removed when the next one begins: copies of the data."""
 
 
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    from ss4rec.cluster.connect import cluster
+
+    with cluster(address):
+        yield
+
+
 @dataclass(frozen=True)
 class Work:
     """The steps that cost something, so that tests can put others in their place."""
@@ -45,6 +54,8 @@ class Work:
     look: Callable[[Place, dict[str, Any] | None], dict[str, Any]] = steps.look
     train: Callable[..., dict[str, Any]] = steps.train
     compare: Callable[..., dict[str, Any]] = steps.compare
+    connect: Callable[[str | None], AbstractContextManager[None]] = _ray
+    """Connects to Ray for all steps of a round together."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,9 @@ def run_watch(
                 )
             return _round(config, done, repeated=True)
         _remove_large(folder, key)
-        place = Place(config, folder / CYCLES / key, address)
-        return _go_on(place, journal, key, work or Work())
+        place, work = Place(config, folder / CYCLES / key, address), work or Work()
+        with work.connect(address):
+            return _go_on(place, journal, key, work)
 
 
 def cycle_key(config: WatchConfig, journal: LoopJournal) -> str:
@@ -178,11 +190,11 @@ def _gauges_path(config: WatchConfig) -> Path:
 
 
 def _remove_large(folder: Path, key: str) -> None:
-    """Remove the copies of the data that finished cycles left."""
+    """Remove the copies of the data that finished cycles left, and drafts of a killed one."""
     for cycle in (folder / CYCLES).glob("*"):
-        if cycle.name != key:
-            for name in LARGE:
-                shutil.rmtree(cycle / name, ignore_errors=True)
+        drafts = [path.name for path in cycle.glob(".*")]
+        for name in drafts if cycle.name == key else (*LARGE, *drafts):
+            shutil.rmtree(cycle / name, ignore_errors=True)
 
 
 def _round(config: WatchConfig, done: Mapping[str, dict[str, Any]], *, repeated: bool) -> Round:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ss4rec.errors import UsageError
@@ -41,8 +40,12 @@ class PostgresStore:
     """
 
     def __init__(self, address: str) -> None:
-        if find_spec("psycopg") is None:
-            raise UsageError("a store in PostgreSQL needs psycopg; pip install 'psycopg[binary]'")
+        try:
+            import psycopg  # noqa: F401  # without its binary part it wants libpq, and says so
+        except ImportError as error:
+            raise UsageError(
+                f"a store in PostgreSQL needs psycopg ({error}); pip install 'ss4rec[postgres]'"
+            ) from None
         self._address = address
         self._own = threading.local()
         self._all: list[psycopg.Connection[Any]] = []

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ class Quick:
         self.done = []
 
     def work(self):
-        return Work(self.look, self.train, self.compare)
+        return Work(self.look, self.train, self.compare, nullcontext)
 
     def look(self, place, last):
         self.done.append("look")

@@ -31,8 +31,7 @@ def postgres(tmp_path_factory):
     """A PostgreSQL of our own on loopback."""
     if INITDB is None:
         pytest.skip("no PostgreSQL server is installed here (initdb)")
-    if find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed")
+    pytest.importorskip("psycopg", reason="ss4rec[postgres] is not installed", exc_type=ImportError)
     binaries, folder = Path(INITDB).resolve().parent, tmp_path_factory.mktemp("postgres")
     options: dict = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
     if os.geteuid() == 0:  # a server of PostgreSQL refuses to run as root

@@ -146,6 +146,22 @@ def test_leave_one_out_knows_which_items_only_test(shop, tmp_path):
     assert (plan.trained, plan.num_items, plan.facts["test_cold_targets"]) == (24, 32, USERS)
 
 
+def test_where_all_items_train_the_folder_s_numbers_stay(shop, tmp_path):
+    lines = [
+        f"u{user},{item},{BEGIN + 10 * user + place}"
+        for user in range(9)
+        for place, item in enumerate("abcdab")
+    ]
+    (tmp_path / "x.csv").write_text("user,item,time\n" + "\n".join(lines) + "\n")
+    (tmp_path / "items.csv").write_text("item,kind\na,x\nb,y\nc,x\nd,y\n")
+    prepare(tmp_path / "x.csv", tmp_path / "data", k_core=0, item_features=tmp_path / "items.csv")
+    data = PreparedFolder.open(tmp_path / "data")
+    plan = plan_of_run(RunConfig(), data)
+    assert (plan.items_I, plan.trained, plan.num_items) == (None, 4, 4)
+    RunFolder(tmp_path / "run").start(RunConfig(), data)
+    assert (tmp_path / "run/items.parquet").read_bytes() == (tmp_path / "data/items.parquet").read_bytes()
+
+
 def _title(found):
     from ss4rec.evaluation.table import rich_table
 

@@ -15,6 +15,9 @@ from ss4rec.data.prepared.manifest import EventTargets
 from ss4rec.data.sources import TableOptions
 from ss4rec.errors import ConfigError, UsageError
 from ss4rec.evaluation.alone import evaluate_alone
+from ss4rec.evaluation.markov import MarkovChain
+from ss4rec.evaluation.popularity import TrainingEvents
+from ss4rec.evaluation.training import training_parts
 from ss4rec.model.columns import EVENT_CODES
 from ss4rec.protocol.plan import make_plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
@@ -129,6 +132,22 @@ def test_only_wanted_events_are_targets(shop, prepared_so):
             assert history == expected["test"][user]
     everything = LocalSource.of(override(config, {"data.targets": "all"}), data)
     assert sum(batch.num_targets for _, _, batch in everything.train_batches(0, 0, 1)) == 120 * 11
+
+
+def test_baselines_count_what_may_be_a_target(shop):
+    data = PreparedFolder.open(shop / "buys")
+    plan = make_plan(Protocol(), data)
+    parts = list(training_parts(data.shard_paths, data.manifest.items, plan))
+    kinds, items = kinds_of(data.read_shard(0)), ragged(data.read_shard(0)["items"])[0].reshape(120, 14)
+    counts, pairs = np.zeros(9, int), np.zeros((9, 9), int)
+    for user in range(120):
+        for place in range(plan.fit_U[user]):
+            if kinds[user, place] == "buy":
+                counts[items[user, place]] += 1
+                if place:
+                    pairs[items[user, place - 1], items[user, place]] += 1
+    assert TrainingEvents.of(parts, 8).counts().tolist() == counts.tolist()
+    assert (MarkovChain.of(parts, 8).counts_VV.toarray() == pairs).all()
 
 
 def test_a_cut_in_time_ranks_wanted_events_only(shop):
