@@ -55,6 +55,10 @@ ZIP, SHARDS, MANIFEST, FOLDER = (
 )
 GUARDS = (
     Guard("test_signals.py::preparing_leaves", "ss4rec/data/prepare/work_folder.py", "        except KeyboardInterrupt:\n            if not keep:\n", "        except KeyboardInterrupt:\n            if keep:\n"),
+    Guard("../recommend/test_job.py::trained_on", "ss4rec/recommendations/parts.py", "if chosen.model_sha256 != work.weights_sha256:", "if not chosen.model_sha256:"),
+    Guard("../recommend/test_job.py::killed_job", "ss4rec/recommendations/job.py", "            remove_drafts(work.result)\n"),
+    Guard("../recommend/test_job.py::killed_job", "ss4rec/data/prepare/work_folder.py", "if keep_other and not again and not overwrite", "if not keep_other and not again and not overwrite"),
+    Guard("../recommend/test_job.py::object_store", "ss4rec/recommendations/job.py", "work.publishing(keep=True)", "work.publishing()"),
     Guard(f"{R}::same_seed", "ss4rec/train/fresh.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
     Guard(f"{R}::stop_anywhere and middle", LOOP, "        seed_step(self.config.train.seed, self.global_step, self.workers.rank)\n"),
     Guard(f"{R}::stop_anywhere and middle", RESUME, '"state": entries}', '"state": {}}'),
