@@ -81,7 +81,7 @@ GUARDS = (
     Guard(f"{C}::killed_process", "ss4rec/runs/lease.py", "if _born(holder.pid) != holder.born:", "if _born(holder.pid) is None:"),
     Guard(f"{C}::another_machine and True", "ss4rec/runs/lease.py", "first_seen is not None and touched != first_seen", "False"),
     Guard(f"{C}::given_up_for_lost", SAVE, "            allowed()\n"),
-    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
+    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=planned_epochs(train), steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
     Guard(f"{C}::absurd_shapes", "ss4rec/runs/load.py", "    _require_size(saved, config, record)\n"),
     Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "        data.verify()\n", "        pass\n"),
     Guard(f"{D}::bad_row and -5", "ss4rec/data/sources/checks.py", "(times_R < rules.earliest_s,", "(times_R < -(10**18),"),

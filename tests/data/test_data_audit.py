@@ -260,7 +260,13 @@ def with_robots(table):
 
 
 def with_clockwork(table):
-    steps = [(2000 + u, i, START_S + 5 + u + 3_601 * i) for u in range(5) for i in range(25)]
+    """Two items at a time, every hour and a second."""
+    steps = [
+        (2000 + u, i + 30 * twice, START_S + 5 + u + 3_601 * i)
+        for u in range(5)
+        for i in range(25)
+        for twice in range(2)
+    ]
     return pd.concat([table, pd.DataFrame(steps, columns=table.columns)])
 
 
@@ -347,6 +353,13 @@ def test_planted_faults_are_named(look):
     (jump,) = facts.volume.jumps
     assert abs(pd.Timestamp(jump.day) - pd.Timestamp("2020-11-13")) <= pd.Timedelta(days=2)
     assert 3 < jump.factor < 7
+
+
+def test_the_same_items_in_another_order_are_no_copy(look):
+    own = clean()[lambda table: table["user"] == 7].sort_values("time")
+    turned = own.assign(user=8000, item=own["item"].to_numpy()[::-1])
+    assert look(pd.concat([clean(), turned])).facts.copies.users == 0
+    assert look(pd.concat([clean(), own.assign(user=8000)])).facts.copies.users == 2
 
 
 def test_the_order_of_a_hash_gives_nothing_away(look):
