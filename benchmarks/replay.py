@@ -3,7 +3,7 @@
 ml-union-open by year from 2015, globo-news by day from 2017-10-07. A first model is trained on what was there before.
 Each window is ranked by the model that serves then: up to 20 events of each user, from everything before them. When the
 window has ended, the policy says whether a model is trained on all data up to its end, from nothing or from the one that
-serves, with a quarter of the time (`--warm-share`); it serves from the next window on. Policies: never, every window
+serves, with a fifth of the time (`--warm-share`); it serves from the next window on. Policies: never, every window
 cold, every window warm, cold on drift of the inputs, cold on regret, and by `ss4rec.loop.decide`.
 
 Quality is the mean over windows of HR@10 (each user counts once in a window); regret is HR@10 of recent popularity, among
@@ -63,7 +63,7 @@ TONES = ("muted", "s1", "s2", "s3", "s4", "s5")
     "--policy", "names", type=click.Choice([p.name for p in POLICIES]), multiple=True, help="By default all."
 )
 @click.option("--minutes", default=4.0, show_default=True, help="Time of a training from nothing.")
-@click.option("--warm-share", default=0.25, show_default=True, help="Time of a warm one, as a share of it.")
+@click.option("--warm-share", default=0.2, show_default=True, help="Time of a warm one, as a share of it.")
 @click.option("--windows", type=click.IntRange(min=2), help="Live through the first windows alone.")
 @click.option("--share", default=1.0, show_default=True, help="Share of globo's users.")
 @click.option("--preset", default="auto", show_default=True, help="Of the first model.")

@@ -22,9 +22,18 @@ from drift.plan import Plan, check_contract, make_plan
 from drift.report.assemble import assemble
 from drift.report.contents import Report
 from drift.report.metadata import compare_items
-from drift.report.store import Earlier, earlier_genres, merge_key, read_earlier, stable_keys, write_all
+from drift.report.store import (
+    Earlier,
+    earlier_context,
+    earlier_genres,
+    merge_key,
+    read_earlier,
+    stable_keys,
+    write_all,
+)
 from drift.report.verdict import judge
 from drift.report.wandb_summary import log_summary
+from drift.signals.context import context_columns
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -54,11 +63,13 @@ class Source:
         timeline: PreparedFolder,
         split: SplitRecord,
         config: DriftConfig,
-        labels: tuple[str, ...] | None,
+        before: Path | None,
     ) -> Source:
-        """Plan a report; `labels` are the genres of an earlier one."""
+        """Plan a report; `before` holds an earlier one, whose bins it keeps."""
+        labels, bins = (earlier_genres(before), earlier_context(before)) if before else (None, None)
         brought = (timeline.manifest.features or {}).get("items", ())
         facts = read_item_facts(timeline.items, split.vocabulary, split.seen, labels, brought)
+        facts = replace(facts, context=context_columns(timeline.manifest.context or (), bins))
         keys_U = stable_keys(timeline.users["source_id"].to_pylist())
         return cls(data, timeline, config, make_plan(config, timeline.manifest, split.cut_s), facts, keys_U)
 
@@ -97,7 +108,7 @@ def run_drift(
     check_contract(data, split, run)
     timeline = PreparedFolder.open(data / TIMELINE)
     check_retrained(retrained, timeline, split.cut_s)
-    source = Source.open(data, timeline, split, config, earlier_genres(out) if since_last else None)
+    source = Source.open(data, timeline, split, config, out if since_last else None)
     out.mkdir(parents=True, exist_ok=True)
     key = merge_key(config, source.plan, source.facts, run)
     earlier = read_earlier(out, key) if since_last else None
@@ -120,7 +131,8 @@ def _hold(timeline: PreparedFolder) -> Sequence[Any]:
     from drift.ray_passes import hold_shards
 
     manifest = timeline.manifest
-    return hold_shards(timeline.shard_paths, manifest.interactions, manifest.items)
+    columns = len(manifest.context or ())
+    return hold_shards(timeline.shard_paths, manifest.interactions, manifest.items, columns)
 
 
 def _compute(

@@ -131,7 +131,13 @@ def _check_run(run: Path, past: Manifest, data: Path, split: SplitRecord) -> Non
             f"run {run.name} was trained on data cut at {record.cut_s}, {data} is cut at {split.cut_s}; "
             f"give the run that was trained on {data / PAST}"
         )
-    if sha256_of(run / ITEMS_FILE) != past.files[ITEMS_NAME].sha256:
+    same_items = sha256_of(run / ITEMS_FILE) == past.files[ITEMS_NAME].sha256
+    if not same_items and record.columns.items is not None:
+        raise ContractError(
+            f"run {run.name} ranks items that never trained by their features, and a drift report does not know its "
+            f"order of items; train one for it with model.item_features=none, or split again with a larger --k-core"
+        )
+    if not same_items:
         raise ContractError(
             f"run {run.name} knows {record.num_items:,} items of {record.data_name}, {data / PAST} has "
             f"{past.items:,} others; give the run that was trained on {past.name}"

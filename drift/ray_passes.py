@@ -31,13 +31,14 @@ HELD_SHARE = 0.5
 """Share of the cluster's object store that shards may fill; more are read again by each pass."""
 
 
-def hold_shards(paths: Sequence[AnyPath], events: int, num_items: int) -> Sequence[Shard]:
+def hold_shards(paths: Sequence[AnyPath], events: int, num_items: int, columns: int = 0) -> Sequence[Shard]:
     """Read each shard once, one a task, and leave it in the object store for all passes.
 
-    Where `events` of them are more than the store should hold, the files are returned, and each pass reads them.
+    Where `events` of them, each with `columns` more about the event, are more than the store should hold, the files are
+    returned, and each pass reads them.
     """
     store_bytes = ray.cluster_resources().get("object_store_memory", 0.0)
-    if events * EVENT_BYTES > HELD_SHARE * store_bytes:
+    if events * (EVENT_BYTES + 4 * columns) > HELD_SHARE * store_bytes:
         return paths
     read = ray.remote(read_shard)
     return [read.remote(path, num_items) for path in paths]

@@ -30,8 +30,6 @@ from pydantic import NonNegativeInt as NonNegativeInt
 from ss4rec.errors import ConfigError
 from ss4rec.protocol.settings import Protocol
 
-Probability = Field(ge=0.0, lt=1.0)
-
 
 class Section(BaseModel):
     """A frozen part of the configuration that knows its fields."""
@@ -57,8 +55,7 @@ class DataConfig(Section):
     shuffle_shards: PositiveInt = 8
     """Shards whose windows are shuffled together; bounds the memory of the shuffle."""
     new_after_s: NonNegativeInt | None = None
-    """Warm start (`--from` sets it): windows without a target after this second (unix time) are old; of these only
-    `train.replay_share` train. None: all windows train."""
+    """Warm start (`--from` sets it): windows are new with a target after this second (unix time); None: all are."""
     targets: str = "auto"
     """Which events are targets; others are what people did on the way. `auto`: as the data were prepared (`--targets`),
     `all`, or a column about events and its values, as in `event=purchase|gift`."""
@@ -241,6 +238,8 @@ class TrainConfig(Section):
     """Run folder whose weights this training begins with (`--from`); empty begins with random ones."""
     replay_share: float = Field(default=0.1, ge=0.0, le=1.0)
     """Warm start: share of the windows without anything new that train too, against forgetting."""
+    warm_share: float = Field(default=0.2, gt=0.0, le=1.0)
+    """Warm start: share of `epochs` and `max_minutes` that it takes; 1 where `--from` is given with one of the two."""
     warm_optimizer: Literal["fresh", "continue"] = "fresh"
     """Warm start: Adam begins anew, or goes on with the moments of the run before."""
     skip_bad_steps: NonNegativeInt = 0
@@ -356,9 +355,9 @@ class RunConfig(Section):
 
 
 ADDED = (
-    "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s", "train.start_from",
-    "train.replay_share", "train.warm_optimizer", "model.item_features", "model.id_dropout", "model.user_features",
-    "model.context", "data.targets",
+    "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s",
+    "train.start_from", "train.replay_share", "train.warm_share", "train.warm_optimizer", "model.item_features",
+    "model.id_dropout", "model.user_features", "model.context", "data.targets",
 )  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 

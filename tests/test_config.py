@@ -130,7 +130,8 @@ def test_new_fields_leave_old_fingerprints_as_they_are():
         "train.fit_minutes": True,
         "data.new_after_s": 7,
         "train.start_from": "runs/first",
-        "train.replay_share": 0.5,
+        "train.replay_share": 0.25,
+        "train.warm_share": 0.5,
         "train.warm_optimizer": "continue",
     }
     assert set(changed) == set(ADDED)

@@ -55,6 +55,10 @@ ZIP, SHARDS, MANIFEST, FOLDER = (
 )
 GUARDS = (
     Guard("test_signals.py::preparing_leaves", "ss4rec/data/prepare/work_folder.py", "        except KeyboardInterrupt:\n            if not keep:\n", "        except KeyboardInterrupt:\n            if keep:\n"),
+    Guard("../recommend/test_job.py::trained_on", "ss4rec/recommendations/parts.py", "if chosen.model_sha256 != work.weights_sha256:", "if not chosen.model_sha256:"),
+    Guard("../recommend/test_job.py::killed_job", "ss4rec/recommendations/job.py", "            remove_drafts(work.result)\n"),
+    Guard("../recommend/test_job.py::killed_job", "ss4rec/data/prepare/work_folder.py", "if keep_other and not again and not overwrite", "if not keep_other and not again and not overwrite"),
+    Guard("../recommend/test_job.py::object_store", "ss4rec/recommendations/job.py", "work.publishing(keep=True)", "work.publishing()"),
     Guard(f"{R}::same_seed", "ss4rec/train/fresh.py", "    seed_step(config.train.seed, 0, 0)  # the same first weights on all workers\n"),
     Guard(f"{R}::stop_anywhere and middle", LOOP, "        seed_step(self.config.train.seed, self.global_step, self.workers.rank)\n"),
     Guard(f"{R}::stop_anywhere and middle", RESUME, '"state": entries}', '"state": {}}'),
@@ -77,7 +81,7 @@ GUARDS = (
     Guard(f"{C}::killed_process", "ss4rec/runs/lease.py", "if _born(holder.pid) != holder.born:", "if _born(holder.pid) is None:"),
     Guard(f"{C}::another_machine and True", "ss4rec/runs/lease.py", "first_seen is not None and touched != first_seen", "False"),
     Guard(f"{C}::given_up_for_lost", SAVE, "            allowed()\n"),
-    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
+    Guard(f"{C}::stranger and belongs", LOOP, "LoopState.of(saved, epochs=planned_epochs(train), steps_per_epoch=self.steps_per_epoch)", "LoopState.model_validate(saved.state)"),
     Guard(f"{C}::absurd_shapes", "ss4rec/runs/load.py", "    _require_size(saved, config, record)\n"),
     Guard(f"{D}::damaged_shard and flip", "ss4rec/train/run.py", "        data.verify()\n", "        pass\n"),
     Guard(f"{D}::bad_row and -5", "ss4rec/data/sources/checks.py", "(times_R < rules.earliest_s,", "(times_R < -(10**18),"),

@@ -16,7 +16,7 @@ from drift.model.quality import UNDECIDED_FALL
 from drift.report.contents import Action, Change, Verdict, Verdicts
 from drift.report.episodes import WindowMeans
 from drift.report.verdict import worst
-from drift.report.words import percent, span
+from drift.report.words import percent
 
 LONGER = ("hour", "day", "week", "month", "quarter", "year")
 UNSEEN_USERS = 30
@@ -129,22 +129,25 @@ def _unseen(context: CellContext, means: WindowMeans, fresh: Sequence[str]) -> V
     names = list(found)
     before = means.event_share("unseen_item", plan.reference) or 0.0
     last = names[-1]
-    since = _since(names, [found[name] in ALARMS for name in names])
+    decided = [name for name in names if found[name] != "undecided"]
+    since = _since(decided, [found[name] in ALARMS for name in decided])
+    where = "above" if since else "below"
+    when = f" since {since.split(' to ')[0]}" if since else ""
     sentence = (
         f"{percent(shares[last])} of events in {last} are on items outside the model's catalogue; {percent(before)} in "
         f"the reference. "
     )
     if found[last] == "undecided":
-        decided = [name for name in names if found[name] != "undecided"]
-        since = _since(decided, [found[name] in ALARMS for name in decided])
-        sentence += f"Fewer than {UNSEEN_USERS} users are too few to tell. Before that it was "
-    sentence += f"{'above' if since else 'below'} the limit of {percent(limit)}"
-    sentence = f"{sentence}{f' since {span(since, since)}' if since else ''}.".replace(
-        ". above", ". Above"
-    ).replace(". below", ". Below")
+        sentence += f"Fewer than {UNSEEN_USERS} users are too few to tell"
+        sentence += f"; before that it was {where} the limit of {percent(limit)}{when}." if decided else "."
+    else:
+        sentence += f"That is {where} the limit of {percent(limit)}{when}."
     new = worst([found[name] for name in fresh if name in found])
+    open_ = found[last] == "undecided"
+    action: Action = "retrain" if found[last] in ALARMS else "wait" if open_ else "nothing"
+    wait_for = f"longer windows, with {UNSEEN_USERS} users or more" if open_ else ""
     return Verdict(severity=worst(list(found.values())), now=found[last], new=new, since=since, sentence=sentence,
-                   action="retrain" if found[last] in ALARMS else "nothing")  # fmt: skip
+                   action=action, wait_for=wait_for)  # fmt: skip
 
 
 def _beyond(share: float, limit: float) -> Severity:
@@ -183,12 +186,18 @@ def _of_model(
             f"{quality[-1]['n_users']:,} users could be ranked for in {names[-1]}, "
             f"{context.config.min_users:,} are asked for: longer windows, or --set min_users"
             if few
-            else f"{quality[-1]['n_users']:,} users are too few: take longer windows, or rank for more users with "
-            "--set quality_users"
+            else f"{quality[-1]['n_users']:,} users are too few: {_more_users(quality[-1]['n_users'], context)}"
         )
     action: Action = alarm if now in ALARMS else "wait" if now == "undecided" else "nothing"
     return Verdict(severity=worst(severities), now=now, new=worst(new), since=since,
                    sentence=words(quality, field, context), action=action, wait_for=wait_for)  # fmt: skip
+
+
+def _more_users(users: int, context: CellContext) -> str:
+    """Say how a window gets more users to rank for."""
+    if users >= context.config.quality_users:
+        return "rank for more with --set quality_users"
+    return f"take windows longer than a {context.config.window}"
 
 
 def _fall_words(quality: list[dict[str, Any]], field: str, context: CellContext) -> str:
@@ -268,7 +277,7 @@ def headline(verdicts: Verdicts, changes: Sequence[Change]) -> str:
     if others:
         parts.append(_short(others[0].sentence) + (f" {others[0].action}" if not parts else ""))
         if len(others) > 1 and len(parts) < 3:
-            parts.append(f"Also: {', '.join(dict.fromkeys(change.name for change in others[1:4]))}.")
+            parts.append(f"Also changed: {', '.join(dict.fromkeys(change.name for change in others[1:4]))}.")
     if fall is not None and fall.now == "undecided" and len(parts) < 3:
         parts.append(f"Whether the model ranks worse is undecided: {fall.wait_for}.")
     if verdicts.unseen.now in ALARMS and len(parts) < 3:

@@ -106,7 +106,9 @@ def _answer(name: str, verdict: Verdict | None) -> list[Any]:
             "give --run",
         ]
     text = verdict.sentence + (
-        f" {verdict.wait_for}." if verdict.wait_for and verdict.action == "wait" else ""
+        f" {verdict.wait_for[0].upper()}{verdict.wait_for[1:]}."
+        if verdict.wait_for and verdict.action == "wait"
+        else ""
     )
     return [
         QUESTIONS[name],

@@ -16,6 +16,7 @@ from drift.report.episodes import WindowMeans
 from drift.report.words import clock_shift
 from drift.signals.definitions import FEATURE
 from drift.stats.distances import Array
+from ss4rec.data.sources.rows import CONTEXT
 
 LOOK = "Check the logging and the way of the data. Do not retrain on these windows before it is repaired."
 FOLLOW_FALL = 0.2
@@ -83,7 +84,11 @@ class Moves:
 
     def features(self) -> list[str]:
         """Return the columns of features that moved."""
-        return [name for name in self.episodes if name.startswith(FEATURE)]
+        return [name for name in self.episodes if kind_of(name) in (FEATURE, CONTEXT)]
+
+    def has(self, prefix: str) -> bool:
+        """Whether a column with this prefix moved."""
+        return any(name.startswith(prefix) for name in self.episodes)
 
     def lost_features(self) -> list[str]:
         """Return those of which many values are unknown that were known before."""
@@ -198,9 +203,11 @@ RULES = (
          "Look for a change of the rating scale or of the page that asks. Ranking by clicks is not touched."),
     Rule("half stars", "taste", lambda m: "half_stars" in m or "rating_centred" in m, STARS,
          "Look for a change of the rating scale or of the page that asks."),
-    Rule("values lost", "pipeline", lambda m: bool(m.lost_features()), {FEATURE, "no_genre"}, LOOK),
-    Rule("features of items", "taste", lambda m: bool(m.features()), {FEATURE},
+    Rule("values lost", "pipeline", lambda m: bool(m.lost_features()), {FEATURE, CONTEXT, "no_genre"}, LOOK),
+    Rule("features of items", "taste", lambda m: m.has(FEATURE), {FEATURE},
          "Retrain if the model ranks worse (see the model's part)."),
+    Rule("context of events", "behaviour", lambda m: m.has(CONTEXT), {CONTEXT},
+         "Look for a change of the page, the app or the logging that explains it."),
     Rule("what follows what", "behaviour", _other_order, {"expected_next", "lasting_top", "popularity"},
          "Retrain if the model ranks worse (see the model's part)."),
     Rule("what is popular", "taste", lambda m: "lasting_top" in m or "popularity" in m,
@@ -236,15 +243,19 @@ MAIN = {
 
 
 def kind_of(signal: str) -> str:
-    """Return the signal's name, and `feature.` for all columns of features."""
-    return FEATURE if signal.startswith(FEATURE) else signal
+    """Return the signal's name, and `feature.` or `context.` for all columns about items or events."""
+    return next((prefix for prefix in (FEATURE, CONTEXT) if signal.startswith(prefix)), signal)
 
 
 def name_of(rule: Rule, moves: Moves) -> str:
     """Return the rule's name with what only the figures know."""
-    if rule.name in ("values lost", "features of items"):
-        columns = moves.lost_features() if rule.name == "values lost" else moves.features()
-        return f"{rule.name}: {', '.join(name.removeprefix(FEATURE) for name in columns)}"
+    prefixes = {"values lost": None, "features of items": FEATURE, "context of events": CONTEXT}
+    if rule.name in prefixes:
+        wanted = prefixes[rule.name]
+        columns = (
+            moves.lost_features() if wanted is None else [n for n in moves.features() if kind_of(n) == wanted]
+        )
+        return f"{rule.name}: {', '.join(name.removeprefix(kind_of(name)) for name in columns)}"
     if rule.name == "clock moved":
         return f"clock moved by {clock_shift(*moves.sides('hour'))[0]:+d} h"
     if rule.name == "genre gone":

@@ -20,6 +20,7 @@ from drift.report.contents import CELLS_NAME, SCHEMA_VERSION, Report, read_rows,
 from drift.report.page import page
 from drift.signals.histograms import UserHistograms
 from drift.signals.items import ItemFacts
+from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.errors import ContractError
 from ss4rec.io.untrusted import read_json
 from ss4rec.report import write_page
@@ -87,6 +88,7 @@ def merge_key(config: DriftConfig, plan: Plan, facts: ItemFacts, run: Path | Non
         "calibration": names[1],
         "genres": list(facts.labels),
         "features": {feature.signal.name: list(feature.signal.labels) for feature in facts.features},
+        "context": {c.signal.name.removeprefix(CONTEXT): c.record() for c in facts.context},
         "config": decisive,
         "run": None if run is None else _run_mark(run),
     }
@@ -102,6 +104,14 @@ def earlier_genres(out: Path) -> tuple[str, ...] | None:
     """Return the genre labels of the report in `out`, None without one: labels that are lost since keep their bins."""
     try:
         return tuple(read_json(out / KEY_NAME)["genres"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def earlier_context(out: Path) -> dict[str, Any] | None:
+    """Return the bins of the columns about events of the report in `out`, None without one."""
+    try:
+        return dict(read_json(out / KEY_NAME)["context"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

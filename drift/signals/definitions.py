@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ss4rec.data.prepared.tables import FEATURE_PREFIX
+
 SESSION_BREAK_S = 1800
 """A longer gap starts a new session."""
 YEAR_S = 31_557_600
@@ -30,8 +32,8 @@ TOP_ITEMS = 100
 SURPRISE_EDGES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 REPEAT_S = 60
 """The same item again within this time is a duplicate."""
-FEATURE = "feature."
-"""What the names of signals of features begin with."""
+FEATURE = FEATURE_PREFIX
+"""What the names of signals of columns about items begin with; those about events begin with `CONTEXT`."""
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -104,13 +106,13 @@ def signals(genres: tuple[str, ...], features: tuple[Signal, ...] = ()) -> tuple
     )  # fmt: skip
 
 
-def feature_signal(name: str, labels: tuple[str, ...], ordered: bool) -> Signal:
-    """Return the signal of a column that people brought about items; the first bin is `unknown`."""
-    about = f"{name} of the items"
+def column_signal(prefix: str, name: str, labels: tuple[str, ...], ordered: bool) -> Signal:
+    """Return the signal of a column that people brought; the first bin is `unknown`."""
+    about = f"{name} of the {'items' if prefix == FEATURE else 'events'}"
     return (
-        _ordered(FEATURE + name, labels, about)
+        _ordered(prefix + name, labels, about)
         if ordered
-        else Signal(FEATURE + name, labels, "js", 0.05, about)
+        else Signal(prefix + name, labels, "js", 0.05, about)
     )
 
 

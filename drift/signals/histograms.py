@@ -36,6 +36,7 @@ from drift.signals.past import PastTables
 from drift.stats.distances import slices
 from drift.stats.resampling import Blocks
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.sources.rows import CONTEXT
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,10 @@ class HistogramMaker:
             "unseen_item": (every, (events.items_E > self.item_facts.vocabulary).astype(np.int64)),
             **self._time_bins(events),
             **{
+                column.signal.name: (every, column.bins(events.context[column.signal.name]))
+                for column in self.item_facts.context
+            },
+            **{
                 feature.signal.name: (every, feature.bins_VB.argmax(axis=1)[events.items_E])
                 for feature in self.item_facts.features
                 if feature.single
@@ -296,6 +301,8 @@ class _Events:
     """The user's item before this one, 0 for the first."""
     repeated_E: NDArray[np.bool_]
     """Whether the user had the same item within `REPEAT_S` seconds before."""
+    context: dict[str, NDArray[Any]]
+    """Columns about the event, by name."""
 
     @property
     def num_rows(self) -> int:
@@ -335,6 +342,11 @@ class _Events:
             history_E=at_E - starts_E,
             before_E=before_E[keep_E],
             repeated_E=_repeated(user_E, items_E[keep_E], times_E[keep_E]),
+            context={
+                name: ragged(shard[name])[0][keep_E]
+                for name in shard.column_names
+                if name.startswith(CONTEXT)
+            },
         )
 
     def content(self) -> NDArray[np.int64]:

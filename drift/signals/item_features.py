@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from drift.signals.definitions import Signal, feature_signal
+from drift.signals.definitions import FEATURE, Signal, column_signal
 from ss4rec.data.prepared.manifest import Feature
 from ss4rec.data.prepared.tables import FEATURE_PREFIX
 
@@ -60,7 +60,9 @@ def _number(feature: Feature, column: pa.Array, seen: int) -> ItemFeature:
     bin_I = np.where(known_I, 1 + np.searchsorted(edges, np.nan_to_num(values_I), side="right"), 0)
     marks = [f"{edge:.4g}" for edge in edges.tolist()]
     labels = ("unknown", *([f"<{marks[0]}"] if marks else ["known"]), *(f"{mark}+" for mark in marks))
-    return ItemFeature(feature_signal(feature.name, labels, ordered=True), _one_hot(bin_I, len(labels)), True)
+    return ItemFeature(
+        column_signal(FEATURE, feature.name, labels, ordered=True), _one_hot(bin_I, len(labels)), True
+    )
 
 
 def _values(feature: Feature, column: pa.Array, seen: int) -> ItemFeature:
@@ -79,7 +81,7 @@ def _values(feature: Feature, column: pa.Array, seen: int) -> ItemFeature:
     bins_VB = np.zeros((len(lengths_I) + 1, len(labels)), np.uint8)
     bins_VB[item_N + 1, bin_of[codes_N]] = 1
     bins_VB[1:, 0] |= bins_VB[1:, 1:].sum(axis=1) == 0
-    signal = feature_signal(feature.name, labels, ordered=False)
+    signal = column_signal(FEATURE, feature.name, labels, ordered=False)
     return ItemFeature(signal, bins_VB, single=feature.kind == "categorical")
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from drift.calendar import Window, window_of
+from drift.signals.context import ContextColumn
 from drift.signals.definitions import TOP_ITEMS, Signal, signals
 from drift.signals.item_features import ItemFeature, read_item_features
 from drift.stats.distances import Array
@@ -84,12 +85,15 @@ class ItemFacts:
     titles: tuple[str, ...] = ()
     """Title of item 1, 2, ...; where it has none its source id."""
     features: tuple[ItemFeature, ...] = ()
-    """Columns that people brought."""
+    """Columns that people brought about items."""
+    context: tuple[ContextColumn, ...] = ()
+    """Columns that people brought about events."""
 
     @property
     def layout(self) -> tuple[Signal, ...]:
         """All signals."""
-        return signals(self.labels, tuple(feature.signal for feature in self.features))
+        features = tuple(column.signal for column in self.features)
+        return signals(self.labels, features + tuple(column.signal for column in self.context))
 
     def title(self, item: int) -> str:
         """Return an item's title."""

@@ -71,7 +71,7 @@ def train(
         protocol: which events train, choose the model and test it, or its name (`ss4rec protocol`); by default that of
             the configuration, leave-one-out.
         start_from: warm start: the run, or `registry/NAME`, whose weights this training begins with. Its configuration
-            stands in for `auto`; what is new since then trains, and `train.replay_share` of the rest.
+            stands in for `auto`, and it takes `train.warm_share` of its epochs or minutes.
         minutes: time for the run; the schedule of the learning rate ends with it.
         name: name of the run; by default preset and data.
         storage: parent of the run folder.
@@ -89,7 +89,8 @@ def train(
     )
     folder = local_folder(data)
     if parent is not None and isinstance(chosen, RunConfig):
-        chosen = warm_config(chosen, parent, PreparedFolder.open(folder), dict(changes or {}))
+        given = [*(changes or {}), *(() if minutes is None else ("train.max_minutes",))]
+        chosen = warm_config(chosen, parent, PreparedFolder.open(folder), given)
     preset_name = chosen.preset if isinstance(chosen, RunConfig) else AUTO
     warm = "" if parent is None else "-warm"
     run_dir = Path(storage).resolve() / (name or f"{preset_name}-{folder.name}{warm}")

@@ -168,21 +168,11 @@ def prepare_command(
     from ss4rec.io.paths import to_path
 
     lake = lake_kind(source)
-    on_ray = engine == "ray" or address is not None or lake is not None
-    if on_ray and engine in ("memory", "tasks"):
-        raise UsageError(
-            f"--engine {engine} runs in this process and --address on a cluster; leave one of them out"
-        )
-    if engine and not on_ray:
-        click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
-    folder, options = (
-        to_path(out),
-        TableOptions(
-            columns, delimiter, time_unit, time_format, context, targets.column if targets else None
-        ),
-    )
-    if on_ray:  # tasks open these paths wherever they run
-        folder = folder.absolute()
+    on_ray = _is_on_ray(engine, address, lake is not None)
+    kind_column = targets.column if targets else None
+    options = TableOptions(columns, delimiter, time_unit, time_format, context, kind_column)
+    # Tasks on a cluster open these paths wherever they run.
+    folder = to_path(out).absolute() if on_ray else to_path(out)
     if lake:
         check_lake(source)
     opened = None if lake else _open(source, options, on_ray)
@@ -215,6 +205,22 @@ def prepare_command(
         Console().print(summary(manifest, folder))
         if isinstance(folder, Path):  # the verbs after it take local paths
             say_next(f"ss4rec data audit --data {quoted(out)}", f"ss4rec train --data {quoted(out)}")
+
+
+def _is_on_ray(engine: str | None, address: str | None, is_lake: bool) -> bool:
+    """Return whether the job runs on a cluster.
+
+    Raises:
+        UsageError: if it is asked for both here and there.
+    """
+    on_ray = engine == "ray" or address is not None or is_lake
+    if on_ray and engine in ("memory", "tasks"):
+        raise UsageError(
+            f"--engine {engine} runs in this process and --address on a cluster; leave one of them out"
+        )
+    if engine and not on_ray:
+        click.echo(f"note: there is one engine now; --engine {engine} runs it in this process", err=True)
+    return on_ray
 
 
 def _open(source: str, options: TableOptions, on_ray: bool) -> Source:

@@ -44,7 +44,7 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="Warm start: begin with the weights of this run, or of the champion of registry/NAME. Its configuration is "
-    "taken over; only what is new since then trains, and train.replay_share of the rest.",
+    "taken over, and train.warm_share of its epochs.",
 )
 @config_options(default_preset="auto")
 @minutes_option
@@ -171,7 +171,8 @@ def _warm(
     parent = Parent.open(start_from.resolve())
     config = resolve_train(preset_name, assignments, workers, protocol_name, minutes, parent.config)
     assert isinstance(config, RunConfig)
-    return warm_config(config, parent, folder, assigned(assignments))
+    given = [*assigned(assignments), *(() if minutes is None else ("train.max_minutes",))]
+    return warm_config(config, parent, folder, given)
 
 
 def _show_seeds(found: dict[str, Any], as_json: bool) -> None:

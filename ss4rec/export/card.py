@@ -273,11 +273,25 @@ def _training(run: RunFolder) -> dict[str, Any]:
     return {name: training[name] for name in ("best_epoch", "epochs", "ended") if name in training}
 
 
+def _new_items(record: RunRecord) -> str:
+    """Say what becomes of items that did not train."""
+    columns = record.columns.items
+    if columns is None:
+        return (
+            f"It knows {record.num_items:,} items; a new item cannot be recommended before the next training."
+        )
+    cold = record.num_items - columns.trained
+    return (
+        f"It knows {record.num_items:,} items, {cold:,} of them by {', '.join(columns.names)} alone; an item "
+        "that is not in its data cannot be recommended before the next training."
+    )
+
+
 def _limits(config: RunConfig, record: RunRecord, evaluated: bool) -> tuple[str, ...]:
     """Return what a user of the model has to know, from its configuration."""
     last = _day(record.trained_until_s)
     found = [
-        f"It knows {record.num_items:,} items; a new item cannot be recommended before the next training.",
+        _new_items(record),
         "It learned from what people did, who saw only some of the items: what was shown and popular before is "
         "recommended more.",
         f"It looks at the last {config.data.max_len:,} events of a history.",

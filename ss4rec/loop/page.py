@@ -56,7 +56,7 @@ def loop_page(base: Path, config: WatchConfig, rows: Sequence[Mapping[str, Any]]
         metric=(last.get("compare") or {}).get("metric", ""),
         chart=_chart(cycles),
         history=[_row(cycle) for cycle in reversed(cycles)],
-        clears=[(row["at"], row["window"], row["reason"]) for row in rows if row["step"] == "clear"],
+        clears=[(_time(row["at"]), row["window"], row["reason"]) for row in rows if row["step"] == "clear"],
     )
 
 
@@ -75,7 +75,7 @@ def _row(cycle: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     cost = "" if trained is None else f"{trained['how']}, {trained['seconds']:,.0f} s"
     windows = look["windows"]
     return [
-        look["at"],
+        _time(look["at"]),
         windows[-1] if windows else "none",
         Cell(decided["action"], TONES[decided["action"]]),
         decided["reason"],
@@ -83,6 +83,10 @@ def _row(cycle: Mapping[str, Mapping[str, Any]]) -> list[Any]:
         "" if moved is None else Cell("promoted" if moved["promoted"] else "kept", tip=moved["reason"]),
         moved["version"] if moved else look["champion"] or "",
     ]
+
+
+def _time(text: str) -> str:
+    return text[:16].replace("T", " ")
 
 
 def _groups(judged: Mapping[str, Any] | None) -> list[list[Any]]:

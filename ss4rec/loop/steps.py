@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from drift.calendar import DAY_S, SECONDS, Window, calendar, full_windows
+from drift.plan import check_contract
 from drift.report.contents import Report
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.split import PAST, TIMELINE, parse_cut, split
-from ss4rec.errors import ConfigError, DataError
+from ss4rec.data.split import PAST, TIMELINE, SplitRecord, parse_cut, split
+from ss4rec.errors import ConfigError, ContractError, DataError
 from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.loop.compare import Gate, compare_on_gate, cut_of
 from ss4rec.loop.settings import How, WatchConfig
 from ss4rec.presets import AUTO, preset
 from ss4rec.registry import ModelRegistry
 from ss4rec.runs.folder import RESULT_FILE
+from ss4rec.train.status import say
 from ss4rec.train.warm import Parent, cold_config, warm_config
 
 REPORT, LOOKED, TRAINING, CHALLENGER, COMPARISON = (
@@ -89,7 +91,12 @@ def look(place: Place, last: dict[str, Any] | None) -> dict[str, Any]:
     }
     if run is None or cut_s is None or not windows:
         return found
-    report = _report(place, run, cut_s, _earlier(last, version))
+    parts = cut(place, place.folder / LOOKED, cut_s)
+    try:
+        check_contract(parts, SplitRecord.load(parts), run)
+    except ContractError as error:
+        return found | {"past_changed": str(error)}
+    report = _report(place, run, parts, _earlier(last, version))
     verdicts = report.verdicts.model_dump(mode="json")
     return found | {
         "report": str(place.folder / REPORT),
@@ -108,20 +115,25 @@ def _earlier(last: dict[str, Any] | None, version: int | None) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _report(place: Place, run: Path, cut_s: int, earlier: Path | None) -> Report:
+def _report(place: Place, run: Path, parts: Path, earlier: Path | None) -> Report:
     """Write the report of this look, from what the last one counted where that still holds."""
     from drift.job import run_drift
 
     out = place.folder / REPORT
     if (out / "report.json").is_file():
         return Report.load(out)
-    parts = cut(place, place.folder / LOOKED, cut_s)
+    if earlier is not None:
+        try:
+            with new_folder(out) as draft:
+                shutil.copytree(earlier, draft, dirs_exist_ok=True)
+                report, _ = run_drift(
+                    parts, run, draft, place.config.look, since_last=True, address=place.address
+                )
+            return report
+        except (ContractError, DataError) as error:  # another [look], or a report of an earlier version
+            say(f"watch: all windows are looked at again, since {error}")
     with new_folder(out) as draft:
-        if earlier is not None:
-            shutil.copytree(earlier, draft, dirs_exist_ok=True)
-        report, _ = run_drift(
-            parts, run, draft, place.config.look, since_last=earlier is not None, address=place.address
-        )
+        report, _ = run_drift(parts, run, draft, place.config.look, address=place.address)
     return report
 
 

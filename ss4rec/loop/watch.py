@@ -190,11 +190,11 @@ def _gauges_path(config: WatchConfig) -> Path:
 
 
 def _remove_large(folder: Path, key: str) -> None:
-    """Remove the copies of the data that finished cycles left."""
+    """Remove the copies of the data that finished cycles left, and drafts of a killed one."""
     for cycle in (folder / CYCLES).glob("*"):
-        if cycle.name != key:
-            for name in LARGE:
-                shutil.rmtree(cycle / name, ignore_errors=True)
+        drafts = [path.name for path in cycle.glob(".*")]
+        for name in drafts if cycle.name == key else (*LARGE, *drafts):
+            shutil.rmtree(cycle / name, ignore_errors=True)
 
 
 def _round(config: WatchConfig, done: Mapping[str, dict[str, Any]], *, repeated: bool) -> Round:

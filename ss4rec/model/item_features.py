@@ -139,7 +139,8 @@ class ItemFeatures(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        if not args[5]:  # no name was missing
+        missing, wrong = args[4], args[6]
+        if not missing and not wrong:  # else torch says what does not fit
             self._index()
 
 

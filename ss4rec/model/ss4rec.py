@@ -216,7 +216,9 @@ class SS4Rec(SequenceModel):
     ) -> Tensor:
         """Return what enters the blocks for each event, `[T, D]`; arguments as in `encode`."""
         if self.features is not None:
-            values_TD = F.embedding(items_T, self.item_table() if table_VD is None else table_VD)
+            values_TD = F.embedding(
+                items_T, self.item_table() if table_VD is None else table_VD, padding_idx=0
+            )
         else:
             values_TD = self.embedding(items_T)
         if self.attributes is not None:

@@ -33,7 +33,7 @@ from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
 from ss4rec.train.objective import Objective
 from ss4rec.train.outcome import Outcome, StepNote
-from ss4rec.train.pace import Pace
+from ss4rec.train.pace import Pace, planned_epochs, planned_minutes
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.resume import LoopState
 from ss4rec.train.status import StatusLine, duration, epoch_line, log_is_json, say
@@ -124,7 +124,7 @@ class TrainLoop:
         self.began = self.saved_at = self.reported_at = time.monotonic()
         self.tracker = Tracker(self.folder, self.config) if self.workers.is_main else None
         self.status = StatusLine(
-            self.config.train.status_every_s, self.config.train.epochs, self.steps_per_epoch, emit=self._say
+            self.config.train.status_every_s, self.pace.epochs, self.steps_per_epoch, emit=self._say
         )
         self.ended = self._why_end()
         if self.begins_warm:
@@ -159,7 +159,7 @@ class TrainLoop:
 
     def _train(self) -> Iterator[dict[str, Any]]:
         """Run epochs until one of the reasons to end holds."""
-        batches = self.source.train_batches(self.epoch, self.step, self.config.train.epochs)
+        batches = self.source.train_batches(self.epoch, self.step, planned_epochs(self.config.train))
         self.prefetcher = Prefetcher(batches, self.workers.device, self.stager)
         self.objective.train()
         self._begin_epoch()
@@ -227,7 +227,7 @@ class TrainLoop:
         if planned := self.workers.from_main(planned):
             self.pace.plan(planned)
             self._say(
-                f"{self.config.train.max_minutes:g} minutes leave time for {planned:,} steps, "
+                f"{planned_minutes(self.config.train):g} minutes leave time for {planned:,} steps, "
                 f"{planned / self.steps_per_epoch:.3g} epochs: the schedule ends with them"
             )
         if self.global_step % _LOOK_EVERY or self.config.train.divergence == "ignore":
@@ -370,8 +370,8 @@ class TrainLoop:
             return f"all {self.pace.epochs} epochs done"
         if self.stopping.should_stop:
             return f"no better validation {SCORE} for {self.stopping.waited} validations"
-        if train.max_minutes and self.elapsed_s > 60 * train.max_minutes:
-            return f"{train.max_minutes:g} minutes passed"
+        if train.max_minutes and self.elapsed_s > 60 * planned_minutes(train):
+            return f"{planned_minutes(train):g} minutes passed"
         return ""
 
     def _save(self, score: float | None) -> None:
@@ -412,7 +412,7 @@ class TrainLoop:
         """Take weights, state and place of a checkpoint; return the state."""
         resume.require_same_run(saved, self.identity, self.folder.earlier_fingerprints())
         train = self.config.train
-        state = LoopState.of(saved, epochs=train.epochs, steps_per_epoch=self.steps_per_epoch)
+        state = LoopState.of(saved, epochs=planned_epochs(train), steps_per_epoch=self.steps_per_epoch)
         resume.restore(saved, self.take_step, state)
         self.epoch, self.step, self.global_step = state.epoch, state.step, state.global_step
         self.stopping = EarlyStopping.restore(state.stopping.model_dump(), train.patience)

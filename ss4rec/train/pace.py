@@ -20,6 +20,20 @@ GROWS_UNTIL = 0.75
 """Share of the steps after which a plan grows no more: the schedule is too far down."""
 
 
+def planned_epochs(train: TrainConfig) -> int:
+    """Return the most epochs of a training; of a warm start a share (`train.warm_share`), at least one."""
+    return max(1, math.ceil(_share(train) * train.epochs))
+
+
+def planned_minutes(train: TrainConfig) -> float:
+    """Return the minutes of a training; of a warm start a share; 0 has no limit."""
+    return _share(train) * train.max_minutes
+
+
+def _share(train: TrainConfig) -> float:
+    return train.warm_share if train.start_from else 1.0
+
+
 class Pace:
     """Steps of a training and where its learning rate stands.
 
@@ -31,7 +45,7 @@ class Pace:
 
     def __init__(self, train: TrainConfig, optim: OptimConfig, steps_per_epoch: int) -> None:
         self.train, self.optim, self.steps_per_epoch = train, optim, steps_per_epoch
-        self.total_steps = self.most_steps = train.epochs * steps_per_epoch
+        self.total_steps = self.most_steps = planned_epochs(train) * steps_per_epoch
         self.planned = False
         """Whether the time has decided the number of steps."""
         self._marks: list[tuple[int, float]] = []
@@ -54,7 +68,7 @@ class Pace:
             elapsed_s: seconds of training and validation so far, over all attempts.
             first_step: `global_step` when this process began, whose first steps compile.
         """
-        budget_s = 60 * self.train.max_minutes
+        budget_s = 60 * planned_minutes(self.train)
         if not (self.train.fit_minutes and budget_s) or self.done(global_step):
             return None
         if global_step < first_step + 2:

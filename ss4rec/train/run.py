@@ -186,7 +186,13 @@ def refitting(config: RunConfig, epochs: int) -> RunConfig:
     """
     epochs = max(epochs, 1)
     train = config.train.model_copy(
-        update={"epochs": epochs, "validate_every": epochs, "patience": 0, "max_minutes": 0.0}
+        update={
+            "epochs": epochs,
+            "validate_every": epochs,
+            "patience": 0,
+            "max_minutes": 0.0,
+            "warm_share": 1.0,
+        }
     )
     return config.model_copy(update={"train": train})
 

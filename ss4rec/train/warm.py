@@ -106,6 +106,8 @@ def warm_config(
     changes: dict[str, object] = {"train.start_from": str(parent.path)}
     if "data.new_after_s" not in given:
         changes["data.new_after_s"] = parent.trained_until_s
+    if {"train.epochs", "train.max_minutes"} & set(given) and "train.warm_share" not in given:
+        changes["train.warm_share"] = 1.0
     quantile = "protocol.validation_quantile"
     if asked.protocol.kind == "global_time" and asked.protocol.validation == "time" and quantile not in given:
         changes[quantile] = round(1 - HELD_OUT * _new_share(asked, parent, data), 6)

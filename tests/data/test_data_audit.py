@@ -12,13 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from ss4rec.api import audit, prepare
+from ss4rec.config import RunConfig
+from ss4rec.data.audit import reach as reaching
 from ss4rec.data.audit import scan as scanning
 from ss4rec.data.audit.scan import Scan, _usual_by_chance
 from ss4rec.data.audit.volume import volume
+from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepare.engine import prepare as prepare_file
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
+from ss4rec.evaluation.baselines import baselines
+from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.protocol.export import export_division
 from ss4rec.protocol.named import protocol_or_cut
+from ss4rec.protocol.plan import make_plan
 from ss4rec.protocol.settings import Protocol
 from tests.browser import needs_browser, require_readable, require_self_contained
 
@@ -202,6 +209,31 @@ def test_lengths_and_popularity(messy, look):
     assert facts.head.gini == pytest.approx(pairs / (2 * len(counts) * counts.sum()))
 
 
+@pytest.mark.parametrize("split", ["leave-one-out", "time-to-split"])
+def test_simple_scorers_reach_what_an_evaluation_says(prepared, split):
+    """With all users asked, figures are those of the baselines in every table."""
+    protocol = protocol_or_cut(split)
+    folder = PreparedFolder.open(prepared)
+    found = audit(folder, protocol, users=10_000).facts.reach
+    plan = make_plan(protocol, folder)
+    source = LocalSource.of(RunConfig(protocol=protocol), folder)
+    scorers = baselines(folder, plan)
+    assert found.users == plan.test.users
+    for name in {name for name, _ in found.hr10} & set(scorers):
+        ranks = rank_users(scorers[name], source.eval_batches("test", 64))
+        metrics = summarise(ranks, (10,), protocol=protocol).setting(protocol.seen, "unknown").metrics
+        assert dict(found.hr10)[name] == pytest.approx(metrics["HR@10"]), name
+        assert dict(found.ndcg10)[name] == pytest.approx(metrics["NDCG@10"]), name
+
+
+def test_of_many_events_evenly_spread_shards_are_counted(tmp_path, monkeypatch):
+    data = prepare(clean(), tmp_path / "data", k_core=0, rows_per_shard=50)
+    monkeypatch.setattr(reaching, "MAX_EVENTS", USERS * EVENTS // 2)
+    found = audit(data, users=10_000).facts.reach
+    assert found.users == USERS / 2
+    assert found.events == USERS / 2 * (EVENTS - 2)
+
+
 # A planted fault for each light.
 
 PLANTED = (
@@ -228,7 +260,13 @@ def with_robots(table):
 
 
 def with_clockwork(table):
-    steps = [(2000 + u, i, START_S + 5 + u + 3_601 * i) for u in range(5) for i in range(25)]
+    """Two items at a time, every hour and a second."""
+    steps = [
+        (2000 + u, i + 30 * twice, START_S + 5 + u + 3_601 * i)
+        for u in range(5)
+        for i in range(25)
+        for twice in range(2)
+    ]
     return pd.concat([table, pd.DataFrame(steps, columns=table.columns)])
 
 
@@ -315,6 +353,13 @@ def test_planted_faults_are_named(look):
     (jump,) = facts.volume.jumps
     assert abs(pd.Timestamp(jump.day) - pd.Timestamp("2020-11-13")) <= pd.Timedelta(days=2)
     assert 3 < jump.factor < 7
+
+
+def test_the_same_items_in_another_order_are_no_copy(look):
+    own = clean()[lambda table: table["user"] == 7].sort_values("time")
+    turned = own.assign(user=8000, item=own["item"].to_numpy()[::-1])
+    assert look(pd.concat([clean(), turned])).facts.copies.users == 0
+    assert look(pd.concat([clean(), own.assign(user=8000)])).facts.copies.users == 2
 
 
 def test_the_order_of_a_hash_gives_nothing_away(look):

@@ -33,7 +33,7 @@ def run_locally(monkeypatch):
         "count_past": lambda shards, before, items, windows: _add(
             [PastCounts.of_shard(read_shard(path), before, items, windows) for path in shards]
         ),
-        "hold_shards": lambda paths, events, items: paths,
+        "hold_shards": lambda paths, events, items, columns: paths,
         "count_follow": lambda shards, size, cut, items: _add(
             [count_pairs(read_shard(p), size, cut) for p in shards]
         ),

@@ -1,5 +1,7 @@
 """Columns that people bring about items become signals: their bins, their counts, and what a report says of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,12 +14,14 @@ from drift.model.quality import Quality
 from drift.plan import Plan
 from drift.report.assemble import assemble
 from drift.report.verdict import judge
+from drift.signals.context import context_columns
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.item_features import VALUES, read_item_features
 from drift.signals.items import ItemCounts, read_item_facts
 from drift.stats.distances import named_slices
-from ss4rec.data.batches.windows import ragged
+from ss4rec.data.batches.windows import list_array, ragged
 from ss4rec.data.prepared.features import encode_column
+from ss4rec.data.prepared.manifest import Feature
 
 
 def column(name, kind, values):
@@ -67,13 +71,19 @@ def facts_of(made, values):
     return read_item_facts(items, items.num_rows, items.num_rows, features=(brand_is,))
 
 
-def report_on(made, values, later=None):
+def report_on(made, values, later=None, columns=()):
     """Return context and report; `later` values are what a second file says, of which only new windows hear."""
     counts = ItemCounts.of_shard(made.shard, made.windows, made.items.num_rows)
     plan = Plan(made.windows, made.windows[5].start_s - 1, [3, 4], [1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 2])
     sides = [(values, range(9))] if later is None else [(values, range(6)), (later, range(6, 9))]
     makers = [
-        HistogramMaker(made.windows, list(windows), facts_of(made, said), counts, plan.year_before)
+        HistogramMaker(
+            made.windows,
+            list(windows),
+            replace(facts_of(made, said), context=context_columns(columns)),
+            counts,
+            plan.year_before,
+        )
         for said, windows in sides
     ]
     histograms = UserHistograms.merge([make(made.shard) for make in makers])
@@ -113,3 +123,73 @@ def test_a_column_that_is_lost_is_a_fault_of_the_pipeline(made):
     lost = next(change for change in report.changes if "feature.brand" in change.signals)
     assert (lost.name, lost.kind, lost.first) == ("values lost: brand", "pipeline", still.windows[6].name)
     assert report.verdicts.pipeline.action == "look"
+
+
+def device_of(times_E, from_s):
+    """Codes of phone, tablet and web: half of the web's events come from phones from a second on."""
+    rng = np.random.default_rng(4)
+    codes_E = rng.choice([1, 2, 3], len(times_E), p=[0.3, 0.2, 0.5]).astype(np.int32)
+    codes_E[(times_E >= from_s) & (codes_E == 3) & (rng.random(len(times_E)) < 0.5)] = 1
+    return codes_E
+
+
+def test_a_column_about_events_is_named_with_its_values():
+    """Beside a number that nothing happens to; counts equal a loop over events."""
+    made = simulate(Plant(windows=9, users=80, items=120), 2)
+    times_E, offsets = ragged(made.shard["timestamps"])
+    codes_E = device_of(times_E, made.windows[6].start_s)
+    price_E = np.random.default_rng(5).normal(10, 2, len(times_E)).astype(np.float32)
+    price_E[::50] = np.nan
+    shard = made.shard
+    for name, values_E in (("device", codes_E), ("price", price_E)):
+        shard = shard.append_column(f"context.{name}", list_array(values_E, offsets))
+    device = Feature(name="device", kind="categorical", values=("phone", "tablet", "web"))
+    meaning = (device, Feature(name="price", kind="number", center=10.0, scale=1.35))
+    context, report = report_on(
+        replace(made, shard=shard), ["ab"[n % 2] for n in range(120)], columns=meaning
+    )
+    part = named_slices(context.layout)["context.device"]
+    counts_K = context.histograms.counts_RK[:, part].sum(axis=0)
+    assert counts_K.tolist() == [0, *np.bincount(codes_E)[1:].tolist(), 0]
+    unknown = context.histograms.counts_RK[:, named_slices(context.layout)["context.price"].start].sum()
+    assert unknown == np.isnan(price_E).sum()
+    change = next(change for change in report.changes if "context.device" in change.signals)
+    assert (change.name, change.kind, change.first) == (
+        "context of events: device",
+        "behaviour",
+        made.windows[6].name,
+    )
+    assert "web" in change.sentence
+    assert "phone" in change.sentence
+    assert not any("context.price" in change.signals for change in report.changes)
+
+
+def test_a_later_report_keeps_the_bins_of_the_first():
+    """On grown data values have other codes and numbers another median."""
+    first, price = context_columns(
+        (
+            Feature(name="d", kind="categorical", values=("phone", "web")),
+            Feature(name="p", kind="number", center=1.0, scale=2.0),
+        )
+    )
+    before = {"d": first.record(), "p": price.record()}
+    grown = (
+        Feature(name="d", kind="categorical", values=("car", "phone", "web")),
+        Feature(name="p", kind="number", center=9.0, scale=1.0),
+    )
+    later, later_price = context_columns(grown, before)
+    assert later.signal == first.signal
+    assert [later.signal.labels[b] for b in later.bins(np.array([0, 1, 2, 3, 4]))] == [
+        *("unknown", "other", "phone", "web", "other"),
+    ]
+    assert later_price.edges == price.edges
+    assert later_price.bins(np.array([np.nan, -99, 1.0, 99])).tolist() == [0, 1, 5, 9]
+
+
+def test_many_values_share_bins_in_alphabetic_order():
+    values = tuple(f"v{n:03d}" for n in range(95))
+    (column_,) = context_columns((Feature(name="d", kind="categorical", values=values),))
+    bins = column_.bins(np.arange(96))
+    assert column_.signal.size <= 32
+    assert (np.diff(bins[1:96]) >= 0).all()
+    assert column_.signal.labels[bins[1]] == "v000 .."

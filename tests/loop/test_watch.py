@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ss4rec.errors import ConfigError, LeaseError, UsageError
+from drift.report.contents import Report
+from ss4rec.errors import ConfigError, ContractError, LeaseError, UsageError
 from ss4rec.io.journal import exclusive
 from ss4rec.loop.journal import LoopJournal
 from ss4rec.loop.settings import WatchConfig
+from ss4rec.loop.steps import Place, _report
 from ss4rec.loop.watch import LOCK, run_watch
 from ss4rec.registry import ModelRegistry, champion
 from tests.killed import killed_at
-from tests.loop.conftest import Quick, grow
+from tests.loop.conftest import Quick, grow, write_report
 from tests.test_golden_folders import GOLDEN
 
 
@@ -213,6 +215,45 @@ def test_killed_at_any_point_nothing_is_lost_or_doubled(part, loop, tmp_path, mo
         assert (again.repeated, again.champion) == (True, 2)
     assert killed > 5
     assert whole == 1
+
+
+def test_a_report_that_cannot_be_added_to_is_made_anew(loop, tmp_path, monkeypatch, capsys):
+    config, calls = loop(), []
+
+    def run_drift(parts, run, out, look, *, since_last=False, address=None):
+        calls.append((since_last, sorted(path.name for path in out.iterdir())))
+        if since_last:
+            raise ContractError("the report in it has another configuration")
+        write_report(out, ["w1"])
+        return Report.load(out), 0
+
+    monkeypatch.setattr("drift.job.run_drift", run_drift)
+    write_report(tmp_path / "earlier", ["w1"])
+    place = Place(config, tmp_path / "cycle", None)
+    assert _report(place, GOLDEN / "run", tmp_path, tmp_path / "earlier").last_window == "w1"
+    assert calls == [(True, ["report.json"]), (False, [])]
+    assert "all windows are looked at again, since the report in it has another" in capsys.readouterr().out
+    assert _report(place, GOLDEN / "run", tmp_path, None).last_window == "w1"
+    assert len(calls) == 2, "a report that is there is read"
+
+
+def test_drafts_of_a_killed_round_go(loop):
+    config = loop()
+    registered(config)
+    first = run_watch(config, work=Quick().work())
+    cycle = Path(config.work) / "cycles" / first.cycle
+    (cycle / ".report-x" / "new").mkdir(parents=True)
+    (cycle / "looked").mkdir()
+    grow(config, 1)
+    run_watch(config, work=Quick(windows=4).work())
+    assert [path.name for path in cycle.iterdir()] == ["report"]
+
+
+def test_the_file_of_the_guide_is_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "watch.md").read_text()
+    (tmp_path / "watch.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    config = WatchConfig.load(tmp_path / "watch.toml")
+    assert (config.decide.budget, config.compare.gate_windows, config.tell.webhook) == (6, 1, "$ALERT_URL")
 
 
 def test_the_file(tmp_path):

@@ -12,9 +12,13 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.alone import evaluate_with_baselines
 from ss4rec.evaluation.table import markdown_table
+from ss4rec.export.card import model_card
+from ss4rec.export.torch_export import export_torch
 from ss4rec.protocol.plan import make_plan, plan_of_run
+from ss4rec.recommender import History
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
+from ss4rec.states.state_model import StateModel
 from ss4rec.train.group import Workers
 from ss4rec.train.worker import build_loop, train_alone
 from tests.group import run_pair
@@ -114,6 +118,17 @@ def test_a_run_keeps_its_features_and_recommends_what_never_trained(run):
     assert not np.array_equal(north, south)
 
 
+def test_exported_programs_and_states_score_as_the_model(run, tmp_path):
+    facts = export_torch(run, tmp_path / "out", most_events=16)
+    assert max(facts["largest_error"].values()) < 1e-4
+    recommender, history = ss4rec.load(run), History(["1-01", "1-02"], [BEGIN, BEGIN + 5])
+    states = StateModel(recommender)
+    found = states.scores([states.encode(history)]).matrix()[0, 1:]
+    expected = torch.from_numpy(recommender.scores(history.items, history.times))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert "28 items, 4 of them by group alone" in str(model_card(run))
+
+
 def test_training_goes_on_from_a_checkpoint_with_features(shop, config, run, tmp_path):
     short = override(config, {"train.epochs": 2, "optim.ema": 0.9})
     train_alone(short, shop, tmp_path / "halves", CPU)
@@ -144,6 +159,22 @@ def test_leave_one_out_knows_which_items_only_test(shop, tmp_path):
     plan = plan_of_run(override(RunConfig(), own), data)
     # The last two events of everybody are on items 6 and 7, which never train; here 7 is known by its size.
     assert (plan.trained, plan.num_items, plan.facts["test_cold_targets"]) == (24, 32, USERS)
+
+
+def test_where_all_items_train_the_folder_s_numbers_stay(shop, tmp_path):
+    lines = [
+        f"u{user},{item},{BEGIN + 10 * user + place}"
+        for user in range(9)
+        for place, item in enumerate("abcdab")
+    ]
+    (tmp_path / "x.csv").write_text("user,item,time\n" + "\n".join(lines) + "\n")
+    (tmp_path / "items.csv").write_text("item,kind\na,x\nb,y\nc,x\nd,y\n")
+    prepare(tmp_path / "x.csv", tmp_path / "data", k_core=0, item_features=tmp_path / "items.csv")
+    data = PreparedFolder.open(tmp_path / "data")
+    plan = plan_of_run(RunConfig(), data)
+    assert (plan.items_I, plan.trained, plan.num_items) == (None, 4, 4)
+    RunFolder(tmp_path / "run").start(RunConfig(), data)
+    assert (tmp_path / "run/items.parquet").read_bytes() == (tmp_path / "data/items.parquet").read_bytes()
 
 
 def _title(found):

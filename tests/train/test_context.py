@@ -1,6 +1,7 @@
 """Columns about events and kinds of events, from prepared shards to what a model is told and asked."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from ss4rec.data.prepared.event_columns import chosen_context, chosen_targets, t
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import EventTargets
 from ss4rec.data.sources import TableOptions
-from ss4rec.errors import ConfigError, UsageError
+from ss4rec.errors import ConfigError, DataError, UsageError
 from ss4rec.evaluation.alone import evaluate_alone
 from ss4rec.evaluation.markov import MarkovChain
 from ss4rec.evaluation.popularity import TrainingEvents
@@ -150,6 +151,15 @@ def test_baselines_count_what_may_be_a_target(shop):
     assert (MarkovChain.of(parts, 8).counts_VV.toarray() == pairs).all()
 
 
+def test_other_targets_are_other_data(shop, tmp_path):
+    every, buys = (PreparedFolder.open(shop / name) for name in ("all", "buys"))
+    assert every.manifest.shards == buys.manifest.shards
+    config = override(RunConfig(), SMALL | {"train.epochs": 1})
+    train_alone(config, every, tmp_path / "run", CPU)
+    with pytest.raises(ConfigError, match="was trained on other data"):
+        RunFolder(tmp_path / "run").start(config, buys)
+
+
 def test_a_cut_in_time_ranks_wanted_events_only(shop):
     data = PreparedFolder.open(shop / "buys")
     cut = Protocol(name="cut", kind="global_time", cut=0.7, targets="successive")
@@ -220,3 +230,46 @@ def test_another_folder_s_values_are_read_as_the_run_knows_them(shop):
     assert list(found) == ["channel", "price"]
     assert found["channel"].tolist() == [channel.first + 4, channel.first + 9, channel.first + 9, 0]
     assert found["price"].tolist() == [*price.codes_of([1.0]), 0]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "pandas", "hive"])
+def test_every_format_gives_the_same_columns(shop, tmp_path, kind):
+    frame = pd.read_csv(shop / "shop.csv")
+    assert frame["price"].isna().sum() == 120
+    source = tmp_path / f"shop.{kind}"
+    if kind == "jsonl":
+        frame.to_json(source, orient="records", lines=True)
+    elif kind == "parquet":
+        frame.astype({"kind": "category"}).to_parquet(source)
+    elif kind == "hive":  # a kind of event in the name of a folder
+        for name, part in frame.groupby("kind"):
+            (source / f"kind={name}").mkdir(parents=True)
+            part.drop(columns="kind").to_csv(source / f"kind={name}" / "part.csv", index=False)
+    else:
+        source = frame
+    options = TableOptions(context=("channel", "price"), kind_column="kind")
+    manifest = prepare(source, tmp_path / "out", k_core=0, columns=options)
+    assert manifest.context == PreparedFolder.open(shop / "all").manifest.context
+    found, expected = (PreparedFolder.open(path).read_shard(0) for path in (tmp_path / "out", shop / "all"))
+    assert str(found.to_pylist()) == str(expected.to_pylist())
+
+
+def test_columns_that_cannot_be_read_are_refused(shop, tmp_path):
+    for context, message in (
+        (("colour",), "no column 'colour'"),
+        (("item",), "column item is read as item already"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepare(shop / "shop.csv", tmp_path / "out", columns=TableOptions(context=context))
+    targets = EventTargets(column="kind", values=("gift",))
+    with pytest.raises(DataError, match="no event is gift; there are buy, cart, view"):
+        prepare(
+            shop / "shop.csv", tmp_path / "out", columns=TableOptions(kind_column="kind"), targets=targets
+        )
+    with pytest.raises(DataError, match=r"--targets kind=..: this column is not read"):
+        prepare(shop / "shop.csv", tmp_path / "out", targets=targets)
+    with pytest.raises(DataError, match="columns about events are categorical or number"):
+        prepare(
+            shop / "shop.csv", tmp_path / "out", columns=TableOptions(context=("price",)),
+            feature_kinds={"price": "text"},
+        )  # fmt: skip

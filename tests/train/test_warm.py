@@ -22,6 +22,7 @@ from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
 from ss4rec.train.new_rows import NEAR, rows_of_new
+from ss4rec.train.pace import Pace, planned_epochs, planned_minutes
 from ss4rec.train.warm import Parent, begin_warm, item_tensors, warm_config
 from ss4rec.train.worker import train_alone
 
@@ -33,6 +34,7 @@ SMALL = {
     "data.max_len": 12,
     "data.overlap": 4,
     "train.epochs": 2,
+    "train.warm_share": 1.0,
     "model.item_attributes": True,
     "model.repeats": "habits",
     "model.members": 2,
@@ -234,6 +236,19 @@ def test_training_goes_on_from_there_and_the_better_one_stays(parent, pasts, tmp
     assert torch.equal(
         *(load_model(tmp_path / name)[0].members[0].embedding.weight for name in ("run", "child"))
     )
+
+
+def test_a_warm_start_takes_a_share_of_the_epochs(parent, pasts):
+    data, asked = (
+        PreparedFolder.open(pasts[1]),
+        override(CONFIG, {"train.warm_share": 0.25, "train.max_minutes": 8.0}),
+    )
+    config = warm_config(override(asked, {"train.epochs": 10}), Parent.open(parent), data)
+    assert (planned_epochs(config.train), planned_minutes(config.train)) == (3, 2.0)
+    given = warm_config(override(asked, {"train.epochs": 10}), Parent.open(parent), data, ["train.epochs"])
+    assert (planned_epochs(given.train), planned_minutes(given.train)) == (10, 8.0)
+    assert planned_epochs(asked.train) == asked.train.epochs, "nothing is shortened but a warm start"
+    assert Pace(config.train, config.optim, 7).total_steps == 21
 
 
 def test_the_optimizer_goes_on_with_moments_of_known_items(parent, pasts, tmp_path):

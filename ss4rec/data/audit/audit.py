@@ -62,8 +62,8 @@ def audit(
 ) -> Audit:
     """Look at a prepared folder and say what is wrong with it.
 
-    A shard is in memory at a time, beside arrays of users, items and days; simple scorers take 25 bytes for each of at
-    most 10 million events, and a protocol with a cut in time 20 bytes for each event (as training does).
+    A shard is in memory at a time, beside arrays of users, items and days; simple scorers take about 100 bytes for each
+    of at most 5 million events, and a protocol with a cut in time 20 bytes for each event (as training does).
 
     Args:
         data: the folder.

@@ -24,7 +24,7 @@ from ss4rec.evaluation.training import training_parts
 from ss4rec.protocol.plan import Plan, make_plan
 
 RECENT_DAYS = (1, 7)
-MAX_EVENTS = 10_000_000
+MAX_EVENTS = 5_000_000
 """Events that are counted; of more, those of evenly spread shards."""
 SCORES = 1 << 24
 """Numbers of a batch of scores: 128 MiB."""
