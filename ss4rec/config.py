@@ -30,8 +30,6 @@ from pydantic import NonNegativeInt as NonNegativeInt
 from ss4rec.errors import ConfigError
 from ss4rec.protocol.settings import Protocol
 
-Probability = Field(ge=0.0, lt=1.0)
-
 
 class Section(BaseModel):
     """A frozen part of the configuration that knows its fields."""

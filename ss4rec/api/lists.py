@@ -18,7 +18,7 @@ from ss4rec.api.tables import as_arrow, as_kind_of, histories
 from ss4rec.api.training import Device, chosen_device
 from ss4rec.data.moments import Moment, unix_seconds
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.sources import Source
+from ss4rec.data.sources import Source, TableOptions
 from ss4rec.data.sources.columns import GUESSES
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
@@ -79,6 +79,7 @@ def recommend_all(
     users: AnyFile | None = None,
     item_features: AnyFile | None = None,
     columns: Mapping[str, str] | None = None,
+    context: Sequence[str] = (),
     device: Device = "auto",
     workers: int | None = None,
     address: str | None = None,
@@ -97,6 +98,7 @@ def recommend_all(
         users: file of users; None: all.
         item_features: file of columns about items for `where`, `limits` and `by`.
         columns: column of `user`, `item`, `time` of a file of events.
+        context: its columns about events that the model reads.
         device: where models run.
         workers: models that work at a time, on Ray; None works in this process.
         address: Ray cluster, as for `train`.
@@ -126,7 +128,7 @@ def recommend_all(
         manifest = recommend_run(
             Run(run).path,
             path,
-            _histories(data, columns or {}),
+            _histories(data, columns or {}, context),
             asked,
             beside=beside,
             device=where,
@@ -136,14 +138,16 @@ def recommend_all(
     return Recommendations(path, manifest)
 
 
-def _histories(data: AnyFolder, columns: Mapping[str, str]) -> PreparedFolder | FileOfHistories:
+def _histories(
+    data: AnyFolder, columns: Mapping[str, str], context: Sequence[str]
+) -> PreparedFolder | FileOfHistories:
     """Open a prepared folder or a file."""
     if isinstance(data, PreparedFolder):
         return data
     path = to_path(os.fspath(data)).absolute()
     if isinstance(path, Path) and path.is_dir():
         return PreparedFolder.open(path)
-    return FileOfHistories(Source.open(path, dict(columns)))
+    return FileOfHistories(Source.open(path, TableOptions(dict(columns), context=tuple(context))))
 
 
 def score(

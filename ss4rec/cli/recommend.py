@@ -38,7 +38,7 @@ def parse_limits(context: click.Context, option: click.Parameter, texts: Sequenc
 
 
 def histories_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --run, --data, --histories, --columns and --out."""
+    """Add --run, --data, --histories, --columns, --context and --out."""
     for option in (
         click.option("--out", required=True, metavar="DIR|URI", help="Folder to write; appears whole."),
         click.option(
@@ -46,6 +46,12 @@ def histories_options(function: Callable[..., Any]) -> Callable[..., Any]:
             callback=parse_columns,
             metavar="user=..,item=..,time=..",
             help="Columns of --histories, by name or number; common names are recognised without it.",
+        ),
+        click.option(
+            "--context",
+            multiple=True,
+            metavar="COLUMN",
+            help="A column of --histories about events, where the model reads it.",
         ),
         click.option(
             "--histories",
@@ -169,6 +175,7 @@ def recommend_command(
     data: Path | None,
     histories: str | None,
     columns: dict[str, str],
+    context: tuple[str, ...],
     out: str,
     allow: tuple[str, ...],
     deny: tuple[str, ...],
@@ -211,7 +218,7 @@ def recommend_command(
         users=to_path(users) if users else None,
         items=to_path(item_features) if item_features else None,
     )
-    given = chosen_histories(data, histories, columns)
+    given = chosen_histories(data, histories, columns, context)
     manifest = perform(run_dir, out, given, options, beside, workers, gpu, address, overwrite, as_json)
     if manifest.users < manifest.data.users and options.until == "end" and not users:
         click.echo(
@@ -288,7 +295,7 @@ def report(manifest: RecommendManifest, out: str, seconds: float, as_json: bool)
 
 
 def chosen_histories(
-    data: Path | None, histories: str | None, columns: dict[str, str]
+    data: Path | None, histories: str | None, columns: dict[str, str], context: tuple[str, ...] = ()
 ) -> PreparedFolder | FileOfHistories:
     """Open what was given of --data and --histories.
 
@@ -299,15 +306,15 @@ def chosen_histories(
     if (data is None) == (histories is None):
         raise UsageError("give --data, a prepared folder, or --histories, a file of events; one of them")
     if data is not None:
-        if columns:
-            raise UsageError("--columns is about --histories; a prepared folder has its own")
+        if columns or context:
+            raise UsageError("--columns and --context are about --histories; a prepared folder has its own")
         return data_folder(data)
-    from ss4rec.data.sources import Source
+    from ss4rec.data.sources import Source, TableOptions
     from ss4rec.data.sources.checks import rules_for
     from ss4rec.io.paths import to_path
     from ss4rec.recommendations.job import FileOfHistories
 
-    source = Source.open(to_path(str(histories)).absolute(), columns)
+    source = Source.open(to_path(str(histories)).absolute(), TableOptions(columns, context=context))
     for note in source.notes:
         click.echo(f"note: {note}", err=True)
     return FileOfHistories(source, rules_for(source.plan.layout, int(time.time())))

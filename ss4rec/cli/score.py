@@ -36,6 +36,7 @@ def score_command(
     data: Path | None,
     histories: str | None,
     columns: dict[str, str],
+    context: tuple[str, ...],
     out: str,
     pairs: str,
     at: str | None,
@@ -56,6 +57,6 @@ def score_command(
     from ss4rec.recommendations.options import RecommendOptions
 
     options = RecommendOptions.of(k=1, seen="kept", at_s=moment(at), layout=layout, format=kind)
-    given = chosen_histories(data, histories, columns)
+    given = chosen_histories(data, histories, columns, context)
     beside = Beside(pairs=to_path(pairs))
     perform(run_dir, out, given, options, beside, workers, gpu, address, overwrite, as_json)

@@ -72,6 +72,10 @@ class State:
     """Windows after the champion's cut that a challenger could train on: those before the gate."""
     trainings: tuple[Training, ...] = ()
     """The oldest first."""
+    past_changed: str = ""
+    """What is wrong with the data before the champion's cut, if they are not those that it was trained on."""
+    past_cleared: bool = False
+    """Whether somebody has said that they are right as they are now."""
     cleared: str | None = None
     """Window up to which faults of the pipeline were looked at, and found to be none or mended (`watch --clear`)."""
 
@@ -100,6 +104,8 @@ def decide(report: Report | Facts | None, state: State, config: DecideConfig) ->
     facts = Facts.of(report) if isinstance(report, Report) else report
     if not state.has_champion:
         return Decision("retrain", "There is no champion yet: a first model is trained from nothing.", "cold")
+    if state.past_changed:
+        return _other_past(state, config)
     if facts is None:
         return Decision("nothing", "No window has ended since the champion's cut.")
     fault = _fault(facts, state)
@@ -124,6 +130,23 @@ def decide(report: Report | Facts | None, state: State, config: DecideConfig) ->
         return Decision("nothing", f"{facts.data.sentence} So far {fine}.", because=("data",))
     model = facts.model_fall.sentence if facts.model_fall else facts.data.sentence
     return Decision("nothing", model)
+
+
+def _other_past(state: State, config: DecideConfig) -> Decision:
+    """Return the decision where events came late, or were changed: no report can be made on this champion."""
+    what = "The data before the champion's cut are not those that it was trained on"
+    if not state.past_cleared:
+        return Decision(
+            "look",
+            f"{what} ({state.past_changed.rstrip('.')}): events came late, or were changed. Nothing is trained on this "
+            "until somebody has looked: mend the data, or say `ss4rec watch --clear` if they are right.",
+            because=("past",),
+        )
+    if held := _held_back(state, config):
+        return Decision("wait", f"{what}. {held}", because=("past",))
+    return Decision(
+        "retrain", f"{what}, and they are right now. A challenger is trained from nothing.", "cold", ("past",)
+    )
 
 
 def _fault(facts: Facts, state: State) -> Decision | None:

@@ -68,6 +68,8 @@ class LoopJournal:
             trainings=tuple(
                 Training(int(row["ended_windows"]), row["how"], row["cycle"] in promoted) for row in trained
             ),
+            past_changed=look.get("past_changed", ""),
+            past_cleared=bool(look.get("windows")) and cleared == look["windows"][-1],
             cleared=cleared,
         )
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from drift.calendar import DAY_S, SECONDS, Window, calendar, full_windows
+from drift.plan import check_contract
 from drift.report.contents import Report
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.split import PAST, TIMELINE, parse_cut, split
+from ss4rec.data.split import PAST, TIMELINE, SplitRecord, parse_cut, split
 from ss4rec.errors import ConfigError, ContractError, DataError
 from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.loop.compare import Gate, compare_on_gate, cut_of
@@ -90,7 +91,12 @@ def look(place: Place, last: dict[str, Any] | None) -> dict[str, Any]:
     }
     if run is None or cut_s is None or not windows:
         return found
-    report = _report(place, run, cut_s, _earlier(last, version))
+    parts = cut(place, place.folder / LOOKED, cut_s)
+    try:
+        check_contract(parts, SplitRecord.load(parts), run)
+    except ContractError as error:
+        return found | {"past_changed": str(error)}
+    report = _report(place, run, parts, _earlier(last, version))
     verdicts = report.verdicts.model_dump(mode="json")
     return found | {
         "report": str(place.folder / REPORT),
@@ -109,14 +115,13 @@ def _earlier(last: dict[str, Any] | None, version: int | None) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _report(place: Place, run: Path, cut_s: int, earlier: Path | None) -> Report:
+def _report(place: Place, run: Path, parts: Path, earlier: Path | None) -> Report:
     """Write the report of this look, from what the last one counted where that still holds."""
     from drift.job import run_drift
 
     out = place.folder / REPORT
     if (out / "report.json").is_file():
         return Report.load(out)
-    parts = cut(place, place.folder / LOOKED, cut_s)
     if earlier is not None:
         try:
             with new_folder(out) as draft:

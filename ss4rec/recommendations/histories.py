@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,15 @@ from ss4rec.config import RunConfig
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import HOUR_S, Ranked, target_windows
-from ss4rec.data.prepare.block import make_block
+from ss4rec.data.prepare.block import Block, make_block
 from ss4rec.data.prepared.build import Sequences, fill_folder
 from ss4rec.data.prepared.event_columns import told_of
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.prepared.manifest import Filters, Manifest, SourceRecord
+from ss4rec.data.prepared.manifest import Feature, Filters, Manifest, SourceRecord
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.data.sources import Source
 from ss4rec.data.sources.checks import Rules, enforce_limit
-from ss4rec.data.sources.rows import Catalogue
+from ss4rec.data.sources.rows import CONTEXT, Catalogue
 from ss4rec.errors import DataError, UsageError
 from ss4rec.evaluation.successive import history_batches
 from ss4rec.io.paths import AnyPath
@@ -178,6 +179,7 @@ def read_histories(source: Source, rules: Rules, run: RunFolder, items: Items, o
             f"{source.plan.where}: the run {run.path.name} knows none of its {len(block.item_ids):,} items ({some}, "
             f"..); the run's ids are like {', '.join(items.texts.slice(0, 5).to_pylist())}"
         )
+    context, features = _context(block, run.record().columns.context)
     users_E = np.repeat(np.arange(len(block.user_ids)), np.diff(block.offsets_U1))
     lengths_U = np.bincount(users_E[kept_E], minlength=len(block.user_ids))
     table = read_items(run.path)
@@ -188,8 +190,9 @@ def read_histories(source: Source, rules: Rules, run: RunFolder, items: Items, o
         items_E=items_E[kept_E].astype(np.int32),
         times_E=block.times_E[kept_E],
         ratings_E=block.ratings_E[kept_E],
+        context=None if context is None else context.filter(pa.array(kept_E)),
     )
-    manifest = _write(out, sequences, source, parsed.rows, int((~kept_E).sum()))
+    manifest = _write(out, sequences, source, parsed.rows, int((~kept_E).sum()), features)
     return Read(
         PreparedFolder(out, manifest),
         unknown_events=int((~kept_E).sum()),
@@ -199,7 +202,46 @@ def read_histories(source: Source, rules: Rules, run: RunFolder, items: Items, o
     )
 
 
-def _write(out: AnyPath, sequences: Sequences, source: Source, rows: int, unknown: int) -> Manifest:
+def _context(
+    block: Block, columns: Sequence[EventColumn]
+) -> tuple[pa.Table | None, tuple[Feature, ...] | None]:
+    """Return the columns about events that a run reads, as shards hold them, by the run's own codes."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    features = []
+    for column in columns:
+        if CONTEXT + column.name not in block.context:
+            continue
+        words, codes_E = block.context[CONTEXT + column.name]
+        texts = [str(word) for word in words.to_pylist()]
+        if column.values is None:
+            numbers = np.array([np.nan, *(_number(text) for text in texts)], np.float32)
+            found[CONTEXT + column.name] = numbers[codes_E]
+            features.append(
+                Feature(name=column.name, kind="number", center=column.center, scale=column.scale)
+            )
+        else:
+            own = {text: code for code, text in enumerate(column.values, start=1)}
+            codes = np.array([0, *(own.get(text, len(own) + 1) for text in texts)], np.int32)
+            found[CONTEXT + column.name] = codes[codes_E]
+            features.append(Feature(name=column.name, kind="categorical", values=column.values))
+    return (pa.table(found), tuple(features)) if found else (None, None)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _write(
+    out: AnyPath,
+    sequences: Sequences,
+    source: Source,
+    rows: int,
+    unknown: int,
+    context: tuple[Feature, ...] | None,
+) -> Manifest:
     size, sha256 = source.archive.identity(source.files)
     return fill_folder(
         out,
@@ -211,4 +253,5 @@ def _write(out: AnyPath, sequences: Sequences, source: Source, rows: int, unknow
         filters=Filters(k_core=0),
         rows_dropped={"unknown_item": unknown},
         rows_per_shard=USERS_PER_PART,
+        context=context,
     )

@@ -246,7 +246,8 @@ def _opened(
     if not note.is_file():
         progress(f"reading {histories.source.path}")
         record = run.record()
-        reads = [column.name for column in record.columns.context]
+        told = set(histories.source.context)
+        reads = [column.name for column in record.columns.context if column.name not in told]
         reads += (
             ["profiles of users"] if record.profile_values is not None and run.config().model.inputs else []
         )

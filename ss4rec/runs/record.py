@@ -152,7 +152,7 @@ def data_fingerprint(manifest: Manifest) -> str:
     """
     seen = manifest.model_dump(
         mode="json",
-        include={"filters", "shards", "files", "profile_values", "median_gap_s"},
+        include={"filters", "shards", "files", "profile_values", "median_gap_s", "context", "targets"},
         exclude_none=True,
     )
     seen["files"].pop("quarantine.parquet", None)

@@ -61,7 +61,12 @@ def _written(seen):
     assert "left out" in seen.err  # the shop sells other things than the run knows
 
 
+def _context(seen):
+    assert seen.calls[0][0][2].source.context == ("stars",)
+
+
 def _scored(seen):
+    _context(seen)
     ((_, _, source, options), more) = seen.calls[0]
     assert source.source.plan.roles["user"] == "buyer"
     assert (options.layout, options.format, options.at_s, options.seen) == ("lists", "jsonl", 0, "kept")
@@ -84,13 +89,20 @@ CASES = (
         _written,
     ),
     Case(
+        "recommend --run {run} --histories {shop} --columns user=buyer,item=sku,time=when,rating=buyer "
+        "--context stars --out out --workers 0",
+        _context,
+        **STUB,
+    ),
+    Case(
         "recommend --run {run} --data {prepared} --out out --calibrate 0.5 --format csv --workers 0",
         lambda seen: None,
         **STUB,
     ),
     Case(
-        "score --run {run} --histories {shop} --columns user=buyer,item=sku,time=when --pairs p.csv --out out "
-        "--at 0 --layout lists --format jsonl --workers 2 --gpu --address local --overwrite --json",
+        "score --run {run} --histories {shop} --columns user=buyer,item=sku,time=when,rating=buyer "
+        "--context stars --pairs p.csv --out out --at 0 --layout lists --format jsonl "
+        "--workers 2 --gpu --address local --overwrite --json",
         _scored,
         **STUB,
     ),

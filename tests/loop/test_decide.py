@@ -105,6 +105,12 @@ CASES = {
     "budget does not hold back a look": (
         facts(pipeline=FAULT), State(ended_windows=9, trainings=(warm(9),)), {"budget": 1}, "look", None, "looked"),
     "no window has ended since the cut": (None, State(), {}, "nothing", None, "since the champion's cut"),
+    "the past is another": (None, State(past_changed="it was cut elsewhere."), {}, "look", None, "events came late"),
+    "the past is another, and right": (
+        None, State(past_changed="cut elsewhere", past_cleared=True), {}, "retrain", "cold", "they are right now"),
+    "the past is another, but a training was just made": (
+        None, State(past_changed="cut elsewhere", past_cleared=True, ended_windows=3, trainings=(warm(3),)), {}, "wait",
+        None, "1 must pass"),
     "nothing to train on but the gate": (
         facts(model_fall="severe"), State(spare_windows=0), {}, "wait", None, "one more must end"),
     "age": (facts(), State(champion_age=6), {"max_age": 6}, "retrain", "warm", "6 windows old; 6 are allowed"),

@@ -126,6 +126,26 @@ def test_the_first_model_a_look_and_a_challenger(timeline, tmp_path, here):
     assert PreparedFolder.open(Path(config.data)).manifest.users > 0
 
 
+def test_events_that_come_late_are_looked_at_before_anything_is_trained(timeline, tmp_path, here):
+    (tmp_path / "data").mkdir()
+    timeline(6, tmp_path / "data")
+    config = config_of(tmp_path, compare={"min_users": 20, "users": 40}, decide={"cool_down": 0})
+    run_watch(config)
+    path = tmp_path / "late.parquet"
+    timeline(7, tmp_path / "data")
+    table = pq.read_table(next(tmp_path.parent.parent.rglob("until-7.parquet")))
+    pq.write_table(table.filter(pc.not_equal(pc.bit_wise_and(table["userId"], 7), 3)), path)
+    prepare(path, tmp_path / "data" / "late", k_core=0, rows_per_shard=100)
+    (tmp_path / "data" / "films").unlink()
+    (tmp_path / "data" / "films").symlink_to(tmp_path / "data" / "late")
+    found = run_watch(config)
+    assert (found.action, found.exit_code) == ("look", 10)
+    assert "are not those that it was trained on" in found.reason
+    right = run_watch(config, clear="users asked to be forgotten")
+    assert right.action == "retrain"
+    assert LoopJournal(Path(config.work)).last("train")["how"] == "cold"
+
+
 def test_nothing_has_ended_since_the_cut(timeline, tmp_path, here):
     (tmp_path / "data").mkdir()
     timeline(6, tmp_path / "data")

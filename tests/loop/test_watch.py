@@ -228,13 +228,12 @@ def test_a_report_that_cannot_be_added_to_is_made_anew(loop, tmp_path, monkeypat
         return Report.load(out), 0
 
     monkeypatch.setattr("drift.job.run_drift", run_drift)
-    monkeypatch.setattr("ss4rec.loop.steps.cut", lambda place, out, cut_s: out)
     write_report(tmp_path / "earlier", ["w1"])
     place = Place(config, tmp_path / "cycle", None)
-    assert _report(place, GOLDEN / "run", 1, tmp_path / "earlier").last_window == "w1"
+    assert _report(place, GOLDEN / "run", tmp_path, tmp_path / "earlier").last_window == "w1"
     assert calls == [(True, ["report.json"]), (False, [])]
     assert "all windows are looked at again, since the report in it has another" in capsys.readouterr().out
-    assert _report(place, GOLDEN / "run", 1, None).last_window == "w1"
+    assert _report(place, GOLDEN / "run", tmp_path, None).last_window == "w1"
     assert len(calls) == 2, "a report that is there is read"
 
 
@@ -248,6 +247,13 @@ def test_drafts_of_a_killed_round_go(loop):
     grow(config, 1)
     run_watch(config, work=Quick(windows=4).work())
     assert [path.name for path in cycle.iterdir()] == ["report"]
+
+
+def test_the_file_of_the_guide_is_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "watch.md").read_text()
+    (tmp_path / "watch.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    config = WatchConfig.load(tmp_path / "watch.toml")
+    assert (config.decide.budget, config.compare.gate_windows, config.tell.webhook) == (6, 1, "$ALERT_URL")
 
 
 def test_the_file(tmp_path):

@@ -151,6 +151,15 @@ def test_baselines_count_what_may_be_a_target(shop):
     assert (MarkovChain.of(parts, 8).counts_VV.toarray() == pairs).all()
 
 
+def test_other_targets_are_other_data(shop, tmp_path):
+    every, buys = (PreparedFolder.open(shop / name) for name in ("all", "buys"))
+    assert every.manifest.shards == buys.manifest.shards
+    config = override(RunConfig(), SMALL | {"train.epochs": 1})
+    train_alone(config, every, tmp_path / "run", CPU)
+    with pytest.raises(ConfigError, match="was trained on other data"):
+        RunFolder(tmp_path / "run").start(config, buys)
+
+
 def test_a_cut_in_time_ranks_wanted_events_only(shop):
     data = PreparedFolder.open(shop / "buys")
     cut = Protocol(name="cut", kind="global_time", cut=0.7, targets="successive")
