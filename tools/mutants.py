@@ -54,6 +54,7 @@ MUTANTS = (
     Guard(f"{S}::too_narrow", STATS, "np.sqrt(np.maximum(ratio_S, 1.0))", "np.ones_like(ratio_S)"),
     Guard(f"{S}::there_without_news", STATS, "if null and noise.offset_B is not None:", "if False:"),
     Guard(f"{N}::no_news", CELLS, "        found += item_noise(", "        item_noise("),
+    Guard(f"{N}::days_of_a_window", CELLS, "(popularity, weekday)", "(popularity,)"),
     Guard(f"{N}::loop_over_items", "drift/signals/item_noise.py", "apart_XB = bins_XB - ", "apart_XB = bins_XB - 0 * "),
     Guard(f"{N}::clock_alone", "drift/signals/item_noise.py", "(bins_XB - was_XB)", "(bins_XB - bins_XB)"),
     Guard(f"{L}::order_of_the_same", "drift/report/rules.py", "return fell and gone and not lost and _other_stars(moves)", "return fell and not lost"),

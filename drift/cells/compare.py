@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from drift.cells.types import CONTROL, PREVIOUS, RETURNING, Cell, CellContext, Row
 from drift.plan import Plan
+from drift.signals.calendar_noise import by_construction, weekday_noise
 from drift.signals.item_noise import item_noise
 from drift.signals.popularity_noise import percentile_noise
 from drift.stats.bin_noise import BinNoise
@@ -53,7 +54,8 @@ def _bin_noises(context: CellContext, cell: Cell) -> list[BinNoise]:
     plan = context.plan
     ref = [_previous(plan, cell.window)] if cell.comparison == PREVIOUS else plan.reference
     popularity = percentile_noise(context.histograms, context.layout, ref, cell.window, plan.lookback)
-    found = [] if popularity is None else [popularity]
+    weekday = weekday_noise(context.histograms, context.layout, plan.windows, ref, cell.window)
+    found = [noise for noise in (popularity, weekday) if noise is not None]
     if context.counts is not None and context.facts is not None:
         found += item_noise(
             context.counts, context.facts, plan.windows, context.layout, ref, cell.window, context.stars_V
@@ -86,6 +88,7 @@ def compare(context: CellContext, cell: Cell) -> list[Row]:
     test = sign_flip_test if paired else permutation_test
     tested = test(ref, cur, layout, context.permutations, rng, noises)
     low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noises)
+    decided = by_construction(config.window)
     in_window = context.histograms.window_R == cell.window
     return [
         Row(
@@ -101,8 +104,8 @@ def compare(context: CellContext, cell: Cell) -> list[Row]:
             effect_high=float(high_S[s]),
             effect_name=signal.distance,
             shift=float(tested.shift_S[s]),
-            p=float(tested.p_S[s]),
-            p_max=float(tested.p_max_S[s]),
+            p=1.0 if signal.name in decided else float(tested.p_S[s]),
+            p_max=1.0 if signal.name in decided else float(tested.p_max_S[s]),
             p_floor=tested.p_floor,
         )
         for s, signal in enumerate(layout)

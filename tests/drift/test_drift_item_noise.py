@@ -7,11 +7,14 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.drift.simulate import Plant, simulate
+from drift.calendar import MONDAY_S, Window
 from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
 from drift.plan import Plan
-from drift.signals.histograms import HistogramMaker
+from drift.signals.calendar_noise import weekday_noise
+from drift.signals.definitions import signals
+from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.item_noise import item_noise, profiles
 from drift.signals.items import NEVER_S, ItemCounts, read_item_facts, top_lost
 from drift.stats.distances import named_slices
@@ -117,3 +120,24 @@ def test_top_items_that_vanish():
     assert top_lost(counts_WV, [0], 1) == 0
     assert top_lost(counts_WV, [0, 1], 2) == pytest.approx(115 / 200)
     assert top_lost(np.zeros((2, 4), int), [0], 1) == 0
+
+
+@pytest.mark.parametrize(("kind", "alarm"), [("quarter", False), ("day", False)])
+def test_the_days_of_a_window_are_no_news(kind, alarm):
+    """Events come at one rate; a window of five weeks and a day has more of one day of the week."""
+    week, rng = 7 * 86_400, np.random.default_rng(6)
+    windows = [
+        Window("ref", MONDAY_S, MONDAY_S + 4 * week),
+        Window("cur", MONDAY_S + 4 * week, MONDAY_S + 5 * week + 3 * 86_400),
+    ]
+    window_R = np.repeat([0, 1], 1500)
+    counts = [rng.multinomial(3, [1 / 7] * 7 if w == 0 else [2 / 10] * 3 + [1 / 10] * 4) for w in window_R]
+    histograms = UserHistograms(window_R, np.arange(3000), np.full(3000, 3), np.array(counts, np.uint32))
+    layout = tuple(s for s in signals(()) if s.name == "weekday")
+    noise = weekday_noise(histograms, layout, windows, [0], 1)
+    np.testing.assert_allclose(noise.offset_B, np.array([0.2] * 3 + [0.1] * 4) - 1 / 7, atol=0.03)
+    plan = Plan(windows, windows[0].end_s - 1, [0], [0], [1], [])
+    config = DriftConfig(window=kind, bootstrap=2, permutations=199)
+    (row,) = run_cell(CellContext(config, plan, histograms, layout), Cell("reference", 1))
+    assert row.effect > 0.1
+    assert (row.p <= 0.05) is alarm
