@@ -5,7 +5,7 @@
 Requests come at fixed moments whether or not earlier ones are answered, and a request's time counts from its moment. The
 model is changed twice, one replica is killed with signal 9 once; then everything is killed and started again, and
 each acknowledged event is looked for. A client repeats a request once where a connection broke or a server error came,
-as docs/serving.md tells clients to; `failed` are those that failed twice, `repeated` is said beside it.
+as docs/serving.md tells clients to (`cores` says what the server took; a killed process's share is lost); `failed` are those that failed twice, `repeated` is said beside it.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class Client:
         """Return status and answer."""
         data = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-session-id: {user}\r\ncontent-type: application/json\r\n"
-        reader, writer = (
-            self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port)
-        )
+        reader, writer = self._open() or await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -76,6 +74,20 @@ class Client:
             raise
         self._free.append((reader, writer))
         return int(lines[0].split()[1]), json.loads(text)
+
+    def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """Return a connection that the other side has not closed, if there is one."""
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+            writer.close()
+        return None
+
+    def forget(self) -> None:
+        """Close what is open and idle: one broken connection says that others may be."""
+        while self._free:
+            self._free.pop()[1].close()
 
 
 async def request(client: Client, seen: Seen, began: float, path: str, body: Any, user: str) -> None:
@@ -99,6 +111,7 @@ async def request(client: Client, seen: Seen, began: float, path: str, body: Any
             break
         if attempt == 1:
             seen.repeated += 1
+            client.forget()
             await asyncio.sleep(AGAIN_S)
     seen.failed.append(f"{path}: {problem}")
 
@@ -161,6 +174,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=500, help="users who ask")
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--precision", default="full")
+    parser.add_argument("--own-proxy", action="store_true", help="Ray's own proxy in the place of HAProxy")
     parser.add_argument("--no-ray", action="store_true", help="one process, no kill of a replica")
     parser.add_argument("--out", type=Path, help="folder of the record")
     options = parser.parse_args()
@@ -199,6 +213,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     else:
         share = min(1.0, 0.9 * (os.cpu_count() or 1) / options.replicas)
         more += ["--replicas", str(options.replicas), "--cpus-per-replica", f"{share:.2f}"]
+        more += [] if options.own_proxy else ["--haproxy"]
     server = Server(link, store, folder / "first.log", more)
     deeds: list[tuple[float, str, Callable[[], None]]] = [
         (options.seconds * 0.25, "another model", lambda: move(options.runs[1])),
@@ -211,7 +226,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         # States of users are made before the clock starts, as on a server that has been up for a while.
         for user in users:
             server.call("/recommend", {"user": user, "k": 1}, user)
+        before = server.cpu_s()
         seen = asyncio.run(load(server.port, users, items, options.rate, options.seconds, deeds))
+        after = server.cpu_s()
     finally:
         server.kill_all()
     again = Server(link, store, folder / "second.log", more)
@@ -225,9 +242,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     times_ms = 1e3 * np.array(seen.seconds)
     return {
         "requests": int(options.rate * options.seconds),
+        "cores": {
+            name: round(share, 3)
+            for name, now in after.items()
+            if (share := (now - before.get(name, 0.0)) / options.seconds) > 0.005
+        },
         "rate": options.rate,
         "seconds": options.seconds,
         "users": len(users),
+        "proxy": "none" if options.no_ray else "Ray" if options.own_proxy else "HAProxy",
         "replicas": 0 if options.no_ray else options.replicas,
         "cpus": os.cpu_count(),
         "p50_ms": round(float(np.percentile(times_ms, 50)), 2),

@@ -60,6 +60,18 @@ class Server:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
+    def cpu_s(self) -> dict[str, float]:
+        """Return the processor seconds of the session's processes so far, by what each is called."""
+        ticks, found = os.sysconf("SC_CLK_TCK"), dict[str, float]()
+        for pid, command in self._processes():
+            try:
+                fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            name = command.split()[0].rpartition("/")[2] if command.strip() else "ended"
+            found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / ticks
+        return found
+
     def replicas(self) -> list[int]:
         """Return the process ids of Ray Serve's replicas."""
         return [pid for pid, command in self._processes() if command.startswith("ray::ServeReplica")]

