@@ -161,6 +161,7 @@ def _shuffled_ranks(model: Encoder, flat: Targets, rows: NDArray[np.int64], task
                 items_T=items_T,
                 times_T=one.times_T[: stop + 1],
                 ratings_T=one.ratings_T[:stop],
+                codes_TC=one.codes_TC[:stop],
                 at_R=np.array([stop - 1]),
             )
         )

@@ -57,6 +57,8 @@ def rank_quality(
         vocabulary=facts.vocabulary,
         per_user=config.targets_per_user,
         reference_s=plan.windows[plan.reference[0]].start_s,
+        told=RunFolder.open(models.frozen).record().columns.context,
+        context=timeline.manifest.context or (),
     )
     task = RankTask(
         choice=choice,

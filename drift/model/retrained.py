@@ -63,6 +63,7 @@ def later_task(
         users={window: task.choice.users[window] for window in own},
         vocabulary=read_items(run).num_rows,
         remap_V=remap(timeline.items["source_id"], read_items(run)["source_id"]),
+        told=RunFolder.open(run).record().columns.context,
     )
     return replace(task, choice=choice, baselines=None, genres_VG=None)
 

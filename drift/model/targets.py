@@ -18,6 +18,10 @@ from drift.calendar import Window, window_of
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S, ragged
+from ss4rec.data.prepared.event_columns import told_of
+from ss4rec.data.prepared.manifest import Feature
+from ss4rec.data.sources.rows import CONTEXT
+from ss4rec.model.columns import EVENT_CODES, EventColumn
 
 MIN_HISTORY = 2
 BEFORE_CUT = -1
@@ -40,6 +44,10 @@ class TargetChoice:
     """Held-out events count from this second on."""
     remap_V: NDArray[np.int32] | None = None
     """The model's index of each item of the timeline, vocabulary + 1 for those it does not know; None: the same."""
+    told: tuple[EventColumn, ...] = ()
+    """Columns about events that the model reads."""
+    context: tuple[Feature, ...] = ()
+    """What the timeline's columns about events mean."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Pass:
     """Seconds before the first token."""
     at_R: NDArray[np.int64]
     """The last token before each target."""
+    codes_TC: NDArray[np.int64]
+    """What the model is told of each token beside its item, as in `PackedBatch.profiles_TF`."""
 
 
 @dataclass
@@ -86,6 +96,7 @@ def choose_targets(shard: pa.Table, choice: TargetChoice) -> list[Targets]:
     )
     if choice.remap_V is not None:
         items_E = choice.remap_V[items_E]
+    codes_EC = _codes(shard, choice)
     window_E = window_of(times_E, choice.windows)
     wanted = {window: set(users.tolist()) for window, users in choice.users.items()}
     anyone = set().union(*wanted.values()) if wanted else set()
@@ -94,7 +105,7 @@ def choose_targets(shard: pa.Table, choice: TargetChoice) -> list[Targets]:
         if user not in anyone:
             continue
         part = slice(start, stop)
-        history = _History(items_E[part], times_E[part], ratings_E[part], choice)
+        history = _History(items_E[part], times_E[part], ratings_E[part], codes_EC[part], choice)
         made = Targets()
         for window in sorted(window for window in wanted if user in wanted[window]):
             places = history.held_out() if window == BEFORE_CUT else np.flatnonzero(window_E[part] == window)
@@ -102,6 +113,15 @@ def choose_targets(shard: pa.Table, choice: TargetChoice) -> list[Targets]:
         if len(made):
             found.append(made)
     return found
+
+
+def _codes(shard: pa.Table, choice: TargetChoice) -> NDArray[np.int64]:
+    """Return what a model is told of each event, a column for each that it reads."""
+    context = {name: ragged(shard[name])[0] for name in shard.column_names if name.startswith(CONTEXT)}
+    told = told_of(choice.told, context, choice.context)
+    codes = [np.where(codes_E > 0, codes_E + EVENT_CODES, 0) for codes_E in told.values()]
+    events = len(ragged(shard["items"])[0])
+    return np.stack(codes, axis=1).astype(np.int64) if codes else np.zeros((events, 0), np.int64)
 
 
 def spread(places_N: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -115,13 +135,18 @@ class _History:
     """One user's events, and those of them that the model knows."""
 
     def __init__(
-        self, items_E: NDArray[Any], times_E: NDArray[Any], ratings_E: NDArray[Any], choice: TargetChoice
+        self,
+        items_E: NDArray[Any],
+        times_E: NDArray[Any],
+        ratings_E: NDArray[Any],
+        codes_EC: NDArray[np.int64],
+        choice: TargetChoice,
     ) -> None:
         self.items_E, self.times_E, self.choice = items_E, times_E, choice
         self.known_E = items_E <= choice.vocabulary
         self.before_E: NDArray[np.int64] = np.cumsum(self.known_E) - self.known_E
         self.items_K, self.times_K = items_E[self.known_E].astype(np.int64), times_E[self.known_E]
-        self.ratings_K = ratings_E[self.known_E]
+        self.ratings_K, self.codes_KC = ratings_E[self.known_E], codes_EC[self.known_E]
 
     def held_out(self) -> NDArray[np.int64]:
         """Return the last known event by the cut, which no training sees, if it is late enough."""
@@ -161,6 +186,7 @@ class _History:
             self.ratings_K[start:stop],
             before_s,
             np.array(positions) - 1 - start,
+            self.codes_KC[start:stop],
         )
 
 
@@ -186,13 +212,16 @@ def pack(
         gaps.append(after_T if target_time else np.r_[one.first_gap_s, after_T[:-1]])
         hours.append((one.times_T[1:] if target_time else one.times_T[:-1]) // HOUR_S)
     codes_SF = np.zeros((len(users), 0), np.int64) if profiles_UF is None else profiles_UF[users]
+    profiles_TF = np.repeat(codes_SF.astype(np.int64), lengths, axis=0)
+    codes_TC = np.concatenate([one.codes_TC[: len(one.items_T)] for one in passes])
+    profiles_TF = np.concatenate([profiles_TF, codes_TC], axis=1)
     empty = torch.zeros(0, dtype=torch.int64)
     return Histories(
         items_T=torch.from_numpy(np.concatenate([one.items_T for one in passes])),
         gaps_T=torch.from_numpy(np.concatenate(gaps).astype(np.float32)),
         hours_T=torch.from_numpy(np.concatenate(hours).astype(np.int64)),
         ratings_T=torch.from_numpy(np.concatenate([one.ratings_T for one in passes]).astype(np.float32)),
-        profiles_TF=torch.from_numpy(np.repeat(codes_SF.astype(np.int64), lengths, axis=0)),
+        profiles_TF=torch.from_numpy(profiles_TF),
         offsets_S1=torch.from_numpy(offsets_S1.astype(np.int64)),
         seen_X=empty,
         seen_offsets_S1=torch.zeros(len(passes) + 1, dtype=torch.int64),

@@ -144,6 +144,8 @@ def rank_gate(
         vocabulary=items.num_rows,
         per_user=config.targets_per_user,
         remap_V=remap(timeline.items["source_id"], items["source_id"]),
+        told=model.columns.context,
+        context=timeline.manifest.context or (),
     )
     baselines = None if recent_V is None else _popularity(recent_V, choice)
     task = RankTask(choice, config.seed, baselines, profiles_UF=timeline.profiles_UF)

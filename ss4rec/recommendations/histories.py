@@ -55,8 +55,8 @@ class Histories:
     """Users who are asked for, ascending; None: all."""
     context: tuple[EventColumn, ...] = ()
     """What the run reads of events."""
-    manifest: Manifest | None = None
-    """What the folder says of them."""
+    features: tuple[Feature, ...] = ()
+    """What the folder's columns about events mean."""
 
     def batches(self, shard: pa.Table) -> Iterator[EvalBatch]:
         """Yield batches of the histories of a shard, a row per list, users in order."""
@@ -80,7 +80,7 @@ class Histories:
         last_N = events.times_E[events.offsets_U1[1:][row_N] - 1]
         ranked = Ranked(row_N, counts_U[row_N], np.zeros(len(row_N), np.int32), last_N)
         data, most = self.config.data, self.config.protocol.max_history
-        told = told_of(self.context, events.context, self.manifest) if self.manifest else {}
+        told = told_of(self.context, events.context, self.features)
         return target_windows(
             events.told(told),
             ranked,

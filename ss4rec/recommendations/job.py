@@ -304,7 +304,7 @@ def _job(
         profiles_for(record, data),
         users_N,
         record.columns.context,
-        data.manifest,
+        data.manifest.context or (),
     )
     job = Work(
         run_dir=run.path.absolute(),

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 CONNECT_S = 10
 TABLES = (
     "CREATE TABLE IF NOT EXISTS ss4rec_facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    f"INSERT INTO ss4rec_facts VALUES ('format', '{FORMAT}') ON CONFLICT DO NOTHING",
+    f"INSERT INTO ss4rec_facts VALUES ('format', '{FORMAT}') ON CONFLICT DO NOTHING",  # nosec B608  # a constant
     'CREATE TABLE IF NOT EXISTS ss4rec_events ("user" TEXT NOT NULL, number BIGINT NOT NULL, key TEXT NOT NULL,'
     " item TEXT NOT NULL, time_s BIGINT NOT NULL, rating DOUBLE PRECISION, context TEXT,"
     ' PRIMARY KEY ("user", number), UNIQUE ("user", key))',

@@ -19,6 +19,8 @@ from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.targets import BEFORE_CUT, TargetChoice, choose_targets, pack, spread
 from ss4rec.config import DataConfig, ModelConfig
+from ss4rec.data.prepared.manifest import Feature
+from ss4rec.model.columns import EVENT_CODES, EventColumn
 from ss4rec.model.last_state import encode_last
 from ss4rec.model.ss4rec import SS4Rec
 
@@ -233,3 +235,19 @@ def test_a_retrained_model_sees_the_same_events_in_its_own_numbers():
     assert own.tolist() == [0, 3, 2, *[4] * 16, 1]
     found = choose_targets(SHARD, replace(task().choice, remap_V=own, vocabulary=3))
     assert [(one.user[0], one.item, one.seen[0].tolist()) for one in found] == [(0, [0], [3, 1, 2])]
+
+
+def test_a_model_is_told_of_events_before_a_target_only():
+    """Codes follow the run's meaning of the values; what is known of the target is in no pass."""
+    stored = pa.array([[1, 2, 0, 2], [1, 1], [2, 2, 2]], pa.list_(pa.int32()))
+    shard = SHARD.append_column("context.device", stored)
+    told = (EventColumn(name="device", first=0, values=("web", "phone")),)
+    meaning = (Feature(name="device", kind="categorical", values=("phone", "web")),)
+    choice = task(told=told, context=meaning).choice
+    (one,) = [one for one in choose_targets(shard, choice) if one.user[0] == 0]
+    (path, _), *_ = one.passes
+    assert path.items_T.tolist() == [1, 2]  # events with codes 1 and 0; 19 is left out
+    assert path.codes_TC.tolist() == [[EVENT_CODES + 2], [0]]
+    packed = pack([path], [0], True, np.array([[7]]))
+    assert packed.profiles_TF.tolist() == [[7, EVENT_CODES + 2], [7, 0]]
+    assert choose_targets(SHARD, choice)[0].passes[0][0].codes_TC.shape == (2, 0)

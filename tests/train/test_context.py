@@ -226,7 +226,7 @@ def test_another_folder_s_values_are_read_as_the_run_knows_them(shop):
         "context.channel": np.array([1, 2, 3, 0], np.int32),
         "context.price": np.array([1.0, np.nan], np.float32),
     }
-    found = told_of(columns, stored, other)
+    found = told_of(columns, stored, other.context)
     assert list(found) == ["channel", "price"]
     assert found["channel"].tolist() == [channel.first + 4, channel.first + 9, channel.first + 9, 0]
     assert found["price"].tolist() == [*price.codes_of([1.0]), 0]

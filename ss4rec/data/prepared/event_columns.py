@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ss4rec.data.prepared.manifest import EventTargets, Manifest
+from ss4rec.data.prepared.manifest import EventTargets, Feature, Manifest
 from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.errors import ConfigError
 from ss4rec.model.columns import EventColumn
@@ -48,16 +48,17 @@ def chosen_context(asked: str | tuple[str, ...], manifest: Manifest) -> tuple[Ev
 
 
 def told_of(
-    columns: Sequence[EventColumn], context: Mapping[str, npt.NDArray[Any]], manifest: Manifest
+    columns: Sequence[EventColumn], context: Mapping[str, npt.NDArray[Any]], features: Sequence[Feature]
 ) -> dict[str, npt.NDArray[np.int32]]:
     """Return what a run reads of the events of a folder that may be another than it was trained on, by column's name.
 
     Args:
         columns: what the run reads.
         context: columns of the folder's shards, by name with `CONTEXT`.
-        manifest: the folder's; a value that the run did not know is one of the others, a column that it lacks unknown.
+        features: what they mean (`Manifest.context`). A value that the run did not know is one of the others, a column
+            that the folder lacks is unknown.
     """
-    known = {feature.name: feature for feature in manifest.context or ()}
+    known = {feature.name: feature for feature in features}
     found = {}
     for column in columns:
         stored_E, feature = context.get(CONTEXT + column.name), known.get(column.name)
