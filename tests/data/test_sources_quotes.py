@@ -9,17 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.data.prepare.chunks import looks_sorted, parse_chunk, source_chunks
-from ss4rec.data.sources import Source
+from ss4rec.data.sources import Source, TableOptions
+from ss4rec.data.sources.features import read_features
 from ss4rec.data.sources.quotes import (
-    escaped_quote,
     field_quotes,
     is_quoted,
     last_row_end,
     next_row_end,
+    refuse_quotes,
     rows_of,
     split_fields,
 )
 from ss4rec.data.sources.text import QuotesFoundError
+from ss4rec.errors import DataError
 from tests.data.reading import ALL, chunked, read, tuples, write
 
 several = settings(derandomize=True, deadline=None, max_examples=300)
@@ -84,13 +86,84 @@ def test_many_stray_quotes_take_no_longer():
     assert np.array_equal(np.diff(quotes[::2]), np.full(99_999, 19))
 
 
-def test_quotes_behind_backslashes():
-    def place(data):
-        return escaped_quote(data, b",", field_quotes(data, b","))
+@several
+@given(HOSTILE)
+def test_what_is_refused_equals_what_the_strict_csv_module_refuses(data):
+    data = data.replace(b"\r", b"c")
+    ours = theirs = False
+    try:
+        refuse_quotes(data, b",", field_quotes(data, b","), "t")
+    except DataError:
+        ours = True
+    try:
+        list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    except csv.Error:
+        theirs = True
+    assert ours == theirs, data
 
-    assert place(b'1,"a\\"b",3\n') == 5
+
+def test_quotes_behind_backslashes():
+    def said(data):
+        try:
+            refuse_quotes(data, b",", field_quotes(data, b","), "t.csv")
+        except DataError as error:
+            return str(error)
+        return ""
+
+    assert "t.csv has quotes behind a backslash within quotes, as in b'1,\"a" in said(b'1,"a\\"b",3\n')
     for fine in (b'1,"C:\\",3\n', b'1,"a\\\n",3\n', b'1,"x\\""",3\n', b"1,a\\b,3\n", b'1,a\\"b,3\n'):
-        assert place(fine) is None
+        assert not said(fine)
+
+
+MISPLACED = {
+    "a quote cuts a character in two": b'1,"\xe6\x97"\xa5\xe6\x9c\xac",1000000000\n',
+    "a quote in the middle": b'1,"a"b,c",1000000000\n',
+    "a row swallowed by the one before": b'1,"a,1000000000\n2,"b",1000000001\n',
+    "many rows swallowed": b'1,"a,1000000000\n' + b'2,"",1000000001\n' * 5 + b'2,"b",1000000001\n',
+    "blanks behind the closing quote": b'1,"a" ,1000000000\n',
+    "in the last field": b'1,a,"1000000000"0\n',
+    "in the last line": b'1,a,1000000000\n2,b,"1000000000"0',
+}
+
+
+@pytest.mark.parametrize("delimiter", [b",", b";", b"\t", b"|"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("damaged", MISPLACED.values(), ids=MISPLACED)
+def test_fields_that_go_on_behind_their_closing_quote_are_refused(tmp_path, damaged, end, delimiter):
+    rows = b"user,item,time\n" + b"0,x,999999999\n" * 3 + damaged
+    if not damaged.endswith(b"0"):
+        rows += b"3,y,1000000003\n"
+    (tmp_path / "t.csv").write_bytes(rows.replace(b",", delimiter).replace(b"\n", end))
+    source = Source.open(tmp_path / "t.csv", TableOptions(delimiter=delimiter.decode()))
+    for reading in (lambda: source.read(ALL), lambda: chunked(source, 7), lambda: chunked(source, 60)):
+        with pytest.raises(
+            DataError, match=r"t\.csv has a quoted field that goes on behind its closing quote"
+        ):
+            reading()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "ratings.csv"])
+def test_a_header_does_not_swallow_rows(tmp_path, name):
+    """Without the check the header ends in the second row of data, and both rows are lost."""
+    columns = "user,item,time" if name == "t.csv" else "userId,movieId,rating,timestamp"
+    row = ",".join(["1"] * (columns.count(",")) + ["1000000000"])
+    text = f'{columns},"note\n{row},x\n{row},"y"\n{row},z\n'
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="goes on behind its closing quote"):
+        Source.open(tmp_path / name)
+
+
+def test_quotes_of_catalogues_and_features_are_held_to_the_same_rule(tmp_path):
+    movies = 'movieId,title,genres\n1,"A, B",Drama\n2,"C" D,Drama\n'
+    files = {"ratings.csv": "userId,movieId,rating,timestamp\n1,1,3,1000000000\n", "movies.csv": movies}
+    write(tmp_path, files)
+    with pytest.raises(DataError, match=r"movies.csv has a quoted field that goes on behind"):
+        Source.open(tmp_path / "ratings.csv").catalogue()
+    (tmp_path / "items.csv").write_bytes(b'\xef\xbb\xbf"item","price"\n1,"5"0\n')
+    with pytest.raises(DataError, match=r"items.csv has a quoted field that goes on behind"):
+        read_features(tmp_path / "items.csv", ("item",))
+    (tmp_path / "items.csv").write_bytes(b'\xef\xbb\xbf"item","price"\n1,"50"\n')
+    assert read_features(tmp_path / "items.csv", ("item",)).columns.column_names == ["price"]
 
 
 ROWS = [(f"u{n // 3}", f"i\n{n}" if n % 5 == 0 else f'i"{n}', 10**9 + n) for n in range(60)]

@@ -225,3 +225,21 @@ def test_recboles_times_have_units_too(tmp_path):
     with pytest.raises(DataError, match=r"looks like a date"):
         Source.open(tmp_path / "x.inter")
     assert seconds(tmp_path / "x.inter", time_format="%Y%m%d") == [1704067200, 1704153600]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("text", [" {}", '"\t{} "'])
+@pytest.mark.parametrize("zone", ["", "Z"])
+def test_blanks_around_dates_do_not_count(tmp_path, text, zone, end):
+    """As around numbers; in some rows or in all. A date that is none is named as before."""
+    dates = [f"2020-01-0{day} 00:00:00{zone}" for day in range(1, 8)]
+    wanted = [1_577_836_800 + 86_400 * day for day in range(7)]
+    for blank in ({2}, {6}, set(range(7))):
+        rows = [text.format(date) if n in blank else date for n, date in enumerate(dates)]
+        lines = ["user,item,time", *(f"{n},{n},{row}" for n, row in enumerate(rows))]
+        (tmp_path / "t.csv").write_bytes(end.join(lines).encode())
+        assert seconds(tmp_path / "t.csv") == wanted
+    lines.insert(3, f"9,9,{text.format('2020-13-01')}")
+    (tmp_path / "t.csv").write_bytes(end.join(lines).encode())
+    assert seconds(tmp_path / "t.csv") == wanted
+    assert reasons(tmp_path / "t.csv") == [(4, "time_unreadable")]

@@ -10,6 +10,7 @@ import pyarrow.csv as pacsv
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.head import first_bytes, look
 from ss4rec.data.sources.packed import damage_named
+from ss4rec.data.sources.quotes import refuse_quotes_of_file
 from ss4rec.errors import DataError
 
 UNIT_SEPARATOR = b"\x1f"
@@ -38,12 +39,15 @@ def read_delimited(
         quotes: whether fields may stand in double quotes.
 
     Raises:
-        DataError: naming the file, and the row and value if there is one.
+        DataError: naming the file, and the row and value if there is one; also where quotes do not say where a field
+            ends.
     """
 
     def read(use_threads: bool) -> pa.Table:
         with archive.open(name) as stream:
             text = stream.read()
+            if quotes:
+                refuse_quotes_of_file(text, delimiter.encode(), archive.where(name))
             return pacsv.read_csv(
                 pa.BufferReader(text.replace(b"::", UNIT_SEPARATOR) if delimiter == "::" else text),
                 pacsv.ReadOptions(column_names=names, encoding=encoding, use_threads=use_threads),

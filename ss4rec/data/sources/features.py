@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.columns import GUESSES
+from ss4rec.data.sources.quotes import refuse_quotes_of_file
 from ss4rec.data.sources.rows import UserProfiles, plain_ids
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
@@ -57,7 +58,7 @@ def read_features(path: AnyPath, id_names: tuple[str, ...], *, several: bool = F
 
 def features_of(data: bytes, suffix: str, where: str, id_names: tuple[str, ...]) -> FeatureTable:
     """Read the content of such a file; `where` is what messages call it. Errors as of `read_features`."""
-    return _features(lambda: parse_plain(data, suffix), where, id_names, several=False)
+    return _features(lambda: parse_plain(data, suffix, where), where, id_names, several=False)
 
 
 def _features(
@@ -166,14 +167,20 @@ def read_plain(path: AnyPath) -> pa.Table:
     Raises:
         DataError: as `_content`.
     """
-    return parse_plain(_content(path), PurePosixPath(str(path)).suffix.lower())
+    return parse_plain(_content(path), PurePosixPath(str(path)).suffix.lower(), str(path))
 
 
-def parse_plain(data: bytes, suffix: str) -> pa.Table:
-    """Read the content of such a file; raises what Arrow does."""
+def parse_plain(data: bytes, suffix: str, where: str) -> pa.Table:
+    """Read the content of such a file; raises what Arrow does.
+
+    Raises:
+        DataError: if quotes do not say where a field ends; `where` is what messages call the file.
+    """
     if suffix == ".parquet":
         return pq.read_table(pa.BufferReader(data))
     delimiter, quotes = (",", '"') if suffix == ".csv" else ("\t", False)
+    if quotes:
+        refuse_quotes_of_file(data, delimiter.encode(), where)
     names = next(csv.reader([data[: data.find(b"\n") + 1].decode("utf-8-sig")], delimiter=delimiter), [])
     # All as text first: what Arrow takes for numbers may be codes such as 007.
     texts = pacsv.read_csv(

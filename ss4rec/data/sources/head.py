@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.packed import OTHER_MAGIC, damage_named
-from ss4rec.data.sources.quotes import NO_QUOTES, field_quotes, is_quoted, split_fields
+from ss4rec.data.sources.quotes import NO_QUOTES, UTF8_BOM, field_quotes, is_quoted, split_fields
 from ss4rec.errors import DataError
 
 HEAD_BYTES = 1 << 18
@@ -38,7 +38,6 @@ DELIMITER_NAMES = {
 """Words for delimiters that are hard to type."""
 MIN_CONSISTENT = 0.9
 """Fraction of rows that must have as many fields as the first, if nothing else tells the delimiter."""
-UTF8_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)

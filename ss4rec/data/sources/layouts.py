@@ -17,7 +17,6 @@ from ss4rec.data.sources.features import FeatureTable, as_profiles, features_of
 from ss4rec.data.sources.head import (
     HEAD_BYTES,
     SAMPLE_ROWS,
-    UTF8_BOM,
     Head,
     first_bytes,
     look,
@@ -25,7 +24,7 @@ from ss4rec.data.sources.head import (
     unique_names,
 )
 from ss4rec.data.sources.parts import Part
-from ss4rec.data.sources.quotes import field_quotes
+from ss4rec.data.sources.quotes import UTF8_BOM, field_quotes, refuse_quotes_of_file
 from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles, is_category, plain_ids
 from ss4rec.data.sources.text import ID, TextPlan
 from ss4rec.data.sources.times import choose_rule, parsed_or_null, refuse_few_digits
@@ -71,9 +70,11 @@ def plan_csv(archive: Archive, name: str) -> TextPlan | None:
     names = [column.strip() for column in head.rows[0]]
     if not set(columns.values()) <= set(names):
         return None
+    start = _row_start(head, data)
+    refuse_quotes_of_file(data[:start], b",", archive.where(name))
     return TextPlan(
         layout="grouplens-csv",
-        parts=(Part(name, _row_start(head, data)),),
+        parts=(Part(name, start),),
         where=archive.where(name),
         delimiter=",",
         quotes=True,
@@ -82,7 +83,7 @@ def plan_csv(archive: Archive, name: str) -> TextPlan | None:
         types=dict(GROUPLENS_TYPES),
         first_row=2,
         newline=head.newline,
-        quoted=len(field_quotes(data[_row_start(head, data) :], b",")) > 0 or head.newline != b"\n",
+        quoted=len(field_quotes(data[start:], b",")) > 0 or head.newline != b"\n",
     )
 
 

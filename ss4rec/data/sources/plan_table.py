@@ -23,6 +23,7 @@ from ss4rec.data.sources.head import (
 from ss4rec.data.sources.json_lines import JsonPlan, sample_objects, time_array, type_of
 from ss4rec.data.sources.packed import bare_name
 from ss4rec.data.sources.parts import Part, hive_values
+from ss4rec.data.sources.quotes import refuse_quotes_of_file
 from ss4rec.data.sources.rows import is_category
 from ss4rec.data.sources.table import ParquetPlan, check_types, open_parquet
 from ss4rec.data.sources.text import ID, TextPlan, infer_type
@@ -201,13 +202,15 @@ def _plan_text(
             where,
         )
     labels, has_header = _labels(head, asked, where)
+    start = _row_start(head, int(has_header), data)
+    if head.quotes:
+        refuse_quotes_of_file(data[:start], head.delimiter.encode(), where)
     if has_header and by_number(asked, head.rows[0]):
         notes = (*notes, f"the first row is read as a header: {', '.join(head.rows[0])[:80]}")
     known = [*labels, *(column for column in hive if column not in labels)]
     roles = choose_columns(known, asked, where, options.about_events)
     here, parts = role_columns(roles, set(labels), names)
     rows = head.rows[1:] if has_header else head.rows
-    start = _row_start(head, int(has_header), data)
     parts = (
         replace(parts[0], start=start),
         *(_checked(archive, part, head, has_header) for part in parts[1:]),

@@ -1,7 +1,8 @@
 """Which quotes in delimited text open and close fields, and so which line breaks end rows.
 
 The rules are RFC 4180's as pandas, Arrow and Python's csv module apply them: a quote opens a field only at its start,
-two quotes within a quoted field are one that belongs to the value, and what follows a closing quote is plain text.
+two quotes within a quoted field are one that belongs to the value. Where text follows a closing quote, those readers
+take it as plain text, and so may take two damaged rows for one; such text is refused here.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from ss4rec.errors import DataError
+
 QUOTE = ord('"')
 BACKSLASH = ord("\\")
 LINE_ENDS = b"\r\n"
+UTF8_BOM = b"\xef\xbb\xbf"
 NO_QUOTES: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
 
@@ -93,15 +97,65 @@ def rows_of(data: bytes, quotes_Q: npt.NDArray[np.int64], newline: bytes = b"\n"
         at = end
 
 
-def escaped_quote(data: bytes, delimiter: bytes, quotes_Q: npt.NDArray[np.int64]) -> int | None:
-    r"""Return the place of the first quote that looks escaped by a backslash, as in `"a\"b"`; None if none does."""
+def misplaced_quotes(data: bytes, delimiter: bytes, quotes_Q: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the places of quotes that close a field which goes on behind them, as in `"a"b,c"`.
+
+    Such a quote belongs to the value and should be doubled, or the field began earlier than where it seems to. Either
+    way nobody knows where this field and those behind it end.
+    """
     closing = quotes_Q[1::2]
     closing = closing[closing + 1 < len(data)]
-    bytes_N = np.frombuffer(data, np.uint8)
     ends_256 = np.zeros(256, bool)
     ends_256[list(delimiter + LINE_ENDS + b'"')] = True
-    found = closing[(bytes_N[closing - 1] == BACKSLASH) & ~ends_256[bytes_N[closing + 1]]]
-    return int(found[0]) if len(found) else None
+    return closing[~ends_256[np.frombuffer(data, np.uint8)[closing + 1]]]
+
+
+def refuse_quotes(
+    data: bytes, delimiter: bytes, quotes_Q: npt.NDArray[np.int64], where: str, newline: bytes = b"\n"
+) -> None:
+    """Refuse quotes from which nobody can tell where fields end.
+
+    Args:
+        data: whole rows.
+        delimiter: one byte.
+        quotes_Q: what `field_quotes` says of them.
+        where: what messages call the file.
+        newline: what ends rows.
+
+    Raises:
+        DataError: if a quoted field has no end or goes on behind it, or quotes are escaped by a backslash.
+    """
+    if not len(quotes_Q):
+        return
+    misplaced = misplaced_quotes(data, delimiter, quotes_Q)
+    escaped = misplaced[np.frombuffer(data, np.uint8)[misplaced - 1] == BACKSLASH]
+    if len(escaped):
+        raise DataError(
+            f"{where} has quotes behind a backslash within quotes, as in {_around(data, int(escaped[0]))!r}; "
+            "write such quotes doubled (Spark: option('escape', '\"'); pandas: doublequote=True)"
+        )
+    if len(misplaced):
+        raise DataError(
+            f"{where} has a quoted field that goes on behind its closing quote, as in "
+            f"{_around(data, int(misplaced[0]))!r}; double a quote that belongs to a value, "
+            "and close or remove a stray one"
+        )
+    if len(quotes_Q) % 2:
+        begin = last_row_end(data, quotes_Q, int(quotes_Q[-1]), newline)
+        raise DataError(
+            f"{where} has a quoted field that is never closed, in the row that begins with "
+            f"{data[begin : begin + 60]!r}; close the quote, or double it if it belongs to the value"
+        )
+
+
+def refuse_quotes_of_file(data: bytes, delimiter: bytes, where: str) -> None:
+    """Refuse the quotes of a whole file, which may begin with a byte order mark, as `refuse_quotes` does."""
+    data = data.removeprefix(UTF8_BOM)
+    refuse_quotes(data, delimiter, field_quotes(data, delimiter), where)
+
+
+def _around(data: bytes, place: int) -> bytes:
+    return data[max(place - 20, 0) : place + 20]
 
 
 def split_fields(text: str, delimiter: str, quotes: bool) -> list[str]:

@@ -27,10 +27,10 @@ from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.plan import TablePlan
 from ss4rec.data.sources.quotes import (
     NO_QUOTES,
-    escaped_quote,
     field_quotes,
     last_row_end,
     next_row_end,
+    refuse_quotes,
     split_fields,
 )
 from ss4rec.data.sources.rows import is_category
@@ -197,11 +197,13 @@ def parse_block(
         is_first: whether it is the first of the source; if its first thousands of rows are all bad, no more is read.
 
     Raises:
-        DataError: if a quoted field has no end, or so many rows are unreadable that the file must be something else.
+        DataError: if quotes do not say where a field ends, or so many rows are unreadable that the file must be
+            something else.
     """
     part = part or plan.parts[0]
     quotes_Q = plan.quotes_in(data)
-    _refuse_quotes(data, plan, part, quotes_Q)
+    where = part.file if len(plan.parts) > 1 else plan.where
+    refuse_quotes(data, plan.delimiter.encode(), quotes_Q, where, plan.newline)
     unreadable: list[tuple[int, str, str]] = []
     tables, numbers = [], []
     count = 0
@@ -270,25 +272,6 @@ def _refuse_endless(data: bytes, plan: LinePlan, quotes_Q: npt.NDArray[np.int64]
     )
 
 
-def _refuse_quotes(data: bytes, plan: TextPlan, part: Part, quotes_Q: npt.NDArray[np.int64]) -> None:
-    """Refuse a quoted field without an end, and quotes that are escaped by a backslash instead of doubled."""
-    if not len(quotes_Q):
-        return
-    if len(quotes_Q) % 2:
-        begin = last_row_end(data, quotes_Q, int(quotes_Q[-1]), plan.newline)
-        raise DataError(
-            f"{part.file if len(plan.parts) > 1 else plan.where} has a quoted field that is never closed, in the row "
-            f"that begins with {data[begin : begin + 60]!r}; close the quote, or double it if it belongs to the value"
-        )
-    place = escaped_quote(data, plan.delimiter.encode(), quotes_Q)
-    if place is not None:
-        here = data[max(place - 20, 0) : place + 20]
-        raise DataError(
-            f"{plan.where} has quotes behind a backslash within quotes, as in {here!r}; "
-            "write such quotes doubled (Spark: option('escape', '\"'); pandas: doublequote=True)"
-        )
-
-
 def _readable(
     data: bytes, plan: TextPlan, quotes_Q: npt.NDArray[np.int64], low: int, high: int
 ) -> Iterator[pa.Table | bytes]:
@@ -297,7 +280,7 @@ def _readable(
     if not here or (here.isspace() and not here.strip(b"\r\n")):
         return
     try:
-        yield _read(here, plan, {plan.roles[role]: plan.types[role] for role in plan.roles})
+        yield _read_trimmed(here, plan)
     except pa.ArrowInvalid:
         middle = last_row_end(data, quotes_Q, (low + high) // 2, plan.newline)
         if middle <= low:
@@ -315,6 +298,20 @@ def _lone_return(data: bytes, quotes_Q: npt.NDArray[np.int64], low: int, high: i
     """Return the place behind the first carriage return within a row; it ends a row too. 0 if there is none."""
     end = next_row_end(data, quotes_Q, low, b"\r")
     return end if low < end < high and data[end : end + 1] != b"\n" else 0
+
+
+def _read_trimmed(data: bytes, plan: TextPlan) -> pa.Table:
+    """Read whole rows; blanks around a time do not count. Arrow removes them from numbers, but not from dates."""
+    types = {plan.roles[role]: plan.types[role] for role in plan.roles}
+    try:
+        return _read(data, plan, types)
+    except pa.ArrowInvalid:
+        name = plan.roles.get("time")
+        if name is None or not pa.types.is_timestamp(types[name]):
+            raise
+    table = _read(data, plan, types | {name: pa.string()})
+    times = pc.utf8_trim(table[name], characters=" \t").cast(types[name])
+    return table.set_column(table.column_names.index(name), name, times)
 
 
 def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType]) -> pa.Table:
