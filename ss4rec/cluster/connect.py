@@ -65,8 +65,14 @@ def _joined(target: Target, dashboard: bool) -> Iterator[None]:
 
 def _join(target: Target, dashboard: bool) -> None:
     """Call `ray.init` and turn what it may say into one sentence."""
-    ray_private.send_token(new_cluster=target.starts_local)
+    if target.starts_local:
+        ray_private.send_token(new_cluster=True)
     refusal = None if target.starts_local else ray_private.knock(target.address)
+    if (
+        refusal == "token"
+    ):  # a cluster that asks for none must not be met with one: its calls to us would be refused
+        ray_private.send_token(new_cluster=False)
+        refusal = ray_private.knock(target.address)
     if refusal == "token":
         raise ResourceError(
             f"the Ray cluster at {target} wants another token: copy ~/.ray/auth_token of its head here, or set "

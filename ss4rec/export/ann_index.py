@@ -257,7 +257,7 @@ def sample_states(run: RunFolder, data: PreparedFolder, users: int) -> Tensor:
         profiles_for(record, data),
         asked_N,
         record.columns.context,
-        data.manifest,
+        data.manifest.context or (),
     )
     gap_s = record.median_gap_s if config.data.target_time else None
     states = []

@@ -1,5 +1,5 @@
 """Joining real clusters: a head of cluster/local.sh, one of `ray start --head` by hand with a token, both at once, a
-head that is gone, one of another version.
+head that is gone, one of another version, one that wants no token.
 
 What decides is tested without Ray in test_join.py. Here a process with a user's environment joins each in turn and asks
 where it is.
@@ -30,6 +30,10 @@ from ray._private import ray_constants
 from ss4rec.cluster.connect import cluster
 from ss4rec.errors import SS4RecError
 
+class Answers:
+    def answer(self):
+        return "answered"
+
 for address, environment, act in json.loads(sys.argv[1]):
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.update(environment)
@@ -38,6 +42,8 @@ for address, environment, act in json.loads(sys.argv[1]):
             context = ray.get_runtime_context()
             where = ray.get(ray.remote(num_cpus=1)(lambda: os.environ.get("RAY_ADDRESS", "")).remote())
             answer = {"at": context.gcs_address, "nodes": len(ray.nodes())}
+            if act == "an actor":
+                answer["actor"] = ray.get(ray.remote(Answers).remote().answer.remote(), timeout=60)
             if act == "pretend another version":
                 client = ray._private.worker.global_worker.gcs_client
                 metadata = json.dumps({"ray_version": "2.40.0", "python_version": "3.9.1"}).encode()
@@ -117,6 +123,13 @@ def by_script(environment, tmp_path):
         yield
     finally:
         subprocess.run([*script, "stop"], env=environment | settings, capture_output=True)
+
+
+def test_a_head_that_wants_no_token_is_joined_without_one(environment):
+    """The token lies in the home folder all the same; with it every actor of a job would be refused."""
+    with by_hand(environment | {"RAY_AUTH_MODE": "disabled"}):
+        answers, _ = join(environment, (f"127.0.0.1:{HAND}", {}, "an actor"))
+    assert answers[0]["actor"] == "answered"
 
 
 def test_heads_of_both_kinds(environment, tmp_path):

@@ -67,7 +67,14 @@ def assert_nothing_left(run):
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states <= {"REMOVED"}
     names = {path.name for path in run.iterdir()}
-    assert names <= {"config.json", "record.json", "items.parquet", "metrics.jsonl", "checkpoints"}
+    assert names <= {
+        "config.json",
+        "protocol.json",
+        "record.json",
+        "items.parquet",
+        "metrics.jsonl",
+        "checkpoints",
+    }
 
 
 def test_killed_worker_and_infrastructure_error_are_retried(
