@@ -107,7 +107,7 @@ def misplaced_quotes(data: bytes, delimiter: bytes, quotes_Q: npt.NDArray[np.int
     closing = closing[closing + 1 < len(data)]
     ends_256 = np.zeros(256, bool)
     ends_256[list(delimiter + LINE_ENDS + b'"')] = True
-    return closing[~ends_256[np.frombuffer(data, np.uint8)[closing + 1]]]
+    return np.asarray(closing[~ends_256[np.frombuffer(data, np.uint8)[closing + 1]]])
 
 
 def refuse_quotes(
