@@ -1,16 +1,18 @@
 """Checks who imports whom, from the source alone: `python tools/imports.py`; exit code 1 with a line for each fault.
 
-Three rules keep the layers apart:
+Four rules keep the layers apart:
 
 1. Only `ss4rec/cluster/ray_private.py` imports Ray's internals, which change without notice.
 2. The core loads no Ray: importing a module outside the Ray layer must not import Ray, itself or by others.
 3. No circle of imports, late imports included; `if TYPE_CHECKING:` does not count.
+4. No two test files of one name: pytest imports them by that alone.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -91,6 +93,9 @@ def faults(modules: Mapping[str, Module]) -> Iterator[str]:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         yield f"circle of imports: {' <- '.join(error.args[1])}"
+    tests = Counter(name.rpartition(".")[2] for name in modules if name.startswith("tests."))
+    for name in sorted(name for name, count in tests.items() if count > 1 and name.startswith("test_")):
+        yield f"{tests[name]} test files are named {name}.py: pytest knows them by that name alone"
 
 
 def _way_to_ray(name: str, modules: Mapping[str, Module]) -> list[str]:
