@@ -95,6 +95,17 @@ def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+format_option = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    default="parquet",
+    show_default=True,
+    help="Of the files; CSV has pairs.",
+)
+"""--format of all verbs that write lists."""
+
+
 @click.command("recommend")
 @histories_options
 @click.option("--k", type=click.IntRange(min=1), default=100, show_default=True, help="Items per list.")
@@ -161,14 +172,7 @@ def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["lists", "pairs"]),
     help="A row per user, or a row per item; default: lists, for CSV pairs.",
 )
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
-    default="parquet",
-    show_default=True,
-    help="Of the files.",
-)
+@format_option
 @running_options
 def recommend_command(
     run_dir: Path,

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.recommend import chosen_histories, histories_options, moment, perform, running_options
+from ss4rec.cli.recommend import (
+    chosen_histories,
+    format_option,
+    histories_options,
+    moment,
+    perform,
+    running_options,
+)
 
 
 @click.command("score")
@@ -22,14 +29,7 @@ from ss4rec.cli.recommend import chosen_histories, histories_options, moment, pe
     show_default=True,
     help="A row per pair, or a row per user.",
 )
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
-    default="parquet",
-    show_default=True,
-    help="Of the files.",
-)
+@format_option
 @running_options
 def score_command(
     run_dir: Path,

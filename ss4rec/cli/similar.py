@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ss4rec.cli.recommend import format_option
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,14 +30,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A row per item, or a row per pair.",
 )
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
-    default="parquet",
-    show_default=True,
-    help="Of the files; CSV has pairs.",
-)
+@format_option
 @click.option("--gpu", is_flag=True, help="Compare on a GPU.")
 @click.option("--overwrite", is_flag=True, help="Replace an older result.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -243,7 +243,7 @@ def _check(out: Path, users: int, items: int, mean_len: int, drift: Sequence[Dri
         ("mean-len", mean_len, MIN_LENGTH + 1),
     ):
         if value < least:
-            raise UsageError(f"--{name} {value} is too small; the least is {least}")
+            raise UsageError(f"--{name} {value} is too small; the minimum is {least}")
     if mean_len > items // 2:
         raise UsageError(
             f"--mean-len {mean_len} is over half of --items {items}; nobody rates an item twice, take more items"
