@@ -103,7 +103,7 @@ if TYPE_CHECKING:
 @click.option(
     "--item-features",
     metavar="FILE",
-    help="CSV, TSV, Parquet or .item, also in a zip (x.zip/y.csv): an id and columns about items.",
+    help="CSV, JSON lines, Parquet, ..., or .item, also in a zip (x.zip/y.csv): an id and columns about items.",
 )
 @click.option("--user-features", metavar="FILE", help="The same about users; .user too.")
 @click.option(
