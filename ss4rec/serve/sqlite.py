@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from ss4rec.serve.store import FORMAT, Accepted, NewEvent, StoredEvent, StoreError, compare, require_format
 
@@ -35,12 +36,15 @@ class SqliteStore:
                 "BEGIN IMMEDIATE;"
                 "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
                 f"INSERT OR IGNORE INTO facts VALUES ('format', '{FORMAT}');"
+                f"INSERT OR IGNORE INTO facts VALUES ('id', '{uuid4().hex}');"
                 "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL,"
                 " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL, context TEXT,"
                 " PRIMARY KEY (user, number), UNIQUE (user, key)) WITHOUT ROWID;"
                 "COMMIT;"
             )
             require_format(connection.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()[0])
+            self.id: str = connection.execute("SELECT value FROM facts WHERE name = 'id'").fetchone()[0]
+            """What tells this store from every other one."""
 
     def add(self, events: Sequence[NewEvent]) -> list[Accepted]:
         """See `EventStore.add`: one transaction for all."""
