@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -141,6 +141,10 @@ class Service:
         """
         return self.store.add(events)
 
+    def set_profiles(self, profiles: Mapping[str, str]) -> None:
+        """Write what is known about users; their next lists go by it. Raises as `add_events` does."""
+        self.store.set_profiles(profiles)
+
     def refresh(self, users: Iterable[str]) -> None:
         """Take new events of those of these users that are kept into their states, before anybody asks."""
         with self._asking:
@@ -258,23 +262,26 @@ class Service:
         cache, model = current.cache, current.model
         found = {user: cache.get(user) or _Cached(0, None) for user in users}
         if self._kept is not None and (strange := [user for user in users if user not in cache]):
-            for user, (number, state) in self._kept.load(model.states, strange).items():
-                found[user] = _Cached(number, state, state.events)
+            for user, (number, left) in self._kept.load(model.states, strange).items():
+                found[user] = _Cached(number, left, left.events)
                 self.counts.loaded += 1
+        told = self.store.profiles(users) if model.reads_profiles else {}
         events = self.store.since({user: kept.number for user, kept in found.items()})
         steps: list[tuple[str, list[Event]]] = []
         anew: list[str] = []
         for user, new in events.items():
-            known = model.known_events(new)
+            known, state = model.known_events(new), found[user].state
+            if state is not None and state.profile != self._profile(model, told.get(user), state):
+                anew.append(user)  # each event was read together with the profile
+                continue
             if not known:
                 continue
-            state = found[user].state
             late = state is not None and any(cast(int, event.time) < state.newest.time_s for event in known)
             if state is None or late or len(known) > FEW_STEPS + state.events // EVENTS_A_STEP:
                 anew.append(user)
             else:
                 steps.append((user, sorted(known, key=lambda event: event.time)))
-        states = self._step(model, steps, found) | self._encode(model, anew, found, events)
+        states = self._step(model, steps, found) | self._encode(model, anew, found, events, told)
         for user, new in events.items():
             number = new[-1].number if new else found[user].number
             found[user] = _Cached(number, states.get(user, found[user].state), found[user].on_disk)
@@ -285,6 +292,13 @@ class Service:
         while len(cache) > self.cache_users:
             cache.popitem(last=False)
         return found
+
+    @staticmethod
+    def _profile(model: ServedModel, told: str | None, state: State) -> tuple[int, ...]:
+        """Return the profile that a state should have."""
+        if not model.reads_profiles:
+            return state.profile
+        return model.states.profile_codes(model.known_profile(told))
 
     def _mark(self, current: _Current, user: str, cached: _Cached) -> None:
         """Note that a state is to be kept on disk, if enough is new in it."""
@@ -311,12 +325,16 @@ class Service:
         users: Sequence[str],
         found: dict[str, _Cached],
         new: dict[str, list[StoredEvent]],
+        told: Mapping[str, str],
     ) -> dict[str, State]:
         """Make states from all events; the numbers that were looked at become those of the whole history."""
         older = {user: 0 for user in users if found[user].number > 0}
         whole = new | (self.store.since(older) if older else {})
         # Events that arrived between the two looks are taken in now, and their numbers with them.
         new.update({user: whole[user] for user in users})
-        histories = [model.history(model.known_events(whole[user])) for user in users]
+        histories = [
+            model.history(model.known_events(whole[user]), model.known_profile(told.get(user)))
+            for user in users
+        ]
         self.counts.rebuilt += len(users)
         return dict(zip(users, model.states.encode_many(histories), strict=True)) if users else {}

@@ -13,6 +13,7 @@ from ss4rec.serve.store import FORMAT, Accepted, NewEvent, StoredEvent, StoreErr
 
 BUSY_S = 30.0
 """How long a writer waits for another process's transaction."""
+PROFILE = "SELECT profile FROM profiles WHERE user = ?"
 
 
 class SqliteStore:
@@ -40,6 +41,7 @@ class SqliteStore:
                 "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL,"
                 " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL, context TEXT,"
                 " PRIMARY KEY (user, number), UNIQUE (user, key)) WITHOUT ROWID;"
+                "CREATE TABLE IF NOT EXISTS profiles (user TEXT PRIMARY KEY, profile TEXT NOT NULL) WITHOUT ROWID;"
                 "COMMIT;"
             )
             require_format(connection.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()[0])
@@ -68,6 +70,27 @@ class SqliteStore:
                 user: [StoredEvent(*row) for row in connection.execute(query, (user, number))]
                 for user, number in numbers.items()
             }
+
+    def set_profiles(self, profiles: Mapping[str, str]) -> None:
+        """See `EventStore.set_profiles`."""
+        with self._said():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO profiles VALUES (?, ?)", list(profiles.items())
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+    def profiles(self, users: Sequence[str]) -> dict[str, str]:
+        """See `EventStore.profiles`."""
+        with self._said():
+            connection = self._connection()
+            found = ((user, connection.execute(PROFILE, (user,)).fetchone()) for user in users)
+            return {user: row[0] for user, row in found if row is not None}
 
     def size(self) -> tuple[int, int]:
         """See `EventStore.size`."""

@@ -217,3 +217,26 @@ def test_states_on_disk_are_bounded_and_never_in_the_way(store, caplog):
         path.with_name(path.name + end).unlink(missing_ok=True)
     assert ask(Service(store, served(), kept=open_kept_states(store, 3)), "u1").events == 1
     assert "are not used" in caplog.text
+
+
+def test_a_users_profile_is_read_and_a_new_one_changes_the_state(store):
+    service = Service(store, served(inputs=("gap", "profile")), kept=open_kept_states(store, 10))
+    for user in "abc":
+        service.add_events([event(user, n, 1000 + n) for n in range(1, 6)])
+    plain = ask(service, "a")
+    service.set_profiles({"a": '{"sex": "F", "age": 25, "country": "NL"}', "b": '{"sex": "M"}'})
+    found = {user: ask(service, user) for user in "abc"}
+    history = History([f"i{n:03}" for n in range(1, 6)], [1000 + n for n in range(1, 6)])
+    states = service.model.states
+    for user, profile in (("a", {"sex": "F", "age": 25}), ("b", {"sex": "M"}), ("c", None)):
+        wanted = states.recommend(states.encode(History(history.items, history.times, profile=profile)))
+        assert [r.item for r in found[user].items] == [r.item for r in wanted]
+    assert [r.score for r in found["a"].items] != [r.score for r in plain.items]
+    assert service.counts.rebuilt == 4, "a twice"
+    service.add_events([event("a", 9, 2000)])
+    same(ask(service, "a"), expected(service, "a"))
+    assert (service.counts.rebuilt, service.counts.steps) == (4, 1)
+    assert service.model.unread_profile({"sex": "F", "country": "NL"}) == ["country=NL"]
+    blind = Service(store, served())
+    assert blind.model.unread_profile({"sex": "F"}) == ["sex=F"]
+    same(ask(blind, "a"), expected(blind, "a"))
