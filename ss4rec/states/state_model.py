@@ -39,7 +39,7 @@ class StateModel:
         precision: how states are kept between events. `full` is the model's own type; the others lose a little at
             every event and cost a half (`bf16`) or a quarter (`int8`) of the memory.
         traced: record the step as a graph at the first event: half of the time for a single user, after a second or
-            two of preparation.
+            two of preparation. On a CPU only: a GPU's own kernels cannot be recorded, and its step is run as it is.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class StateModel:
         self.recommender = recommender
         self.model = recommender.model.eval()
         self.precision = precision
-        self.traced = traced
         self.device = recommender.device
+        self.traced = traced and self.device.type == "cpu"
         self.target_time = recommender.data.target_time
         self.kind = next(self.model.parameters()).dtype
         self.layout = StateLayout.of(self.model.config)
