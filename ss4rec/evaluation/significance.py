@@ -55,7 +55,11 @@ class Difference:
 
 
 def compare_gains(
-    first_SU: FloatArray, second_SU: FloatArray, seed: int = 0, permutations: int = PERMUTATIONS
+    first_SU: FloatArray,
+    second_SU: FloatArray,
+    seed: int = 0,
+    permutations: int = PERMUTATIONS,
+    samples: int = SAMPLES,
 ) -> Difference:
     """Compare two recipes by the gains of the same users.
 
@@ -64,12 +68,13 @@ def compare_gains(
         second_SU: the same users by the second recipe; it may have another number of seeds.
         seed: seed of permutations and bootstrap.
         permutations: number of permutations; the smallest p is 1 / (1 + permutations).
+        samples: resamples of the bootstrap, for the interval.
     """
     gained_U = second_SU.mean(0) - first_SU.mean(0)
     wider = _seed_factor(first_SU, second_SU, gained_U)
     rng = np.random.default_rng(seed)
     mean = float(gained_U.mean())
-    ends = bootstrap_mean(gained_U, rng, samples=SAMPLES, level=LEVEL)
+    ends = bootstrap_mean(gained_U, rng, samples=samples, level=LEVEL)
     low, high = (mean + wider * (end - mean) for end in ends)
     return Difference(
         first=float(first_SU.mean()),
