@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ss4rec.data.prepared.build import Mapper
     from ss4rec.data.prepared.manifest import EventTargets, Manifest
     from ss4rec.data.sources import Rules, Source, TableOptions
+    from ss4rec.data.sources.features import FeatureTable
     from ss4rec.data.sources.ties import Ties
     from ss4rec.data.sources.times import Unit
     from ss4rec.io.paths import AnyPath
@@ -102,7 +103,7 @@ if TYPE_CHECKING:
 @click.option(
     "--item-features",
     metavar="FILE",
-    help="CSV, TSV, Parquet or .item, also in a zip (x.zip/y.csv): an id and columns about items.",
+    help="CSV, JSON lines, Parquet, ..., or .item, also in a zip (x.zip/y.csv): an id and columns about items.",
 )
 @click.option("--user-features", metavar="FILE", help="The same about users; .user too.")
 @click.option(
@@ -163,6 +164,8 @@ def prepare_command(
     from rich.console import Console
 
     from ss4rec.data.prepare.engine import prepare
+    from ss4rec.data.prepared.build import check_free
+    from ss4rec.data.prepared.features import check_kinds
     from ss4rec.data.sources import TableOptions
     from ss4rec.data.sources.ray_lake import check_lake, lake_kind, lake_name, read_lake
     from ss4rec.io.paths import to_path
@@ -175,7 +178,11 @@ def prepare_command(
     folder = to_path(out).absolute() if on_ray else to_path(out)
     if lake:
         check_lake(source)
+    check_free(folder, overwrite, unfinished=True)
     opened = None if lake else _open(source, options, on_ray)
+    items, users = _brought(item_features, "item"), _brought(user_features, "user")
+    if opened:
+        check_kinds(feature_kinds, items or opened.item_features(), opened.context)
     layout = opened.plan.layout if opened else "parquet"
     rules = _rules(layout, max_bad_share, earliest, latest, scale, repeats)
     with (
@@ -192,8 +199,8 @@ def prepare_command(
             overwrite=overwrite,
             rules=rules,
             ties=ties,
-            item_features=to_path(item_features) if item_features else None,
-            user_features=to_path(user_features) if user_features else None,
+            item_features=items,
+            user_features=users,
             feature_kinds=feature_kinds,
             targets=targets,
             mapper=mapper,
@@ -232,6 +239,19 @@ def _open(source: str, options: TableOptions, on_ray: bool) -> Source:
     for note in opened.notes:
         click.echo(f"note: {note}", err=True)
     return opened
+
+
+def _brought(path: str | None, role: Literal["item", "user"]) -> FeatureTable | None:
+    """Read a file of features and say what the user should know about how it is read."""
+    from ss4rec.data.sources.features import read_brought
+    from ss4rec.io.paths import to_path
+
+    if path is None:
+        return None
+    found = read_brought(to_path(path), role)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    return found
 
 
 @contextmanager

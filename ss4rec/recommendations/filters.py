@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ss4rec.data.batches.windows import ranges
 from ss4rec.data.sources.columns import GUESSES
-from ss4rec.data.sources.features import read_plain
+from ss4rec.data.sources.small_tables import read_small
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores, SeenItems
@@ -74,20 +74,14 @@ def read_list(path: AnyPath, items: Items) -> ItemList:
     """Read a file with a column of items, and perhaps one of users.
 
     Args:
-        path: CSV, TSV or Parquet with a header; columns are recognised by the common names. A single column of any
-            name is the items.
+        path: a table with a header, as `read_small` takes; columns are recognised by the common names. A single
+            column of any name is the items.
         items: the run's.
 
     Raises:
         DataError: if it cannot be read or has no column of items.
     """
-    try:
-        table = read_plain(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as a list of items ({str(error).splitlines()[0]}); give CSV, TSV or Parquet with "
-            "a header and a column `item`, and one `user` where it is meant for single users"
-        ) from None
+    table = read_small(path).table
     user, item = (_column(table, role) for role in ("user", "item"))
     if item is None and table.num_columns == 1:
         item, user = table.column_names[0], None
@@ -104,12 +98,7 @@ def read_list(path: AnyPath, items: Items) -> ItemList:
 
 def read_ids(path: AnyPath, role: str) -> pa.Array:
     """Read a column of ids from a file as `read_list` takes; raises as there."""
-    try:
-        table = read_plain(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as a list of ids ({str(error).splitlines()[0]}); give CSV, TSV or Parquet"
-        ) from None
+    table = read_small(path).table
     name = _column(table, role) or (table.column_names[0] if table.num_columns == 1 else None)
     if name is None:
         raise DataError(

@@ -118,7 +118,7 @@ def test_rare_values_share_a_code():
         ("item,a\n77,x\n", {}, "describes none of the 5 items"),
         ("item,a\n1,x\n", {"a": "number"}, "column a is not of kind number"),
         ("item,a\n1,x\n", {"b": "number"}, "has the columns a; kinds are categorical"),
-        ("", {}, "cannot be read as a table of features"),
+        ("", {}, "bad.csv is empty"),
     ],
 )
 def test_bad_files_are_refused(shop, text, kinds, message):

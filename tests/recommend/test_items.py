@@ -95,5 +95,5 @@ def test_lists_of_items_and_users(shop, tmp_path):
     for read in (lambda: read_list(ids, items), lambda: read_ids(ids, "user")):
         with pytest.raises(DataError, match="has the columns a, b; name the one with ids"):
             read()
-    with pytest.raises(DataError, match="cannot be read as a list"):
+    with pytest.raises(DataError, match=r"missing.csv does not exist; give a file"):
         read_list(tmp_path / "missing.csv", items)

@@ -34,12 +34,11 @@ from ss4rec.data.prepare.context import describe_context, known_targets
 from ss4rec.data.prepare.k_core import Core, core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
-from ss4rec.data.prepared.features import encode_features
+from ss4rec.data.prepared.features import check_kinds, encode_features
 from ss4rec.data.prepared.manifest import EventTargets, Feature, Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.checks import enforce_limit, shift_rows
-from ss4rec.data.sources.columns import GUESSES
-from ss4rec.data.sources.features import FeatureTable, as_profiles, join_profiles, read_features
+from ss4rec.data.sources.features import FeatureTable, as_profiles, join_profiles, read_brought
 from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.data.sources.tables_in_memory import WHERE, table_file
 from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
@@ -126,8 +125,8 @@ def prepare(
     overwrite: bool = False,
     rules: Rules | None = None,
     ties: Ties = "file",
-    item_features: AnyPath | None = None,
-    user_features: AnyPath | None = None,
+    item_features: AnyPath | FeatureTable | None = None,
+    user_features: AnyPath | FeatureTable | None = None,
     feature_kinds: Mapping[str, str] | None = None,
     targets: EventTargets | None = None,
     mapper: Mapper = map,
@@ -152,8 +151,8 @@ def prepare(
         rules: what a row must be; rows that are not are left out and listed in `quarantine.parquet`, up to the
             fraction that the rules set. By default every row must be usable.
         ties: what decides between events of one user and second.
-        item_features: a file of columns about items, kept as `feature.NAME` in `items.parquet`.
-        user_features: a file of columns about users, kept in `profiles.parquet` beside what the source says.
+        item_features: a file of columns about items, or one read before; kept as `feature.NAME` in `items.parquet`.
+        user_features: the same about users, kept in `profiles.parquet` beside what the source says.
         feature_kinds: kind of a column of `item_features` or about events, where the guess is not what is meant.
         targets: which events are targets, by a column that is read about events; None: all.
         mapper: runs the tasks.
@@ -170,8 +169,8 @@ def prepare(
         overwrite,
         rules or Rules(),
         ties,
-        read_features(item_features, GUESSES["item"], several=True) if item_features else None,
-        as_profiles(read_features(user_features, GUESSES["user"])) if user_features else None,
+        _features(item_features, "item"),
+        as_profiles(_features(user_features, "user")),
         feature_kinds or {},
         {},
         targets,
@@ -189,6 +188,16 @@ def prepare(
         return _prepare(_open(path, given, WHERE), out, replace(asked, name=name or path.stem))
 
 
+def _features(given: AnyPath | FeatureTable | None, role: Literal["item", "user"]) -> FeatureTable | None:
+    """Return what was brought, and say the notes of a file that is read here."""
+    if given is None or isinstance(given, FeatureTable):
+        return given
+    found = read_brought(given, role)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=3)
+    return found
+
+
 def _given(columns: Mapping[str, str] | TableOptions | None) -> TableOptions:
     return columns if isinstance(columns, TableOptions) else TableOptions(columns=dict(columns or {}))
 
@@ -197,7 +206,7 @@ def _split_kinds(source: Source, asked: Options) -> Options:
     """Return the options with kinds of columns about events apart from those about items.
 
     Raises:
-        DataError: if the column that says which events are targets is not read.
+        DataError: if the column that says which events are targets is not read, or one with a kind.
     """
     context = set(source.context)
     if asked.targets is not None and asked.targets.column not in context:
@@ -206,7 +215,7 @@ def _split_kinds(source: Source, asked: Options) -> Options:
             f"{', '.join(sorted(context)) or 'none'}, name more with --context"
         )
     about_events = {name: kind for name, kind in asked.feature_kinds.items() if name in context}
-    rest = {name: kind for name, kind in asked.feature_kinds.items() if name not in context}
+    rest = check_kinds(asked.feature_kinds, asked.item_features or source.item_features(), context)
     return replace(asked, feature_kinds=rest, context_kinds=about_events)
 
 

@@ -12,7 +12,7 @@ vector        list<float32>, as brought along; empty if unknown
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -52,6 +52,30 @@ def guess_kind(column: pa.ChunkedArray) -> Kind:
     return "text" if words >= 2 and len(set(texts)) > len(texts) / 2 else "categorical"
 
 
+def check_kinds(
+    kinds: Mapping[str, str], known: FeatureTable | None, context: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the kinds of columns about items.
+
+    Args:
+        kinds: kind of a column about items or events, by name.
+        known: what is said about items.
+        context: columns about events.
+
+    Raises:
+        DataError: for a kind or a column that does not exist.
+    """
+    names = known.columns.column_names if known else []
+    where = known.where if known else "what is said about items"
+    for name, kind in kinds.items():
+        if kind not in KINDS or not (name in names or name in context):
+            columns = ", ".join([*names, *sorted(context)]) or "none"
+            raise DataError(
+                f"--feature-kinds {name}={kind}: {where} has the columns {columns}; kinds are {', '.join(KINDS)}"
+            )
+    return {name: kind for name, kind in kinds.items() if name not in context}
+
+
 def encode_features(
     ids: pa.Array, known: FeatureTable, kinds: Mapping[str, str] | None = None
 ) -> tuple[pa.Table, tuple[Feature, ...]]:
@@ -65,13 +89,7 @@ def encode_features(
     Raises:
         DataError: for a kind or a column that does not exist, values not of the kind, or a file of other items.
     """
-    kinds = kinds or {}
-    for name, kind in kinds.items():
-        if name not in known.columns.column_names or kind not in KINDS:
-            raise DataError(
-                f"--feature-kinds {name}={kind}: {known.where} has the columns "
-                f"{', '.join(known.columns.column_names)}; kinds are {', '.join(KINDS)}"
-            )
+    kinds = check_kinds(kinds or {}, known)
     places = pc.index_in(ids.cast(pa.string()), known.source_id.cast(pa.string()))
     if places.null_count == len(places):
         raise DataError(

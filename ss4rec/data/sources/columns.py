@@ -65,6 +65,15 @@ def is_known(names: Sequence[str], more: Sequence[str], asked: Mapping[str, str]
     return sum(column in names for column in roles.values()) >= 2
 
 
+def twice_named(roles: Mapping[str, str], here: Collection[str], files: Sequence[str]) -> tuple[str, ...]:
+    """Return a note where a column that is read stands in the files and also in the names of their folders."""
+    folders = hive_values(files[0])
+    both = [column for column in roles.values() if column in here and column in folders]
+    if not both:
+        return ()
+    return (f"{', '.join(both)}: the values in the files are read, not those in the names of folders",)
+
+
 def role_columns(
     roles: Mapping[str, str], here: Collection[str], files: Sequence[str]
 ) -> tuple[dict[str, str], tuple[Part, ...]]:

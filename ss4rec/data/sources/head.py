@@ -148,7 +148,12 @@ def look(data: bytes, delimiter: str, lines: Sequence[tuple[int, int]] | None = 
 
 
 def find_head(
-    data: bytes, first: str, is_known: Callable[[Sequence[str]], bool], fields: int, where: str
+    data: bytes,
+    first: str,
+    is_known: Callable[[Sequence[str]], bool],
+    fields: int,
+    where: str,
+    delimiters: Sequence[str] = DELIMITERS,
 ) -> Head:
     """Find the delimiter of a file.
 
@@ -158,13 +163,14 @@ def find_head(
         is_known: whether the fields of a header name the columns that are needed.
         fields: number of fields that a row has at least, if the delimiter is right.
         where: what messages call the file.
+        delimiters: what is tried, in this order behind `first`.
     """
     lines = None if b'"' in data else list(_rows(data.removeprefix(UTF8_BOM), NO_QUOTES))
-    heads = [look(data, delimiter, lines) for delimiter in dict.fromkeys((first, *DELIMITERS))]
+    heads = [look(data, delimiter, lines) for delimiter in dict.fromkeys((first, *delimiters))]
     heads = [head for head in heads if head.rows]
     known = [head for head in heads if is_known([name.strip() for name in head.rows[0]])]
     if known:
-        return max(known, key=lambda head: (_consistency(head), len(head.rows[0])))
+        return max(known, key=_fitness)
     even = [head for head in heads if _consistency(head) >= MIN_CONSISTENT]
     if even:
         return next((head for head in even if len(head.rows[0]) >= fields), even[0])
@@ -211,6 +217,13 @@ def is_value(text: str) -> bool:
         except pa.ArrowInvalid:
             continue
     return False
+
+
+def _fitness(head: Head) -> tuple[bool, float, bool, int]:
+    """Return what makes a delimiter likely, most telling first; names, titles and dates have blanks within them too."""
+    names = head.rows[0]
+    is_visible = head.delimiter not in (" ", BLANKS)
+    return len(set(names)) == len(names), _consistency(head), is_visible, len(names)
 
 
 def _consistency(head: Head) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from ss4rec.data.sources.checks import (
@@ -23,7 +23,7 @@ from ss4rec.data.sources.checks import (
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.plan import TablePlan
 from ss4rec.data.sources.quotes import NO_QUOTES
-from ss4rec.data.sources.rows import CONTEXT, is_category
+from ss4rec.data.sources.rows import CONTEXT, is_category, known_texts
 from ss4rec.data.sources.text import MAX_UNREADABLE, constant_columns
 from ss4rec.errors import DataError
 from ss4rec.io.untrusted import parse_json
@@ -89,11 +89,13 @@ def sample_objects(data: bytes, where: str) -> list[dict[str, Any]]:
     return found
 
 
-def type_of(values: list[Any]) -> pa.DataType:
-    """Return as what Arrow should read the values of a key: whole numbers, numbers or texts."""
+def type_of(values: list[Any], role: str) -> pa.DataType:
+    """Return as what Arrow should read the values of a key: whole numbers, numbers or texts; ids are no decimals."""
     known = [value for value in values if value is not None]
     if known and all(isinstance(value, int) and not isinstance(value, bool) for value in known):
         return pa.int64()
+    if role in ("user", "item"):
+        return pa.string()
     if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
         return pa.float64()
     return pa.string()
@@ -232,16 +234,12 @@ def _id(value: Any, role: str) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """Return a value about the event as text; what is neither text nor number is unknown."""
+    """Return a value about the event as the text that Arrow makes of it; neither text nor number: unknown."""
     if isinstance(value, str):
         return value if value and _is_utf8(value) else None
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-        if isinstance(value, int | float)
-        else None
-    )
+    if isinstance(value, float):
+        return None if math.isnan(value) else str(pa.scalar(value).cast(pa.string()).as_py())
+    return str(value).lower() if isinstance(value, int) else None
 
 
 def _is_utf8(text: str) -> bool:
@@ -268,8 +266,4 @@ def _ids(column: pa.Array, role: str) -> pa.Array:
     """Return ids as a dictionary of texts, and other columns as they are."""
     if not is_category(role):
         return column
-    texts = column.cast(pa.string())
-    empty = pc.equal(texts, "")
-    if pc.any(empty).as_py():
-        texts = pc.if_else(empty, pa.scalar(None, pa.string()), texts)
-    return texts.dictionary_encode()
+    return known_texts(column).dictionary_encode()

@@ -266,8 +266,7 @@ def _recbole_columns(
     name = archive.neighbour(ratings, PurePosixPath(ratings).with_suffix(suffix).name)
     if name is None or len(header(archive, name, "\t")[0]) < 2:
         return None
-    with archive.open(name) as stream:
-        return features_of(stream.read(), suffix, archive.where(name), ids)
+    return features_of(archive, name, ids)
 
 
 def _split(genres: pa.ChunkedArray, separator: str) -> pa.Array:

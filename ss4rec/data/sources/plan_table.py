@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from ss4rec.data.sources.archive import Archive
-from ss4rec.data.sources.columns import choose_columns, is_known, role_columns
+from ss4rec.data.sources.columns import choose_columns, is_known, role_columns, twice_named
 from ss4rec.data.sources.head import (
     Head,
     by_number,
@@ -107,6 +107,7 @@ def _plan_parquet(
     known = [*schemas[0].names, *(column for column in hive if column not in schemas[0].names)]
     roles = choose_columns(known, options.columns, where, options.about_events)
     here, parts = role_columns(roles, set(schemas[0].names), names)
+    notes = (*notes, *twice_named(roles, schemas[0].names, names))
     for name, schema in zip(names, schemas, strict=True):
         told = archive.where(name)
         doubled = next((c for c in here.values() if schema.names.count(c) > 1), None)
@@ -155,8 +156,9 @@ def _plan_json(
     known = [*keys, *(column for column in hive if column not in keys)]
     roles = choose_columns(known, options.columns, where, options.about_events)
     here, parts = role_columns(roles, set(keys), names)
+    notes = (*notes, *twice_named(roles, keys, names))
     values = {role: [found.get(key) for found in objects] for role, key in here.items()}
-    types = {role: type_of(found) for role, found in values.items()}
+    types = {role: type_of(found, role) for role, found in values.items()}
     if "rating" in types:
         types["rating"] = pa.float64()
     if "time" in here:
@@ -210,6 +212,7 @@ def _plan_text(
     known = [*labels, *(column for column in hive if column not in labels)]
     roles = choose_columns(known, asked, where, options.about_events)
     here, parts = role_columns(roles, set(labels), names)
+    notes = (*notes, *twice_named(roles, labels, names))
     rows = head.rows[1:] if has_header else head.rows
     parts = (
         replace(parts[0], start=start),

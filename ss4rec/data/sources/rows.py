@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 CONTEXT = "context."
 """Begins the role of a column that says something about the event, and its name in shards."""
@@ -50,6 +51,17 @@ class UserProfiles:
     """int64 or string."""
     values: pa.Table
     """A string column for each property, null if unknown."""
+
+
+def known_texts(values: pa.Array) -> pa.Array:
+    """Return values of any plain type as texts; null where they are empty, or a number that is none (NaN)."""
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), pa.string())
+    texts = values.cast(pa.string())
+    unknown = pc.is_nan(values) if pa.types.is_floating(values.type) else pc.equal(texts, "")
+    if pc.any(unknown).as_py():
+        texts = pc.if_else(unknown, pa.scalar(None, pa.string()), texts)
+    return texts
 
 
 def plain_ids(values: pa.Array) -> pa.Array:

@@ -16,7 +16,7 @@ from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed, Rules, check_rows
 from ss4rec.data.sources.parts import Part
 from ss4rec.data.sources.plan import TablePlan
-from ss4rec.data.sources.rows import CONTEXT
+from ss4rec.data.sources.rows import CONTEXT, known_texts
 from ss4rec.data.sources.text import constant_columns
 from ss4rec.data.sources.times import is_bytes, is_text, plain_type, refuse_type
 from ss4rec.errors import DataError
@@ -116,12 +116,7 @@ def check_types(schema: pa.Schema, roles: dict[str, str], where: str) -> None:
 
 def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array:
     """Return a column as one array of a type that `check_rows` knows."""
-    values = _one(column)
-    if isinstance(values, pa.ExtensionArray):
-        values = values.storage
-    while plain_type(values.type) != values.type:
-        encoded = pa.types.is_dictionary(values.type)
-        values = values.dictionary_decode() if encoded else pc.run_end_decode(values)
+    values = decoded(column)
     kind = values.type
     if role == "rating":
         return values.cast(pa.float64(), safe=False) if pa.types.is_decimal(kind) else values
@@ -129,11 +124,18 @@ def converted(column: pa.ChunkedArray, role: str, plan: ParquetPlan) -> pa.Array
         return values.cast(pa.string()) if is_text(kind) or is_bytes(kind) else values
     if pa.types.is_integer(kind) and role in ("user", "item") and role not in plan.as_text:
         return values.cast(pa.int64())
-    texts = values.cast(pa.string()) if not pa.types.is_null(kind) else pa.nulls(len(values), pa.string())
-    empty = pc.equal(texts, "")
-    if pc.any(empty).as_py():
-        texts = pc.if_else(empty, pa.scalar(None, pa.string()), texts)
-    return texts.dictionary_encode()
+    return known_texts(values).dictionary_encode()
+
+
+def decoded(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array of its values, without dictionaries, runs and types of extensions."""
+    values = _one(column)
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    while plain_type(values.type) != values.type:
+        encoded = pa.types.is_dictionary(values.type)
+        values = values.dictionary_decode() if encoded else pc.run_end_decode(values)
+    return values
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
