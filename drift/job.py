@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from drift.calendar import whole_months
 from drift.cells.run import alibi_cells, all_cells
 from drift.cells.types import FAMILIES, IDENTICAL, REFERENCE, VOLUME, CellContext, Row
 from drift.cells.volume import identical_rows, volume_rows
+from drift.cells.wander import past_wander
 from drift.config import SEVERITIES, DriftConfig, check_detectors
 from drift.events import KnownEvent
 from drift.model.quality import Quality
@@ -139,7 +141,7 @@ def _compute(
     source: Source, shards: Sequence[Any], earlier: Earlier | None
 ) -> tuple[CellContext, list[Row], list[str]]:
     """Run both passes; return the context, all rows that are not judged yet, and the windows that are new."""
-    from drift.ray_passes import count_past, make_histograms, run_cells
+    from drift.ray_passes import count_past, make_histograms, run_cells, run_past
 
     plan, config = source.plan, source.config
     num_items = source.timeline.manifest.items
@@ -173,6 +175,8 @@ def _compute(
     context = CellContext(
         config, plan, made, source.facts.layout, unseen, counts, source.facts, tables.mean_V
     )
+    past_tests = partial(run_past, context.without_titles(), workers=config.workers)
+    context = replace(context, wander=past_wander(context, past_tests))
     kept = [] if earlier is None else _still_valid(earlier.rows, context)
     done = {row.window for row in kept if row.comparison == REFERENCE}
     todo = [window for window in plan.future if context.name(window) not in done]

@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from drift.calendar import Window
 from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext, Row
+from drift.cells.wander import PastPair, Squares, past_squares
 from drift.config import DriftConfig
 from drift.model.followers import count_pairs
 from drift.model.rank import RankTask, rank_shard
@@ -105,15 +106,31 @@ class CellWorker:
         """Compute one cell."""
         return run_cell(self.context, cell)
 
+    def past(self, pair: PastPair) -> Squares | None:
+        """Test one pair of the past."""
+        return past_squares(self.context, pair)
+
 
 def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
     """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
+    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
+    return [row for rows in _on_actors(context, run, cells, workers) for row in rows]
+
+
+def run_past(context: CellContext, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
+    """Test pairs of the past on `workers` actors; results come back in the order of `pairs`."""
+    return _on_actors(context, lambda actor, pair: actor.past.remote(pair), pairs, workers)
+
+
+def _on_actors(context: CellContext, run: Callable[..., Any], todo: Sequence[Any], workers: int) -> list[Any]:
+    """Deal work to actors that hold the context; results come back in its order."""
+    if not todo:
+        return []
     shared = ray.put(context)
     worker: Any = ray.remote(num_cpus=1)(CellWorker)
-    actors = [worker.remote(shared) for _ in range(min(workers, len(cells)))]
-    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
+    actors = [worker.remote(shared) for _ in range(min(workers, len(todo)))]
     try:
-        return [row for rows in ActorPool(actors).map(run, list(cells)) for row in rows]
+        return list(ActorPool(actors).map(run, list(todo)))
     finally:
         # Handles live in the pool's reference cycle until Python collects it; until then the actors keep their CPUs,
         # and on a small cluster the ranking that follows waits for ever.

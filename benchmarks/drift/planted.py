@@ -34,6 +34,7 @@ from benchmarks.record import headline, write_record
 from drift.cells.run import all_cells, run_cell
 from drift.cells.types import CellContext
 from drift.cells.volume import identical_rows, volume_rows
+from drift.cells.wander import past_wander
 from drift.config import ALARMS, DriftConfig
 from drift.model.quality import Quality
 from drift.plan import make_plan
@@ -123,6 +124,7 @@ def report_on(source: Path, folder: Path, config: DriftConfig, before: Path | No
     made = UserHistograms.merge([make(shard) for shard in shards])
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
     context = CellContext(config, plan, made, make.layout, unseen, counts, facts, past.mean_V)
+    context = replace(context, wander=past_wander(context))
     rows = [row for cell in all_cells(plan, plan.future) for row in run_cell(context, cell)]
     rows += volume_rows(context) + identical_rows(context)
     judge(context, rows)

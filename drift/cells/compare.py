@@ -17,7 +17,13 @@ from drift.signals.item_noise import item_noise
 from drift.signals.popularity_noise import percentile_noise
 from drift.stats.bin_noise import BinNoise
 from drift.stats.distances import Array, distances
-from drift.stats.resampling import Blocks, bootstrap_intervals, permutation_test, sign_flip_test
+from drift.stats.resampling import (
+    Blocks,
+    Tested,
+    bootstrap_intervals,
+    permutation_test,
+    sign_flip_test,
+)
 
 UNSEEN = "unseen_item"
 GUESS = 1.25
@@ -68,13 +74,43 @@ def _previous(plan: Plan, window: int) -> int:
     return max(other for other in plan.wanted if other < window)
 
 
+def cell_test(context: CellContext, cell: Cell, rng: np.random.Generator, permutations: int) -> Tested | None:
+    """Test all signals of a cell; None where a side has fewer than two users."""
+    found = sides(context, cell, rng)
+    if min(len(side.users_N) for side in found) < 2:
+        return None
+    return _test(context, cell, found, rng, permutations, _bin_noises(context, cell))
+
+
+def _test(
+    context: CellContext,
+    cell: Cell,
+    found: tuple[Blocks, Blocks],
+    rng: np.random.Generator,
+    permutations: int,
+    noises: Sequence[BinNoise],
+) -> Tested:
+    """Test both sides: the same users by flips of signs, else by permutations, with the past's wander in the null."""
+    if cell.comparison == RETURNING:
+        return sign_flip_test(*found, context.layout, permutations, rng, noises)
+    excess = (
+        None if context.wander is None else context.wander.at(cell.comparison, lag_of(context.plan, cell))
+    )
+    return permutation_test(*found, context.layout, permutations, rng, noises, excess)
+
+
+def lag_of(plan: Plan, cell: Cell) -> int:
+    """Return how many windows lie between the two sides of a cell."""
+    near = {PREVIOUS: 1, CONTROL: 0}
+    return near.get(cell.comparison, round(cell.window - float(np.mean(plan.reference))))
+
+
 def compare(context: CellContext, cell: Cell) -> list[Row]:
     """Test all signals of a cell with whole users as the unit."""
     config, layout = context.config, context.layout
     rng = cell.rng(config.seed)
     ref, cur = sides(context, cell, rng)
-    paired = cell.comparison == RETURNING
-    if paired:
+    if cell.comparison == RETURNING:
         both = np.intersect1d(ref.users_N, cur.users_N)
         ref, cur = ref.take(both), cur.take(both)
     if min(len(ref.users_N), len(cur.users_N)) < 2:
@@ -85,8 +121,7 @@ def compare(context: CellContext, cell: Cell) -> list[Row]:
             for signal in layout
         ]
     noises = _bin_noises(context, cell)
-    test = sign_flip_test if paired else permutation_test
-    tested = test(ref, cur, layout, context.permutations, rng, noises)
+    tested = _test(context, cell, (ref, cur), rng, context.permutations, noises)
     low_S, high_S = bootstrap_intervals(ref, cur, layout, config.bootstrap, config.level, rng, noises)
     decided = by_construction(config.window)
     in_window = context.histograms.window_R == cell.window

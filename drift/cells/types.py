@@ -19,6 +19,7 @@ from drift.signals.definitions import Signal
 from drift.signals.histograms import UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts
 from drift.stats.distances import Array
+from drift.stats.resampling import Excess
 
 REFERENCE, RETURNING, PREVIOUS, CONTROL = "reference", "returning", "previous", "control"
 
@@ -87,6 +88,31 @@ class Row:
         return asdict(self)
 
 
+ENOUGH_PAIRS = 8
+"""Pairs of past windows that are enough to say how far a signal wanders."""
+FEWEST_PAIRS = 3
+
+
+@dataclass(frozen=True)
+class Wander:
+    """How far past windows lay apart beyond their null (`drift.cells.wander`)."""
+
+    excess: dict[str, dict[int, Array]]
+    """By comparison and lag in windows: `[pairs, S]`, squared distances less those of the null."""
+
+    def at(self, comparison: str, lag: int) -> Excess | None:
+        """Return the wander at the nearest lags that have enough pairs; None if the past is too short to say."""
+        by_lag, parts = self.excess.get(comparison, {}), list[Array]()
+        for near in sorted(by_lag, key=lambda other: (abs(other - lag), other)):
+            if sum(map(len, parts)) >= ENOUGH_PAIRS:
+                break
+            parts.append(by_lag[near])
+        if sum(map(len, parts)) < FEWEST_PAIRS:
+            return None
+        found = np.concatenate(parts)
+        return Excess(np.maximum(found.mean(axis=0), 0.0), len(found))
+
+
 @dataclass(frozen=True)
 class CellContext:
     """What every worker needs."""
@@ -103,6 +129,8 @@ class CellContext:
     facts: ItemFacts | None = None
     stars_V: Array | None = None
     """Mean stars of each item before the reference, NaN where they say nothing."""
+    wander: Wander | None = None
+    """How far the past wandered; None: not known, and nothing is added to a null."""
 
     def without_titles(self) -> CellContext:
         """Return what a worker needs: no test looks at titles."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -251,40 +250,3 @@ def overall(verdicts: Verdicts, field: str) -> Severity:
     if unseen in ALARMS:
         found.append(min(unseen, "drift", key=SEVERITIES.index))
     return worst(found)
-
-
-def _short(sentence: str) -> str:
-    """Return a sentence without what stands in brackets about events."""
-    return re.sub(r" \(counting events [^)]*\)", "", sentence)
-
-
-def headline(verdicts: Verdicts, changes: Sequence[Change]) -> str:
-    """Say what happened, since when, whether the model suffers, and what to do."""
-    parts = []
-    if verdicts.pipeline.severity in ALARMS:
-        fault = next(change for change in changes if change.kind == "pipeline")
-        parts.append(
-            f"A fault of the pipeline: {_short(fault.sentence)} To do: check the logging before you retrain."
-        )
-    fall, regret = verdicts.model_fall, verdicts.regret
-    fault_now = verdicts.pipeline.now in ALARMS
-    if fall is not None and fall.now in ALARMS:
-        advice = "" if fault_now else " To do: retrain on newer data."
-        parts.append(f"{fall.sentence}{advice}")
-    elif regret is not None and regret.now in ALARMS:
-        parts.append(f"{regret.sentence}{'' if fault_now else ' To do: retrain on newer data.'}")
-    others = [change for change in changes if change.kind != "pipeline" and change.severity in ALARMS]
-    if others:
-        parts.append(_short(others[0].sentence) + (f" {others[0].action}" if not parts else ""))
-        if len(others) > 1 and len(parts) < 3:
-            parts.append(f"Also changed: {', '.join(dict.fromkeys(change.name for change in others[1:4]))}.")
-    if fall is not None and fall.now == "undecided" and len(parts) < 3:
-        parts.append(f"Whether the model ranks worse is undecided: {fall.wait_for}.")
-    if verdicts.unseen.now in ALARMS and len(parts) < 3:
-        parts.append(verdicts.unseen.sentence)
-    if parts:
-        return " ".join(parts)
-    if verdicts.data.severity == "undecided":
-        return verdicts.data.sentence
-    model = "The model was not examined (give --run)." if fall is None else fall.sentence
-    return f"No news: {verdicts.data.sentence[0].lower()}{verdicts.data.sentence[1:]} {model} Nothing to do."

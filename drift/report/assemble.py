@@ -11,11 +11,12 @@ from drift.cells.types import OWN_TEST, REFERENCE, CellContext, Row
 from drift.config import NOT_DECISIVE
 from drift.events import KnownEvent, event_records
 from drift.model.quality import Quality
-from drift.report.answers import answer, headline, overall
+from drift.report.answers import answer, overall
 from drift.report.changes import find_changes
 from drift.report.contents import Report, cell_records
 from drift.report.episodes import WindowMeans, find_episodes, level_record
 from drift.report.metadata import metadata_change
+from drift.report.summary import action_on, headline
 from drift.report.verdict import worst
 from drift.signals.items import ItemCounts, turnover
 from drift.stats.distances import named_slices
@@ -48,10 +49,11 @@ def assemble(
     episodes = find_episodes(context, rows, means)
     changes = metadata_change(metadata, fresh, names) + find_changes(context, rows, episodes, means)
     verdicts = answer(context, rows, changes, quality.records, means, fresh)
+    changes = [change.model_copy(update={"action": action_on(change, verdicts)}) for change in changes]
     main = [row for row in rows if row.comparison == REFERENCE and row.detector == OWN_TEST]
     worst_of = {name: worst([r.severity for r in main if r.window == name]) for name in names}
     return Report(
-        headline=headline(verdicts, changes),
+        headline=headline(verdicts, changes, names[-1]),
         verdict=overall(verdicts, "severity"),
         alert=overall(verdicts, "new"),
         verdicts=verdicts,

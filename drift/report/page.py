@@ -10,6 +10,7 @@ from drift.cells.types import ALIBI, ALL_SIGNALS, COMPARISONS, OWN_TEST, REFEREN
 from drift.config import ALARMS, SEVERITIES
 from drift.report.contents import Report, Verdict
 from drift.report.model_part import model_part
+from drift.report.summary import words_for
 from drift.report.words import percent, say_level, span
 from drift.signals.definitions import Signal
 from ss4rec.report import Axis, Cell, Frame, Line, Mark, charts, render
@@ -30,12 +31,6 @@ QUESTIONS = {
     "model_fall": "Does the model rank worse?",
     "regret": "Is recent popularity better than the model?",
     "lists": "Does the model recommend other things?",
-}
-ACTIONS = {
-    "look": "check the logging; do not retrain before",
-    "retrain": "retrain on newer data",
-    "wait": "wait, or decide on more users",
-    "nothing": "nothing",
 }
 TESTS = {
     "w1": "Wasserstein, users permuted",
@@ -58,7 +53,7 @@ def page(report: Report, layout: tuple[Signal, ...]) -> str:
         "drift.html.j2",
         report=report,
         facts=_facts(report),
-        answers=[_answer(name, getattr(report.verdicts, name)) for name in QUESTIONS],
+        answers=[_answer(report, name) for name in QUESTIONS],
         changes=[_change(change) for change in report.changes],
         details=[(f"{c.name}, {c.first}", c.details) for c in report.changes if c.details],
         nothing=report.verdicts.data.sentence,
@@ -95,7 +90,8 @@ def _facts(report: Report) -> str:
     )
 
 
-def _answer(name: str, verdict: Verdict | None) -> list[Any]:
+def _answer(report: Report, name: str) -> list[Any]:
+    verdict: Verdict | None = getattr(report.verdicts, name)
     if verdict is None:
         unknown = "The model was not examined: give --run."
         return [
@@ -115,7 +111,7 @@ def _answer(name: str, verdict: Verdict | None) -> list[Any]:
         verdict_cell(verdict.severity),
         verdict_cell(verdict.now),
         text,
-        ACTIONS[verdict.action],
+        words_for(name, report.verdicts, report.changes),
     ]
 
 

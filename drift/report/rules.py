@@ -19,6 +19,8 @@ from drift.stats.distances import Array
 from ss4rec.data.sources.rows import CONTEXT
 
 LOOK = "Check the logging and the way of the data. Do not retrain on these windows before it is repaired."
+IF_WORSE = "Retrain if the model ranks worse."
+"""What to do then is known once the model was looked at (`drift.report.summary.action_on`)."""
 FOLLOW_FALL = 0.2
 """Relative fall of expected followers from which ids may be mixed up."""
 TOP_LOST = 0.15
@@ -205,15 +207,15 @@ RULES = (
          "Look for a change of the rating scale or of the page that asks."),
     Rule("values lost", "pipeline", lambda m: bool(m.lost_features()), {FEATURE, CONTEXT, "no_genre"}, LOOK),
     Rule("features of items", "taste", lambda m: m.has(FEATURE), {FEATURE},
-         "Retrain if the model ranks worse (see the model's part)."),
+         IF_WORSE),
     Rule("context of events", "behaviour", lambda m: m.has(CONTEXT), {CONTEXT},
          "Look for a change of the page, the app or the logging that explains it."),
     Rule("what follows what", "behaviour", _other_order, {"expected_next", "lasting_top", "popularity"},
-         "Retrain if the model ranks worse (see the model's part)."),
+         IF_WORSE),
     Rule("what is popular", "taste", lambda m: "lasting_top" in m or "popularity" in m,
-         {*ITEMS, "expected_next", *STARS}, "Retrain if the model ranks worse (see the model's part)."),
+         {*ITEMS, "expected_next", *STARS}, IF_WORSE),
     Rule("genres", "taste", lambda m: "genre" in m, {"genre", "decade", "item_age"},
-         "Retrain if the model ranks worse (see the model's part)."),
+         IF_WORSE),
     Rule("pace", "behaviour", lambda m: bool(PACE & m.episodes.keys()), {*PACE, "activity", *VOLUMES},
          "Look for a change of the page or the app. SS4Rec reads gaps, so see whether it ranks worse."),
     Rule("hours", "behaviour", lambda m: "hour" in m or "weekday" in m, {"hour", "weekday"},

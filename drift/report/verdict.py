@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drift.cells.compare import past_effects, thresholds
+from drift.cells.compare import lag_of, past_effects, thresholds
 from drift.cells.types import (
     ALIBI,
     ALL_SIGNALS,
@@ -20,6 +20,7 @@ from drift.cells.types import (
     REFERENCE,
     RETURNING,
     VOLUME,
+    Cell,
     CellContext,
     Row,
 )
@@ -35,14 +36,12 @@ def judge(context: CellContext, rows: list[Row]) -> None:
     """
     past = past_effects(context)
     index = {window.name: number for number, window in enumerate(context.plan.windows)}
-    centre = float(np.mean(context.plan.reference))
     for comparison in (REFERENCE, RETURNING, PREVIOUS, CONTROL):
         mine = [row for row in rows if row.comparison == comparison and row.detector == OWN_TEST]
         mine = [row for row in mine if row.signal != ALL_SIGNALS]
         limits = {}
         for name in dict.fromkeys(row.window for row in mine):
-            lag = {PREVIOUS: 1, CONTROL: 0}.get(comparison, round(index[name] - centre))
-            limits[name] = thresholds(context, past, lag)
+            limits[name] = thresholds(context, past, lag_of(context.plan, Cell(comparison, index[name])))
         _judge_family(context.config, mine, limits, comparison)
     for detector in (VOLUME, IDENTICAL):
         _judge_family(context.config, [row for row in rows if row.detector == detector], {}, detector)

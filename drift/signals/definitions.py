@@ -6,6 +6,7 @@ Only `genre` depends on data: its labels are the genres of items seen by the cut
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,8 +123,10 @@ def decade_bin(years_X: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _share(name: str, labels: tuple[str, str], minimum: float, share: str) -> Signal:
-    """Return a signal of two bins."""
-    return Signal(name, labels, "ks", minimum, f"share {share.replace(' are ', ' ', 1)}", share=share)
+    """Return a signal of two bins; `share` goes on after "17 % ", as in "of events are on items without a genre"."""
+    what, verb = re.split(r" (?=are |come |repeat )", share, maxsplit=1)
+    about = f"share {what} that {verb}" if not verb.startswith("are on ") else f"share {what} {verb[4:]}"
+    return Signal(name, labels, "ks", minimum, about, share=share)
 
 
 def _ordered(name: str, labels: tuple[str, ...], about: str, median: bool = True) -> Signal:

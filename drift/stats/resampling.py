@@ -58,6 +58,29 @@ class Tested:
     """p of each signal adjusted for all signals (max-T)."""
     p_floor: float
     """Smallest p that this number of permutations can give."""
+    square_S: Array
+    """Mean square of the distances under the null."""
+
+
+@dataclass(frozen=True)
+class Excess:
+    """What squared distances have beyond the null of drawn users, as windows of the past tell it."""
+
+    square_S: Array
+    """Mean of each signal, at least 0."""
+    pairs: int
+    """Pairs of windows that it was told from; the fewer, the less sure."""
+
+    def widened(self, null_BS: Array, rng: np.random.Generator) -> Array:
+        """Return draws of the null with the excess in them.
+
+        Its size is known from few pairs alone, so it is drawn anew each time: with nothing else in the null, that makes
+        its tails those of Student's t.
+        """
+        usual_S = (null_BS**2).mean(axis=0)
+        share_S = np.divide(self.square_S, usual_S, out=np.zeros_like(usual_S), where=usual_S > 1e-15)
+        unsure_BS = self.pairs / rng.chisquare(self.pairs, null_BS.shape)
+        return np.asarray(null_BS * np.sqrt(1.0 + share_S * unsure_BS))
 
 
 class Noise(Protocol):
@@ -82,12 +105,13 @@ def permutation_test(
     permutations: int,
     rng: np.random.Generator,
     noises: Sequence[Noise] = (),
+    excess: Excess | None = None,
 ) -> Tested:
     """Test whether two windows' users come from one population, by permuting whole users.
 
     Users on one side exchange their labels; users on both sides exchange their two blocks with probability 1/2, which
     keeps their correlation out of the null. `noises` are added to each draw, and what is left is widened where sides
-    are no mirror images of each other (`_widen`). Statistics and p: `max_t`.
+    are no mirror images of each other (`_widen`). `excess` is what the past had beyond that. Statistics and p: `max_t`.
     """
     both = np.intersect1d(ref.users_N, cur.users_N)
     alone = [side.take(np.setdiff1d(side.users_N, both)) for side in (ref, cur)]
@@ -110,7 +134,7 @@ def permutation_test(
         return _pair_distances(total_C - cur_BC, cur_BC, signals, noises, rng, True, widen_K)
 
     null_BS = _in_chunks(draw, permutations)
-    return _tested(ref, cur, signals, null_BS)
+    return _tested(ref, cur, signals, null_BS if excess is None else excess.widened(null_BS, rng))
 
 
 def sign_flip_test(
@@ -348,7 +372,8 @@ def _tested(ref: Blocks, cur: Blocks, signals: Sequence[Binned], null_BS: Array)
     ref_K, cur_K = ref.mean(signals), cur.mean(signals)
     effect_S = distances(ref_K, cur_K, signals)
     p_S, p_max_S = max_t(effect_S, null_BS)
-    return Tested(effect_S, mean_shift(ref_K, cur_K, signals), p_S, p_max_S, 1 / (1 + len(null_BS)))
+    square_S = (null_BS**2).mean(axis=0)
+    return Tested(effect_S, mean_shift(ref_K, cur_K, signals), p_S, p_max_S, 1 / (1 + len(null_BS)), square_S)
 
 
 def _own_means(side: Blocks, signals: Sequence[Binned]) -> Blocks:

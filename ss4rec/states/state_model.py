@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ class StateModel:
         precision: how states are kept between events. `full` is the model's own type; the others lose a little at
             every event and cost a half (`bf16`) or a quarter (`int8`) of the memory.
         traced: record the step as a graph at the first event: half of the time for a single user, after a second or
-            two of preparation.
+            two of preparation. On a CPU only: a GPU's own kernels cannot be recorded, and its step is run as it is.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class StateModel:
         self.recommender = recommender
         self.model = recommender.model.eval()
         self.precision = precision
-        self.traced = traced
         self.device = recommender.device
+        self.traced = traced and self.device.type == "cpu"
         self.target_time = recommender.data.target_time
         self.kind = next(self.model.parameters()).dtype
         self.layout = StateLayout.of(self.model.config)
@@ -81,7 +81,7 @@ class StateModel:
     def encode_many(self, histories: Sequence[History], *, ignore_unknown: bool = False) -> list[State]:
         """Return the states after whole histories; arguments and errors as for `encode`."""
         known = [self._known_history(history, ignore_unknown) for history in histories]
-        profiles = [self._profile(history) for history in histories]
+        profiles = [self.profile_codes(history.profile) for history in histories]
         states: list[State] = []
         first, tokens = 0, 0
         for stop, events in enumerate([*known, []], start=1):
@@ -335,8 +335,13 @@ class StateModel:
             )
         return gap_s
 
-    def _profile(self, history: History) -> tuple[int, ...]:
-        return tuple(profile_codes(history.profile or {}, self.recommender.profile_values)) or (0,)
+    def profile_codes(self, profile: Mapping[str, object] | None) -> tuple[int, ...]:
+        """Return a person's profile as states hold it (`State.profile`).
+
+        Raises:
+            UsageError: for a value that training did not know.
+        """
+        return tuple(profile_codes(profile or {}, self.recommender.profile_values)) or (0,)
 
     def _known_history(self, history: History, ignore_unknown: bool) -> list[Known]:
         """Return the events of a history, oldest first."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from drift.cells.alibi import run_on_model
 from drift.cells.run import run_cell
+from drift.cells.wander import past_squares
 from drift.model.followers import count_pairs
 from drift.model.rank import rank_shard
 from drift.signals.histograms import UserHistograms
@@ -43,6 +44,7 @@ def run_locally(monkeypatch):
         "run_cells": lambda context, cells, workers: [
             row for cell in cells for row in run_cell(context, cell)
         ],
+        "run_past": lambda context, pairs, workers: [past_squares(context, pair) for pair in pairs],
         "rank_windows": _rank,
         "run_alibi_on_model": run_on_model,
     }

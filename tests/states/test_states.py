@@ -4,44 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.states.parity import events_of, parity
 from ss4rec.errors import CheckpointError, UsageError
-from ss4rec.model.columns import DataColumns, EventColumn, ItemColumns
 from ss4rec.recommender import History
 from ss4rec.states import Event, StateModel, read_states, write_states
-from tests.states.conftest import ITEMS, random_history, recommender_of, whole
-
-ALL_INPUTS = ("rating", "gap", "clock", "date", "profile")
-OPTIONS = {
-    "published": {},
-    "ml_1m_cpu": {"gap_map": "log", "dt_init": "mamba", "shared_norm": False, "repeats": "learned"},
-    "ml_1m_best": {
-        "gap_map": "log", "blocks": 3, "feed_forward": 2.0, "shared_norm": False, "repeats": "learned",
-        "inputs": ("rating", "gap", "clock", "date"), "item_attributes": True,
-    },
-    "production": {"norm": "pre", "feed_forward": 2.0, "shared_norm": False, "gap_map": "log"},
-    "habits": {"repeats": "habits", "inputs": ("gap", "clock")},
-    "cosine": {"cosine_temperature": 0.07, "conv_width": 1, "expand": 1},
-    "horizon": {"horizon": True, "gap_map": "log", "conv_width": 8},
-    "ensemble": {"members": 3, "repeats": "habits", "inputs": ALL_INPUTS, "item_attributes": True, "horizon": True},
-    "columns": {
-        "repeats": "learned", "inputs": ("gap",), "columns": DataColumns(
-            items=ItemColumns(names=("brand", "picture"), rows=6, pairs=2 * ITEMS, dims=3),
-            users=("sex",), user_codes=(1, 2),
-            context=(EventColumn(name="device", first=0, values=("phone", "web")),),
-        ),
-    },
-}  # fmt: skip
-"""Every option of `ModelConfig` that changes what is computed outside training."""
+from tests.states.conftest import ITEMS, OPTIONS, random_history, recommender_of, whole
 
 
 def split(history, first, stop):
     """Return the events of a part of a history."""
-    fields = (history.items[first:stop], history.times[first:stop], history.ratings[first:stop])
-    told = [
-        {name: values[place] for name, values in (history.context or {}).items()}
-        for place in range(len(history.items))
-    ]
-    return [Event(*event) for event in zip(*fields, told[first:stop], strict=True)]
+    return events_of(history, first, stop)
 
 
 def start(history, length):
@@ -148,3 +120,15 @@ def test_what_a_state_refuses():
     assert same is state
     assert state.events == 2
     assert len(states.recommend(state, k=10**6)) == ITEMS - 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("target_time", [True, False])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_states_equal_the_whole_history_on_a_gpu(options, target_time):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    states = StateModel(recommender_of(torch.float32, target_time, device="cuda", **options), traced=True)
+    row = parity("gpu", states, histories=60, longest=600, updates=20)
+    assert row["max_score_error"] <= 1e-4
+    assert row["same_top_10"] == 60
