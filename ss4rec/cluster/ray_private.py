@@ -61,13 +61,14 @@ def on_loopback(wanted: bool) -> Iterator[None]:
 def send_token(*, new_cluster: bool) -> None:
     """Use token authentication if nothing else is said: for a cluster that is started here, or if there is a token.
 
-    `ray.init` does so only where it finds the cluster itself, not for an address, and says so in a warning each time;
-    the Jobs API's client never does.
+    `ray.init` does so from 2.59 on and only where it finds the cluster itself, not for an address, and says so in a
+    warning each time; the Jobs API's client never does.
     """
-    from ray._private.authentication import authentication_token_setup as setup
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
-    if os.environ.get(setup.AUTH_MODE_ENV_VAR) is None and (new_cluster or has_token()):
-        setup._enable_token_auth()
+    if os.environ.get("RAY_AUTH_MODE") is None and (new_cluster or has_token()):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # the variable was read at import
 
 
 def knock(address: str, timeout_s: float = 20.0) -> str | None:
@@ -191,11 +192,12 @@ def remove_placement_groups_of(actor_id: str | None) -> None:
 def preemption() -> Any:
     """Return what Ray Train's watcher told this worker about a node that is being taken back, or None.
 
-    The public `ray.train.get_preemption_info` waits for all workers.
+    The public `ray.train.get_preemption_info` waits for all workers. Ray 2.56 has no watcher: None.
     """
     from ray.train.v2._internal.execution.context import get_train_context
 
-    return get_train_context().preemption_context.preemption_info
+    context = getattr(get_train_context(), "preemption_context", None)
+    return None if context is None else context.preemption_info
 
 
 def leave_signals_alone(trainer: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +30,36 @@ class Repeats:
         back_L = torch.arange(self.segments.max_len, device=rows_R.device)
         history_RL = self.items_T[(rows_R[:, None] - back_L).clamp_min(0)]
         return torch.where(back_L <= self.segments.positions_T[rows_R][:, None], history_RL, 0).long()
+
+    @cached_property
+    def _once(self) -> tuple[Tensor, Tensor]:
+        """Return each token's class (item - 1), and 1 where its sequence did not hold that item before, else 0.
+
+        Both have `max_len - 1` more in front, so that the tokens up to and with one are a window of that many.
+        """
+        tokens_T = torch.arange(len(self.items_T), device=self.items_T.device)
+        first_T = tokens_T - self.segments.positions_T
+        key_T, order_T = torch.sort((first_T << 32) + self.items_T, stable=True)
+        new_T = torch.ones_like(self.logit, dtype=self.logit.dtype).repeat(len(key_T))
+        new_T[order_T[1:]] = (key_T.diff() != 0).to(new_T.dtype)
+        new_T *= self.items_T > 0
+        front = (self.segments.max_len - 1, 0)
+        return F.pad((self.items_T.long() - 1).clamp_min_(0), front), F.pad(new_T, front)
+
+    def held(self, rows_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the classes that the histories of the tokens `rows_R` hold, `[R, L]`, and 1 for each that counts.
+
+        L is at least the length of the longest of these histories. Each class counts once a row; all others have 0.
+        """
+        positions_R1 = self.segments.positions_T[rows_R][:, None]
+        length = most = self.segments.max_len
+        if rows_R.device.type == "cpu":  # elsewhere it would wait for the device
+            length = int(positions_R1.max()) + 1
+        classes_RL, new_RL = (
+            values.unfold(0, most, 1)[:, most - length :].index_select(0, rows_R) for values in self._once
+        )
+        ages_L = torch.arange(length - 1, -1, -1, device=rows_R.device)
+        return classes_RL, new_RL.mul_(ages_L <= positions_R1)
 
 
 def target_rows(targets_T: Tensor) -> Tensor:
@@ -173,6 +205,28 @@ def _unheld_logits(
     return logits_CI.masked_fill_(held_CV.scatter_(1, held.select(rows_C), True)[:, 1:], -torch.inf)
 
 
+CACHED_LOGITS = 1 << 18
+"""Logits of a part on a CPU, if it has `LEAST_ROWS`: what is done to them one after another finds them in the cache."""
+LEAST_ROWS = 64
+"""With fewer the gradient of the items would be written more often than the logits."""
+
+
+def _parts(rows: int, items: int, chunk_tokens: int, device: torch.device) -> Iterator[slice]:
+    """Cut rows into parts of at most `chunk_tokens`, on a CPU smaller ones."""
+    size = (
+        min(chunk_tokens, max(LEAST_ROWS, CACHED_LOGITS // items)) if device.type == "cpu" else chunk_tokens
+    )
+    return (slice(first, first + size) for first in range(0, rows, size))
+
+
+def _add_product(sum_ID: Tensor, left_IC: Tensor, right_CD: Tensor) -> None:
+    """Add a matrix product in place, in the type of the sum."""
+    if left_IC.dtype == sum_ID.dtype:
+        sum_ID.addmm_(left_IC, right_CD)
+    else:
+        sum_ID += left_IC @ right_CD
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Loss sum and both gradients in one pass over the logits; classes are the items without padding."""
 
@@ -193,34 +247,37 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wide = torch.promote_types(weight_VD.dtype, torch.float32)
         items_ID = weight_VD[1:].to(kind)
         grad_hidden_RD = torch.empty_like(hidden_RD)
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide)
+        grad_weight_ID = torch.zeros_like(weight_VD[1:], dtype=wide)
         total = torch.zeros((), dtype=wide, device=weight_VD.device)
         grad_repeat = torch.zeros((), dtype=wide, device=weight_VD.device)
-        for first in range(0, hidden_RD.shape[0], chunk_tokens):
-            part = slice(first, first + chunk_tokens)
+        for part in _parts(len(hidden_RD), len(items_ID), chunk_tokens, hidden_RD.device):
             hidden_CD, classes_C1 = hidden_RD[part].to(kind), classes_R[part, None]
             logits_CI = (hidden_CD @ items_ID.T).to(wide)
             if repeats is not None and repeat_logit is not None:
-                held_CV = logits_CI.new_zeros(logits_CI.shape[0], weight_VD.shape[0], dtype=torch.bool)
-                held_CI = held_CV.scatter_(1, repeats.select(rows_R[part]), True)[:, 1:]
-                logits_CI += held_CI * repeat_logit
-            log_sum_C1 = logits_CI.logsumexp(1, keepdim=True)
-            total += log_sum_C1.sum() - (1 - smoothing) * logits_CI.gather(1, classes_C1).sum()
+                held_CL, counts_CL = repeats.held(rows_R[part])
+                counts_CL = counts_CL.to(wide)
+                logits_CI.scatter_add_(1, held_CL, counts_CL * repeat_logit)
+            most_C1 = logits_CI.amax(1, keepdim=True)
+            total -= (1 - smoothing) * logits_CI.gather(1, classes_C1).sum()
             if smoothing:
                 total -= smoothing * logits_CI.mean(1).sum()
+            grad_CI = logits_CI.sub_(most_C1).exp_()
+            sum_C1 = grad_CI.sum(1, keepdim=True)
+            total += (most_C1 + sum_C1.log()).sum()
             if not needs_grad:
                 continue
-            grad_CI = logits_CI.sub_(log_sum_C1).exp_()
+            grad_CI.mul_(sum_C1.reciprocal_())
             if smoothing:
                 grad_CI -= smoothing / grad_CI.shape[1]
-            grad_CI.scatter_add_(1, classes_C1, torch.full_like(log_sum_C1, smoothing - 1))
+            grad_CI.scatter_add_(1, classes_C1, torch.full_like(most_C1, smoothing - 1))
             if repeats is not None:
-                grad_repeat += (grad_CI * held_CI).sum()
+                grad_repeat += grad_CI.gather(1, held_CL).mul_(counts_CL).sum()
             narrow_CI = grad_CI.to(kind)
             grad_hidden_RD[part] = narrow_CI @ items_ID
-            grad_weight_VD[1:] += narrow_CI.T @ hidden_CD
+            _add_product(grad_weight_ID, narrow_CI.T, hidden_CD)
         if needs_grad:
-            ctx.save_for_backward(grad_hidden_RD, grad_weight_VD.to(weight_VD.dtype), grad_repeat)
+            grad_weight_VD = F.pad(grad_weight_ID.to(weight_VD.dtype), (0, 0, 1, 0))
+            ctx.save_for_backward(grad_hidden_RD, grad_weight_VD, grad_repeat)
             ctx.learns_repeats = repeats is not None
         return total
 

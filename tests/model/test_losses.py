@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from ss4rec.model.losses import bpr, cross_entropy
+from ss4rec.model.losses import Repeats, bpr, cross_entropy
+from ss4rec.model.segments import Segments
 
 
 def draw(tokens=23, items=11, dim=6):
@@ -66,3 +69,30 @@ def test_bpr_never_draws_the_target_or_padding_and_equals_its_formula():
     )  # 400 draws of two items
     total.backward()
     assert not weight.grad[0].any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_held_items_get_their_logit_once_however_often_the_history_has_them(smoothing):
+    """Seen to fail: without the count of first occurrences, and with windows that begin one token too late."""
+    torch.manual_seed(3)
+    segments = Segments.from_lengths([150, 3, 90, 1])
+    items_T = torch.randint(0, 9, (244,))  # many repeats; 0 is no item
+    targets_T = torch.randint(1, 12, (244,))
+    rows_R = torch.randperm(244)[:201]
+    leaves = [torch.randn(244, 5).double(), torch.randn(12, 5).double(), torch.tensor(0.7).double()]
+    ours, plain = ([leaf.clone().requires_grad_() for leaf in leaves] for _ in range(2))
+    loss = cross_entropy(
+        ours[0], ours[1], targets_T, rows_R,
+        label_smoothing=smoothing, repeats=Repeats(items_T, segments, ours[2]),
+    )  # fmt: skip
+    hidden_TD, weight_VD, logit = plain
+    held_TV = torch.zeros(244, 12, dtype=torch.bool)
+    for first, after in itertools.pairwise(segments.host_offsets_S1.tolist()):
+        for row in range(first, after):
+            held_TV[row, items_T[first : row + 1]] = True
+    logits_TI = (hidden_TD @ weight_VD.T + held_TV * logit)[:, 1:]
+    wanted = F.cross_entropy(
+        logits_TI[rows_R], targets_T[rows_R] - 1, label_smoothing=smoothing, reduction="sum"
+    )
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(torch.autograd.grad(loss, ours), torch.autograd.grad(wanted, plain))
