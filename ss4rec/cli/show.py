@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
+
 
 @click.command("show")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
@@ -37,3 +39,5 @@ def show_command(run_dir: Path, name: str | None, as_json: bool) -> None:
 
     show_run(run_dir, saved)
     click.echo(f"page: {page}")
+    given = quoted(run_dir)
+    say_next(f"ss4rec serve --run {given}" if saved else f"ss4rec evaluate --run {given} --data DATA")

@@ -51,7 +51,7 @@ def test_a_whole_story(places, tmp_path, monkeypatch, capsys):
 
     assert (
         call("registry promote registry/films --run {run} --reason first")
-        == "registry/films: version 1 serves now\n"
+        == "registry/films: version 1 serves now\nnext: ss4rec serve --registry registry/films\n"
     )
     assert "version 1 serves already" in call("registry promote registry/films --version 1 --reason again")
     call("registry promote registry/films --run {other} --reason better")
