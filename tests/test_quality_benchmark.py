@@ -10,13 +10,19 @@ import pytest
 import torch
 
 from benchmarks.quality import __main__ as quality
+from benchmarks.quality.batches import training_events
+from benchmarks.quality.best_epoch import BestEpoch
 from benchmarks.quality.curves import draw
+from benchmarks.quality.gru4rec import GRU4RecScorer, training_sessions
 from benchmarks.quality.peers import RecToolsScorer, unique_ids
 from benchmarks.quality.rows import GROUPS, Row
 from benchmarks.quality.table import headlines, markdown, merged, write_curves
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.evaluation.evaluator import SETTINGS, rank_column, summarise
+from ss4rec.evaluation.popularity import MostPopular
+from ss4rec.protocol.plan import make_plan
+from ss4rec.protocol.settings import Protocol
 
 
 @pytest.mark.parametrize("row", [row for group in GROUPS.values() for row in group], ids=lambda row: row.name)
@@ -154,3 +160,45 @@ def test_runs_stay_on_the_cards_they_were_given(monkeypatch):
 @pytest.mark.parametrize("values", [("PAD", "PAD", 3), np.array([7, 5, 7]), [4, 4]])
 def test_ids_may_come_as_tuples(values):
     assert unique_ids(values).tolist() == list(dict.fromkeys(values))
+
+
+def test_a_recurrent_peer_is_given_the_end_of_each_history(prepared):
+    config = DataConfig(max_len=6, overlap=0)
+    batch = next(LocalSource(prepared, config, batch_size=4, seed=0).eval_batches("test", 4))
+    items_BL, lengths_B = GRU4RecScorer(None, session_len=4).inputs(batch)
+    for row, length, (first, last) in zip(
+        items_BL.tolist(), lengths_B.tolist(), pairwise(batch.offsets_S1.tolist()), strict=True
+    ):
+        own = batch.items_T[first:last].tolist()[-4:]
+        assert row == own + [0] * (4 - len(own))
+        assert length == len(own)
+
+
+def test_a_recurrent_peer_trains_on_the_last_training_events_of_each_user(prepared):
+    plan = make_plan(Protocol(), prepared)
+    events = list(training_events(prepared, plan))
+    users_E, items_E = (np.concatenate([part[n] for part in events]) for n in (0, 1))
+    sessions = training_sessions(prepared, plan, 9)
+    users = [user for user in np.unique(users_E) if (users_E == user).sum() >= 2]
+    assert len(sessions) == len(users)
+    for row, user in zip(sessions.tolist(), users, strict=True):
+        own = items_E[users_E == user].tolist()[-9:]
+        assert row == own + [0] * (9 - len(own))
+
+
+def test_the_best_epoch_is_kept_and_patience_ends(prepared):
+    plan = make_plan(Protocol(), prepared)
+    good, bad = np.zeros(plan.num_items + 1, np.int64), np.zeros(plan.num_items + 1, np.int64)
+    best = BestEpoch(prepared, plan, 20, minutes=5, every=1, patience=2)
+    targets = np.concatenate([batch.targets_S.numpy() for batch in best.batches])
+    np.add.at(good, targets, 1)
+    bad[1:] = good.max() - good[1:]
+    module = torch.nn.Linear(1, 1, bias=False)
+    ends = []
+    for epoch, counts in enumerate((bad, good, bad, bad), 1):
+        torch.nn.init.constant_(module.weight, epoch)
+        ends.append(best.look(epoch, MostPopular(counts), module, 0.0))
+    assert ends == [False, False, False, True]
+    assert best.epoch == 2
+    assert best.weights["weight"].item() == 2.0
+    assert best.facts(module)["outcome"]["epochs"] == 4

@@ -4,10 +4,12 @@
 #   tools/first_hour.sh [OUT]      OUT: folder of the environment, the data and the transcript (default: a temporary one)
 #
 #   SS4REC_WHEEL          a wheel that is built already
+#   SS4REC_FIRST_ENV      an environment with ss4rec and the notebook's tools, to try the steps without installing
 #   SS4REC_TORCH_INDEX    index with a CPU build of torch, if pip's own have none
 #
 # Writes OUT/transcript.txt and OUT/first_hour.json (minutes, steps, steps_failed, seconds of each step and to the first
-# training step). A step that fails is counted and named; the script goes on, and ends with 1.
+# training step, MiB of the environment). A step that fails is counted and named; the script goes on, and ends with 1.
+# `python -m benchmarks.newcomer hour` runs it and writes the record.
 set -euo pipefail
 set +e # a step that fails is counted, and the script goes on
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -89,14 +91,17 @@ install() {
   env/bin/pip install -q -c "$ROOT/constraints.txt" "$WHEEL"
 }
 
-if [ -n "${SS4REC_WHEEL:-}" ]; then
+if [ -n "${SS4REC_FIRST_ENV:-}" ]; then
+  ln -sfn "$SS4REC_FIRST_ENV" "$OUT/env"
+elif [ -n "${SS4REC_WHEEL:-}" ]; then
   WHEEL=$SS4REC_WHEEL
 else
   git -C "$ROOT" archive --format=tar HEAD | (mkdir -p "$OUT/source" && tar -x -C "$OUT/source")
   step "build" pip wheel -q --no-deps --wheel-dir "$OUT/dist" "$OUT/source"
   WHEEL=$(ls "$OUT"/dist/ss4rec-*.whl)
 fi
-step "install" install
+[ -n "${SS4REC_FIRST_ENV:-}" ] || step "install" install
+du -sm "$OUT/env/" | cut -f1 >"$OUT/install_mib"
 export PATH=$OUT/env/bin:$PATH
 step "look" ss4rec --help
 step "doctor" ss4rec doctor
@@ -123,7 +128,7 @@ columns = {"user": "buyer", "item": "article", "time": "bought_at"}
 print(ss4rec.Run("runs/shop").recommend(frame, k=3, columns=columns).head(6).to_string(index=False))
 TEXT
 step "python" python recommend.py
-step "notebook tools" pip install -q nbclient nbformat ipykernel
+[ -n "${SS4REC_FIRST_ENV:-}" ] || step "notebook tools" pip install -q nbclient nbformat ipykernel
 cat >notebook.py <<TEXT
 import nbformat
 from nbclient import NotebookClient
@@ -151,7 +156,7 @@ step "resume" ss4rec train --data data/shop --preset debug --name long \
   --set train.epochs=60 --set train.patience=0 --set train.checkpoint_every_s=1
 step "head stopped" python -m cluster.local stop
 
-step "synthetic ratings" ss4rec data synth --out data/drifting.csv --format csv --users 8000 --items 300 --mean-len 30 \
+step "synthetic ratings" ss4rec data synth --out data/drifting.csv --format csv --users 3000 --items 300 --mean-len 30 \
   --drift transitions=0.6@2018-07-01 --seed 3
 step "prepare for a cut" ss4rec data prepare --source data/drifting.csv --out data/drifting --k-core 0
 step "cut" ss4rec data split --data data/drifting --cutoff 2018-06-30 --k-core 5 --out data/cut
@@ -175,6 +180,7 @@ record = {
     "startup.seconds_to_first_step": round(float((out / "first_step").read_text() or "nan"), 1)
     if (out / "first_step").exists()
     else None,
+    "install.mib": int((out / "install_mib").read_text()) if "install" in {name for name, _, _ in rows} else None,
     "seconds": {name: float(seconds) for name, _, seconds in rows},
 }
 (out / "first_hour.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -79,6 +79,8 @@ def recbole(case: dict[str, Any]) -> dict[str, float]:
     values["Gini"] = float(theirs.GiniIndex(config).get_gini(lists, ITEMS))
     values["entropy"] = float(theirs.ShannonEntropy(config).get_entropy(lists))
     values["coverage"] = float(theirs.ItemCoverage(config).get_coverage(lists, ITEMS))
+    tail = theirs.TailPercentage(config)
+    values["tail"] = float(tail.metric_info(tail.get_tail(lists, counts))[:, K - 1].mean())
     return values
 
 
@@ -97,10 +99,12 @@ def rectools(case: dict[str, Any]) -> dict[str, float]:
     catalog = list(range(1, ITEMS + 1))
     features = pd.DataFrame(case["features"], index=catalog)
     distance = theirs.PairwiseHammingDistanceCalculator(features)
+    many = table([row if len(row) >= K else [] for row in case["targets"]])
     return {
         "HR": float(theirs.HitRate(K).calc(reco, held)),
         "recall": float(theirs.Recall(K).calc(reco, held)),
         "precision": float(theirs.Precision(K).calc(reco, held)),
+        "R-precision of many": float(theirs.Precision(K, r_precision=True).calc(reco, many)),
         "MRR": float(theirs.MRR(K).calc(reco, held)),
         "MAP of few": float(theirs.MAP(K).calc(reco, table([row[:K] for row in case["targets"]]))),
         "NDCG": float(theirs.NDCG(K, divide_by_achievable=True).calc(reco, held)),
@@ -108,8 +112,25 @@ def rectools(case: dict[str, Any]) -> dict[str, float]:
         "coverage": float(theirs.CatalogCoverage(K, normalize=True).calc(reco, catalog)),
         "novelty": float(theirs.MeanInvUserFreq(K).calc(reco, train)),
         "hamming_diversity": float(theirs.IntraListDiversity(K, distance).calc(reco)),
+        "diversity": float(theirs.IntraListDiversity(K, _cosine(features)).calc(reco)),
         "serendipity of one": float(theirs.Serendipity(K).calc(reco, first, train, catalog)),
     }
+
+
+def _cosine(features: pd.DataFrame) -> Any:
+    """Return 1 - cosine of two items' features as a distance of RecTools, which has none of its own."""
+    from rectools.metrics.distances import PairwiseDistanceCalculator
+
+    class Cosine(PairwiseDistanceCalculator):
+        """1 - cosine, by scipy; an item without features has nothing in common with any."""
+
+        def _get_distances_for_item_pairs(self, items_0: Any, items_1: Any) -> Any:
+            from scipy.spatial.distance import cosine
+
+            pairs = zip(features.loc[items_0].to_numpy(), features.loc[items_1].to_numpy(), strict=True)
+            return np.array([cosine(a, b) if a.any() and b.any() else 1.0 for a, b in pairs])
+
+    return Cosine()
 
 
 if __name__ == "__main__":

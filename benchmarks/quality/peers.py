@@ -7,8 +7,7 @@ best weights are ranked on the test items, once, at the end.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from benchmarks.quality.batches import peer_batches, training_events
+from benchmarks.quality.best_epoch import BestEpoch
 from benchmarks.quality.rows import Row
 from benchmarks.quality.table import save_ranks
 from ss4rec.cli.options import assigned
-from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import EvalBatch
-from ss4rec.data.batches.source import LocalSource
-from ss4rec.data.batches.windows import Split, ragged
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import read_shard
-from ss4rec.evaluation.evaluator import rank_column, rank_users, summarise
+from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.markov import MarkovChain
-from ss4rec.evaluation.metrics import hit_rate, ndcg
 from ss4rec.evaluation.popularity import MostPopular, TrainingEvents
 from ss4rec.evaluation.scorers import Scorer
 from ss4rec.evaluation.states import prefixes
@@ -163,48 +159,56 @@ def train_rectools(
         minutes: after which training ends.
         protocol: what trains and what chooses; None: leave-one-out.
     """
-    from pytorch_lightning import Callback, Trainer, seed_everything
+    from pytorch_lightning import seed_everything
     from rectools.dataset import Dataset, IdMap
-    from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
 
     IdMap.from_values = staticmethod(lambda values: IdMap(unique_ids(values)))
     seed_everything(seed, verbose=False)
     torch.set_float32_matmul_precision("high")
-    every, patience = int(options.pop("validate_every", 3)), int(options.pop("patience", 8))
-    manifest, began = Manifest.load(data), time.monotonic()
     plan, settings = make_plan(protocol or Protocol(), data), SHARED | options
-    session_len = int(settings["session_max_len"])
-    own = (plan.protocol.seen, plan.protocol.target_time)
-    curve: list[list[float]] = []
-    best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
-    valid = list(peer_batches(data, "valid", plan, session_len))
+    waits = {"every": settings.pop("validate_every", 3), "patience": settings.pop("patience", 8)}
+    best = BestEpoch(data, plan, int(settings["session_max_len"]), minutes, **waits)
+    reads_time = name == "hstu" and bool(options.get("relative_time_attention", True))
+
+    def scorer_of(module: Any) -> RecToolsScorer:
+        """Return the model as it is now."""
+        ids = module.data_preparator.item_id_map.get_external_sorted_by_internal()
+        items_N = np.array([0 if isinstance(item, str) else int(item) for item in ids], dtype=np.int64)
+        mask, places = module.data_preparator.extra_token_ids.get("MASK"), int(settings["session_max_len"])
+        return RecToolsScorer(
+            module.torch_model, items_N, plan.num_items, reads_time, plan.median_gap_s, places, mask
+        )
+
+    model = _rectools_model(name, settings, best, scorer_of)
+    model.fit(Dataset.construct(_training_frame(data, plan)))
+    module = model.lightning_model
+    module.torch_model.load_state_dict(best.weights)
+    if torch.cuda.is_available():
+        module.torch_model.cuda()
+    return scorer_of(module), best.facts(module.torch_model)
+
+
+def _rectools_model(
+    name: str, settings: dict[str, Any], best: BestEpoch, scorer_of: Callable[[Any], Scorer]
+) -> Any:
+    """Return a model of rectools that validates by `best` after each epoch."""
+    from pytorch_lightning import Callback, Trainer
+    from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
 
     class Watch(Callback):
-        """Ranks the validation items with our code and keeps the best weights."""
+        """Asks `best` after every epoch."""
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            epoch = trainer.current_epoch + 1
-            if epoch % every and epoch < trainer.max_epochs:
-                return
-            scorer = scorer_of(pl_module)
-            ranks = rank_users(scorer, valid)
-            kept_U, unseen_U = (ranks[rank_column(seen, own[1])].to_numpy() for seen in (own[0], "excluded"))
-            elapsed = time.monotonic() - began
-            loss = float(trainer.callback_metrics.get("train_loss", np.nan))
-            curve.append(
-                [epoch, round(elapsed, 1), loss, ndcg(kept_U, 10), ndcg(unseen_U, 10), hit_rate(unseen_U, 10)]
+            epoch, loss = trainer.current_epoch + 1, float(trainer.callback_metrics.get("train_loss", np.nan))
+            last = epoch >= trainer.max_epochs
+            trainer.should_stop = best.look(
+                epoch, scorer_of(pl_module), pl_module.torch_model, loss, last=last
             )
-            print(curve[-1], flush=True)
-            if curve[-1][3] > best["score"]:
-                weights = {k: v.detach().cpu().clone() for k, v in pl_module.torch_model.state_dict().items()}
-                best.update(score=curve[-1][3], epoch=epoch, weights=weights)
-            waited = (epoch - best["epoch"]) // every
-            trainer.should_stop = waited >= patience or elapsed > 60 * minutes
             pl_module.torch_model.train()
 
     def trainer() -> Any:
         return Trainer(
-            max_epochs=int(SHARED["epochs"]),
+            max_epochs=int(settings["epochs"]),
             callbacks=[Watch()],
             logger=False,
             enable_checkpointing=False,
@@ -213,35 +217,12 @@ def train_rectools(
             devices=1,
         )
 
-    def scorer_of(module: Any) -> RecToolsScorer:
-        ids = module.data_preparator.item_id_map.get_external_sorted_by_internal()
-        items_N = np.array([0 if isinstance(item, str) else int(item) for item in ids], dtype=np.int64)
-        reads_time = name == "hstu" and bool(options.get("relative_time_attention", True))
-        mask = module.data_preparator.extra_token_ids.get("MASK")
-        return RecToolsScorer(
-            module.torch_model, items_N, plan.num_items, reads_time, plan.median_gap_s, session_len, mask
-        )
-
     classes = {"sasrec": SASRecModel, "esasrec": SASRecModel, "hstu": HSTUModel, "bert4rec": BERT4RecModel}
-    make = classes[name]
     if name == "esasrec":  # LiGR layers, arXiv 2508.06450
         from rectools.models.nn.transformers.ligr import LiGRLayers
 
         settings = settings | {"transformer_layers_type": LiGRLayers}
-    model = make(**settings, get_trainer_func=trainer)
-    model.fit(Dataset.construct(_training_frame(data, manifest, plan)))
-    module = model.lightning_model
-    module.torch_model.load_state_dict(best["weights"])
-    if torch.cuda.is_available():
-        module.torch_model.cuda()
-    outcome = {
-        "epochs": int(curve[-1][0]),
-        "best_epoch": best["epoch"],
-        "best_score": best["score"],
-        "elapsed_s": round(time.monotonic() - began, 1),
-    }
-    parameters = sum(parameter.numel() for parameter in module.torch_model.parameters())
-    return scorer_of(module), {"outcome": outcome, "curve": curve, "parameters": parameters}
+    return classes[name](**settings, get_trainer_func=trainer)
 
 
 def unique_ids(values: npt.ArrayLike) -> npt.NDArray:
@@ -250,30 +231,10 @@ def unique_ids(values: npt.ArrayLike) -> npt.NDArray:
     return np.asarray(pd.unique(held))
 
 
-def _training_frame(data: Path, manifest: Manifest, plan: Plan) -> pd.DataFrame:
+def _training_frame(data: Path, plan: Plan) -> pd.DataFrame:
     """Return the training events as rectools takes them, in the order of the shards."""
-    parts = []
-    for path in PreparedFolder.open(data).shard_paths:
-        division = plan.divide(read_shard(path, manifest.items))
-        items_E, offsets_U1 = ragged(division.histories["items"])
-        times_E, _ = ragged(division.histories["timestamps"])
-        counts_U = np.diff(offsets_U1)
-        kept_E = np.arange(len(items_E)) < np.repeat(offsets_U1[:-1] + division.fit_U, counts_U)
-        users_E = np.repeat(division.histories["user"].to_numpy(), counts_U)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "user_id": users_E[kept_E],
-                    "item_id": items_E[kept_E],
-                    "weight": 1.0,
-                    "datetime": pd.to_datetime(times_E[kept_E], unit="s"),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def peer_batches(data: Path, split: Split, plan: Plan, session_len: int = 200) -> Iterator[EvalBatch]:
-    """Yield every target with the last events before it, and gaps to the event after each."""
-    config = DataConfig(max_len=session_len, overlap=0, target_time=True)
-    yield from LocalSource(data, config, batch_size=128, seed=0, plan=plan).eval_batches(split, 512)
+    users_E, items_E, times_E = (
+        np.concatenate(parts) for parts in zip(*training_events(data, plan), strict=True)
+    )
+    moments_E = pd.to_datetime(times_E, unit="s")
+    return pd.DataFrame({"user_id": users_E, "item_id": items_E, "weight": 1.0, "datetime": moments_E})

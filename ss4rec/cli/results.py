@@ -90,8 +90,8 @@ def show_rolling(title: str, rolling: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def show_run(run: Path, saved: SavedEvaluation | None) -> None:
-    """Print a run in 80 columns: facts, validation, metrics beside baselines, segments, cost."""
+def show_run(run: Path, saved: SavedEvaluation | None, metric: str) -> None:
+    """Print a run in 80 columns: facts, validation, metrics beside baselines, segments by a metric, cost."""
     from ss4rec.evaluation.run_page import facts, headline, speed
     from ss4rec.runs.folder import RunFolder
 
@@ -107,7 +107,7 @@ def show_run(run: Path, saved: SavedEvaluation | None) -> None:
         )
     if saved:
         _scorers(console, saved)
-        _segments(console, saved)
+        _segments(console, saved, metric)
     console.print()
     _pairs(console, speed(run, saved))
 
@@ -175,18 +175,21 @@ def _scorers(console: Console, saved: SavedEvaluation) -> None:
     console.print(table)
 
 
-def _segments(console: Console, saved: SavedEvaluation) -> None:
-    from ss4rec.evaluation.segments import MIN_USERS, metric_gains, segment_rows, segmentations
+def _segments(console: Console, saved: SavedEvaluation, metric: str) -> None:
+    from ss4rec.evaluation.run_page import saved_segments
+    from ss4rec.evaluation.segments import MIN_USERS
 
-    gains_N = metric_gains("NDCG@10", saved.ranks_of())
-    users_N = saved.targets["user"].to_numpy()
-    console.print(f"\nNDCG@10 by segment (*: fewer than {MIN_USERS} users, too few to conclude anything)")
-    table = Table("", "", "users", "NDCG@10", "95 %", box=None, pad_edge=False)
-    for found in segmentations(saved.targets, saved.items)[:6]:
-        for number, row in enumerate(segment_rows(found, users_N, gains_N)):
+    console.print(f"\n{metric} by segment (*: fewer than {MIN_USERS} users, too few to conclude anything)")
+    table = Table("", "", "users", metric, "95 %", box=None, pad_edge=False)
+    for rows in saved_segments(saved, metric)[:6]:
+        for number, row in enumerate(rows):
             star = "*" if row.too_small else ""
             interval = f"{row.low:.3f}-{row.high:.3f}"
             table.add_row(
-                "" if number else found.name, row.label, f"{row.users:,}", f"{row.value:.4f}{star}", interval
+                "" if number else row.segmentation,
+                row.label,
+                f"{row.users:,}",
+                f"{row.value:.4f}{star}",
+                interval,
             )
     console.print(table)

@@ -50,6 +50,12 @@ from ss4rec.errors import UsageError
     show_default=True,
     help="States of a replica.",
 )
+@click.option(
+    "--keep-states/--no-keep-states",
+    default=True,
+    show_default=True,
+    help="Keep states on disk too, beside a store in SQLite.",
+)
 @click.option("--tokens", default="", metavar="FILE", help="One token a line; any of them lets a request in.")
 @click.option(
     "--rate", type=float, default=0.0, show_default=True, help="Requests a second of one client; 0: no limit."

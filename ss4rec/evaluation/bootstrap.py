@@ -7,6 +7,10 @@ import numpy.typing as npt
 
 SAMPLES = 1000
 LEVEL = 0.95
+_MANY = 1 / 40
+"""Distinct values per user from which drawing users is cheaper than drawing how often each value occurs."""
+_BLOCK = 1 << 24
+"""Users drawn at one time."""
 
 
 def bootstrap_mean(
@@ -29,10 +33,27 @@ def bootstrap_mean(
         level: probability that the interval covers.
         merge_equal: whether equal values are drawn together; without, every user is drawn by itself.
     """
-    num_users = len(values_U)
+    rng, num_users = np.random.default_rng(seed), len(values_U)
     distinct_G, counts_G = (
         np.unique(values_U, return_counts=True) if merge_equal else (values_U, np.ones(num_users, np.int64))
     )
-    draws_RG = np.random.default_rng(seed).multinomial(num_users, counts_G / num_users, samples)
-    low, high = np.quantile(draws_RG @ distinct_G / num_users, [(1 - level) / 2, (1 + level) / 2])
+    if merge_equal and len(distinct_G) > _MANY * num_users:
+        means_R = _means_of_drawn_users(values_U, rng, samples)
+    else:
+        means_R = rng.multinomial(num_users, counts_G / num_users, samples) @ distinct_G / num_users
+    low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _means_of_drawn_users(
+    values_U: npt.NDArray[np.float64], rng: np.random.Generator, samples: int
+) -> npt.NDArray[np.float64]:
+    """Return the mean of each resample of users, a block of resamples in memory at a time."""
+    num_users, step = len(values_U), max(1, _BLOCK // len(values_U))
+    means = [
+        values_U[rng.integers(num_users, size=(min(step, samples - first), num_users), dtype=np.int32)].mean(
+            1
+        )
+        for first in range(0, samples, step)
+    ]
+    return np.concatenate(means)

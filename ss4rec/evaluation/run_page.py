@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ss4rec.errors import UsageError
 from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, Seen, TargetTime
 from ss4rec.evaluation.saved import MODEL, SavedEvaluation, load_evaluation, saved_evaluations
-from ss4rec.evaluation.segments import MIN_USERS, SegmentRow, metric_gains, segment_rows, segmentations
+from ss4rec.evaluation.segments import METRIC, MIN_USERS, SegmentRow, segments_by
 from ss4rec.io.untrusted import read_json
 from ss4rec.report import Axis, Bar, Cell, Line, Mark, charts, render, write_page
 from ss4rec.runs.folder import RESULT_FILE, RunFolder
@@ -39,21 +40,23 @@ LIST_WORDS = {
 }
 
 
-def write_run_page(run: Path, name: str | None = None) -> Path:
+def write_run_page(run: Path, name: str | None = None, metric: str = METRIC) -> Path:
     """Write the page of a run into its folder and return its path; see `run_page`."""
-    write_page(run / PAGE, run_page(run, name))
+    write_page(run / PAGE, run_page(run, name, metric))
     return run / PAGE
 
 
-def run_page(run: Path, name: str | None = None) -> str:
+def run_page(run: Path, name: str | None = None, metric: str = METRIC) -> str:
     """Return a run's page; parts that the run does not have (yet) are left out.
 
     Args:
         run: the run folder.
         name: which evaluation; None: `test`, or the first that there is.
+        metric: by which segments are measured.
 
     Raises:
         DataError: if it is no run folder, or has no such evaluation.
+        UsageError: if there is no such metric.
     """
     folder = RunFolder.open(run)
     names = saved_evaluations(run)
@@ -63,7 +66,7 @@ def run_page(run: Path, name: str | None = None) -> str:
     if saved:
         parts |= {
             "results": results_part(saved),
-            "segments": segment_charts(saved),
+            "segments": segment_charts(saved, metric),
             "examples": examples(saved),
             "lists": lists_part(saved.results),
         }
@@ -76,6 +79,7 @@ def run_page(run: Path, name: str | None = None) -> str:
         curves=learning_curves(epochs),
         speed=speed(run, saved),
         min_users=MIN_USERS,
+        segment_metric=metric,
         list_words=LIST_WORDS,
         **parts,
     )
@@ -173,11 +177,21 @@ def results_part(saved: SavedEvaluation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def segment_charts(saved: SavedEvaluation) -> list[Markup]:
-    """Return a chart of NDCG@10 per segmentation, all on one axis; segments that are too small are grey."""
-    gains_N = metric_gains(f"NDCG@{K}", saved.ranks_of())
-    users_N = saved.targets["user"].to_numpy()
-    divided = [segment_rows(found, users_N, gains_N) for found in segmentations(saved.targets, saved.items)]
+def saved_segments(saved: SavedEvaluation, metric: str) -> list[list[SegmentRow]]:
+    """Return a metric of the model in every segment, one list for each way to divide the ranked events.
+
+    Raises:
+        UsageError: if there is no such metric.
+    """
+    try:
+        return segments_by(metric, saved.ranks_of(), saved.targets, saved.items)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def segment_charts(saved: SavedEvaluation, metric: str = METRIC) -> list[Markup]:
+    """Return a chart of a metric per segmentation, all on one axis; segments that are too small are grey."""
+    divided = saved_segments(saved, metric)
     ends = [row.high for rows in divided for row in rows if not row.too_small]
     axis = Axis.around(ends or [1.0], zero=True)
     return [

@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.evaluator import PerUser
-from ss4rec.evaluation.metrics import METRICS
+from ss4rec.evaluation.metrics import ALL_METRICS
 from ss4rec.evaluation.saved import USER_PREFIX
 
+METRIC = "NDCG@10"
+"""What segments are measured by where nothing else is asked for."""
 MIN_USERS = 50
 """A segment of fewer users is too small: its figures are shown, but nothing is concluded from them."""
 MAX_VALUES = 24
@@ -147,6 +149,24 @@ def segment_rows(
     return found
 
 
+def segments_by(
+    metric: str, ranks_N: npt.NDArray[np.float64], targets: pa.Table, items: pa.Table
+) -> list[list[SegmentRow]]:
+    """Return a metric in every segment, one list for each way to divide the ranked events.
+
+    Args:
+        metric: as `NDCG@10`.
+        ranks_N: rank of each event.
+        targets: `targets.parquet` of an evaluation.
+        items: `items.parquet` of its run.
+
+    Raises:
+        ValueError: if there is no such metric.
+    """
+    gains_N, users_N = metric_gains(metric, ranks_N), targets["user"].to_numpy()
+    return [segment_rows(found, users_N, gains_N) for found in segmentations(targets, items)]
+
+
 def metric_gains(name: str, ranks_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the gain of each ranked event by a metric's name, as `NDCG@10`.
 
@@ -154,9 +174,9 @@ def metric_gains(name: str, ranks_N: npt.NDArray[np.float64]) -> npt.NDArray[np.
         ValueError: if there is no such metric.
     """
     metric_name, _, k = name.partition("@")
-    metric = next((metric for metric in METRICS if metric.name == metric_name), None)
+    metric = next((metric for metric in ALL_METRICS if metric.name == metric_name), None)
     if metric is None or not k.isdecimal() or int(k) < 1:
-        known = ", ".join(f"{metric.name}@10" for metric in METRICS)
+        known = ", ".join(f"{metric.name}@10" for metric in ALL_METRICS)
         raise ValueError(f"no metric {name!r}; choose one such as {known}")
     return metric.gains(ranks_N, int(k))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ss4rec.evaluation.bootstrap import bootstrap_mean
+
 FloatArray = npt.NDArray[np.float64]
 PERMUTATIONS = 10_000
 SAMPLES = 2_000
@@ -53,7 +55,11 @@ class Difference:
 
 
 def compare_gains(
-    first_SU: FloatArray, second_SU: FloatArray, seed: int = 0, permutations: int = PERMUTATIONS
+    first_SU: FloatArray,
+    second_SU: FloatArray,
+    seed: int = 0,
+    permutations: int = PERMUTATIONS,
+    samples: int = SAMPLES,
 ) -> Difference:
     """Compare two recipes by the gains of the same users.
 
@@ -62,15 +68,14 @@ def compare_gains(
         second_SU: the same users by the second recipe; it may have another number of seeds.
         seed: seed of permutations and bootstrap.
         permutations: number of permutations; the smallest p is 1 / (1 + permutations).
+        samples: resamples of the bootstrap, for the interval.
     """
     gained_U = second_SU.mean(0) - first_SU.mean(0)
     wider = _seed_factor(first_SU, second_SU, gained_U)
     rng = np.random.default_rng(seed)
-    distinct_G, counts_G = np.unique(gained_U, return_counts=True)
-    draws_RG = rng.multinomial(len(gained_U), counts_G / len(gained_U), SAMPLES)
     mean = float(gained_U.mean())
-    ends = np.quantile(draws_RG @ distinct_G / len(gained_U), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    low, high = (mean + wider * (float(end) - mean) for end in ends)
+    ends = bootstrap_mean(gained_U, rng, samples=samples, level=LEVEL)
+    low, high = (mean + wider * (end - mean) for end in ends)
     return Difference(
         first=float(first_SU.mean()),
         second=float(second_SU.mean()),

@@ -29,4 +29,4 @@ def serve_alone(settings: ServeSettings, host: str, port: int) -> None:
         )
     finally:
         follower.close()
-        service.store.close()
+        service.close()

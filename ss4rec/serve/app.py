@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,12 +23,15 @@ from ss4rec.serve.batcher import Batcher, BusyError
 from ss4rec.serve.guards import App, Guard, Limits
 from ss4rec.serve.metrics import Measured, ServeMetrics
 from ss4rec.serve.schemas import (
+    MOST_EVENTS,
     AskIn,
     ErrorOut,
     EventsIn,
     EventsOut,
     ItemOut,
     ModelName,
+    ProfilesIn,
+    ProfilesOut,
     RecommendOut,
     SimilarIn,
     SimilarOut,
@@ -41,6 +45,9 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorOut, "description": "Nothing is known of the user."},
     503: {"model": ErrorOut, "description": "Too many wait, or the event store does not answer: try again."},
 }
+LINGER_S = 0.1
+"""New events wait so long before they are taken into states, so that one step takes those of several users: eight cost
+less than twice as much as one. A question for a user does not wait: it takes the user's new events in itself."""
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data:"
@@ -90,17 +97,13 @@ def make_app(service: Service, limits: Limits = Limits()) -> App:  # noqa: B008 
         limits: who may ask, and how much.
     """
     torch.set_num_threads(1)  # several replicas and threads share the cores
-    events: Batcher[Sequence[NewEvent], list[Accepted]] = Batcher("events", partial(_write, service))
-    asks: Batcher[Ask, Answer] = Batcher("asks", service.recommend, most=64)
-    states: Batcher[set[str], None] = Batcher("states", partial(_refresh, service))
-    batchers: dict[str, Batcher[Any, Any]] = {"events": events, "asks": asks, "states": states}
-    background: set[asyncio.Task[None]] = set()
-    metrics = ServeMetrics(service, batchers)
+    work = _Work(service)
+    metrics = ServeMetrics(service, work.batchers)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        for batcher in batchers.values():
+        for batcher in work.batchers.values():
             batcher.close()
 
     # FastAPI's own pages load their scripts from elsewhere; `page/api.html` needs nothing.
@@ -108,14 +111,43 @@ def make_app(service: Service, limits: Limits = Limits()) -> App:  # noqa: B008 
     _add_errors(app)
     _add_pages(app, service, metrics)
 
+    _add_writes(app, service, work)
+    _add_questions(app, service, work)
+    return Guard(Measured(app, metrics), limits)
+
+
+class _Work:
+    """The threads that work for the routes."""
+
+    def __init__(self, service: Service) -> None:
+        self.events: Batcher[Sequence[NewEvent], list[Accepted]] = Batcher("events", partial(_write, service))
+        self.asks: Batcher[Ask, Answer] = Batcher("asks", service.recommend, most=64)
+        self.states: Batcher[set[str], None] = Batcher(
+            "states", partial(_refresh, service), linger_s=LINGER_S
+        )
+        self.batchers: dict[str, Batcher[Any, Any]] = {
+            "events": self.events,
+            "asks": self.asks,
+            "states": self.states,
+        }
+        self._background: set[asyncio.Task[None]] = set()
+
+    def later(self, users: set[str]) -> None:
+        """Take what is new of some users into their states, while nobody waits."""
+        task = asyncio.create_task(self.states.ask(users))
+        self._background.add(task)
+        task.add_done_callback(partial(_forget, self._background))
+
+
+def _add_writes(app: FastAPI, service: Service, work: _Work) -> None:
+    """Add what brings something into the store."""
+
     @app.post("/events", responses=REFUSED | {409: {"model": ErrorOut}})
     async def add_events(body: EventsIn) -> EventsOut:
         """Write what users did. The answer comes when the events are on disk; sending them again does no harm."""
         new = [event.new_event() for event in body.events]
-        accepted = await events.ask(new)
-        task = asyncio.create_task(states.ask({event.user for event in new}))
-        background.add(task)
-        task.add_done_callback(partial(_forget, background))
+        accepted = await work.events.ask(new)
+        work.later({event.user for event in new})
         conflicts = [event.id for event, one in zip(new, accepted, strict=True) if one.outcome == "conflict"]
         if conflicts:
             raise _ConflictError(
@@ -125,11 +157,31 @@ def make_app(service: Service, limits: Limits = Limits()) -> App:  # noqa: B008 
         unknown = {event.item for event in new if not model.knows(event.item)}
         added = sum(one.outcome == "added" for one in accepted)
         return EventsOut(
-            added=added, repeated=len(new) - added, unknown_items=sorted(unknown), model=_name(model)
+            added=added,
+            repeated=len(new) - added,
+            unknown_items=sorted(unknown),
+            unread_context=model.unread_context(
+                name for event in body.events for name in event.context or {}
+            ),
+            model=_name(model),
         )
 
+    @app.post("/users", responses=REFUSED)
+    async def set_profiles(body: ProfilesIn) -> ProfilesOut:
+        """Write what is known about users. Their next lists go by it, where the model reads it."""
+        profiles = {one.user: json.dumps(one.profile, sort_keys=True) for one in body.users}
+        await asyncio.to_thread(service.set_profiles, profiles)
+        work.later(set(profiles))
+        model = service.model
+        unread = {text for one in body.users for text in model.unread_profile(one.profile)}
+        return ProfilesOut(written=len(profiles), unread=sorted(unread)[:MOST_EVENTS], model=_name(model))
+
+
+def _add_questions(app: FastAPI, service: Service, work: _Work) -> None:
+    """Add what is answered by the model."""
+
     async def answer(body: AskIn) -> RecommendOut:
-        found = await asks.ask(body.ask())
+        found = await work.asks.ask(body.ask())
         return RecommendOut(
             user=body.user,
             items=_items(found.items),
@@ -154,8 +206,6 @@ def make_app(service: Service, limits: Limits = Limits()) -> App:  # noqa: B008 
         lists, model = await asyncio.to_thread(service.similar, body.items, body.k)
         pairs = zip(body.items, map(_items, lists), strict=True)
         return SimilarOut(similar=dict(pairs), model=_name(model))
-
-    return Guard(Measured(app, metrics), limits)
 
 
 def _write(service: Service, batch: Sequence[Sequence[NewEvent]]) -> list[list[Accepted]]:

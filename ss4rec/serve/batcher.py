@@ -1,4 +1,4 @@
-"""Requests that come while others are worked on become one batch: no request waits for a batch to fill."""
+"""Requests that come while others are worked on become one batch: where somebody waits, no batch waits to fill."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Batcher(Generic[Asked, Answered]):
         work: returns an answer, or an error of ours, for each request of a batch.
         most: requests of one batch.
         most_waiting: requests that may wait; more are refused.
+        linger_s: how long the first request of a batch waits for others; for work whose end nobody waits for.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class Batcher(Generic[Asked, Answered]):
         work: Callable[[Sequence[Asked]], Sequence[Answered | SS4RecError]],
         most: int = 256,
         most_waiting: int = 2048,
+        linger_s: float = 0.0,
     ) -> None:
         self._work = work
         self._most = most
         self._most_waiting = most_waiting
+        self._linger_s = linger_s
         self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._turn: asyncio.Task[None] | None = None
@@ -62,6 +65,8 @@ class Batcher(Generic[Asked, Answered]):
         """Work until nobody waits."""
         loop = asyncio.get_running_loop()
         while self._waiting:
+            if self._linger_s:
+                await asyncio.sleep(self._linger_s)
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             self.batches += 1
             self.requests += len(batch)

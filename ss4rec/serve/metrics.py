@@ -95,6 +95,7 @@ class _Live(Collector):
         for name, value, what in (
             ("steps", counts.steps, "Events taken into a state one by one."),
             ("rebuilt", counts.rebuilt, "States encoded from all events."),
+            ("loaded", counts.loaded, "States taken up from disk."),
             ("swaps", counts.swaps, "Models taken over."),
             ("refused_models", counts.refused, "Models that could not be loaded."),
         ):

@@ -21,13 +21,14 @@ TABLES = (
     'CREATE TABLE IF NOT EXISTS ss4rec_events ("user" TEXT NOT NULL, number BIGINT NOT NULL, key TEXT NOT NULL,'
     " item TEXT NOT NULL, time_s BIGINT NOT NULL, rating DOUBLE PRECISION, context TEXT,"
     ' PRIMARY KEY ("user", number), UNIQUE ("user", key))',
+    'CREATE TABLE IF NOT EXISTS ss4rec_profiles ("user" TEXT PRIMARY KEY, profile TEXT NOT NULL)',
 )
 SET_UP_LOCK = 5_004_000
 """Number of the lock under which tables are made: two servers may start at the same moment."""
 
 
 class PostgresStore:
-    """Tables `ss4rec_events` and `ss4rec_facts` of a database; any number of servers may share it.
+    """Tables `ss4rec_events`, `ss4rec_profiles` and `ss4rec_facts` of a database; any number of servers may share it.
 
     A user's events are numbered under a lock of that user, so that a number is visible when all below it are.
 
@@ -71,6 +72,21 @@ class PostgresStore:
             return found
 
         return self._run(read)
+
+    def set_profiles(self, profiles: Mapping[str, str]) -> None:
+        """See `EventStore.set_profiles`."""
+        query = (
+            "INSERT INTO ss4rec_profiles SELECT * FROM unnest(%s::text[], %s::text[])"
+            ' ON CONFLICT ("user") DO UPDATE SET profile = EXCLUDED.profile'
+        )
+        rows = sorted(profiles.items())  # in one order for all, so that two writers never wait for each other
+        columns = ([user for user, _ in rows], [profile for _, profile in rows])
+        self._run(lambda connection: connection.execute(query, columns))
+
+    def profiles(self, users: Sequence[str]) -> dict[str, str]:
+        """See `EventStore.profiles`."""
+        query = 'SELECT "user", profile FROM ss4rec_profiles WHERE "user" = ANY(%s)'
+        return dict(self._run(lambda connection: connection.execute(query, (list(users),)).fetchall()))
 
     def size(self) -> tuple[int, int]:
         """See `EventStore.size`."""

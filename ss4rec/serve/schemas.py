@@ -87,6 +87,20 @@ class EventsIn(Part):
     events: list[EventIn] = Field(min_length=1, max_length=MOST_EVENTS)
 
 
+class ProfileIn(Part):
+    """What is known about a user."""
+
+    user: Name
+    profile: dict[Name, str | int | float] = Field(max_length=MOST_CONTEXT)
+    """As in `{"gender": "F", "age": 25}`; it takes the place of what was known."""
+
+
+class ProfilesIn(Part):
+    """What is known about some users."""
+
+    users: list[ProfileIn] = Field(min_length=1, max_length=MOST_EVENTS)
+
+
 class AskIn(Part):
     """A question: for a user whose events were sent, or for a history that comes along."""
 
@@ -154,6 +168,17 @@ class EventsOut(Answered):
     """Events that were there before."""
     unknown_items: list[str]
     """Items that the present model does not know; the events are kept for one that does."""
+    unread_context: list[str]
+    """Columns about the events that the present model does not read; they are kept for one that does."""
+    model: ModelName
+
+
+class ProfilesOut(Answered):
+    """What became of the profiles: they are on disk."""
+
+    written: int
+    unread: list[str]
+    """Values that the present model does not read, as in `country=NL`; they are kept for one that does."""
     model: ModelName
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -82,14 +82,46 @@ class ServedModel:
             if item is not None
         ]
 
-    def history(self, events: Sequence[Event]) -> History:
-        """Return events as a history; those of the same second keep their order."""
+    def history(self, events: Sequence[Event], profile: Mapping[str, object] | None = None) -> History:
+        """Return events as a history; those of the same second keep their order.
+
+        Args:
+            events: of one user.
+            profile: what the model knows about the person (`known_profile`).
+        """
         events = sorted(events, key=lambda event: event.time)
         ratings = [float("nan") if event.rating is None else event.rating for event in events]
         columns = [column.name for column in self.states.model.columns.context]
         context = {name: [(event.context or {}).get(name) for event in events] for name in columns}
         items, times = [event.item for event in events], [event.time for event in events]
-        return History(items, times, ratings=ratings, context=context)
+        return History(items, times, ratings=ratings, profile=profile, context=context)
+
+    @cached_property
+    def reads_profiles(self) -> bool:
+        """Whether what is known about a person changes anything."""
+        model = self.states.model
+        return bool(self._values) and ("profile" in model.config.inputs or bool(model.columns.users))
+
+    def known_profile(self, profile: str | None) -> dict[str, object]:
+        """Return what the model can read of a profile as the store has it; the rest is kept for other models."""
+        if profile is None or not self.reads_profiles:
+            return {}
+        return {
+            name: value for name, value in json.loads(profile).items() if f"{name}={value}" in self._values
+        }
+
+    def unread_profile(self, profile: Mapping[str, object]) -> list[str]:
+        """Return the values of a profile that the model does not read, as in `country=NL`."""
+        texts = [f"{name}={value}" for name, value in profile.items()]
+        return [text for text in texts if not self.reads_profiles or text not in self._values]
+
+    def unread_context(self, names: Iterable[str]) -> list[str]:
+        """Return the columns about events that the model does not read."""
+        return sorted(set(names) - {column.name for column in self.states.model.columns.context})
+
+    @cached_property
+    def _values(self) -> frozenset[str]:
+        return frozenset(self.states.recommender.profile_values or ())
 
     def _read(self, context: str | None) -> dict[str, object] | None:
         """Return what the model reads of an event's context; the rest is kept for other models."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,12 +20,17 @@ import torch
 from ss4rec.errors import SS4RecError, UsageError
 from ss4rec.recommendations.nearest import most_similar
 from ss4rec.recommender import History, Recommendation
+from ss4rec.serve.kept_states import KeptStates
 from ss4rec.serve.served_model import ServedModel
 from ss4rec.serve.store import Accepted, EventStore, NewEvent, StoredEvent
 from ss4rec.states.state import Event, State
 
-MOST_STEPS = 48
-"""New events of a user up to which single steps are quicker than encoding the history anew."""
+FEW_STEPS, EVENTS_A_STEP = 4, 16
+"""A step costs about as much as encoding sixteen events: up to a sixteenth of a history, and at least a few, new events
+are taken in one by one."""
+SAVE_EVERY = 4
+"""New events of a user after which the state is kept on disk again."""
+SAVE_TOGETHER = 32
 
 
 class UnknownUserError(UsageError):
@@ -64,6 +69,8 @@ class Counts:
     """Events that were taken into a state one by one."""
     rebuilt: int = 0
     """States that were encoded from all events."""
+    loaded: int = 0
+    """States that another server left on disk."""
     swaps: int = 0
     """Models that were taken over."""
     refused: int = 0
@@ -78,6 +85,8 @@ class _Cached:
     """Number of the last event that was looked at."""
     state: State | None
     """None where no event has an item that the model knows."""
+    on_disk: int = -SAVE_EVERY
+    """Events of the state that is on disk, or about to be."""
 
 
 @dataclass
@@ -86,6 +95,8 @@ class _Current:
 
     model: ServedModel
     cache: OrderedDict[str, _Cached] = field(default_factory=OrderedDict)
+    unsaved: dict[str, tuple[int, State]] = field(default_factory=dict)
+    """States that are to be kept on disk, with the numbers of their last events."""
 
 
 class Service:
@@ -95,11 +106,19 @@ class Service:
         store: where events lie.
         model: what answers.
         cache_users: states that are kept; those of users who were not asked for longest go first.
+        kept: states on disk; None: a server that starts anew makes all from the events. They become the service's.
     """
 
-    def __init__(self, store: EventStore, model: ServedModel, cache_users: int = 20_000) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        model: ServedModel,
+        cache_users: int = 20_000,
+        kept: KeptStates | None = None,
+    ) -> None:
         self.store = store
         self.cache_users = cache_users
+        self._kept = kept
         self.counts = Counts()
         self._current = _Current(model)
         self._asking = threading.Lock()
@@ -121,6 +140,10 @@ class Service:
             StoreError: if the store does not take them.
         """
         return self.store.add(events)
+
+    def set_profiles(self, profiles: Mapping[str, str]) -> None:
+        """Write what is known about users; their next lists go by it. Raises as `add_events` does."""
+        self.store.set_profiles(profiles)
 
     def refresh(self, users: Iterable[str]) -> None:
         """Take new events of those of these users that are kept into their states, before anybody asks."""
@@ -151,6 +174,22 @@ class Service:
                     state = states[place]
                     found[place] = Answer(items, state.events, state.newest.time_s, current.model)
             return found
+
+    def save_states(self) -> None:
+        """Keep on disk what changed, for a server that starts after this one."""
+        current = self._current
+        while self._kept is not None and current.unsaved:
+            with self._asking:
+                users = list(current.unsaved)[:SAVE_TOGETHER]
+                states = {user: current.unsaved.pop(user) for user in users}
+            self._kept.save(current.model.states, states)
+
+    def close(self) -> None:
+        """Keep what changed on disk, and let go of it and of the store; nobody may ask any more."""
+        self.save_states()
+        if self._kept is not None:
+            self._kept.close()
+        self.store.close()
 
     def similar(self, items: Sequence[str], k: int) -> tuple[list[list[Recommendation]], ServedModel]:
         """Return the `k` items nearest to each item, by the cosine of the model's item rows.
@@ -222,29 +261,52 @@ class Service:
         users = list(users)
         cache, model = current.cache, current.model
         found = {user: cache.get(user) or _Cached(0, None) for user in users}
+        if self._kept is not None and (strange := [user for user in users if user not in cache]):
+            for user, (number, left) in self._kept.load(model.states, strange).items():
+                found[user] = _Cached(number, left, left.events)
+                self.counts.loaded += 1
+        told = self.store.profiles(users) if model.reads_profiles else {}
         events = self.store.since({user: kept.number for user, kept in found.items()})
         steps: list[tuple[str, list[Event]]] = []
         anew: list[str] = []
         for user, new in events.items():
-            known = model.known_events(new)
+            known, state = model.known_events(new), found[user].state
+            if state is not None and state.profile != self._profile(model, told.get(user), state):
+                anew.append(user)  # each event was read together with the profile
+                continue
             if not known:
                 continue
-            state = found[user].state
             late = state is not None and any(cast(int, event.time) < state.newest.time_s for event in known)
-            if state is None or late or len(known) > MOST_STEPS:
+            if state is None or late or len(known) > FEW_STEPS + state.events // EVENTS_A_STEP:
                 anew.append(user)
             else:
                 steps.append((user, sorted(known, key=lambda event: event.time)))
-        states = self._step(model, steps, found) | self._encode(model, anew, found, events)
+        states = self._step(model, steps, found) | self._encode(model, anew, found, events, told)
         for user, new in events.items():
             number = new[-1].number if new else found[user].number
-            found[user] = _Cached(number, states.get(user, found[user].state))
+            found[user] = _Cached(number, states.get(user, found[user].state), found[user].on_disk)
+            self._mark(current, user, found[user])
             if number:
                 cache[user] = found[user]
                 cache.move_to_end(user)
         while len(cache) > self.cache_users:
             cache.popitem(last=False)
         return found
+
+    @staticmethod
+    def _profile(model: ServedModel, told: str | None, state: State) -> tuple[int, ...]:
+        """Return the profile that a state should have."""
+        if not model.reads_profiles:
+            return state.profile
+        return model.states.profile_codes(model.known_profile(told))
+
+    def _mark(self, current: _Current, user: str, cached: _Cached) -> None:
+        """Note that a state is to be kept on disk, if enough is new in it."""
+        state = cached.state
+        if self._kept is None or state is None or abs(state.events - cached.on_disk) < SAVE_EVERY:
+            return
+        current.unsaved[user] = cached.number, state
+        cached.on_disk = state.events
 
     def _step(
         self, model: ServedModel, steps: Sequence[tuple[str, list[Event]]], found: dict[str, _Cached]
@@ -263,12 +325,16 @@ class Service:
         users: Sequence[str],
         found: dict[str, _Cached],
         new: dict[str, list[StoredEvent]],
+        told: Mapping[str, str],
     ) -> dict[str, State]:
         """Make states from all events; the numbers that were looked at become those of the whole history."""
         older = {user: 0 for user in users if found[user].number > 0}
         whole = new | (self.store.since(older) if older else {})
         # Events that arrived between the two looks are taken in now, and their numbers with them.
         new.update({user: whole[user] for user in users})
-        histories = [model.history(model.known_events(whole[user])) for user in users]
+        histories = [
+            model.history(model.known_events(whole[user]), model.known_profile(told.get(user)))
+            for user in users
+        ]
         self.counts.rebuilt += len(users)
         return dict(zip(users, model.states.encode_many(histories), strict=True)) if users else {}

@@ -31,6 +31,9 @@ class ServeSettings(Section):
     """How states are kept between events: `bf16` and `int8` take a half and a quarter of the memory."""
     cache_users: PositiveInt = 20_000
     """States that a replica keeps."""
+    keep_states: bool = True
+    """Keep states on disk too, beside a store in SQLite: a replica that starts anew takes them up. At most as many as
+    `cache_users` for each replica."""
     tokens: str = ""
     """File with one token a line, any of which lets a request in; empty: every request is let in."""
     requests_per_s: NonNegativeFloat = 0.0

@@ -9,17 +9,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ss4rec.errors import SS4RecError
 from ss4rec.registry import champion
 from ss4rec.runs.folder import RunFolder
+from ss4rec.serve.gentle import gently
+from ss4rec.serve.kept_states import open_kept_states
 from ss4rec.serve.open_store import open_store
 from ss4rec.serve.served_model import ServedModel, load_served
 from ss4rec.serve.service import Service
 from ss4rec.serve.settings import ServeSettings
+from ss4rec.serve.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
 CORE_SHARE = 0.25
 """Of a core, for making the states of present users for a new model."""
+
+SAVE_PAUSE_S = 1.0
+"""Between two looks whether states are to be kept on disk."""
 
 Mark = tuple[object, ...]
 
@@ -58,9 +66,14 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
     Raises:
         SS4RecError: if either cannot be had.
     """
+    torch.set_num_threads(1)  # several replicas and threads share the cores
     found = look(settings)
     store = open_store(settings.store)
-    service = Service(store, load_served(found.folder, settings.precision, found.name), settings.cache_users)
+    kept = None
+    if settings.keep_states and isinstance(store, SqliteStore):
+        kept = open_kept_states(store, settings.cache_users * settings.replicas)
+    model = gently(lambda: load_served(found.folder, settings.precision, found.name))
+    service = Service(store, model, settings.cache_users, kept)
     follower = Follower(service, settings, found.mark)
     follower.start()
     return service, follower
@@ -68,6 +81,8 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
 
 class Follower:
     """Looks for another model in a thread of its own, and lets the service take it over while requests go on.
+
+    Another thread keeps states on disk (`Service.save_states`).
 
     A model that cannot be loaded is left where it is: the old one goes on, and the log says why.
 
@@ -90,16 +105,21 @@ class Follower:
         self._mark = mark
         self._load = load or (lambda found: load_served(found.folder, settings.precision, found.name))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._follow, name="follower", daemon=True),
+            threading.Thread(target=self._save, name="saver", daemon=True),
+        ]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """End, after a model that is being loaded."""
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def check(self) -> bool:
         """Look once; returns whether another model was taken over."""
@@ -127,3 +147,10 @@ class Follower:
             except Exception:  # whatever it is, the next look comes, and requests are answered meanwhile
                 self.service.counts.refused += 1
                 logger.exception("another model could not be taken over")
+
+    def _save(self) -> None:
+        while not self._stop.wait(SAVE_PAUSE_S):
+            try:
+                self.service.save_states()
+            except Exception:  # a cache: the next look comes
+                logger.exception("states could not be kept on disk")

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from ss4rec.serve.store import FORMAT, Accepted, NewEvent, StoredEvent, StoreError, compare, require_format
 
 BUSY_S = 30.0
 """How long a writer waits for another process's transaction."""
+PROFILE = "SELECT profile FROM profiles WHERE user = ?"
 
 
 class SqliteStore:
@@ -35,12 +37,16 @@ class SqliteStore:
                 "BEGIN IMMEDIATE;"
                 "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
                 f"INSERT OR IGNORE INTO facts VALUES ('format', '{FORMAT}');"
+                f"INSERT OR IGNORE INTO facts VALUES ('id', '{uuid4().hex}');"
                 "CREATE TABLE IF NOT EXISTS events (user TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL,"
                 " item TEXT NOT NULL, time_s INTEGER NOT NULL, rating REAL, context TEXT,"
                 " PRIMARY KEY (user, number), UNIQUE (user, key)) WITHOUT ROWID;"
+                "CREATE TABLE IF NOT EXISTS profiles (user TEXT PRIMARY KEY, profile TEXT NOT NULL) WITHOUT ROWID;"
                 "COMMIT;"
             )
             require_format(connection.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()[0])
+            self.id: str = connection.execute("SELECT value FROM facts WHERE name = 'id'").fetchone()[0]
+            """What tells this store from every other one."""
 
     def add(self, events: Sequence[NewEvent]) -> list[Accepted]:
         """See `EventStore.add`: one transaction for all."""
@@ -64,6 +70,27 @@ class SqliteStore:
                 user: [StoredEvent(*row) for row in connection.execute(query, (user, number))]
                 for user, number in numbers.items()
             }
+
+    def set_profiles(self, profiles: Mapping[str, str]) -> None:
+        """See `EventStore.set_profiles`."""
+        with self._said():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO profiles VALUES (?, ?)", list(profiles.items())
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+    def profiles(self, users: Sequence[str]) -> dict[str, str]:
+        """See `EventStore.profiles`."""
+        with self._said():
+            connection = self._connection()
+            found = ((user, connection.execute(PROFILE, (user,)).fetchone()) for user in users)
+            return {user: row[0] for user, row in found if row is not None}
 
     def size(self) -> tuple[int, int]:
         """See `EventStore.size`."""

@@ -76,6 +76,18 @@ class EventStore(Protocol):
         """Return for each user the events with numbers above the given one, by number; users without any too."""
         ...
 
+    def set_profiles(self, profiles: Mapping[str, str]) -> None:
+        """Write what is known about users, a JSON object each, in the place of what was known.
+
+        Raises:
+            StoreError: if that cannot be had.
+        """
+        ...
+
+    def profiles(self, users: Sequence[str]) -> dict[str, str]:
+        """Return what is known about these users; only those of whom something is."""
+        ...
+
     def size(self) -> tuple[int, int]:
         """Return how many users and events there are."""
         ...

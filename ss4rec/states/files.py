@@ -38,14 +38,7 @@ SCHEMA = pa.schema(
 
 def write_states(path: Path, states: Mapping[str, State], model: StateModel) -> None:
     """Write the states of some users, whole or not at all."""
-    rows = [_row(user, state) for user, state in states.items()]
-    kind = str(model.kind).removeprefix("torch.")
-    facts = {"version": str(VERSION), "model": model.fingerprint, "precision": model.precision, "kind": kind}
-    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata(facts))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    write_whole(path, sink.getvalue().to_pybytes())
+    write_whole(path, states_to_bytes(states, model))
 
 
 def read_states(path: Path, model: StateModel) -> dict[str, State]:
@@ -56,20 +49,46 @@ def read_states(path: Path, model: StateModel) -> dict[str, State]:
             made again from the events.
     """
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        data = pa.memory_map(str(path))
     except (OSError, pa.ArrowInvalid) as error:
         raise CheckpointError(f"{path} holds no states ({error}); encode the histories again") from None
+    return states_from_bytes(data, model, str(path))
+
+
+def states_to_bytes(states: Mapping[str, State], model: StateModel) -> bytes:
+    """Return the content of a file of states."""
+    rows = [_row(user, state) for user, state in states.items()]
+    table = pa.Table.from_pylist(rows, SCHEMA.with_metadata(_facts(model)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def states_from_bytes(data: bytes | pa.NativeFile, model: StateModel, where: str) -> dict[str, State]:
+    """Return the states of a file by user; `where` is what messages call it. Raises as `read_states` does."""
+    try:
+        table = pa.ipc.open_file(data).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CheckpointError(f"{where} holds no states ({error}); encode the histories again") from None
     found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    kind = str(model.kind).removeprefix("torch.")
-    wanted = {"version": str(VERSION), "model": model.fingerprint, "precision": model.precision, "kind": kind}
     wrong = [
-        f"{name} {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value
+        f"{name} {found.get(name)}, not {value}"
+        for name, value in _facts(model).items()
+        if found.get(name) != value
     ]
     if wrong or table.schema.names != SCHEMA.names:
         raise CheckpointError(
-            f"{path} has states of {'; '.join(wrong) or 'other columns'}; encode the histories again"
+            f"{where} has states of {'; '.join(wrong) or 'other columns'}; encode the histories again"
         )
-    return {row["user"]: _state(row, model, path) for row in table.to_pylist()}
+    return {row["user"]: _state(row, model, where) for row in table.to_pylist()}
+
+
+def _facts(model: StateModel) -> dict[str, str]:
+    """Return what a file must say about its states."""
+    kind = str(model.kind).removeprefix("torch.")
+    return {"version": str(VERSION), "model": model.fingerprint, "precision": model.precision, "kind": kind}
 
 
 def _row(user: str, state: State) -> dict[str, object]:
@@ -90,11 +109,11 @@ def _row(user: str, state: State) -> dict[str, object]:
     }
 
 
-def _state(row: dict[str, Any], model: StateModel, path: Path) -> State:
+def _state(row: dict[str, Any], model: StateModel, where: str) -> State:
     empty = Packed.of(torch.zeros(1, model.layout.width, dtype=model.kind), model.precision, model.layout)
     if [len(data) for data in row["memory"]] != [part.nbytes for part in empty.parts]:
         raise CheckpointError(
-            f"{path}: the state of user {row['user']} is not whole; encode the history again"
+            f"{where}: the state of user {row['user']} is not whole; encode the history again"
         )
     parts = (
         _tensor(data, like.dtype).view(like.shape).to(model.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -81,7 +81,7 @@ class StateModel:
     def encode_many(self, histories: Sequence[History], *, ignore_unknown: bool = False) -> list[State]:
         """Return the states after whole histories; arguments and errors as for `encode`."""
         known = [self._known_history(history, ignore_unknown) for history in histories]
-        profiles = [self._profile(history) for history in histories]
+        profiles = [self.profile_codes(history.profile) for history in histories]
         states: list[State] = []
         first, tokens = 0, 0
         for stop, events in enumerate([*known, []], start=1):
@@ -335,8 +335,13 @@ class StateModel:
             )
         return gap_s
 
-    def _profile(self, history: History) -> tuple[int, ...]:
-        return tuple(profile_codes(history.profile or {}, self.recommender.profile_values)) or (0,)
+    def profile_codes(self, profile: Mapping[str, object] | None) -> tuple[int, ...]:
+        """Return a person's profile as states hold it (`State.profile`).
+
+        Raises:
+            UsageError: for a value that training did not know.
+        """
+        return tuple(profile_codes(profile or {}, self.recommender.profile_values)) or (0,)
 
     def _known_history(self, history: History, ignore_unknown: bool) -> list[Known]:
         """Return the events of a history, oldest first."""

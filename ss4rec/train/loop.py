@@ -225,11 +225,13 @@ class TrainLoop:
         """
         planned = self.pace.look(self.global_step, self.elapsed_s, self.begun_at)
         if planned := self.workers.from_main(planned):
-            self.pace.plan(planned)
-            self._say(
-                f"{planned_minutes(self.config.train):g} minutes leave time for {planned:,} steps, "
-                f"{planned / self.steps_per_epoch:.3g} epochs: the schedule ends with them"
-            )
+            news = self.pace.plan(planned)
+            self.status.epochs = self.pace.epochs
+            if news:
+                self._say(
+                    f"{planned_minutes(self.config.train):g} minutes leave time for {planned:,} steps, "
+                    f"{planned / self.steps_per_epoch:.3g} epochs: the schedule ends with them"
+                )
         if self.global_step % _LOOK_EVERY or self.config.train.divergence == "ignore":
             return
         loss_sum, targets = self.take_step.sums.tolist()

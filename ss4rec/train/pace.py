@@ -48,6 +48,7 @@ class Pace:
         self.total_steps = self.most_steps = planned_epochs(train) * steps_per_epoch
         self.planned = False
         """Whether the time has decided the number of steps."""
+        self._told = self.total_steps
         self._marks: list[tuple[int, float]] = []
         """Step and time of some moments, the oldest first."""
 
@@ -89,9 +90,13 @@ class Pace:
         plan = min(max(self._rounded(fits), global_step + 1), self.most_steps)
         return plan if plan != self.total_steps else None
 
-    def plan(self, total_steps: int) -> None:
-        """Take another plan; all workers take the same."""
+    def plan(self, total_steps: int) -> bool:
+        """Take another plan, all workers the same; return whether it differs by a sixth from what was told last."""
         self.total_steps, self.planned = total_steps, True
+        news = abs(total_steps - self._told) > self._told / 6
+        if news:
+            self._told = total_steps
+        return news
 
     def lr(self, global_step: int) -> float:
         """Return the learning rate of a step (from 0): linear warm-up, then constant or cosine.

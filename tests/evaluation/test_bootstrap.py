@@ -26,3 +26,12 @@ def test_it_equals_the_standard_error_and_widens_with_the_level():
     assert (high - low) / 2 == pytest.approx(1.96 * values_U.std() / 20, rel=0.15)
     wide = bootstrap_mean(values_U, rng, samples=2000, level=0.99)
     assert wide[1] - wide[0] > 1.2 * (high - low)
+
+
+def test_many_values_give_the_same_interval_as_few():
+    """With many different values users are drawn instead of values; a hair of noise must change nothing else."""
+    few_U = np.random.default_rng(3).integers(0, 5, 3000) / 4
+    many_U = few_U + np.random.default_rng(4).normal(0, 1e-9, 3000)
+    few, many = (bootstrap_mean(values_U, 0, samples=4000) for values_U in (few_U, many_U))
+    assert few != many
+    assert many == pytest.approx(few, abs=0.1 * (few[1] - few[0]))

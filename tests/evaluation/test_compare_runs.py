@@ -161,6 +161,25 @@ def test_the_verbs_fit_80_columns_and_write_their_pages(runs, tmp_path, monkeypa
         CliRunner().invoke(show_command, [str(runs[0]), "--json"], catch_exceptions=False).output
     )
     assert about["results"]["model"]["num_users"] == 150
+    assert {row["segmentation"] for row in about["segments"]} >= {"history length", "popularity of the item"}
+
+
+def test_segments_by_another_metric(evaluated, tmp_path):
+    """In words, in JSON and on the page; recall of one held-out item is the hit rate."""
+    run = copy_of(evaluated, tmp_path / "again")
+
+    def show(metric):
+        shown = CliRunner().invoke(
+            show_command, [str(run), "--metric", metric, "--json"], catch_exceptions=False
+        )
+        return json.loads(shown.output)["segments"]
+
+    assert show("recall@5") == show("HR@5") != show("MRR@5")
+    assert "MRR@5 by segment" in (run / "report.html").read_text()
+    text = CliRunner().invoke(show_command, [str(run), "--metric", "MAP@5"], catch_exceptions=False).output
+    assert "MAP@5 by segment" in text
+    with pytest.raises(UsageError, match="no metric 'recall'; choose one such as HR@10"):
+        show("recall")
 
 
 def test_a_run_that_was_not_evaluated_has_a_page(evaluated, tmp_path):

@@ -7,14 +7,31 @@ import numpy as np
 import pytest
 import torch
 
-from ss4rec.evaluation.lists import LIST_METRICS, ItemFacts, Lists, ListTotals, hamming_diversity
-from ss4rec.evaluation.metrics import ALL_METRICS, RankedTargets, auc_of_lists, average_precision
+from ss4rec.evaluation.lists import (
+    LIST_METRICS,
+    ItemFacts,
+    Lists,
+    ListTotals,
+    by_popularity_decile,
+    hamming_diversity,
+)
+from ss4rec.evaluation.metrics import ALL_METRICS, RankedTargets, auc_of_lists, average_precision, r_precision
 
 CASE = json.loads((Path(__file__).parent / "golden" / "peer_metrics.json").read_text())
 K, USERS, ITEMS = CASE["k"], len(CASE["order"]), len(CASE["features"])
 SAME = {
     "recbole": ("HR", "MRR", "MAP", "recall", "NDCG", "precision", "AUC", "popularity", "Gini", "coverage"),
-    "rectools": ("HR", "recall", "precision", "MRR", "NDCG", "popularity", "coverage", "novelty"),
+    "rectools": (
+        "HR",
+        "recall",
+        "precision",
+        "MRR",
+        "NDCG",
+        "popularity",
+        "coverage",
+        "novelty",
+        "diversity",
+    ),
 }
 
 
@@ -54,6 +71,18 @@ def test_where_names_or_cases_differ(ours):
     assert average_precision.of_lists(few, K).mean() == pytest.approx(theirs["MAP of few"], abs=1e-9)
     assert ours["hamming_diversity"] == pytest.approx(theirs["hamming_diversity"], abs=1e-9)
     assert ours["serendipity"] == pytest.approx(theirs["serendipity of one"], abs=1e-9)
+    # RecTools counts hits within k: the same where k items or more are held out.
+    many = ranked([row if len(row) >= K else [] for row in CASE["targets"]])
+    assert r_precision.of_lists(many, K).mean() == pytest.approx(theirs["R-precision of many"], abs=1e-9)
     # RecBole divides the entropy by the number of items shown.
     shown = len({item for row in CASE["order"] for item in row[:K]})
     assert ours["entropy"] == pytest.approx(CASE["recbole"]["entropy"] * shown, abs=1e-9)
+
+
+def test_the_last_decile_is_recboles_tail():
+    """RecBole puts the item with the smaller number last of those with as many events, so numbers are turned round."""
+    turned = [[ITEMS + 1 - item for item in row[:K]] for row in CASE["order"]]
+    events_V = np.bincount([ITEMS + 1 - item for row in CASE["train"] for item in row], minlength=ITEMS + 1)
+    counts_V = np.bincount(np.ravel(turned), minlength=ITEMS + 1)
+    shares = by_popularity_decile(torch.tensor(counts_V), torch.tensor(events_V))
+    assert shares[9] == pytest.approx(CASE["recbole"]["tail"], abs=1e-9)

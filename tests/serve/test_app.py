@@ -35,6 +35,7 @@ def test_from_events_to_a_list(client):
         "added": 3,
         "repeated": 0,
         "unknown_items": ["unheard of"],
+        "unread_context": [],
         "model": 0,
     }
     assert client.post("/events", json=sent).json()["repeated"] == 3
@@ -185,3 +186,23 @@ def test_requests_that_wait_become_one_batch():
     assert [a for a in answers if isinstance(a, int)] == [n * 10 for n in range(20) if n != 3]
     assert [type(a) for a in answers if not isinstance(a, int)] == [StoreError, *[BusyError] * 5]
     assert sizes == [6, 6, 6, 2]
+
+
+def test_what_a_model_does_not_read_is_kept_and_named(client):
+    sent = events(("i001", 1000))
+    sent["events"][0]["context"] = {"device": "phone"}
+    assert client.post("/events", json=sent).json()["unread_context"] == ["device"]
+    told = {"users": [{"user": 17, "profile": {"sex": "F", "age": 25}}]}
+    answer = client.post("/users", json=told).json()
+    assert (answer["written"], answer["unread"]) == (1, ["age=25", "sex=F"])
+    assert client.get("/recommend?user=17").status_code == 200
+    for wrong in ({"sex": ["F"]}, {"": "F"}, {str(n): n for n in range(40)}):
+        answer = client.post("/users", json={"users": [{"user": 17, "profile": wrong}]})
+        assert answer.status_code == 400, answer.text
+        assert "profile" in answer.json()["error"]
+    history = [{"item": "i001", "time": 1000, "context": {"device": "phone"}}]
+    answer = client.post("/recommend", json={"history": history})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "the run reads nothing of events, not device; leave it out",
+    )

@@ -105,3 +105,64 @@ def test_settings_that_cannot_be(tmp_path):
     settings = ServeSettings(run="a", tokens=str(tmp_path / "tokens"))
     assert settings.limits().tokens == ("one", "two")
     require_tokens(settings, "0.0.0.0")
+
+
+def test_what_a_folder_says_of_events_and_users_reaches_the_model(tmp_path):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+    import torch
+
+    from ss4rec.config import RunConfig, override
+    from ss4rec.data.prepare.engine import prepare
+    from ss4rec.data.sources import TableOptions
+    from ss4rec.recommender import History
+    from ss4rec.train.worker import train_alone
+    from tests.recommend.conftest import SHAPE
+
+    rng, rows = np.random.default_rng(0), 40 * 10
+    table = {
+        "user": np.repeat(np.arange(40), 10),
+        "item": rng.integers(1, 9, rows),
+        "time": np.tile(np.arange(10), 40) + 1_000_000_000,
+        "channel": np.array([f"c{code}" for code in rng.integers(0, 4, rows)]),
+        "price": rng.integers(1, 9, rows) / 2,
+    }
+    pacsv.write_csv(pa.table(table), tmp_path / "shop.csv")
+    prepare(
+        tmp_path / "shop.csv",
+        tmp_path / "data",
+        k_core=0,
+        columns=TableOptions(context=("channel", "price")),
+    )
+    config = override(
+        RunConfig(),
+        SHAPE
+        | {"data.source": "local", "train.epochs": 1, "tracking.wandb": "disabled", "train.batch_size": 8},
+    )
+    train_alone(config, tmp_path / "data", tmp_path / "run", torch.device("cpu"))
+    settings = ServeSettings(run=str(tmp_path / "run"), store=str(tmp_path / "e.db"), look_every_s=3600)
+    service, follower = open_service(settings)
+    try:
+        import_histories(PreparedFolder.open(tmp_path / "data"), service.store)
+        (found,) = service.recommend([Ask(user="3", exclude_seen=False)])
+        mine = np.flatnonzero(table["user"] == 3)
+        context = {
+            "channel": table["channel"][mine].tolist(),
+            "price": [f"{price:g}" for price in table["price"][mine]],
+        }
+        states = service.model.states
+        history = History(table["item"][mine].tolist(), table["time"][mine].tolist(), context=context)
+        ratings = [event.rating for event in service.store.since({"3": 0})["3"]]
+        told, plain = (
+            states.recommend(
+                states.encode(History(history.items, history.times, None, ratings, None, one)),
+                exclude_seen=False,
+            )
+            for one in (context, None)
+        )
+        assert [one.score for one in found.items] == pytest.approx([one.score for one in told], abs=1e-5)
+        assert [one.score for one in told] != pytest.approx([one.score for one in plain], abs=1e-5)
+    finally:
+        follower.close()
+        service.close()

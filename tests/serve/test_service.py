@@ -7,7 +7,9 @@ import pytest
 
 from ss4rec.errors import UsageError
 from ss4rec.recommender import History
-from ss4rec.serve.service import MOST_STEPS, Answer, Ask, Service, UnknownUserError
+from ss4rec.serve.gentle import NICE, gently
+from ss4rec.serve.kept_states import KeptStates, open_kept_states
+from ss4rec.serve.service import FEW_STEPS, Answer, Ask, Service, UnknownUserError
 from ss4rec.serve.sqlite import SqliteStore
 from ss4rec.serve.store import NewEvent
 from tests.serve.conftest import served
@@ -60,7 +62,7 @@ def test_late_events_are_put_where_they_belong(service):
 def test_many_new_events_are_encoded_at_once(service):
     service.add_events([event("a", 1, 1000)])
     ask(service, "a")
-    service.add_events([event("a", 1 + n % 80, 1001 + n) for n in range(MOST_STEPS + 1)])
+    service.add_events([event("a", 1 + n % 80, 1001 + n) for n in range(FEW_STEPS + 1)])
     found = ask(service, "a")
     assert (service.counts.rebuilt, service.counts.steps) == (2, 0)
     same(found, expected(service, "a"))
@@ -171,3 +173,85 @@ def test_neighbours_and_search(service):
     assert [r.item for r in model.search("I00", 3)] == ["i001", "i002", "i003"]
     with pytest.raises(UsageError, match="does not know the item 'x'"):
         service.similar(["x"], 3)
+
+
+@pytest.mark.parametrize("repeats", ["learned", "habits"])
+def test_a_server_that_starts_anew_takes_up_states_from_disk(store, repeats):
+    def opened(seed=0):
+        return Service(store, served(seed, repeats=repeats), kept=open_kept_states(store, 100))
+
+    first = opened()
+    first.add_events([event("a", n, 1000 + 60 * n) for n in range(1, 40)] + [event("b", 3, 50)])
+    ask(first, "a"), ask(first, "b")
+    first.save_states()
+    first.add_events([event("a", 7, 5000, rating=4.5)])
+    second = opened()
+    same(ask(second, "a", at=9000), expected(second, "a", at=9000))
+    same(ask(second, "b"), expected(second, "b"))
+    assert (second.counts.loaded, second.counts.rebuilt, second.counts.steps) == (2, 0, 1)
+    second.add_events([event("a", 9, 900)])  # late: the state on disk does not help
+    same(ask(opened(), "a"), expected(second, "a"))
+    other = opened(seed=1)
+    same(ask(other, "a"), expected(other, "a"))
+    assert other.counts.loaded == 0
+
+
+def test_states_on_disk_are_bounded_and_never_in_the_way(store, caplog):
+    path = store.path.with_name(store.path.name + ".states")
+    service = Service(store, served(), kept=KeptStates(path, store.id, most=3))
+    service.add_events([event(f"u{n}", 1 + n, 1000) for n in range(6)])
+    for n in range(6):
+        ask(service, f"u{n}")
+        service.save_states()
+    states = service.model.states
+    assert set(KeptStates(path, store.id).load(states, [f"u{n}" for n in range(6)])) == {"u3", "u4", "u5"}
+    service._kept._connection.execute(
+        "INSERT INTO states VALUES ('u1', ?, 1, 'no state')", (f"{states.fingerprint}-{states.precision}",)
+    )
+    service._kept.close()
+    assert ask(Service(store, served(), kept=open_kept_states(store, 3)), "u1").events == 1
+    assert "is made anew" in caplog.text
+    assert KeptStates(path, store.id).load(states, ["u4"])
+    assert not KeptStates(path, "another store").load(states, ["u4"])
+    path.write_bytes(b"no database" * 1000)
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    assert ask(Service(store, served(), kept=open_kept_states(store, 3)), "u1").events == 1
+    assert "are not used" in caplog.text
+
+
+def test_a_users_profile_is_read_and_a_new_one_changes_the_state(store):
+    service = Service(store, served(inputs=("gap", "profile")), kept=open_kept_states(store, 10))
+    for user in "abc":
+        service.add_events([event(user, n, 1000 + n) for n in range(1, 6)])
+    plain = ask(service, "a")
+    service.set_profiles({"a": '{"sex": "F", "age": 25, "country": "NL"}', "b": '{"sex": "M"}'})
+    found = {user: ask(service, user) for user in "abc"}
+    history = History([f"i{n:03}" for n in range(1, 6)], [1000 + n for n in range(1, 6)])
+    states = service.model.states
+    for user, profile in (("a", {"sex": "F", "age": 25}), ("b", {"sex": "M"}), ("c", None)):
+        wanted = states.recommend(states.encode(History(history.items, history.times, profile=profile)))
+        assert [r.item for r in found[user].items] == [r.item for r in wanted]
+    assert [r.score for r in found["a"].items] != [r.score for r in plain.items]
+    assert service.counts.rebuilt == 4, "a twice"
+    service.add_events([event("a", 9, 2000)])
+    same(ask(service, "a"), expected(service, "a"))
+    assert (service.counts.rebuilt, service.counts.steps) == (4, 1)
+    assert service.model.unread_profile({"sex": "F", "country": "NL"}) == ["country=NL"]
+    blind = Service(store, served())
+    assert blind.model.unread_profile({"sex": "F"}) == ["sex=F"]
+    same(ask(blind, "a"), expected(blind, "a"))
+
+
+def test_a_start_leaves_the_cores_to_others():
+    import os
+    import threading
+
+    def nice():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = nice()
+    assert gently(nice) == max(before, NICE)
+    assert nice() == before
+    with pytest.raises(UsageError, match="wrong"):
+        gently(lambda: (_ for _ in ()).throw(UsageError("wrong")))

@@ -115,6 +115,16 @@ def test_the_same_event_is_written_once(store):
     assert [e.item for e in store.since({"once": 0})["once"]] == ["i1", "i2", "i2"]
 
 
+def test_profiles_take_the_place_of_older_ones(store):
+    store.set_profiles({"profile-a": '{"sex": "F"}', "profile-'b": "{}"})
+    store.set_profiles({"profile-a": '{"sex": "M"}'})
+    assert store.profiles(["profile-a", "profile-'b", "profile-nobody"]) == {
+        "profile-a": '{"sex": "M"}',
+        "profile-'b": "{}",
+    }
+    assert store.profiles([]) == {}
+
+
 def test_writers_at_the_same_time_leave_no_gap(address):
     """Numbers 1 to n, each once, and nobody ever sees a number before all below it."""
     user, each, faults = f"crowd-{time.time_ns()}", 40, []

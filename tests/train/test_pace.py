@@ -76,3 +76,8 @@ def test_a_short_plan_warms_up_shortly():
 def test_a_loss_that_climbs_far_above_its_best_diverges(losses, diverges):
     course = Course()
     assert any(course.diverged(loss) for loss in losses) == diverges
+
+
+def test_only_news_is_told():
+    pace = Pace(TrainConfig(epochs=6, max_minutes=1, fit_minutes=True), OptimConfig(), 50)
+    assert [pace.plan(steps) for steps in (180, 190, 170, 140)] == [True, False, False, True]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
@@ -75,6 +75,12 @@ SMALL = SynthSettings(
 )
 """Dense and lively, so that small data sets teach something: first ratings from 2015 over six years."""
 
+DEMO = replace(
+    SMALL,
+    gap_kinds=((0.30, 0, 0), (0.20, 2, 120), (0.40, DAY_S, 5 * DAY_S), (0.10, 7 * DAY_S, 42 * DAY_S)),
+)
+"""As SMALL, but every other event comes after a break, so that half of what follows what hangs on the time."""
+
 ML_32M = SynthSettings(
     length_sigma=1.35,
     gap_kinds=(
@@ -124,6 +130,7 @@ class Likeness:
 
 LIKE = {
     "small": Likeness(2000, 500, 60, SMALL),
+    "demo": Likeness(1_500, 200, 40, DEMO),
     "ml-32m": Likeness(200_948, 84_432, 160, ML_32M),
 }
 """What `--like` knows."""
