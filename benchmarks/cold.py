@@ -2,8 +2,8 @@
 
 `python -m benchmarks.cold --ml-1m ML-1M.zip [--minutes 20]` prepares ML-1M without the events on held-out films, but for
 those that are a user's last. Leave-one-out then tests on every user's last event, about a tenth of them cold. Two models
-are trained with the recipe of `auto`, as long as one another: one reads genres, period and title of films, one reads
-none of them. Both rank all films for every user.
+are trained with the recipe of `auto`, as long as one another: one reads genres, year, period and title of films, one
+reads none of them. Both rank all films for every user.
 
 Popularity by genre is the rival that knows as much of a film: a cold film has as many events as the mean of the warm
 films with its genres. It comes in three kinds, and the best of them counts: the same for all, weighted by the genres
@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from benchmarks.record import headline, write_record
@@ -28,8 +30,12 @@ from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.build import write_prepared
+from ss4rec.data.prepared.features import encode_features
 from ss4rec.data.prepared.folder import PreparedFolder
-from ss4rec.data.prepared.manifest import Filters
+from ss4rec.data.prepared.item_attributes import release_year
+from ss4rec.data.prepared.manifest import Feature, Filters
+from ss4rec.data.sources.features import FeatureTable
+from ss4rec.data.sources.rows import Catalogue
 from ss4rec.data.sources.ties import hashed
 from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.evaluator import rank_users
@@ -48,7 +54,8 @@ from ss4rec.train.worker import loop_alone
 
 SHARE = 10
 """One film in so many is held out."""
-FEATURES = ("genres", "period", "title")
+FEATURES = ("genres", "year", "period", "title")
+"""Kept in the prepared folder, so that training needs no package that makes them."""
 K = 10
 CPU = torch.device("cpu")
 
@@ -81,11 +88,28 @@ def prepare_cold(source: Path, out: Path, users: int | None) -> PreparedFolder:
         left_U = np.add.reduceat(kept_E.astype(int), events.offsets_U1[:-1])
         kept_E &= np.repeat(left_U >= 3, np.diff(events.offsets_U1))
         dropped = folder.manifest.rows_dropped | {"held_out": int((~kept_E).sum())}
+        kept = events.select(kept_E)
+        items, meaning = with_features(kept.items)
         write_prepared(
-            out, events.select(kept_E), name=f"{folder.manifest.name}-cold", source=folder.manifest.source,
-            filters=Filters(k_core=0), rows_dropped=dropped,
+            out, replace(kept, items=items), name=f"{folder.manifest.name}-cold", source=folder.manifest.source,
+            filters=Filters(k_core=0), rows_dropped=dropped, features={"items": meaning},
         )  # fmt: skip
     return PreparedFolder.open(out)
+
+
+def with_features(items: Catalogue) -> tuple[Catalogue, tuple[Feature, ...]]:
+    """Return films with genres, year, period of five years and words of the title as features, and their meaning."""
+    years = [release_year(title) for title in items.title.to_pylist()]
+    columns = {
+        "genres": items.genres,
+        "year": pa.array(years, pa.int64()),
+        "period": pa.array([None if year is None else year // 5 * 5 for year in years], pa.int64()),
+        "title": items.title,
+    }
+    kinds = {"genres": "multi", "year": "categorical", "period": "categorical", "title": "text"}
+    known = FeatureTable("ML-1M", items.source_id, pa.table(columns))
+    encoded, meaning = encode_features(items.source_id, known, kinds)
+    return replace(items, features=encoded), meaning
 
 
 def train(data: PreparedFolder, run: Path, minutes: float, changes: dict[str, Any]) -> RunConfig:
@@ -232,7 +256,9 @@ def compared(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def main() -> int:
     """Prepare, train twice, rank, print and write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--ml-1m", type=Path, required=True)
+    parser.add_argument(
+        "--ml-1m", type=Path, default=Path("data/ml-1m.zip"), help="not read if WORK/data is there"
+    )
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training")
     parser.add_argument("--users", type=int, help="take so many, on a small machine; default: all")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,7 +2,7 @@
 
     pip install -c constraints.txt -e '.[bench]'
     python -m benchmarks.data [--work FOLDER] [--like ml-32m] [--users N] [--ml-1m ZIP --recbole PYTHON]
-                              [--ratings FOLDER] [--repeat 1]
+                              [--ratings FOLDER] [--repeat 1] [--only sorted]
 
 Needs about 6 GB of disk. Ray is started first and left idle; its memory then is what "above an idle Ray" refers to. Each
 peer runs in a process of its own. Memory is the proportional set size of all processes, sampled four times a second;
@@ -10,7 +10,8 @@ files in the kernel's cache do not count. `load` in a row is the machine's load 
 of cores, others took part of the time, so `cpu_s` is given too where it can be. With `--repeat` Polars and the
 preparation take turns and the best of each counts; in the first turn Ray's workers start and import, which no peer's time
 holds. `--ratings` takes a folder that `ss4rec data synth --format csv` made, and leaves the generation out. `--recbole` is
-the interpreter of an environment with RecBole (`benchmarks/data_recbole.py` says how to make it).
+the interpreter of an environment with RecBole (`benchmarks/data_recbole.py` says how to make it). `--only sorted` leaves
+out everything but the ratings in the order of users, without and with three more columns, and the first batch.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ss4rec.data.export_recbole import export_recbole
 from ss4rec.data.prepare.chunks import Chunk
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepare.ray_map import ray_map
+from ss4rec.data.sources import TableOptions
 from ss4rec.data.synth.generate import synth
 from ss4rec.data.synth.settings import LIKE
 
@@ -109,7 +111,7 @@ def make(source: Path, like: str, users: int | None) -> dict[str, Any]:
     )
 
 
-def etl(source: Path, out: Path, name: str, idle: int) -> dict[str, Any]:
+def etl(source: Path, out: Path, name: str, idle: int, columns: TableOptions | None = None) -> dict[str, Any]:
     """Prepare on the running Ray, which took `idle` bytes before anything ran on it."""
     shutil.rmtree(out, ignore_errors=True)
     marks: list[tuple[float, str]] = []
@@ -118,6 +120,7 @@ def etl(source: Path, out: Path, name: str, idle: int) -> dict[str, Any]:
         manifest = prepare(
             source,
             out,
+            columns=columns,
             mapper=ray_map,
             progress=lambda text: marks.append((round(time.perf_counter() - began, 2), text.split()[0])),
         )
@@ -130,6 +133,27 @@ def etl(source: Path, out: Path, name: str, idle: int) -> dict[str, Any]:
         shards=len(manifest.shards),
         phases=marks,
     )
+
+
+def etl_with_columns(source: Path, work: Path, idle: int, repeat: int) -> tuple[float, float]:
+    """Prepare the same rows with three columns about events: kinds of few and of many values, and a price.
+
+    Returns:
+        Seconds, and seconds of Polars reading, sorting and grouping the same file, the best of `repeat` each.
+    """
+    wide = work / "wide"
+    wide.mkdir()
+    csv = str(wide / "ratings.csv")
+    peer("widen", str(source / "ratings.csv"), csv)
+    shutil.copy(source / "movies.csv", wide)
+    options = TableOptions(context=("device", "channel", "price"))
+    own, plain = [], []
+    for _ in range(repeat):
+        plain.append(peer("group", csv)["seconds"])
+        own.append(
+            etl(wide / "ratings.csv", work / "wide-out", "etl, three columns", idle, options)["seconds"]
+        )
+    return min(own), min(plain)
 
 
 def first_batch(folder: Path) -> float:
@@ -208,6 +232,8 @@ def main() -> None:
     parser.add_argument("--recbole", help="interpreter of an environment with RecBole")
     parser.add_argument("--ratings", type=Path)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--only", choices=["sorted"])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="ss4rec-bench-", dir=options.work))
     try:
@@ -230,42 +256,52 @@ def measure(work: Path, options: argparse.Namespace) -> None:
         plain.append(peer("group", csv)["seconds"])
         runs.append(etl(source, work / "out", "etl", idle))
     first_s = first_batch(work / "out")
+    wide_s, wide_plain_s = etl_with_columns(source, work, idle, options.repeat)
+    reference = "Polars, one process: read, sort by (user, time), group"
+    best, peak = min(run["seconds"] for run in runs), max(run["peak_gib_above_idle"] for run in runs)
+    same_job = f"{reference}; 5-core, renumbering, zstd Parquet files"
+    same_file = f"{reference}, same file"
+    headlines = [
+        headline("data.etl_ratio_to_polars", best / min(plain), "x", 1.5, reference),
+        headline("data.etl_ratio_to_polars_same_job", best / full["seconds"], "x", 0.45, same_job),
+        headline("data.etl_peak_gib", peak, "GiB above an idle Ray", 1.0),
+        headline("data.etl_features_ratio_to_polars", wide_s / wide_plain_s, "x", 2.0, same_file),
+        headline("data.first_batch_s", first_s, "s", 3.0),
+    ]
+    if synthetic:
+        headlines.append(headline("data.synth_32m_seconds", synthetic["seconds"], "s", 120.0))
+    if options.only is None:
+        headlines += others(source, work, idle, options)
+    print(json.dumps(headlines, indent=1))
+    name = "data" if options.only is None else f"data-{options.only}"
+    print(f"record: {write_record(name, ROWS, headlines, options.out)}")
+
+
+def others(source: Path, work: Path, idle: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure rows in random order, RecBole's way, and four nodes; ends the running Ray."""
     (work / "mixed").mkdir()
-    peer("shuffle", csv, str(work / "mixed/ratings.csv"))
+    peer("shuffle", str(source / "ratings.csv"), str(work / "mixed/ratings.csv"))
     shutil.copy(source / "movies.csv", work / "mixed")
     mixed_plain, mixed = [], []
     for _ in range(options.repeat):
         mixed_plain.append(peer("group", str(work / "mixed/ratings.csv"))["seconds"])
         mixed.append(etl(work / "mixed", work / "mixed-out", "etl, shuffled", idle)["seconds"])
     ray.shutdown()
-    atomic = []
+    same_file = "Polars, one process: read, sort by (user, time), group, same file"
+    found = [
+        headline("data.etl_shuffled_ratio_to_polars", min(mixed) / min(mixed_plain), "x", 4.0, same_file)
+    ]
     if options.ml_1m:
         own = own_epoch(options.ml_1m, work)
         if options.recbole:
             ratio = own["seconds"] / recbole(options.recbole, work)["seconds"]
             what = "RecBole 1.2.1: load atomic files, 5-core, augment prefixes, one epoch of batches"
-            atomic.append(headline("data.ml_1m_ratio_to_recbole", ratio, "x", 1.0, what))
+            found.append(headline("data.ml_1m_ratio_to_recbole", ratio, "x", 1.0, what))
     small = LIKE["small"]
-    synth(work / "small", users=6000, items=3000, mean_len=165, fmt="csv", profile=small.profile)
+    synth(work / "small", users=6000, items=3000, mean_len=165, fmt="csv", settings=small.settings)
     prepare(work / "small", work / "one")
     four_nodes(work / "small", work / "one", work / "four")
-    reference = "Polars, one process: read, sort by (user, time), group"
-    best = min(run["seconds"] for run in runs)
-    peak = max(run["peak_gib_above_idle"] for run in runs)
-    same_job = f"{reference}; 5-core, renumbering, zstd Parquet files"
-    mixed_ratio = min(mixed) / min(mixed_plain)
-    headlines = [
-        headline("data.etl_ratio_to_polars", best / min(plain), "x", 1.5, reference),
-        headline("data.etl_ratio_to_polars_same_job", best / full["seconds"], "x", None, same_job),
-        headline("data.etl_peak_gib", peak, "GiB above an idle Ray", 3.0),
-        headline("data.etl_shuffled_ratio_to_polars", mixed_ratio, "x", 4.0, f"{reference}, same file"),
-        headline("data.first_batch_s", first_s, "s", 3.0),
-        *atomic,
-    ]
-    if synthetic:
-        headlines.append(headline("data.synth_32m_seconds", synthetic["seconds"], "s", 120.0))
-    print(json.dumps(headlines, indent=1))
-    print(f"record: {write_record('data', ROWS, headlines, Path('benchmarks/results'))}")
+    return found
 
 
 if __name__ == "__main__":

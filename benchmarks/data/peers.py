@@ -3,6 +3,7 @@
 python -m benchmarks.data.peers group CSV             Polars: read, sort by (user, time), group into lists
 python -m benchmarks.data.peers job CSV OUT           the same, then 5-core, renumbering and zstd Parquet files
 python -m benchmarks.data.peers shuffle CSV OUT       writes the rows in random order (no measurement)
+python -m benchmarks.data.peers widen CSV OUT         writes the rows with three columns more (no measurement)
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from benchmarks.memory import PeakMemory
 
 
 def group(csv: str) -> dict[str, Any]:
-    """Read, sort and group; the reference of the issue."""
+    """Read, sort and group, all columns; the reference of the issue."""
     import polars as pl
 
     frame = pl.read_csv(csv, schema_overrides={"rating": pl.Float32})
     frame = frame.sort(["userId", "timestamp"], maintain_order=True)
-    lists = frame.group_by("userId", maintain_order=True).agg("movieId", "timestamp", "rating")
+    lists = frame.group_by("userId", maintain_order=True).agg(pl.all())
     return {"users": lists.height, "events": frame.height}
 
 
@@ -55,13 +56,29 @@ def shuffle(csv: str, out: str) -> dict[str, Any]:
     return {}
 
 
+def widen(csv: str, out: str) -> dict[str, Any]:
+    """Add a device of 4, a channel of 12 and a price of 20,000 values to the rows of a CSV."""
+    import numpy as np
+    import polars as pl
+
+    frame = pl.read_csv(csv, schema_overrides={"rating": pl.Float32})
+    rng, rows = np.random.default_rng(0), frame.height
+    devices, channels = np.array(["phone", "tablet", "desktop", "tv"]), np.array([f"c{n}" for n in range(12)])
+    frame.with_columns(
+        device=pl.Series(devices[rng.integers(0, 4, rows)]),
+        channel=pl.Series(channels[rng.integers(0, 12, rows)]),
+        price=pl.Series(rng.integers(50, 20_050, rows) / 100),
+    ).write_csv(out)
+    return {}
+
+
 def main() -> None:
     """Run the peer that is named and print what it cost; the import comes first and does not count."""
     import polars  # noqa: F401
 
     began = time.perf_counter()
     with PeakMemory() as memory:
-        found = {"group": group, "job": job, "shuffle": shuffle}[sys.argv[1]](*sys.argv[2:])
+        found = {"group": group, "job": job, "shuffle": shuffle, "widen": widen}[sys.argv[1]](*sys.argv[2:])
     print(json.dumps({"seconds": time.perf_counter() - began, "peak_bytes": memory.peak, **found}))
 
 

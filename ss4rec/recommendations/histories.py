@@ -58,10 +58,15 @@ class Histories:
     features: tuple[Feature, ...] = ()
     """What the folder's columns about events mean."""
 
-    def batches(self, shard: pa.Table) -> Iterator[EvalBatch]:
-        """Yield batches of the histories of a shard, a row per list, users in order."""
-        rows = self._rows(shard)
-        for batch in history_batches(rows, self.config.evaluation.batch_users, self.profiles_UF):
+    def batches(self, shard: pa.Table, least_users: int = 1) -> Iterator[EvalBatch]:
+        """Yield batches of the histories of a shard, a row per list, users in order.
+
+        Args:
+            shard: rows of the prepared folder.
+            least_users: of a batch, where `evaluation.batch_users` says fewer.
+        """
+        rows, users = self._rows(shard), max(self.config.evaluation.batch_users, least_users)
+        for batch in history_batches(rows, users, self.profiles_UF):
             yield batch if self.options.at_s is None else asked_at(batch, self.options.at_s, self.config)
 
     def _rows(self, shard: pa.Table) -> pa.Table:

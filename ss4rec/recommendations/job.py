@@ -51,7 +51,7 @@ Runner = Callable[[Work, Sequence[int]], Iterator[PartRecord]]
 """Makes the files of some shards, wherever it runs, and yields their records in any order."""
 Progress = Callable[[str], None]
 RECORDS = "records"
-JOB_FORMAT = 1
+JOB_FORMAT = 2
 """Changes when files of parts do: what a job of another version left is not used."""
 
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from ss4rec.data.prepared.manifest import MANIFEST_NAME, FileRecord
-from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath
@@ -219,7 +219,14 @@ def lists_table(
 def write_part(path: AnyPath, table: pa.Table, kind: Format) -> None:
     """Write a file that appears whole or not at all."""
     if kind == "parquet":
-        write_table(table, path)
+        sink = pa.BufferOutputStream()
+        # Ids and scores have too many values for a dictionary: trying one takes half of the time, and half more bytes.
+        few = [name for name in ("user", "history", "item", "rank") if not _is_many(table, name)]
+        few = [f"{name}.list.element" if pa.types.is_list(table[name].type) else name for name in few]
+        pq.write_table(
+            table, sink, compression="zstd", row_group_size=max(table.num_rows, 1), use_dictionary=few
+        )
+        write_whole(path, sink.getvalue())
     elif kind == "csv":
         sink = pa.BufferOutputStream()
         pacsv.write_csv(table, sink)
@@ -227,6 +234,15 @@ def write_part(path: AnyPath, table: pa.Table, kind: Format) -> None:
     else:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in _readable(table).to_pylist())
         write_whole(path, "".join(lines).encode())
+
+
+def _is_many(table: pa.Table, name: str) -> bool:
+    """Return whether a column is missing or holds ids of items that are numbers."""
+    if name not in table.column_names:
+        return True
+    kind = table[name].type
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    return name == "item" and not pa.types.is_string(inner)
 
 
 def _readable(table: pa.Table) -> pa.Table:
@@ -257,8 +273,6 @@ def read_lists(folder: str | AnyPath) -> pa.Table:
     Raises:
         DataError: if it is no such folder, or a file is missing or damaged.
     """
-    import pyarrow.parquet as pq
-
     from ss4rec.io.atomic import sha256_of
     from ss4rec.io.paths import to_path
 

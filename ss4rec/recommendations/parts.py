@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from ss4rec.recommendations.output import PART, PartRecord, lists_table, write_p
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
+
+MIN_USERS = 1024
+"""Least users of a batch on a GPU, which a smaller one does not fill. Part of what decides the last bits of scores."""
+WRITERS = 2
+"""Files that one call writes at a time: a card makes lists faster than one core packs them."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +111,31 @@ class PartMaker:
         self.work = work
         self.scorer = ModelScorer(model, gap_s, config.data.target_time, work.asked_from_s)
         self.rules = work.rules.to(self.scorer.device, model.item_matrix())
+        self._ranking = threading.Lock()
 
     def make(self, numbers: Sequence[int]) -> Iterator[PartRecord]:
-        """Make the files of some shards and yield their records; reading ahead and writing run beside the model."""
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        """Make the files of some shards and yield their records; reading ahead and writing run beside the model.
+
+        Threads may call it at the same time: one ranks while the others read and write.
+        """
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writer:
             ahead = [reader.submit(self._read, number) for number in numbers[:1]]
             written: list[Future[PartRecord]] = []
             for place, number in enumerate(numbers):
                 batches = ahead.pop().result()
                 ahead = [reader.submit(self._read, later) for later in numbers[place + 1 : place + 2]]
-                written.append(writer.submit(self._write, number, self._rank(batches)))
-                if len(written) > 1:
+                with self._ranking:
+                    ranked = self._rank(batches)
+                written.append(writer.submit(self._write, number, ranked))
+                if len(written) > WRITERS:
                     yield written.pop(0).result()
             for future in written:
                 yield future.result()
 
     def _read(self, number: int) -> list[EvalBatch]:
         """Return the histories of a shard."""
-        return list(self.work.histories.batches(self.work.data.read_shard(number)))
+        users = MIN_USERS if self.scorer.device.type == "cuda" else 1
+        return list(self.work.histories.batches(self.work.data.read_shard(number), users))
 
     def _rank(self, batches: Sequence[EvalBatch]) -> Ranked:
         """Return the lists of a shard."""

@@ -20,9 +20,11 @@ from ss4rec.recommendations.parts import PartMaker, Work
 
 PARTS_AT_ONCE = 4
 """Shards that an actor is given together, so that it reads the next one and writes the last one beside its model."""
+CALLS_AT_ONCE = 2
+"""Such groups that an actor with a GPU has under way, so that the GPU works while one begins and the other ends."""
 
 
-def on_ray(workers: int, gpu: bool) -> Runner:
+def on_ray(workers: int, gpu: bool, calls: int | None = None) -> Runner:
     """Return what makes files on the cluster that this process has joined.
 
     A file of a worker that died is made again by another one.
@@ -30,7 +32,9 @@ def on_ray(workers: int, gpu: bool) -> Runner:
     Args:
         workers: actors; each takes one CPU, or one GPU with `gpu`.
         gpu: whether models run on GPUs.
+        calls: groups of shards that an actor has under way; None: `CALLS_AT_ONCE` with `gpu`, else one.
     """
+    calls = calls or (CALLS_AT_ONCE if gpu else 1)
 
     def run(work: Work, numbers: Sequence[int]) -> Iterator[PartRecord]:
         require_room(workers, gpu, "workers that recommend")
@@ -41,7 +45,11 @@ def on_ray(workers: int, gpu: bool) -> Runner:
             _Maker,
             fn_constructor_args=(work, "cuda" if gpu else "cpu"),
             batch_size=None,
-            compute=ActorPoolStrategy(size=min(workers, blocks)),
+            compute=ActorPoolStrategy(
+                size=min(workers, blocks),
+                max_concurrent_calls_per_actor=calls,
+                enable_true_multi_threading=calls > 1,
+            ),
             num_cpus=0 if gpu else 1,
             num_gpus=1 if gpu else 0,
         )

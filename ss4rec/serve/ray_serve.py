@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from ray.serve.exceptions import RayServeException
 from ss4rec.config import parse_section
 from ss4rec.errors import ResourceError
 from ss4rec.serve import haproxy
+from ss4rec.serve.gentle import gently
 from ss4rec.serve.settings import ServeSettings
 
 APP_NAME = "ss4rec"
@@ -36,6 +38,7 @@ class Replica:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        gently(lambda: import_module("ss4rec.serve.sources"))  # torch takes seconds
         from ss4rec.serve.sources import open_service
 
         self.settings = ServeSettings(**settings)

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ss4rec.errors import SS4RecError
 from ss4rec.registry import champion
 from ss4rec.runs.folder import RunFolder
+from ss4rec.serve.gentle import gently
 from ss4rec.serve.kept_states import open_kept_states
 from ss4rec.serve.open_store import open_store
 from ss4rec.serve.served_model import ServedModel, load_served
@@ -63,12 +66,13 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
     Raises:
         SS4RecError: if either cannot be had.
     """
+    torch.set_num_threads(1)  # several replicas and threads share the cores
     found = look(settings)
     store = open_store(settings.store)
     kept = None
     if settings.keep_states and isinstance(store, SqliteStore):
         kept = open_kept_states(store, settings.cache_users * settings.replicas)
-    model = load_served(found.folder, settings.precision, found.name)
+    model = gently(lambda: load_served(found.folder, settings.precision, found.name))
     service = Service(store, model, settings.cache_users, kept)
     follower = Follower(service, settings, found.mark)
     follower.start()

@@ -48,11 +48,43 @@ def test_ray_gives_the_batches_of_the_local_source(sharded, rank, world, start, 
             assert_same(a, b)
 
 
+def executors():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
+
+
 def test_leaving_early_stops_the_executor(sharded):
-    with closing(RaySource(sharded, DATA, **SIZES).train_batches(0, 0, 200)) as batches:
-        next(batches)
-        running = [t for t in threading.enumerate() if t.name.startswith("StreamingExecutor")]
+    source = RaySource(sharded, DATA, **SIZES)
+    with closing(source.train_batches(0, 0, 200)) as batches:
+        for _ in range(source.steps_per_epoch(0) + 1):
+            next(batches)  # the first group is read here, those after it by tasks
+        running = executors()
         assert running
     for thread in running:
         thread.join(timeout=30)
         assert not thread.is_alive()
+
+
+def test_leaving_before_the_tasks_have_begun_stops_them_later(sharded):
+    before = set(executors())
+    with closing(RaySource(sharded, DATA, **SIZES).train_batches(0, 0, 200)) as batches:
+        next(batches)
+    for thread in threading.enumerate():
+        if thread.name == "first-table-of-tasks":
+            thread.join(timeout=60)
+    for thread in set(executors()) - before:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+def test_what_tasks_raise_is_raised(sharded):
+    source = RaySource(sharded, DATA, **SIZES)
+
+    def broken(item):
+        if item:
+            raise ValueError("broken")
+        return item
+
+    drawn = source._map(broken, [0, 1, 2])
+    assert next(drawn) == 0
+    with pytest.raises(Exception, match="broken"):
+        next(drawn)

@@ -351,3 +351,22 @@ def test_a_folder_that_is_newer_than_the_run(sharded, tmp_path):
         assert lists[user]["item"] == [one.item for one in right]
     with pytest.raises(DataError, match="has other items than the run"):
         recommend_run(old, tmp_path / "no", sharded, RecommendOptions(until="test"))
+
+
+def test_threads_that_share_a_model_write_the_same_bytes(run, sharded, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ss4rec.recommendations.parts import PartMaker
+
+    def together(work, numbers):
+        maker = PartMaker(work, "cpu")
+        with ThreadPoolExecutor(3) as pool:
+            for records in pool.map(
+                lambda part: list(maker.make(part)), [numbers[0::3], numbers[1::3], numbers[2::3]]
+            ):
+                yield from records
+
+    options = RecommendOptions(k=5)
+    recommend_run(run, tmp_path / "right", sharded, options)
+    recommend_run(run, tmp_path / "out", sharded, options, runner=together)
+    assert content(tmp_path / "out") == content(tmp_path / "right")

@@ -56,6 +56,15 @@ def test_workers_write_the_same_bytes_also_when_one_is_killed(run, sharded, tmp_
     assert content(tmp_path / "out") == content(tmp_path / "right")
 
 
+def test_an_actor_with_two_calls_under_way_writes_the_same_bytes(run, sharded, tmp_path):
+    from ss4rec.recommendations.ray_recommend import on_ray
+
+    options = RecommendOptions(k=5)
+    recommend_run(run, tmp_path / "right", sharded, options)
+    recommend_run(run, tmp_path / "out", sharded, options, runner=on_ray(1, gpu=False, calls=2))
+    assert content(tmp_path / "out") == content(tmp_path / "right")
+
+
 def test_errors_arrive_as_they_are(run, sharded, tmp_path):
     from ss4rec.recommendations.ray_recommend import on_ray
 

@@ -7,6 +7,7 @@ import pytest
 
 from ss4rec.errors import UsageError
 from ss4rec.recommender import History
+from ss4rec.serve.gentle import NICE, gently
 from ss4rec.serve.kept_states import KeptStates, open_kept_states
 from ss4rec.serve.service import FEW_STEPS, Answer, Ask, Service, UnknownUserError
 from ss4rec.serve.sqlite import SqliteStore
@@ -240,3 +241,17 @@ def test_a_users_profile_is_read_and_a_new_one_changes_the_state(store):
     blind = Service(store, served())
     assert blind.model.unread_profile({"sex": "F"}) == ["sex=F"]
     same(ask(blind, "a"), expected(blind, "a"))
+
+
+def test_a_start_leaves_the_cores_to_others():
+    import os
+    import threading
+
+    def nice():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = nice()
+    assert gently(nice) == max(before, NICE)
+    assert nice() == before
+    with pytest.raises(UsageError, match="wrong"):
+        gently(lambda: (_ for _ in ()).throw(UsageError("wrong")))

@@ -277,10 +277,13 @@ def _coded(items: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
 
 
 def _valued(column: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
-    """Return the different values of a column and the code of each row from 1; 0 where it is null or empty."""
-    encoded = column.dictionary_decode().dictionary_encode()
-    codes_R = pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int32) + 1
-    return encoded.dictionary, codes_R
+    """Return the different values of a column and the code of each row from 1; 0 where it is null."""
+    codes_R = pc.fill_null(column.indices, -1).to_numpy().astype(np.int32) + 1
+    used_X = np.bincount(codes_R, minlength=len(column.dictionary) + 1) > 0
+    used_X[0] = True
+    if not used_X.all():
+        codes_R = (np.cumsum(used_X, dtype=np.int32) - np.int32(1))[codes_R]
+    return column.dictionary.filter(pa.array(used_X[1:])), codes_R
 
 
 def _write_table(path: AnyPath, table: pa.Table) -> None:

@@ -124,8 +124,9 @@ def looks_sorted(source: Source) -> bool:
         return False
     with data_stream(source.archive, plan.parts[0]) as stream:
         data = read_fully(stream, SAMPLE_BYTES)
-    lines = list(rows_of(data, plan.quotes_in(data), plan.newline))[:-1]
-    users = [plan.user_of(line) for line in lines if not line.isspace()]
+    quotes_Q = plan.quotes_in(data)
+    lines = list(rows_of(data, quotes_Q, plan.newline)) if len(quotes_Q) else data.split(plan.newline)
+    users = [plan.user_of(line) for line in lines[:-1] if line and not line.isspace()]
     runs = [user for user, before in zip(users, [None, *users], strict=False) if user != before]
     # An unusable row cuts a user's rows in two here, and no longer once it is in quarantine. Blocks are checked anyway.
     return len(runs) - len(set(runs)) <= MAX_BROKEN * len(runs)

@@ -21,6 +21,8 @@ MAX_VALUES = 250
 """Values of a column with a code of their own; all rarer ones share the last code."""
 NUMBERS = 0.95
 """From this share of rows on, values that are numbers make a column of numbers."""
+LARGEST = 3e38
+"""Of float32."""
 KINDS: tuple[Kind, ...] = ("categorical", "number")
 
 
@@ -59,7 +61,7 @@ def describe_context(
             raise DataError(f"--feature-kinds {name}={kind}: columns about events are {' or '.join(KINDS)}")
         counts = pa.concat_tables(tables).group_by("value").aggregate([("count", "sum")]).sort_by("value")
         texts, counts_X = counts["value"].to_pylist(), counts["count_sum"].to_numpy()
-        numbers_X = np.array([_number(text) for text in texts], np.float64)
+        numbers_X = _numbers(counts["value"])
         if kind == "number" or (kind is None and name not in keep and _are_numbers(numbers_X, counts_X)):
             feature = _number_feature(name, numbers_X, counts_X)
         else:
@@ -114,17 +116,24 @@ def _number_feature(
 def _lookup(feature: Feature, table: pa.Table) -> npt.NDArray[Any]:
     """Return what stands in shards for each code of a block."""
     if feature.kind == "number":
-        found = [_number(text) for text in table["value"].to_pylist()]
-        return np.array([np.nan, *found], np.float32)
+        return np.append(np.nan, _numbers(table["value"])).astype(np.float32)
     places = pc.index_in(table["value"], pa.array(feature.values or (), pa.string()))
     codes = pc.fill_null(places, len(feature.values or ())).to_numpy().astype(np.int32) + 1
     return np.concatenate([np.zeros(1, np.int32), codes])
 
 
-def _number(text: str) -> float:
-    """Return a text as a finite number; NaN if it is none."""
+def _numbers(texts: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Return texts as finite numbers; NaN where one is none."""
     try:
-        value = float(text)
+        found = texts.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        found = np.array([_number(text) for text in texts.to_pylist()], np.float64)
+    return np.where(np.abs(found) < LARGEST, found, np.nan)
+
+
+def _number(text: str) -> float:
+    """Return a text as a number; NaN if it is none."""
+    try:
+        return float(text)
     except ValueError:
         return float("nan")
-    return value if abs(value) < 3e38 else float("nan")
