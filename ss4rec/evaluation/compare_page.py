@@ -74,9 +74,15 @@ def table_row(row: Row) -> list[Any]:
     relative = f"{d.relative:+.1%}" if d.first else "none"
     verdict = ("good" if d.mean > 0 else "bad") if row.is_found else ""
     return [
-        f"{row.metric}, {row.second} less {row.first}", f"{d.first:.4f}", f"{d.second:.4f}", Cell(f"{d.mean:+.4f}", verdict),
-        f"{d.low:+.4f} to {d.high:+.4f}", relative, f"{d.p:.4f}", f"{row.p_adjusted:.4f}",
-    ]  # fmt: skip
+        f"{row.metric}, {row.second} less {row.first}",
+        f"{d.first:.4f}",
+        f"{d.second:.4f}",
+        Cell(f"{d.mean:+.4f}", verdict),
+        f"{d.low:+.4f} to {d.high:+.4f}",
+        relative,
+        f"{d.p:.4f}",
+        f"{row.p_adjusted:.4f}",
+    ]
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
