@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.evaluation.evaluator import Seen, TargetTime
 
 
@@ -43,8 +44,8 @@ def compare_command(
 ) -> None:
     """Compare RUNS, paired by user, and write a page.
 
-    Runs that differ in their seed alone are one recipe. One RUN alone is compared with its best baseline. Runs that
-    were ranked on different users or protocols are refused.
+    Runs that differ in their seed alone are one recipe; if all do, each is compared with the first. One RUN alone is
+    compared with its best baseline. Runs that were ranked on different users or protocols are refused.
     """
     from ss4rec.evaluation.compare import compare_runs
     from ss4rec.evaluation.compare_page import about, comparison_json, comparison_page, verdicts
@@ -62,3 +63,4 @@ def compare_command(
 
     show_comparison(found, verdicts(found), about(found))
     click.echo(f"page: {out}")
+    say_next(f"ss4rec registry promote registry/NAME --run {quoted(runs[0])} --reason TEXT")

@@ -283,14 +283,23 @@ def _rules(
     changes: dict[str, Any] = {}
     if earliest:
         whole_day = len(earliest) == len("1995-01-01")
-        changes["earliest_s"] = parse_cut(earliest) - (DAY_S - 1 if whole_day else 0)
+        changes["earliest_s"] = parse_cut(earliest, "--earliest") - (DAY_S - 1 if whole_day else 0)
     if latest:
-        changes["latest_s"] = parse_cut(latest)
+        changes["latest_s"] = parse_cut(latest, "--latest")
     if scale:
         changes |= {"lowest": scale[0], "highest": scale[1]}
     if repeats:
         changes["repeats"] = repeats == "keep"
-    return replace(rules_for(layout, int(time.time()), max_bad_share), **changes)
+    rules = replace(rules_for(layout, int(time.time()), max_bad_share), **changes)
+    if rules.earliest_s > rules.latest_s:
+        raise UsageError(
+            f"no time lies between --earliest {earliest} and --latest {latest or 'tomorrow'}; turn them"
+        )
+    if not rules.lowest <= rules.highest:
+        raise UsageError(
+            f"--scale {rules.lowest:g} {rules.highest:g} has no ratings; give the lower end first"
+        )
+    return rules
 
 
 def summary(manifest: Manifest, folder: AnyPath) -> Table:

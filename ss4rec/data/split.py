@@ -67,8 +67,12 @@ class SplitRecord(BaseModel):
             ) from None
 
 
-def parse_cut(text: str) -> int:
+def parse_cut(text: str, option: str = "--cutoff") -> int:
     """Return the last second of the past: unix seconds, an ISO time (UTC), or a date, whose whole day is past.
+
+    Args:
+        text: the moment.
+        option: where it was given.
 
     Raises:
         UsageError: if `text` is none of these.
@@ -77,7 +81,7 @@ def parse_cut(text: str) -> int:
         return last_second(text)
     except ValueError:
         raise UsageError(
-            f"--cutoff {text!r} is no date, ISO time or unix time; write e.g. 2015-03-31"
+            f"{option} {text!r} is no date, ISO time or unix time; write e.g. 2015-03-31"
         ) from None
 
 

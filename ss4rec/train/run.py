@@ -12,6 +12,7 @@ from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.source import check_max_workers, check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.user_profiles import chosen_columns
 from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.evaluation.evaluator import EvalResult
 from ss4rec.io.atomic import write_json
@@ -122,12 +123,13 @@ def _over_seeds(config: RunConfig, results: list[dict[str, Any]]) -> dict[str, d
 
 
 def check_before_ray(config: RunConfig | Auto, data: PreparedFolder) -> None:
-    """Refuse what no cluster can train: users that are too short, more workers than windows.
+    """Refuse what no cluster can train: short users, more workers than windows, columns that are not there.
 
     Raises:
-        ConfigError: with the numbers.
+        ConfigError: with the numbers, or the columns.
     """
     if isinstance(config, RunConfig):
+        chosen_columns(config.model.user_features, data.manifest)
         check_max_workers(data, choosing(config) if config.protocol.refit else config)
     else:
         check_trainable(data, config.protocol)
