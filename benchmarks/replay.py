@@ -9,7 +9,8 @@ cold, every window warm, cold on drift of the inputs, cold on regret, and by `ss
 Quality is the mean over windows of HR@10 (each user counts once in a window); regret is HR@10 of recent popularity, among
 the model's items, less that of the model. Seconds are those of training and validation. What several policies train is
 trained once and counted for each. Reports need Ray; everything is kept in W, and the same command goes on where it
-stopped. Small machine: `--minutes 1 --preset debug --share 0.02`.
+stopped. Several may run side by side on one W, each with a `--policy`: what one makes, the others wait for; a last call
+with all of them finds everything made and writes the record. Small machine: `--minutes 1 --preset debug --share 0.02`.
 
 It writes `replay-<YYYYMMDD>.json` with `replay.*`, and W/SET/replay.html with table and picture.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.loop.growing import Growing, once
+from benchmarks.loop.growing import Growing, locked, once
 from benchmarks.loop.policies import POLICIES, Policy
+from benchmarks.loop.ranking import Ranking
 from benchmarks.record import headline, write_record
 from drift.calendar import Window, lookback
 from drift.config import DriftConfig
@@ -39,7 +42,7 @@ from ss4rec.data.split import split
 from ss4rec.evaluation.evaluator import PerUser
 from ss4rec.evaluation.segments import metric_gains
 from ss4rec.io.atomic import new_folder
-from ss4rec.loop.compare import Gate, gate_users, rank_gate
+from ss4rec.loop.compare import Gate, RankAll, gate_users, rank_gate
 from ss4rec.loop.decide import State, Training
 from ss4rec.loop.settings import CompareConfig
 from ss4rec.report import Line, charts, render, write_page
@@ -68,6 +71,7 @@ TONES = ("muted", "s1", "s2", "s3", "s4", "s5")
 @click.option("--share", default=1.0, show_default=True, help="Share of globo's users.")
 @click.option("--preset", default="auto", show_default=True, help="Of the first model.")
 @click.option("--users", default=2000, show_default=True, help="Users who are ranked for in a window.")
+@click.option("--processes", default=1, show_default=True, help="Processes that rank.")
 @click.option("--address", help="Ray cluster.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def main(
@@ -81,20 +85,21 @@ def main(
     share: float,
     preset: str,
     users: int,
+    processes: int,
     address: str | None,
     out: Path,
 ) -> None:
     """Live through both sets."""
     from ss4rec.cluster.connect import cluster
 
-    rows, found = [], []
+    rows, found, rank = [], [], Ranking(processes)
     policies = [policy for policy in POLICIES if not names or policy.name in names]
-    with cluster(address):
+    with cluster(address) if any(policy.looks for policy in policies) else nullcontext():
         for name in only or tuple(GOALS):
             growing = Growing(
                 name, archives.resolve(), work.resolve(), share if name == "globo" else 1.0, preset
             )
-            life = Life(growing, minutes, warm_share, CompareConfig(users=users), windows)
+            life = Life(growing, minutes, warm_share, CompareConfig(users=users), windows, rank)
             lived = {policy.name: life.live(policy) for policy in policies}
             table = [summary(name, policy, windows_) for policy, windows_ in lived.items()]
             write_page(growing.folder / "replay.html", page(growing.folder.name, table, lived))
@@ -102,6 +107,11 @@ def main(
                 print(json.dumps(row), flush=True)
             rows += table
             found += headlines(name, {row["policy"]: row for row in table})
+    if not found:
+        print(
+            "no record: it needs `by decide` and `every window cold`; what was made is kept for the next call"
+        )
+        return
     print(write_record("replay", rows, found, out))
 
 
@@ -122,6 +132,7 @@ class Life:
     warm_share: float
     config: CompareConfig
     count: int | None = None
+    rank: RankAll | None = None
 
     def live(self, policy: Policy) -> list[dict[str, Any]]:
         """Return a row for each window."""
@@ -159,7 +170,8 @@ class Life:
         assert cut_s is not None
         timeline, gate = self.growing.timeline(cut_s), Gate(window.start_s, window.end_s)
         users = gate_users(timeline, gate, self.config)
-        table = rank_gate(run, timeline, gate, users, self.config, cut_s, self._recent(timeline, window))
+        recent_V = self._recent(timeline, window)
+        table = rank_gate(run, timeline, gate, users, self.config, cut_s, recent_V, self.rank)
         by_user = PerUser(table["user"].to_numpy())
 
         def mean(metric: str, column: str) -> float:
@@ -190,9 +202,14 @@ class Life:
 
     def report(self, run: Path, window: Window) -> Report:
         """Return the report on everything from the run's cut to the end of a window; kept. Nothing later is there."""
+        out = self.growing.runs / "reports" / run.name / window.name
+        with locked(out):
+            self._report(out, run, window)
+        return Report.load(out)
+
+    def _report(self, out: Path, run: Path, window: Window) -> None:
         from drift.job import run_drift
 
-        out = self.growing.runs / "reports" / run.name / window.name
         if not (out / "report.json").exists():
             cut_s = RunFolder.open(run).record().cut_s
             assert cut_s is not None
@@ -200,13 +217,18 @@ class Life:
                 split(self._until(window), draft / "data", cut_s, k_core=self.growing.about.k_core)
                 run_drift(draft / "data", run, draft, self._drift_config())
                 _remove(draft / "data")
-        return Report.load(out)
 
     def _until(self, window: Window) -> Path:
         """Return the data as they were when a window had ended."""
         out = self.growing.folder / "until" / window.name
+        whole = self.growing.whole()
+        with locked(out):
+            self._write_until(out, whole, window)
+        return out / "data"
+
+    @staticmethod
+    def _write_until(out: Path, whole: PreparedFolder, window: Window) -> None:
         if not out.exists():
-            whole = self.growing.whole()
             events = whole.sequences()
             with new_folder(out) as draft:
                 write_prepared(
@@ -219,7 +241,6 @@ class Life:
                     rows_per_shard=whole.manifest.shards[0].rows,
                     features=whole.manifest.features,
                 )
-        return out / "data"
 
     def _drift_config(self) -> DriftConfig:
         name = self.growing.name

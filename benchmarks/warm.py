@@ -5,7 +5,8 @@ nothing on everything with the increment, and one that goes on from the first, w
 compared on the year or day after it, which neither has seen: the same events, up to 20 of each user. Time is that of
 training and validation (`Outcome.elapsed_s`), preparation left out for both.
 
-Everything is kept in W: the same command goes on where it stopped. For a small machine: `--minutes 2 --share 0.1
+The headline is of the defaults; `--setting` adds rows of other warm trainings, such as
+`--setting "lr_share=0.3;train.warm_optimizer=continue"`. Everything is kept in W: the same command goes on where it stopped. For a small machine: `--minutes 2 --share 0.1
 --preset demo` (a share of globo's users). It writes `warm-<YYYYMMDD>.json` with `warm.time_share` and `warm.quality_share`, the worse of
 the two sets each.
 """
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.loop.growing import Growing
+from benchmarks.loop.growing import Growing, once
+from benchmarks.loop.ranking import Ranking
 from benchmarks.record import headline, write_record
 from ss4rec.cli.options import assigned
-from ss4rec.loop.compare import Gate, gate_users, judge, paired, rank_gate
+from ss4rec.loop.compare import Gate, RankAll, gate_users, judge, paired, rank_gate
 from ss4rec.loop.settings import CompareConfig
 
 TIME_GOAL, QUALITY_GOAL = 0.25, 1.0
@@ -43,11 +47,14 @@ METRICS = ("NDCG@10", "HR@10")
 )
 @click.option("--seeds", default=1, show_default=True, help="Trainings of each, with train.seed counted up.")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="A field of the warm trainings."
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="FIELD=V;FIELD=V",
+    help="Warm trainings with these fields, too; `lr_share` is the learning rate as a share of the first model's, "
+    "`time_share` as --time-share.",
 )
-@click.option(
-    "--try", "tries", multiple=True, metavar="FIELD=V,V", help="Values of a field to try, without a record."
-)
+@click.option("--processes", default=1, show_default=True, help="Processes that rank.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def main(
     archives: Path,
@@ -58,21 +65,25 @@ def main(
     share: float,
     preset: str,
     seeds: int,
-    assignments: tuple[str, ...],
-    tries: tuple[str, ...],
+    settings: tuple[str, ...],
+    processes: int,
     out: Path,
 ) -> None:
     """Measure both sets."""
-    rows = []
+    rows, rank = [], Ranking(processes)
     for name in only or ("union", "globo"):
         growing = Growing(name, archives.resolve(), work.resolve(), share if name == "globo" else 1.0, preset)
-        for seed, changes in itertools.product(range(seeds), _tried(tries)):
-            row = measure(growing, minutes, time_share, seed, assigned(assignments) | changes)
+        for seed, setting in itertools.product(range(seeds), ("", *settings)):
+            changes = assigned(text for text in setting.split(";") if text)
+            part = float(changes.pop("time_share", time_share))
+            mark = f"{minutes:g}min-{part:g}-{seed}-{sha256(setting.encode()).hexdigest()[:8]}"
+            kept = growing.runs / "warm-rows" / f"{mark}.json"
+            row = once(kept, partial(measure, growing, minutes, part, seed, changes, rank))
+            row |= {"setting": setting}
             print(json.dumps(row), flush=True)
             rows.append(row)
-    if tries:
-        return
-    by_set = {name: [row for row in rows if row["set"] == name] for name in {row["set"] for row in rows}}
+    plain = [row for row in rows if not row["setting"]]
+    by_set = {name: [row for row in plain if row["set"] == name] for name in {row["set"] for row in plain}}
     time = max(_mean(found, "time_share") for found in by_set.values())
     quality = min(_mean(found, "quality_share") for found in by_set.values())
     peer = "training from nothing on the same data"
@@ -87,18 +98,13 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
     return float(sum(row[name] for row in rows) / len(rows))
 
 
-def _tried(tries: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return every combination of the values to try."""
-    fields = [(text.partition("=")[0], text.partition("=")[2].split(",")) for text in tries]
-    combinations = itertools.product(*(values for _, values in fields))
-    return [
-        assigned(f"{name}={value}" for (name, _), value in zip(fields, values, strict=True))
-        for values in combinations
-    ]
-
-
 def measure(
-    growing: Growing, minutes: float, time_share: float, seed: int, changes: dict[str, Any]
+    growing: Growing,
+    minutes: float,
+    time_share: float,
+    seed: int,
+    changes: dict[str, Any],
+    rank: RankAll | None = None,
 ) -> dict[str, Any]:
     """Train the three models of one set and compare the last two."""
     increment, after = growing.windows()[:2]
@@ -124,7 +130,7 @@ def measure(
     config = CompareConfig(users=4000)
     users = gate_users(timeline, gate, config)
     tables = {
-        run: rank_gate(run, timeline, gate, users, config, increment.start_s - 1)
+        run: rank_gate(run, timeline, gate, users, config, increment.start_s - 1, rank=rank)
         for run in (first, cold, warm)
     }
     for metric in METRICS:

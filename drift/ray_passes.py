@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -156,23 +157,29 @@ class Ranker:
         self.model, _ = load_model(run, "cpu")
         self.task = task
 
-    def run(self, shard: pa.Table | AnyPath) -> pa.Table | None:
-        """Choose and rank targets of a shard's users; None if it has none."""
+    def run(self, shard: pa.Table | AnyPath, part: tuple[int, int]) -> pa.Table | None:
+        """Choose and rank targets of a part of a shard's users; None if it has none."""
         table = shard if isinstance(shard, pa.Table) else read_shard(shard)
-        return rank_shard(self.model, table, self.task)
+        return rank_shard(self.model, table, self.task, part)
+
+
+PARTS = 4
+"""Parts of the work for each worker, so that none waits long for the last one."""
 
 
 def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: int) -> pa.Table | None:
-    """Rank all chosen targets on `workers` actors, a shard at a time; batches are those of the shard.
+    """Rank all chosen targets on `workers` actors, a part of a shard at a time; batches are those of the shard.
 
     Returns:
         A row for each target, in order of shards; None if no user of any shard was chosen.
     """
     shared = ray.put(task)
     worker: Any = ray.remote(num_cpus=1)(Ranker)
-    actors = [worker.remote(run, shared) for _ in range(min(workers, len(shards)))]
+    count = 1 if workers == 1 else math.ceil(PARTS * workers / len(shards))
+    todo = [(shard, (number, count)) for shard in shards for number in range(count)]
+    actors = [worker.remote(run, shared) for _ in range(min(workers, len(todo)))]
     try:
-        tables = list(ActorPool(actors).map(lambda actor, shard: actor.run.remote(shard), list(shards)))
+        tables = list(ActorPool(actors).map(lambda actor, one: actor.run.remote(*one), todo))
     finally:
         for actor in actors:
             ray.kill(actor)

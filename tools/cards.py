@@ -1,18 +1,20 @@
 """Compiles every Triton kernel for cards that are not there, and prints what each program asks of its card.
 
-    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...]      (no GPU is needed)
+    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--out FOLDER]      (no GPU is needed)
 
 One line a kernel and shape: shared memory, registers a thread, bytes of spills a thread. Exit code 1 if a card cannot
-start one of them.
+start one of them. CI takes the sample of shapes; all of them are in the record.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,9 @@ from ss4rec.model.segments import Segments
 MAX_SPILLS = 1024
 """Bytes of a thread that may be spilled. Wide rows in float32 may spill eight times as much: each of their products is
 three in TF32."""
-WIDTHS = (64, 128, 256, 512)
+WIDTHS = (32, 64, 128, 256, 512)
+STATES = (8, 16, 32, 64)
+KINDS = (torch.bfloat16, torch.float32)
 
 
 class NoCard:
@@ -88,6 +92,21 @@ def _softmax(dim: int, kind: torch.dtype, held: bool) -> None:
     ).backward()  # fmt: skip
 
 
+def _habits(dim: int, kind: torch.dtype) -> None:
+    from ss4rec.kernels.softmax_triton import held_bits, log_sum_exp
+
+    hidden_TD = torch.zeros(64, dim, requires_grad=True)
+    weight_VD = torch.zeros(1001, dim, requires_grad=True)
+    bits_TW = held_bits(torch.ones(64, dtype=torch.int64), 1001, Segments.from_lengths([32, 32]))
+    log_sum_exp(hidden_TD, weight_VD, torch.arange(64), kind=kind, bits_TW=bits_TW).sum().backward()
+
+
+def _buckets(size: int) -> None:
+    from ss4rec.kernels.buckets_triton import bucket_sums
+
+    bucket_sums(torch.zeros(5000), torch.zeros(5000, dtype=torch.int32), size)
+
+
 def _time(states: int, kind: torch.dtype, sequences: int, gap_map: bool) -> None:
     from ss4rec.kernels.time_triton import time_scan
 
@@ -128,42 +147,64 @@ def _layers(dim: int, kind: torch.dtype) -> None:
     swiglu(torch.zeros(16, 8 * dim, dtype=kind, requires_grad=True)).sum().backward()
 
 
-def shapes() -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield the shapes that presets, `auto` and sensible fields ask for: a name, and work that launches kernels.
+Shape = tuple[str, Callable[[], None]]
 
-    Other widths, states and taps use no more of a card than those that are here.
-    """
-    for kind in (torch.bfloat16, torch.float32):
-        name = str(kind).removeprefix("torch.")
-        for dim in WIDTHS:
-            yield f"{name} {dim} held", lambda dim=dim, kind=kind: _softmax(dim, kind, True)
-        yield f"{name} 64 plain", lambda kind=kind: _softmax(64, kind, False)
+
+def sample() -> Iterator[Shape]:
+    """Yield a shape or more of each kernel: a name, and work that launches kernels. The largest are among them."""
+    for kind in KINDS:
+        name = _name(kind)
+        for dim in WIDTHS[1:]:
+            yield f"{name} {dim} held", partial(_softmax, dim, kind, True)
+        yield f"{name} 64 plain", partial(_softmax, 64, kind, False)
+        yield f"{name} 64 habits", partial(_habits, 64, kind)
         for dim in (64, 512):
-            yield f"{name} {dim} layers", lambda dim=dim, kind=kind: _layers(dim, kind)
-        yield f"{name} N 32", lambda kind=kind: _relation(32, kind)
+            yield f"{name} {dim} layers", partial(_layers, dim, kind)
+        yield f"{name} N 32", partial(_relation, 32, kind)
     for states, sequences in ((32, 4096), (64, 256), (16, 1)):
-        yield (
-            f"bfloat16 P {states}",
-            lambda states=states, count=sequences: _time(states, torch.bfloat16, count, True),
-        )
-    yield "float32 P 32", lambda: _time(32, torch.float32, 4096, True)
-    yield "bfloat16 N 64", lambda: _relation(64, torch.bfloat16)
+        yield f"bfloat16 P {states}", partial(_time, states, torch.bfloat16, sequences, True)
+    yield "float32 P 32", partial(_time, 32, torch.float32, 4096, True)
+    yield "bfloat16 N 64", partial(_relation, 64, torch.bfloat16)
     for taps in (4, 8):
-        yield f"bfloat16 taps {taps}", lambda taps=taps: _conv(taps, torch.bfloat16)
+        yield f"bfloat16 taps {taps}", partial(_conv, taps, torch.bfloat16)
+    yield "float32 buckets 96", partial(_buckets, 96)
 
 
-def compile_for(card: Card, only: str = "") -> Iterator[Use]:
-    """Compile the kernels of all shapes with `only` in their names, and yield what each asks for."""
+def shapes() -> Iterator[Shape]:
+    """Yield the sample, then all that presets, `auto` and sensible fields ask for beside it."""
+    yield from sample()
+    for kind in KINDS:
+        name = _name(kind)
+        for dim in WIDTHS:
+            yield f"{name} {dim} held", partial(_softmax, dim, kind, True)
+            yield f"{name} {dim} plain", partial(_softmax, dim, kind, False)
+            yield f"{name} {dim} habits", partial(_habits, dim, kind)
+            yield f"{name} {dim} layers", partial(_layers, dim, kind)
+        for states in STATES:
+            yield f"{name} N {states}", partial(_relation, states, kind)
+            for sequences in (1, 256, 4096):
+                for gap_map in (True, False):
+                    work = partial(_time, states, kind, sequences, gap_map)
+                    yield f"{name} P {states} {'log' if gap_map else 'linear'}", work
+        for taps in (2, 4, 8):
+            yield f"{name} taps {taps}", partial(_conv, taps, kind)
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
+
+
+def compile_for(card: Card, wanted: Iterable[Shape]) -> Iterator[Use]:
+    """Compile the kernels of these shapes, each once, and yield what each asks for."""
     seen: set[object] = set()
     before = driver._active  # asking for `active` would look for a card
     driver.set_active(NoCard(card.arch))
     launching.current_arch.cache_clear()
     try:
-        for shape, work in shapes():
-            if only in shape:
-                noted = _noted_by(work)
-                yield from (_use(shape, noted[key]()) for key in noted.keys() - seen)
-                seen |= noted.keys()
+        for shape, work in wanted:
+            noted = _noted_by(work)
+            yield from (_use(shape, noted[key]()) for key in noted.keys() - seen)
+            seen |= noted.keys()
     finally:  # a card that is there is used again
         driver._active = before
         launching.current_arch.cache_clear()
@@ -191,23 +232,39 @@ def _use(shape: str, compiled: Any) -> Use:
     return Use(meta.name, shape, meta.shared, registers, stack, 32 * meta.num_warps)
 
 
-def main(archs: list[int]) -> int:
-    """Print a line a kernel, and what does not fit."""
-    failed = 0
-    for card in CARDS:
-        if archs and card.arch not in archs:
-            continue
-        for use in compile_for(card):
-            problem = use.problem(card)
-            failed += problem is not None
-            print(
-                f"sm_{card.arch} {use.kernel:24s}{use.shape:20s}{use.shared_bytes / 1024:6.1f} KiB "
-                f"{use.registers:4d} registers {use.spill_bytes:5d} spilled  {problem or ''}",
-                flush=True,
-            )
-    print(f"{failed} kernels over a limit")
+def check(card: Card, only_sample: bool) -> list[dict[str, Any]]:
+    """Compile for a card, print a line a kernel, and return them as rows of a record."""
+    rows = []
+    for use in compile_for(card, sample() if only_sample else shapes()):
+        problem = use.problem(card)
+        print(
+            f"sm_{card.arch} {use.kernel:24s}{use.shape:20s}{use.shared_bytes / 1024:6.1f} KiB "
+            f"{use.registers:4d} registers {use.spill_bytes:5d} spilled  {problem or ''}",
+            flush=True,
+        )
+        rows.append({"card": f"sm_{card.arch}"} | use._asdict() | {"problem": problem})
+    return rows
+
+
+def main() -> int:
+    """Print a line a kernel and what does not fit, and write the record `cards.kernels_over_limit`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("archs", nargs="*", type=int, default=[card.arch for card in CARDS])
+    parser.add_argument("--sample", action="store_true", help="the shapes of CI only")
+    parser.add_argument("--out", type=Path, help="write a record cards-YYYYMMDD.json into this folder")
+    options = parser.parse_args()
+    rows = [row for card in CARDS if card.arch in options.archs for row in check(card, options.sample)]
+    failed = sum(row["problem"] is not None for row in rows)
+    print(f"{failed} of {len(rows)} kernels over a limit")
+    if options.out and not options.sample and len(options.archs) == len(CARDS):
+        from benchmarks.record import headline, write_record
+
+        line = headline("cards.kernels_over_limit", failed, "kernels", 0, f"of {len(rows)} compiled")
+        print(write_record("cards", rows, [line], options.out, device="none: compiled for six kinds of card"))
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main([int(word) for word in sys.argv[1:]]))
+    sys.exit(main())

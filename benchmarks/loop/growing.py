@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ from ss4rec.runs.folder import RESULT_FILE
 from ss4rec.train.warm import Parent, cold_config, warm_config
 from ss4rec.train.worker import train_alone
 
+LR_SHARE = "lr_share"
+"""No field of a run: the learning rate of a warm training as a share of its parent's."""
 FIXED: dict[str, Any] = {
     "tracking.wandb": "disabled",
     "data.source": "local",
@@ -66,10 +71,19 @@ def day_s(text: str) -> int:
 
 def once(path: Path, make: Callable[[], Any]) -> Any:
     """Return what `path` holds as JSON, or make it now and keep it."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, make())
+    with locked(path):
+        if not path.exists():
+            write_json(path, make())
     return json.loads(path.read_text())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make `path`: several policies that live side by side share what they make."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -109,12 +123,12 @@ class Growing:
     def whole(self) -> PreparedFolder:
         """Return all events, prepared without a core."""
         out = self.folder / "whole"
-        if not out.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            source = self.archives / self.about.archive
-            if self.share < 1.0:
-                source = self._sample(source)
-            prepare(source, out, k_core=0)
+        with locked(out):
+            if not out.exists():
+                source = self.archives / self.about.archive
+                if self.share < 1.0:
+                    source = self._sample(source)
+                prepare(source, out, k_core=0)
         return PreparedFolder.open(out)
 
     def _sample(self, source: Path) -> Path:
@@ -139,10 +153,11 @@ class Growing:
     def cut(self, cut_s: int) -> Path:
         """Return the folder of `past/` and `timeline/` of a cut."""
         out = self.folder / "cuts" / str(cut_s)
-        if not out.exists():
-            self.whole()
-            with new_folder(out) as draft:
-                split(self.folder / "whole", draft, cut_s, k_core=self.about.k_core)
+        self.whole()
+        with locked(out):
+            if not out.exists():
+                with new_folder(out) as draft:
+                    split(self.folder / "whole", draft, cut_s, k_core=self.about.k_core)
         return out
 
     def timeline(self, cut_s: int) -> PreparedFolder:
@@ -166,7 +181,8 @@ class Growing:
             parent: run to go on from; for a training from nothing the run whose recipe it takes.
             changes: fields to change.
         """
-        start = f"-from-{parent.name}" if how == "warm" and parent else ""
+        # The ancestry of a warm chain would soon be longer than the name of a file may be.
+        start = f"-from-{sha256(parent.name.encode()).hexdigest()[:12]}" if how == "warm" and parent else ""
         marks = "".join(
             f"-{name.rpartition('.')[2]}={value}" for name, value in sorted((changes or {}).items())
         )
@@ -203,6 +219,8 @@ class Growing:
             )
             return override(start, fields)
         before = Parent.open(parent)
+        if LR_SHARE in fields:
+            fields["optim.lr"] = before.config.optim.lr * float(fields.pop(LR_SHARE))
         asked = override(cold_config(before.config), fields)
         return warm_config(asked, before, past, fields) if how == "warm" else asked
 

@@ -21,6 +21,8 @@ class Policy:
     name: str
     choose: Callable[[Look, State], How | None]
     """What is trained after a window; None: nothing."""
+    looks: bool = True
+    """Whether it asks for reports."""
 
 
 def _on_drift(look: Look, state: State) -> How | None:
@@ -38,9 +40,9 @@ def _by_decide(look: Look, state: State) -> How | None:
 
 
 POLICIES = (
-    Policy("never", lambda look, state: None),
-    Policy("every window cold", lambda look, state: "cold"),
-    Policy("every window warm", lambda look, state: "warm"),
+    Policy("never", lambda look, state: None, looks=False),
+    Policy("every window cold", lambda look, state: "cold", looks=False),
+    Policy("every window warm", lambda look, state: "warm", looks=False),
     Policy("on drift", _on_drift),
     Policy("on regret", _on_regret),
     Policy("by decide", _by_decide),

@@ -53,8 +53,17 @@ class RankTask:
     """Genres of the model's items, for the calibration of its lists."""
 
 
-def rank_shard(model: Encoder, shard: pa.Table, task: RankTask) -> pa.Table | None:
+def rank_shard(
+    model: Encoder, shard: pa.Table, task: RankTask, part: tuple[int, int] = (0, 1)
+) -> pa.Table | None:
     """Rank the targets of a shard's users; a row for each target, None without any.
+
+    Args:
+        model: the model.
+        shard: histories.
+        task: who is ranked for, and what else is ranked with.
+        part: which of how many equal parts of the shard's batches. Batches are the same in any number of parts, and the
+            tables of all parts, in their order, are that of the whole.
 
     Returns:
         `user`, `window`, `event_s`, `unseen`, `known`, `history`; ranks by name of `RANKINGS` (infinite for unseen
@@ -63,7 +72,9 @@ def rank_shard(model: Encoder, shard: pa.Table, task: RankTask) -> pa.Table | No
         the list `list_popularity`, `novelty` and `miscalibration`. Null elsewhere.
     """
     users = choose_targets(shard, task.choice)
-    starts = range(0, len(users), BATCH_USERS)
+    number, count = part
+    every = range(0, len(users), BATCH_USERS)
+    starts = every[number * len(every) // count : (number + 1) * len(every) // count]
     tables = [rank(model, users[at : at + BATCH_USERS], task) for at in starts]
     return pa.concat_tables(tables) if tables else None
 

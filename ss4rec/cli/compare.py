@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.evaluation.evaluator import Seen, TargetTime
 
 
@@ -62,3 +63,4 @@ def compare_command(
 
     show_comparison(found, verdicts(found), about(found))
     click.echo(f"page: {out}")
+    say_next(f"ss4rec registry promote registry/NAME --run {quoted(runs[0])} --reason TEXT")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ss4rec.cli.steps import say_next
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def doctor_command(
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         _show(checks, everything or cluster)
-    return int(any(check.status == "fail" for check in checks))
+    failed = any(check.status == "fail" for check in checks)
+    if not (failed or as_json or cluster):
+        say_next("ss4rec demo", "ss4rec data prepare --source YOUR.csv --out data/yours")
+    return int(failed)
 
 
 def _look_at_nodes(address: str | None, storage: str) -> list[Check]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import assigned, set_option
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.config import parse_section
 from ss4rec.errors import UsageError
 
@@ -66,7 +67,9 @@ def drift_command(
         address=address,
     )
     summary = {"headline": report.headline, "verdict": report.verdict, "exit_code": code, "report": str(out)}
-    click.echo(json.dumps(summary) if as_json else f"{report.headline}\n{out / 'report.html'}")
+    click.echo(json.dumps(summary) if as_json else f"{report.headline}\npage: {out / 'report.html'}")
+    if not as_json and run_dir is not None:
+        say_next(f"ss4rec train --from {quoted(run_dir)} --data NEW  # if the page says to retrain")
     return code
 
 

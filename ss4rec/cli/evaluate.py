@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ss4rec.cli.options import data_folder, protocol_option, resolve_protocol, set_option
+from ss4rec.cli.steps import quoted
 from ss4rec.data.batches.windows import Split
 
 
@@ -61,4 +62,8 @@ def evaluate_command(
         return
     from ss4rec.cli.results import show_results
 
-    show_results(f"{run.path.name}: {split} items", results, everything=everything)
+    then = (
+        f"ss4rec show {quoted(run_dir)}",
+        f"ss4rec recommend --run {quoted(run_dir)} --data {quoted(data)} --out lists",
+    )
+    show_results(f"{run.path.name}: {split} items", results, everything=everything, then=then)

@@ -12,6 +12,7 @@ import click
 
 from ss4rec.cli.options import data_folder
 from ss4rec.cli.parse import parse_columns
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ def perform(
             progress=announce,
         )
     report(manifest, out, time.monotonic() - began, as_json)
+    if not as_json:
+        say_next(f"ss4rec serve --run {quoted(run_dir)}")
     return manifest
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def list_command(root: Path, as_json: bool) -> None:
     for row in rows:
         serves = "nothing serves" if row["champion"] is None else f"version {row['champion']} serves"
         click.echo(f"{row['model']}: {serves}, {row['versions']} kept")
-    if not rows:
+    if rows:
+        say_next(f"ss4rec registry show {quoted(str(rows[0]['model']))}")
+    else:
         click.echo(
             f"no model in {root}; `ss4rec registry promote {root}/NAME --run RUN --reason TEXT` adds one"
         )
@@ -117,3 +120,4 @@ def _said(registry: ModelRegistry, found: dict[str, Any], as_json: bool) -> None
     click.echo(f"{registry.path}: version {found['version']} {word}")
     for line in told:
         click.echo(line)
+    say_next(f"ss4rec serve --registry {quoted(registry.path)}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
+
 
 @click.command("show")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
@@ -44,3 +46,5 @@ def show_command(run_dir: Path, name: str | None, metric: str, as_json: bool) ->
 
     show_run(run_dir, saved, metric)
     click.echo(f"page: {page}")
+    given = quoted(run_dir)
+    say_next(f"ss4rec serve --run {given}" if saved else f"ss4rec evaluate --run {given} --data DATA")

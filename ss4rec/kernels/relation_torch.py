@@ -26,14 +26,47 @@ CHUNK_ROWS = 128
 
 
 def causal_conv(values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: Segments) -> Tensor:
-    """Compute `ss4rec.kernels.naive.causal_conv`: one shifted product a tap, masked at sequence starts."""
-    taps = weight_EK.shape[1]
-    out_TE = torch.addcmul(bias_E, values_TE, weight_EK[:, -1])
-    for age in range(1, min(taps, segments.max_len)):
-        inside_T1 = (segments.positions_T[age:] >= age)[:, None]
-        older_TE = values_TE[:-age] * inside_T1 * weight_EK[:, taps - 1 - age]
-        out_TE = out_TE + F.pad(older_TE, (0, 0, age, 0))
-    return F.silu(out_TE)
+    """Compute `ss4rec.kernels.naive.causal_conv`: one shifted product a tap."""
+    return F.silu(_Taps.apply(values_TE, weight_EK, bias_E, segments))  # type: ignore[no-untyped-call]  # torch leaves it so
+
+
+class _Taps(torch.autograd.Function):
+    """bias + Σ_age weight_age · value_(k - age), in rows with `taps - 1` rows of zeros before each sequence."""
+
+    @staticmethod
+    def forward(ctx: Any, values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: Segments) -> Tensor:
+        taps = weight_EK.shape[1]
+        starts_T = (segments.positions_T == 0).cumsum(0) * (taps - 1)
+        places_T = starts_T + torch.arange(segments.num_tokens, device=starts_T.device)
+        spread_RE = _spread(values_TE, places_T, segments, taps)
+        weight_KE = weight_EK.T.to(values_TE.dtype).contiguous()
+        out_RE = torch.addcmul(bias_E.to(values_TE.dtype), spread_RE, weight_KE[-1])
+        for age in range(1, taps):
+            out_RE[age:].addcmul_(spread_RE[:-age], weight_KE[taps - 1 - age])
+        ctx.save_for_backward(spread_RE, weight_KE, places_T)
+        ctx.segments, ctx.kinds = segments, (weight_EK.dtype, bias_E.dtype)
+        return out_RE.index_select(0, places_T)
+
+    @staticmethod
+    def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        spread_RE, weight_KE, places_T = ctx.saved_tensors
+        taps = len(weight_KE)
+        grad_RE = _spread(grad_TE, places_T, ctx.segments, taps)
+        flow_RE = grad_RE * weight_KE[-1]
+        grad_weight_KE = torch.empty_like(weight_KE)
+        grad_weight_KE[-1] = (grad_RE * spread_RE).sum(0)
+        for age in range(1, taps):
+            flow_RE[:-age].addcmul_(grad_RE[age:], weight_KE[taps - 1 - age])
+            grad_weight_KE[taps - 1 - age] = (grad_RE[age:] * spread_RE[:-age]).sum(0)
+        weight_kind, bias_kind = ctx.kinds
+        grad_bias_E = grad_TE.sum(0).to(bias_kind)
+        return flow_RE.index_select(0, places_T), grad_weight_KE.T.to(weight_kind), grad_bias_E, None
+
+
+def _spread(values_TE: Tensor, places_T: Tensor, segments: Segments, taps: int) -> Tensor:
+    """Put rows at their places among rows of zeros."""
+    rows = segments.num_tokens + (taps - 1) * segments.num_sequences
+    return values_TE.new_zeros(rows, values_TE.shape[1]).index_copy_(0, places_T, values_TE)
 
 
 def selective_scan(

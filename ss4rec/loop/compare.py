@@ -6,7 +6,7 @@ miss of that model. All events lie behind both cuts, so neither has learned from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ss4rec.errors import UsageError
 from ss4rec.evaluation.evaluator import PerUser
 from ss4rec.evaluation.segments import metric_gains
 from ss4rec.evaluation.significance import Difference, compare_gains
+from ss4rec.io.paths import AnyPath
 from ss4rec.loop.settings import CompareConfig
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
@@ -40,6 +41,8 @@ ALL = "all"
 POWER_FACTOR = 1.645 + 0.842
 """Standard errors of the smallest gain that is found at 5 %, one-sided, in 80 of 100 cases."""
 BoolArray = npt.NDArray[np.bool_]
+RankAll = Callable[[Sequence[AnyPath], Path, RankTask], pa.Table | None]
+"""Ranks with a run what a task chooses from shards; rows in order of shards (`drift.model.rank.rank_shard`)."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def rank_gate(
     config: CompareConfig,
     known_until_s: int,
     recent_V: npt.NDArray[np.int64] | None = None,
+    rank: RankAll | None = None,
 ) -> pa.Table:
     """Rank the events of a gate with a run's best checkpoint.
 
@@ -128,13 +132,14 @@ def rank_gate(
         config: events of each user.
         known_until_s: a user with an event by then is a known one.
         recent_V: events of the timeline's items before the gate (0 is padding), by which popularity ranks too.
+        rank: who ranks, such as the workers of a cluster; None: this process.
 
     Returns:
         A row for each ranked event: `user`, `event_s`, `number` (from the end, of events of one user and second),
         `rank` among the items that the user has not seen (infinite for one that the model does not know), `unseen`,
         `known`; with `recent_V` also `popular`, the rank by popularity among the same items.
     """
-    model, run_config = load_model(run)
+    run_config, record = RunFolder.open(run).config(), RunFolder.open(run).record()
     items = read_items(run)
     choice = TargetChoice(
         data=run_config.data,
@@ -144,22 +149,28 @@ def rank_gate(
         vocabulary=items.num_rows,
         per_user=config.targets_per_user,
         remap_V=remap(timeline.items["source_id"], items["source_id"]),
-        told=model.columns.context,
+        told=record.columns.context,
         context=timeline.manifest.context or (),
     )
     baselines = None if recent_V is None else _popularity(recent_V, choice)
     task = RankTask(choice, config.seed, baselines, profiles_UF=timeline.profiles_UF)
-    shards = (read_shard(path, timeline.manifest.items) for path in timeline.shard_paths)
-    tables = [table for shard in shards if (table := rank_shard(model, shard, task)) is not None]
-    if not tables:
+    table = (rank or rank_here)(timeline.shard_paths, run, task)
+    if table is None:
         raise UsageError(
             f"{run.name} can rank no event of the gate: nobody has two events on items that it knows"
         )
     names = {"user": "user", "event_s": "event_s", MODEL: "rank", "unseen": "unseen", "known": "known"}
     names |= {} if recent_V is None else {ROLLING: "popular"}
-    frame = pa.concat_tables(tables).select(list(names)).to_pandas().rename(columns=names)
+    frame = table.select(list(names)).to_pandas().rename(columns=names)
     frame["number"] = frame[::-1].groupby(["user", "event_s"]).cumcount()
     return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def rank_here(shards: Sequence[AnyPath], run: Path, task: RankTask) -> pa.Table | None:
+    """Rank in this process, one shard after the other."""
+    model, _ = load_model(run)
+    tables = [table for path in shards if (table := rank_shard(model, read_shard(path), task)) is not None]
+    return pa.concat_tables(tables) if tables else None
 
 
 def _popularity(recent_V: npt.NDArray[np.int64], choice: TargetChoice) -> Baselines:
@@ -283,8 +294,9 @@ def compare_on_gate(
     timeline: PreparedFolder,
     gate: Gate,
     config: CompareConfig,
+    rank: RankAll | None = None,
 ) -> Judgement:
-    """Rank the gate's events with both models and decide.
+    """Rank the gate's events with both models and decide; `rank` as in `rank_gate`.
 
     Raises:
         UsageError: if a model may have learned from events of the gate, or there is nobody to compare on.
@@ -298,6 +310,7 @@ def compare_on_gate(
     users = gate_users(timeline, gate, config)
     known_until_s = cut_of(champion)
     first, second = (
-        rank_gate(run, timeline, gate, users, config, known_until_s) for run in (champion, challenger)
+        rank_gate(run, timeline, gate, users, config, known_until_s, rank=rank)
+        for run in (champion, challenger)
     )
     return judge(paired(first, second), config)

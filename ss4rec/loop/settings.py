@@ -22,7 +22,7 @@ class DecideConfig(Section):
     """Lowest verdict on the model's fall, its regret or unseen items that asks for a retraining."""
     how: Literal["warm", "cold", "auto"] = "auto"
     """How it retrains: from the champion's weights, from nothing, or warm with a cold one every `cold_every` times."""
-    cold_every: PositiveInt = 4
+    cold_every: PositiveInt = 8
     """`how=auto`: trainings after which one begins from nothing."""
     cool_down: NonNegativeInt = 1
     """Windows that must have ended since the last training; twice as many for each training in a row that was not

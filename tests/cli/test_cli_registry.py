@@ -51,12 +51,14 @@ def test_a_whole_story(places, tmp_path, monkeypatch, capsys):
 
     assert (
         call("registry promote registry/films --run {run} --reason first")
-        == "registry/films: version 1 serves now\n"
+        == "registry/films: version 1 serves now\nnext: ss4rec serve --registry registry/films\n"
     )
     assert "version 1 serves already" in call("registry promote registry/films --version 1 --reason again")
     call("registry promote registry/films --run {other} --reason better")
-    assert call("registry list") == "registry/films: version 2 serves, 2 kept\n"
-    assert call("registry rollback registry/films --reason worse") == "registry/films: version 1 serves now\n"
+    listed = call("registry list").splitlines()
+    assert listed == ["registry/films: version 2 serves, 2 kept", "next: ss4rec registry show registry/films"]
+    back = call("registry rollback registry/films --reason worse")
+    assert back.startswith("registry/films: version 1 serves now\n")
     shown = call("registry show registry/films").splitlines()
     assert shown[0].split()[:2] == ["1", "serves"]
     assert shown[-1].endswith("rollback 1 (before: 2): worse")

@@ -6,15 +6,18 @@ import pyarrow as pa
 import pytest
 import torch
 
+from drift.model.rank import rank_shard
 from ss4rec.config import override
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
+from ss4rec.data.prepared.tables import read_shard
 from ss4rec.data.split import split
 from ss4rec.errors import UsageError
 from ss4rec.loop.compare import Gate, compare_on_gate, gate_users, judge, paired, rank_gate
 from ss4rec.loop.settings import CompareConfig
 from ss4rec.presets import preset
 from ss4rec.recommender import load
+from ss4rec.runs.load import load_model
 from ss4rec.train.worker import train_alone
 
 CONFIG = CompareConfig(users=60, targets_per_user=3)
@@ -184,3 +187,25 @@ def test_a_model_that_has_seen_the_gate_is_refused(world):
         )
     with pytest.raises(UsageError, match="nothing to compare on"):
         gate_users(timeline, Gate(gate.end_s + 5, gate.end_s + 6), CONFIG)
+
+
+def test_ranks_are_the_same_in_any_number_of_parts(world):
+    """Workers take parts of a shard's batches; what they find, in order, is what one process finds."""
+    base, gate = world
+    timeline = PreparedFolder.open(base / "late" / "timeline")
+    users = gate_users(timeline, gate, CONFIG)
+
+    def in_parts(shards, run, task):
+        model, _ = load_model(run)
+        every = [(read_shard(path), (number, 3)) for path in shards for number in range(3)]
+        found = [
+            table for shard, part in every if (table := rank_shard(model, shard, task, part)) is not None
+        ]
+        assert len(found) > 1
+        return pa.concat_tables(found)
+
+    alone, shared = (
+        rank_gate(base / "run-early", timeline, gate, users, CONFIG, gate.start_s, rank=rank)
+        for rank in (None, in_parts)
+    )
+    assert alone.equals(shared)

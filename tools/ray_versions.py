@@ -1,0 +1,123 @@
+"""Runs ss4rec's main paths with several versions of Ray, each in an environment of its own, and prints a table.
+
+    python -m tools.ray_versions [VERSION ...] [--out FOLDER]      (needs the dev packages and a package index)
+
+An environment is a small one on top of that of the running Python: only Ray is installed anew (about 240 MB each), all
+else is shared. What runs in it are the project's own tests of each part. Exit code 1 if one fails. On two cores a
+version takes about six minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import site
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSIONS = ("2.56.1", "2.57.1", "2.58.1", "2.59.0", "2.60.0")
+"""The newest of each minor version from the lower bound in pyproject.toml on."""
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "internals": ("tests/cluster/test_ray_private.py",),
+    "training": ("tests/test_end_to_end.py::test_train_as_a_job_with_two_workers_then_evaluate",),
+    "sweep": ("tests/test_end_to_end.py::test_a_sweep_as_a_job_names_its_best_trial",),
+    "job": ("tests/test_end_to_end.py::test_a_users_error_ends_the_job_with_one_sentence",),
+    "resume": (
+        "tests/faults/test_driver_killed.py::test_same_command_continues_after_the_driver_was_killed",
+    ),
+}
+"""What must pass: a job that trains on two workers and one that ranks; a sweep; a refusal; a driver that is killed and
+started again, with the bits of a run that nothing stopped."""
+TIMEOUT_S = 1200
+
+
+def make_environment(version: str, folder: Path) -> Path:
+    """Make an environment with Ray `version` on top of this one, if it is not there; return its Python."""
+    home = folder / version
+    python = home / "bin" / "python"
+    if not (home / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+        packages = next(home.glob("lib/python*/site-packages"))
+        below = [path for path in site.getsitepackages() if Path(path).is_dir()]
+        # Packages of the environment itself come first; `addsitedir` also reads the .pth files of those below.
+        lines = [f"import site; site.addsitedir({path!r})" for path in below]
+        (packages / "below.pth").write_text("\n".join(lines) + "\n")
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+        subprocess.run([*pip, "--no-deps", "--ignore-installed", f"ray=={version}"], check=True)
+        (home / "complete").touch()
+    code = "import ray; print(ray.__version__, ray.__file__)"
+    found = subprocess.run(
+        [str(python), "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+    if found[0] != version or not Path(found[1]).is_relative_to(home):
+        raise SystemExit(f"wanted Ray {version} in {home}, got {found[0]} from {found[1]}; remove the folder")
+    return python
+
+
+def run_part(python: Path, part: str) -> tuple[bool, float, str]:
+    """Run the tests of one part; return whether they passed, seconds, and the end of what they printed."""
+    command = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PARTS[part]]
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        passed, text = done.returncode == 0, done.stdout + done.stderr
+    except subprocess.TimeoutExpired:
+        passed, text = False, f"not done after {TIMEOUT_S} s"
+    return passed, time.perf_counter() - began, text[-3000:]
+
+
+def run_version(version: str, folder: Path, parts: list[str]) -> dict[str, Any]:
+    """Run all parts with one version; return a row of the table."""
+    python = make_environment(version, folder)
+    row: dict[str, Any] = {"ray": version}
+    for part in parts:
+        passed, seconds, text = run_part(python, part)
+        row[part] = "passed" if passed else "failed"
+        print(f"ray {version:8s}{part:12s}{row[part]:8s}{seconds:6.0f} s", flush=True)
+        if not passed:
+            print(text, flush=True)
+    row["passed"] = all(row[part] == "passed" for part in parts)
+    return row
+
+
+def main() -> int:
+    """Run what the command line asks for, print the table and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("versions", nargs="*", default=list(VERSIONS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--work", type=Path, help="keep the environments here and take them from here")
+    parser.add_argument("--out", type=Path, help="write a record ray_versions-YYYYMMDD.json into this folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (options.work or Path(scratch)).resolve()
+        rows = [run_version(version, folder, options.parts) for version in options.versions]
+    print("\n| Ray | " + " | ".join(options.parts) + " |\n|---|" + "---|" * len(options.parts))
+    for row in rows:
+        print(f"| {row['ray']} | " + " | ".join(row[part] for part in options.parts) + " |")
+    good = sum(row["passed"] for row in rows)
+    if options.out and options.parts == list(PARTS):
+        from benchmarks.record import headline, write_record
+
+        lines = [headline("ray.versions_passed", good, "versions", len(VERSIONS))]
+        print(write_record("ray_versions", rows, lines, options.out, device="CPU"))
+    return int(good < len(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
