@@ -8,13 +8,14 @@ BIN = $(VENV)/bin
 demo: setup
 	$(BIN)/ss4rec demo
 
-# What a change may break first, meant for 6 minutes on two quiet cores (not measured yet): every test without Ray but those of tests/slow.tsv,
-# two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
+# What a change may break first, meant for 6 minutes on two quiet cores: every test without Ray but those of
+# tests/slow.tsv, two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
+# `python -m benchmarks.newcomer test` and `... test-all` measure.
 test: setup
 	$(MAKE) -j2 SLOW="and not slow" test-fast
 	$(BIN)/python -m pytest -q -m ray --durations=3 tests/test_end_to_end.py
 
-# Everything, meant for 20 minutes (not measured yet).
+# Everything, meant for 20 minutes.
 test-all: setup
 	$(MAKE) -j2 test-fast
 	$(MAKE) test-ray

@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--busy", type=int, default=0)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     if asked.what == "hour":
         with tempfile.TemporaryDirectory(prefix="first-hour-") as temporary:
             return run_hour((asked.out or Path(temporary)).resolve(), asked.results)

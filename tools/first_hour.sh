@@ -138,7 +138,7 @@ print("cells run:", sum(cell.cell_type == "code" for cell in notebook.cells))
 TEXT
 step "notebook" python notebook.py
 
-step "head" python -m cluster.local start
+step "head" env SS4REC_CPUS=4 python -m cluster.local start
 step "doctor of the cluster" ss4rec doctor --cluster --address "http://127.0.0.1:$DASHBOARD" --storage "$OUT/runs"
 step "join the head" ss4rec train --data data/shop --preset debug --name joined
 step "job" ss4rec submit train --address "http://127.0.0.1:$DASHBOARD" -- \

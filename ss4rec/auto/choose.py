@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ss4rec.auto.cost import fitting_batch, peak_gib
 from ss4rec.auto.look import Facts
 from ss4rec.config import RunConfig, override
 from ss4rec.data.prepared.item_codes import FROM_SOURCE
@@ -53,6 +54,8 @@ class Machine:
 
     gpu: bool
     cores: int = 2
+    gpu_gib: float | None = None
+    """Memory of the card; None: not known here, as where a cluster's node has it."""
 
 
 def choose(
@@ -80,7 +83,24 @@ def choose(
     changes: dict[str, Any] = {"preset": "auto"}
     for decision in decisions:
         changes |= decision.fields
-    return override(RunConfig(protocol=protocol), changes), decisions
+    config = override(RunConfig(protocol=protocol), changes)
+    if machine.gpu and machine.gpu_gib is not None:
+        config, fitted = _fit(config, facts, machine.gpu_gib)
+        decisions += fitted
+    return config, decisions
+
+
+def _fit(config: RunConfig, facts: Facts, card_gib: float) -> tuple[RunConfig, list[Decision]]:
+    """Take smaller steps where the chosen ones ask for more memory than the card has."""
+    window_tokens = min(facts.per_user, 0.8 * config.data.max_len)
+    batch = fitting_batch(config, facts.items, window_tokens, card_gib)
+    if batch == config.train.batch_size:
+        return config, []
+    tokens = round(config.train.batch_size * window_tokens)
+    asked = peak_gib(config, facts.items, tokens)
+    fields = {"train.batch_size": batch}
+    reason = f"steps of {tokens:,} events would take {asked:.1f} GiB, the card has {card_gib:.0f}"
+    return override(config, fields), [Decision(fields, reason)]
 
 
 def _always(facts: Facts, protocol: Protocol, told: bool, minutes: float | None) -> Iterator[Decision]:

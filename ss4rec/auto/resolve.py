@@ -53,7 +53,15 @@ class Auto:
         """
         data = PreparedFolder.open(data)
         facts = look(data, make_plan(self.protocol, data))
-        machine = Machine(gpu, len(os.sched_getaffinity(0)))
+        machine = Machine(gpu, len(os.sched_getaffinity(0)), _card_gib() if gpu else None)
         told = self.changes.get("data.target_time")
         config, decisions = choose(facts, machine, self.protocol, self.minutes, told)
         return override(config, self.changes), decisions, facts, machine
+
+
+def _card_gib() -> float | None:
+    """Return the memory of this machine's smallest card; None if it has none."""
+    import torch
+
+    cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return min((card.total_memory / 2**30 for card in cards), default=None)

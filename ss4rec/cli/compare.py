@@ -44,8 +44,8 @@ def compare_command(
 ) -> None:
     """Compare RUNS, paired by user, and write a page.
 
-    Runs that differ in their seed alone are one recipe. One RUN alone is compared with its best baseline. Runs that
-    were ranked on different users or protocols are refused.
+    Runs that differ in their seed alone are one recipe; if all do, each is compared with the first. One RUN alone is
+    compared with its best baseline. Runs that were ranked on different users or protocols are refused.
     """
     from ss4rec.evaluation.compare import compare_runs
     from ss4rec.evaluation.compare_page import about, comparison_json, comparison_page, verdicts

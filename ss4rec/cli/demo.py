@@ -27,8 +27,8 @@ def demo_command(
 ) -> None:
     """Generate MovieLens-shaped ratings, train on Ray, and rank all items for every user.
 
-    The ratings are made once. What follows what is planted, and half of it hangs on the time that passed: a model of
-    order and time beats popularity by far, and a Markov chain too.
+    The ratings are made once. Which item follows which is planted, and half of it depends on the time that passed: a
+    model of order and time beats popularity by far, and a Markov chain too.
     """
     config = resolve_config(preset_name, assignments, workers, protocol_name)
     if not data.exists():

@@ -131,7 +131,8 @@ def show_comparison(found: Comparison, verdicts: Sequence[str], about: str) -> N
     console.print(table)
     segments = [row for row in found.segments if row.is_found]
     large = sum(not row.too_small for row in found.segments)
-    console.print(f"\n{len(segments)} of {large} segments differ by more than luck ({found.metrics[0]}):")
+    end = ":" if segments else "."
+    console.print(f"\n{len(segments)} of {large} segments differ by more than luck ({found.metrics[0]}){end}")
     for row in sorted(segments, key=lambda row: -abs(row.difference.mean))[:12]:
         d = row.difference
         console.print(f"  {row.segmentation}, {row.segment}: {d.mean:+.4f} ({d.users:,} users)")

@@ -150,6 +150,7 @@ def _import(data: str, store: str) -> None:
     from ss4rec.serve.history import import_histories
     from ss4rec.serve.open_store import open_store
 
+    click.echo(f"putting the events of {data} into the store")
     opened = open_store(store)
     try:
         added = import_histories(data_folder(Path(data)), opened)

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 
+from ss4rec.auto.cost import most_tokens
 from ss4rec.cluster import ray_private
 from ss4rec.cluster.join import Target, choose
 from ss4rec.cluster.placement import Cluster, place
 from ss4rec.cluster.storage_check import check_storage, nearest_existing
 from ss4rec.config import ModelConfig, ResourceConfig
 from ss4rec.errors import BackendError, ResourceError, SS4RecError
+from ss4rec.presets import preset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,7 @@ NODES_WAIT_S = 10.0
 """How long a cluster without a node may take to show one."""
 SHM_SHARE = 0.3
 """Ray puts its object store, this share of the memory, into /dev/shm, or onto the disk if it does not fit."""
+ML_20M_ITEMS = 26_744
 
 
 @dataclass(frozen=True)
@@ -153,9 +156,18 @@ def check_gpu() -> Iterator[Check]:
         gpu = torch.cuda.get_device_properties(index)
         free, _ = torch.cuda.mem_get_info(index)
         found = f"{gpu.name}, {free / 2**30:.0f} of {gpu.total_memory / 2**30:.0f} GiB free, sm_{gpu.major}{gpu.minor}"
-        yield Check("machine", f"GPU {index}", "ok", f"{found}, CUDA {torch.version.cuda}")
+        room = step_room(gpu.total_memory / 2**30)
+        yield Check("machine", f"GPU {index}", "ok", f"{found}, CUDA {torch.version.cuda}; {room}")
     if driver:
         yield Check("machine", "GPU driver", "ok", driver[0].rsplit(",", 1)[-1].strip())
+
+
+def step_room(card_gib: float) -> str:
+    """Return what steps of the largest preset a card of `card_gib` GiB has room for, in words."""
+    config = preset("ml_20m_best")
+    tokens = most_tokens(config, ML_20M_ITEMS, card_gib)
+    windows = tokens // config.data.max_len
+    return f"room for steps of {windows:,} windows of ml_20m_best (it takes {config.train.batch_size})"
 
 
 def nvidia_smi() -> list[str]:

@@ -96,7 +96,7 @@ def compare_runs(
     """Compare runs, paired by user. One run alone is compared with its best baseline.
 
     Args:
-        paths: run folders; those that differ in `train.seed` alone are one recipe.
+        paths: run folders; those that differ in `train.seed` alone are one recipe. If all do, runs are compared.
         name: which evaluation of theirs (`test`, `valid`, or one by another protocol).
         setting: whether seen items stay and the target's time is known; None: as the first run's protocol says.
         metrics: names as `NDCG@10`, the most important one first.
@@ -116,8 +116,9 @@ def compare_runs(
     setting = setting or runs[0].setting
     recipes = group_by_seed(runs) if len(runs) > 1 else _with_best_baseline(runs[0], setting, metrics[0])
     if len(recipes) < 2:
-        raise UsageError(
-            f"all {len(runs)} runs are of one recipe and differ in their seed alone; give a run of another recipe"
+        recipes = [Recipe(run.run.name, (run,)) for run in runs]
+        notes.append(
+            "the runs are of one recipe and differ in their seed alone: each is compared with the first"
         )
     found = Comparison(tuple(recipes), setting, metrics, tuple(dict.fromkeys(notes)), seed=seed)
     pairs = list(combinations(recipes, 2)) if all_pairs else [(recipes[0], other) for other in recipes[1:]]

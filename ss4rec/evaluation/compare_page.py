@@ -15,7 +15,7 @@ from ss4rec.evaluation.segments import MIN_USERS
 from ss4rec.report import Axis, Bar, Cell, Line, charts, render
 from ss4rec.runs.folder import RunFolder
 
-_HEAD = ("A", "B", "metric", "A", "B", "B less A", "95 % interval", "relative", "p", "adjusted p")
+_HEAD = ("", "first", "second", "difference", "95 % interval", "relative", "p", "adjusted p")
 _TONES = ("s1", "s2", "s3", "s4", "s5", "s6")
 
 
@@ -74,9 +74,15 @@ def table_row(row: Row) -> list[Any]:
     relative = f"{d.relative:+.1%}" if d.first else "none"
     verdict = ("good" if d.mean > 0 else "bad") if row.is_found else ""
     return [
-        row.first, row.second, row.metric, f"{d.first:.4f}", f"{d.second:.4f}", Cell(f"{d.mean:+.4f}", verdict),
-        f"{d.low:+.4f} to {d.high:+.4f}", relative, f"{d.p:.4f}", f"{row.p_adjusted:.4f}",
-    ]  # fmt: skip
+        f"{row.metric}, {row.second} less {row.first}",
+        f"{d.first:.4f}",
+        f"{d.second:.4f}",
+        Cell(f"{d.mean:+.4f}", verdict),
+        f"{d.low:+.4f} to {d.high:+.4f}",
+        relative,
+        f"{d.p:.4f}",
+        f"{row.p_adjusted:.4f}",
+    ]
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:

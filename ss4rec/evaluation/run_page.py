@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,14 @@ _WORDS = {
     "kept": "seen items kept", "excluded": "seen items excluded", "known": "target time known",
     "unknown": "target time unknown",
 }  # fmt: skip
+_PARTS = (
+    ("train_rows", "train_users", "", "up to the cut"),
+    ("later_events", "later_users", "", "after it"),
+    ("fit_rows", "fit_users", "", "train"),
+    ("valid_targets", "valid_users", "valid_cold_targets", "choose the model"),
+    ("test_targets", "test_users", "test_cold_targets", "test"),
+)
+"""Numbers of a division: events, their users, those on items that never trained, and what they do."""
 LIST_WORDS = {
     "coverage": "fraction of all items that anybody is shown",
     "Gini": "how unequally items are shown: 0 all the same, 1 one item only",
@@ -115,19 +123,29 @@ def facts(run: Path) -> list[tuple[str, str]]:
         record = folder.record()
     except Exception:  # a run that stopped before its record was written has a page too
         return found
-    division = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in record.division.items())
     size = f"{record.num_users:,} users, {record.num_items:,} items, {record.num_interactions:,} events"
     found += [
         ("data", f"{record.data_name}: {size}"),
-        *([("division", division)] if division else []),
+        *([("division", division_words(record.division))] if record.division else []),
         (
             "model",
             f"{record.num_parameters:,} parameters, width {config.model.dim}, {config.model.blocks} blocks",
         ),
         ("trained", f"{record.created} on {record.workers} x {record.device}"),
-        ("code", f"commit {record.commit or 'unknown'}; torch {record.versions.get('torch', '?')}"),
+        ("code", f"commit {(record.commit or 'unknown')[:12]}; torch {record.versions.get('torch', '?')}"),
     ]
     return found
+
+
+def division_words(division: Mapping[str, int]) -> str:
+    """Say how many events train, choose the model and test (`Plan.facts`), and with a cut how many lie on each side."""
+    parts = []
+    for events, users, cold, verb in _PARTS:
+        if number := division.get(events):
+            of = f" of {division[users]:,} users" if users in division else ""
+            never = f", {division[cold]:,} of items that never trained" if division.get(cold) else ""
+            parts.append(f"{number:,} events{of} {verb}{never}")
+    return "; ".join(parts)
 
 
 def learning_curves(epochs: Sequence[dict[str, Any]]) -> list[Markup]:
@@ -214,10 +232,10 @@ def lists_part(results: dict[str, EvalResult]) -> dict[str, Any] | None:
     model = lists[MODEL]
     names = list(model.metrics)
     marks = [
-        Mark(n, share, "s1", f"tenth {n}: {share:.1%} of places, {trained:.1%} of training events")
+        Mark(n - 1, share, "s1", f"tenth {n}: {share:.1%} of places, {trained:.1%} of training events")
         for n, (share, trained) in enumerate(zip(model.exposure, model.training, strict=True), start=1)
     ]
-    outline = [(float(n), share) for n, share in enumerate(model.training, start=1)]
+    outline = [(float(n), share) for n, share in enumerate(model.training)]
     return {
         "k": model.k,
         "head": ["scorer", *(Cell(name, "", LIST_WORDS[name]) for name in names)],
@@ -228,6 +246,7 @@ def lists_part(results: dict[str, EvalResult]) -> dict[str, Any] | None:
             "Exposure",
             "fraction of all places by tenth of the items, the most popular first; the line: of training events",
             marks,
+            x=Axis.of([f"{n}" for n in range(1, len(marks) + 1)]),
             outline=outline,
         ),
         "words": [(name, LIST_WORDS[name]) for name in names],

@@ -11,7 +11,7 @@ from ss4rec.loop.settings import WatchConfig
 from ss4rec.report import Cell, Line, charts, render, write_page
 
 QUESTIONS = {
-    "pipeline": "Is the pipeline sound?",
+    "pipeline": "Is the pipeline at fault?",
     "data": "Did the inputs change?",
     "unseen": "Is too much unknown to the model?",
     "model_fall": "Does the model rank worse?",
@@ -39,12 +39,13 @@ def loop_page(base: Path, config: WatchConfig, rows: Sequence[Mapping[str, Any]]
     moved = last.get("promote")
     champion = moved["version"] if moved else look["champion"]
     verdicts = look.get("verdicts") or {}
+    decision = f"{decided['action'].capitalize()}: {decided['reason']}"
     return render(
         "ss4rec.loop",
         "watch.html.j2",
         model=Path(config.model).name,
-        headline=f"{decided['action'].capitalize()}: {decided['reason']}",
-        outcome=moved["reason"] if moved else "",
+        headline=moved["reason"] if moved else decision,
+        why=f"Why a challenger was trained. {decision}" if moved else "",
         champion="nothing serves yet" if champion is None else f"version {champion} serves",
         answers=[
             (question, Cell(verdicts[name], "bad" if verdicts[name] in ALARMS else ""))
@@ -78,10 +79,10 @@ def _row(cycle: Mapping[str, Mapping[str, Any]]) -> list[Any]:
         _time(look["at"]),
         windows[-1] if windows else "none",
         Cell(decided["action"], TONES[decided["action"]]),
-        decided["reason"],
+        Cell(decided["reason"], "wrap"),
         cost,
         "" if moved is None else Cell("promoted" if moved["promoted"] else "kept", tip=moved["reason"]),
-        moved["version"] if moved else look["champion"] or "",
+        str(moved["version"] if moved else look["champion"] or ""),
     ]
 
 

@@ -19,9 +19,9 @@ from ss4rec.recommendations.output import PartRecord
 from ss4rec.recommendations.parts import PartMaker, Work
 
 PARTS_AT_ONCE = 4
-"""Shards that an actor is given together, so that it reads the next one and writes the last one beside its model."""
+"""Shards that an actor has under way, so that it reads the next one and writes the last one beside its model."""
 CALLS_AT_ONCE = 2
-"""Such groups that an actor with a GPU has under way, so that the GPU works while one begins and the other ends."""
+"""Groups of them on an actor with a GPU, so that the GPU works while one group begins and another ends."""
 
 
 def on_ray(workers: int, gpu: bool, calls: int | None = None) -> Runner:
@@ -38,7 +38,7 @@ def on_ray(workers: int, gpu: bool, calls: int | None = None) -> Runner:
 
     def run(work: Work, numbers: Sequence[int]) -> Iterator[PartRecord]:
         require_room(workers, gpu, "workers that recommend")
-        together = min(PARTS_AT_ONCE, -(-len(numbers) // workers))
+        together = min(PARTS_AT_ONCE // calls, -(-len(numbers) // workers))
         blocks = -(-len(numbers) // together)
         found = ray.data.from_items([{"part": number} for number in numbers], override_num_blocks=blocks)
         rows = found.map_batches(
@@ -47,7 +47,9 @@ def on_ray(workers: int, gpu: bool, calls: int | None = None) -> Runner:
             batch_size=None,
             compute=ActorPoolStrategy(
                 size=min(workers, blocks),
-                max_concurrent_calls_per_actor=calls,
+                # Few wait at an actor, so that actors end at the same time.
+                max_tasks_in_flight_per_actor=calls + 1,
+                max_concurrent_calls_per_actor=calls if calls > 1 else None,
                 enable_true_multi_threading=calls > 1,
             ),
             num_cpus=0 if gpu else 1,

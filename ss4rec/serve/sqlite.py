@@ -13,6 +13,8 @@ from ss4rec.serve.store import FORMAT, Accepted, NewEvent, StoredEvent, StoreErr
 
 BUSY_S = 30.0
 """How long a writer waits for another process's transaction."""
+NEWEST = "SELECT coalesce(max(number), 0) FROM events WHERE user = ?"
+SAME = "SELECT number, item, time_s, rating, context FROM events WHERE user = ? AND key = ?"
 PROFILE = "SELECT profile FROM profiles WHERE user = ?"
 
 
@@ -54,7 +56,7 @@ class SqliteStore:
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                accepted = [self._add(connection, event) for event in events]
+                accepted = self._add(connection, events)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
@@ -105,19 +107,32 @@ class SqliteStore:
         self._all.clear()
 
     @staticmethod
-    def _add(connection: sqlite3.Connection, event: NewEvent) -> Accepted:
-        found = connection.execute(
-            "SELECT number, item, time_s, rating, context FROM events WHERE user = ? AND key = ?",
-            (event.user, event.key),
-        ).fetchone()
-        if found is not None:
-            return compare(event, StoredEvent(*found))
-        (number,) = connection.execute(
-            "SELECT coalesce(max(number), 0) + 1 FROM events WHERE user = ?", (event.user,)
-        ).fetchone()
-        row = (event.user, number, event.key, event.item, event.time_s, event.rating, event.context)
-        connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        return Accepted("added", number)
+    def _add(connection: sqlite3.Connection, events: Sequence[NewEvent]) -> list[Accepted]:
+        """Add events in a transaction that is open; a user who is new costs one question, not one an event."""
+        last: dict[str, int] = {}
+        old: set[str] = set()
+        coming: dict[tuple[str, str], StoredEvent] = {}
+        accepted: list[Accepted] = []
+        for event in events:
+            user, key = event.user, event.key
+            if user not in last:
+                (last[user],) = connection.execute(NEWEST, (user,)).fetchone()
+                old |= {user} if last[user] else set()
+            found = coming.get((user, key))
+            if found is None and user in old and (row := connection.execute(SAME, (user, key)).fetchone()):
+                found = StoredEvent(*row)
+            if found is not None:
+                accepted.append(compare(event, found))
+                continue
+            last[user] += 1
+            coming[user, key] = StoredEvent(last[user], event.item, event.time_s, event.rating, event.context)
+            accepted.append(Accepted("added", last[user]))
+        rows = [
+            (user, one.number, key, one.item, one.time_s, one.rating, one.context)
+            for (user, key), one in coming.items()
+        ]
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        return accepted
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection."""

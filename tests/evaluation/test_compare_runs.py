@@ -13,7 +13,7 @@ from ss4rec.cli.show import show_command
 from ss4rec.errors import DataError, UsageError
 from ss4rec.evaluation.compare import Row, compare_runs, words
 from ss4rec.evaluation.compare_page import comparison_page
-from ss4rec.evaluation.run_page import pause_words, run_page
+from ss4rec.evaluation.run_page import division_words, pause_words, run_page
 from ss4rec.evaluation.significance import Difference
 from ss4rec.runs.folder import CONFIG_FILE
 from tests.browser import needs_browser, require_readable, require_self_contained
@@ -132,9 +132,14 @@ def test_what_does_not_matter_is_noted(evaluated, tmp_path):
     )
 
 
-def test_seeds_of_one_recipe_a_run_twice_and_unknown_metrics_are_refused(evaluated, runs):
-    with pytest.raises(UsageError, match="all 2 runs are of one recipe"):
-        compare_runs(runs[:2])
+def test_seeds_of_one_recipe_are_compared_as_runs(runs):
+    found = compare_runs(runs[:2])
+    assert [recipe.name for recipe in found.recipes] == ["plain-seed1", "plain-seed2"]
+    assert not any(row.is_found for row in found.rows)
+    assert found.notes[-1].startswith("the runs are of one recipe and differ in their seed alone")
+
+
+def test_a_run_twice_and_unknown_metrics_are_refused(evaluated, runs):
     with pytest.raises(UsageError, match="given twice"):
         compare_runs([evaluated, evaluated])
     with pytest.raises(UsageError, match="no metric 'HIT@10'"):
@@ -152,7 +157,7 @@ def test_the_verbs_fit_80_columns_and_write_their_pages(runs, tmp_path, monkeypa
     assert "better finds the next item among its first 10 for" in compared.output.replace("\n", " ")
     assert page.is_file()
     lines = (shown.output + compared.output).splitlines()
-    assert max(len(line) for line in lines if not line.startswith("page:")) <= 80
+    assert max(len(line) for line in lines if not line.startswith(("page:", "next:", "      "))) <= 80
     found = json.loads(
         CliRunner().invoke(compare_command, [*arguments, "--json"], catch_exceptions=False).output
     )
@@ -206,3 +211,19 @@ def test_pauses():
     assert [pause_words(s) for s in (0, 1, 90, 7200, 86_400 * 3, 86_400 * 800)] == [
         "in the same second", "1 second later", "1 minute later", "2 hours later", "3 days later", "2 years later",
     ]  # fmt: skip
+
+
+def test_a_division_in_words():
+    cut = {"train_rows": 90, "train_users": 9, "later_events": 10, "later_users": 3, "cut_s": 5}
+    parts = {
+        "fit_rows": 80,
+        "fit_users": 8,
+        "valid_targets": 4,
+        "valid_users": 4,
+        "test_targets": 10,
+        "test_users": 3,
+    }
+    assert division_words(cut | parts | {"test_cold_targets": 2, "valid_cold_targets": 0}) == (
+        "90 events of 9 users up to the cut; 10 events of 3 users after it; 80 events of 8 users train; "
+        "4 events of 4 users choose the model; 10 events of 3 users test, 2 of items that never trained"
+    )

@@ -79,7 +79,7 @@ DEMO = replace(
     SMALL,
     gap_kinds=((0.30, 0, 0), (0.20, 2, 120), (0.40, DAY_S, 5 * DAY_S), (0.10, 7 * DAY_S, 42 * DAY_S)),
 )
-"""As SMALL, but every other event comes after a break, so that half of what follows what hangs on the time."""
+"""As SMALL, but every other event comes after a break, so that half of what follows depends on the time."""
 
 ML_32M = SynthSettings(
     length_sigma=1.35,
