@@ -224,7 +224,7 @@ def model_row(run: Path, config: RunConfig, data: PreparedFolder, wide: Plan) ->
     plan = plan_of_run(config, data)
     items_I = np.arange(1, plan.num_items + 1) if plan.items_I is None else plan.items_I
     cold_V = np.append(False, np.isin(items_I, _cold_items(wide)))
-    model, _ = load_model(run)
+    model, _ = load_model(run, "cuda" if torch.cuda.is_available() else "cpu")
     scorer = ModelScorer(model, RunFolder.open(run).record().median_gap_s, config.data.target_time)
     return measure(scorer, config, data, plan, cold_V)
 

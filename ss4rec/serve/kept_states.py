@@ -6,8 +6,10 @@ They are a cache of a cache. What is missing, damaged, of another model or of an
 from __future__ import annotations
 
 import logging
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from ss4rec.states.state_model import StateModel
 logger = logging.getLogger(__name__)
 BUSY_S = 5.0
 """How long one waits for another process's writing."""
+ATTEMPTS = 5
 
 
 class KeptStates:
@@ -98,14 +101,18 @@ class KeptStates:
 def open_kept_states(store: SqliteStore, most: int) -> KeptStates | None:
     """Open the states beside a store in SQLite; a damaged file is replaced, None where none can be had."""
     path = store.path.with_name(store.path.name + ".states")
-    for attempt in (1, 2):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return KeptStates(path, store.id, most)
         except sqlite3.DatabaseError as error:
-            logger.warning("the states in %s are not used: %s", path, error)
-            if attempt == 1 and not isinstance(error, sqlite3.OperationalError):
-                for end in ("", "-wal", "-shm"):
-                    path.with_name(path.name + end).unlink(missing_ok=True)
+            locked = isinstance(error, sqlite3.OperationalError)
+            if not locked or attempt == ATTEMPTS:
+                logger.warning("the states in %s are not used: %s", path, error)
+            if locked:  # replicas that start together make the file at the same moment
+                time.sleep(random.uniform(0.1, 0.5))  # nosec B311  # no secret
+                continue
+            for end in ("", "-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
     return None
 
 
