@@ -232,10 +232,10 @@ def lists_part(results: dict[str, EvalResult]) -> dict[str, Any] | None:
     model = lists[MODEL]
     names = list(model.metrics)
     marks = [
-        Mark(n, share, "s1", f"tenth {n}: {share:.1%} of places, {trained:.1%} of training events")
+        Mark(n - 1, share, "s1", f"tenth {n}: {share:.1%} of places, {trained:.1%} of training events")
         for n, (share, trained) in enumerate(zip(model.exposure, model.training, strict=True), start=1)
     ]
-    outline = [(float(n), share) for n, share in enumerate(model.training, start=1)]
+    outline = [(float(n), share) for n, share in enumerate(model.training)]
     return {
         "k": model.k,
         "head": ["scorer", *(Cell(name, "", LIST_WORDS[name]) for name in names)],
@@ -246,6 +246,7 @@ def lists_part(results: dict[str, EvalResult]) -> dict[str, Any] | None:
             "Exposure",
             "fraction of all places by tenth of the items, the most popular first; the line: of training events",
             marks,
+            x=Axis.of([f"{n}" for n in range(1, len(marks) + 1)]),
             outline=outline,
         ),
         "words": [(name, LIST_WORDS[name]) for name in names],
