@@ -8,7 +8,7 @@ and asks `ss4rec.loop.compare.judge`, 100 rounds of each challenger:
   better     a model of another seed whose ranks are lifted until its NDCG@10 is 5 % above the champion's: at random
              events a miss becomes a hit (or the other way round), anew each round
 
-`promote.wrong` counts promotions of the first two, `promote.right_share` the share of the third. Trainings and ranks are
+`promote.wrong` counts promotions of the first two, `promote.right_share` the share of the third. Trainings and rounds are
 kept in W: the same command goes on where it stopped. Small machine: `--minutes 1 --share 0.05 --preset debug`.
 It writes `promote-<YYYYMMDD>.json`.
 """
@@ -16,7 +16,9 @@ It writes `promote-<YYYYMMDD>.json`.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.loop.growing import Growing
+from benchmarks.loop.growing import Growing, once
+from benchmarks.loop.ranking import Ranking
 from benchmarks.record import headline, write_record
 from ss4rec.data.prepared.build import write_prepared
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -33,7 +36,7 @@ from ss4rec.data.split import PAST
 from ss4rec.evaluation.evaluator import PerUser
 from ss4rec.evaluation.segments import metric_gains
 from ss4rec.io.atomic import new_folder
-from ss4rec.loop.compare import Gate, gate_users, judge, paired, rank_gate
+from ss4rec.loop.compare import Gate, RankAll, gate_users, judge, paired, rank_gate
 from ss4rec.loop.settings import CompareConfig
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
@@ -54,6 +57,7 @@ Frame = pd.DataFrame
 @click.option("--minutes", default=4.0, show_default=True, help="Time of a training.")
 @click.option("--rounds", default=100, show_default=True, help="Of each challenger.")
 @click.option("--users", default=4000, show_default=True, help="Users drawn in a round.")
+@click.option("--processes", default=1, show_default=True, help="Processes that rank.")
 @click.option("--noise", default=0.5, show_default=True, help="In deviations of each tensor.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def main(
@@ -65,12 +69,13 @@ def main(
     minutes: float,
     rounds: int,
     users: int,
+    processes: int,
     noise: float,
     out: Path,
 ) -> None:
     """Simulate rounds of each challenger."""
     growing = Growing(name, archives.resolve(), work.resolve(), share, preset)
-    stage = Stage(growing, minutes, CompareConfig(users=2**31 - 1))
+    stage = Stage(growing, minutes, CompareConfig(users=2**31 - 1), Ranking(processes))
     rows = [
         stage.rounds("noise", rounds, users, lambda seed: stage.noisy(seed, noise, users)),
         stage.rounds("shuffled", rounds, users, lambda seed: stage.drawn(stage.shuffled(), seed, users)),
@@ -96,10 +101,11 @@ class Stage:
         growing: the data.
         minutes: time of a training.
         config: of the comparison; all users of the day are ranked once.
+        rank: who ranks.
     """
 
-    def __init__(self, growing: Growing, minutes: float, config: CompareConfig) -> None:
-        self.growing, self.minutes, self.config = growing, minutes, config
+    def __init__(self, growing: Growing, minutes: float, config: CompareConfig, rank: RankAll) -> None:
+        self.growing, self.minutes, self.config, self.rank = growing, minutes, config, rank
         day = growing.windows()[0]
         self.cut_s, self.gate = day.start_s - 1, Gate(day.start_s, day.end_s)
         self.champion, _ = growing.trained(self.cut_s, "cold", minutes, changes={"train.seed": 1})
@@ -110,7 +116,7 @@ class Stage:
 
     def _ranked(self, run: Path, users: np.ndarray | None = None) -> Any:
         users = self.users if users is None else users
-        return rank_gate(run, self.timeline, self.gate, users, self.config, self.cut_s)
+        return rank_gate(run, self.timeline, self.gate, users, self.config, self.cut_s, rank=self.rank)
 
     def other(self) -> Frame:
         """Return the pairs with a model of another seed."""
@@ -154,12 +160,15 @@ class Stage:
         for name, tensor in tensors.items():
             if tensor.numel() > 1 and not name.endswith("attributes_VA"):
                 tensors[name] = tensor + noise * tensor.std() * torch.randn(tensor.shape, generator=rng)
-        run = _with_weights(self.champion, self.growing.runs / "noise", tensors)
+        # A folder for each: ranking processes keep the model of a path.
+        run = _with_weights(self.champion, self.growing.runs / f"noise-{seed}", tensors)
         drawn = np.random.default_rng(seed).choice(self.users, min(count, len(self.users)), replace=False)
         users = np.sort(drawn)
         kept = self.first.to_pandas()
         first = kept[kept["user"].isin(set(users.tolist()))]
-        return self.drawn(paired(_table(first), self._ranked(run, users)), seed, count)
+        pairs = paired(_table(first), self._ranked(run, users))
+        shutil.rmtree(run)
+        return self.drawn(pairs, seed, count)
 
     def drawn(self, events: Frame, seed: int, count: int) -> Frame:
         """Return the events of users drawn with replacement, each under a number of its own; at most as many as are."""
@@ -172,19 +181,29 @@ class Stage:
 
     def rounds(self, name: str, rounds: int, users: int, make: Any) -> dict[str, Any]:
         """Judge a challenger in every round."""
-        judged = [judge(make(seed), self.config.model_copy(update={"seed": seed})) for seed in range(rounds)]
-        gains = [one.rows[0].gain for one in judged]
-        reasons = [one.reason for one in judged]
+        folder = self.growing.runs / "promote" / f"{name}-{users}-{self.minutes:g}min"
+
+        def judged(seed: int) -> dict[str, Any]:
+            found = judge(make(seed), self.config.model_copy(update={"seed": seed}))
+            overall = found.rows[0]
+            return {"promote": found.promote, "reason": found.reason, "gain": overall.gain,
+                    "champion": overall.champion}  # fmt: skip
+
+        kept = []
+        for seed in range(rounds):
+            kept.append(once(folder / f"{seed}.json", partial(judged, seed)))
+            print(f"{name}, round {seed + 1} of {rounds}: {kept[-1]['reason']}", flush=True)
+        gains, reasons = [one["gain"] for one in kept], [one["reason"] for one in kept]
         return {
             "challenger": name,
             "rounds": rounds,
             "users": users,
-            "promoted": sum(one.promote for one in judged),
+            "promoted": sum(one["promote"] for one in kept),
             "guarded": sum("but worse for" in reason for reason in reasons),
             "gain_mean": float(np.mean(gains)),
             "gain_low": float(np.min(gains)),
             "gain_high": float(np.max(gains)),
-            "champion": judged[0].rows[0].champion,
+            "champion": kept[0]["champion"],
             "example": reasons[0],
         }
 
@@ -197,8 +216,6 @@ def _table(frame: Frame) -> Any:
 
 def _with_weights(run: Path, out: Path, tensors: dict[str, torch.Tensor]) -> Path:
     """Return a copy of a run with other weights."""
-    import shutil
-
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run, out, ignore=shutil.ignore_patterns("checkpoints", "lease.json"))
     best = checkpoint.best(RunFolder(run).checkpoints)

@@ -74,8 +74,7 @@ def main(
     for name in only or ("union", "globo"):
         growing = Growing(name, archives.resolve(), work.resolve(), share if name == "globo" else 1.0, preset)
         for seed, setting in itertools.product(range(seeds), ("", *settings)):
-            changes = assigned(text for text in setting.split(";") if text)
-            part = float(changes.pop("time_share", time_share))
+            changes, part = parsed(setting, time_share)
             mark = f"{minutes:g}min-{part:g}-{seed}-{sha256(setting.encode()).hexdigest()[:8]}"
             kept = growing.runs / "warm-rows" / f"{mark}.json"
             row = once(kept, partial(measure, growing, minutes, part, seed, changes, rank))
@@ -92,6 +91,12 @@ def main(
         headline("warm.quality_share", round(quality, 4), "", QUALITY_GOAL, peer),
     ]
     print(write_record("warm", rows, found, out))
+
+
+def parsed(setting: str, time_share: float) -> tuple[dict[str, Any], float]:
+    """Return the fields of a setting, and the share of time of its warm training."""
+    changes = assigned(text for text in setting.split(";") if text)
+    return changes, float(changes.pop("time_share", time_share))
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:

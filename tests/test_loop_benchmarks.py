@@ -10,7 +10,7 @@ from benchmarks.loop.growing import SETS, Growing, hash_of, once
 from benchmarks.loop.policies import POLICIES
 from benchmarks.promote import lift
 from benchmarks.replay import headlines, page, summary
-from benchmarks.warm import _tried
+from benchmarks.warm import parsed
 from ss4rec.evaluation.evaluator import PerUser
 from ss4rec.evaluation.segments import metric_gains
 from ss4rec.loop.compare import judge
@@ -100,9 +100,22 @@ def test_windows_and_samples():
     assert hash_of("anna") == hash_of("anna") != hash_of("ben")
 
 
-def test_every_combination_is_tried():
-    assert _tried(("optim.lr=0.1,0.2", "train.replay_share=0")) == [
-        {"optim.lr": 0.1, "train.replay_share": 0},
-        {"optim.lr": 0.2, "train.replay_share": 0},
-    ]
-    assert _tried(()) == [{}]
+def test_a_setting_is_fields_and_a_share_of_time():
+    assert parsed("lr_share=0.3;train.warm_optimizer=continue", 0.2) == (
+        {"lr_share": 0.3, "train.warm_optimizer": "continue"},
+        0.2,
+    )
+    assert parsed("time_share=0.1;train.replay_share=0", 0.2) == ({"train.replay_share": 0}, 0.1)
+    assert parsed("", 0.2) == ({}, 0.2)
+
+
+def test_a_chain_of_warm_runs_keeps_short_names(tmp_path, monkeypatch):
+    """Each run is named after its parent, and a file system takes 255 characters."""
+    monkeypatch.setattr(Growing, "_train", lambda self, run, *_: {"seconds": 1.0})
+    growing, run = Growing("globo", tmp_path, tmp_path), None
+    names = set()
+    for day in range(12):
+        run, _ = growing.trained(1_507_420_799 + 86_400 * day, "warm" if run else "cold", 0.1, run)
+        names.add(run.name)
+    assert len(names) == 12
+    assert max(map(len, names)) < 120
