@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from drift.calendar import DAY_S, SECONDS, Window, calendar, full_windows, lookback
 from drift.config import DriftConfig
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.prepared.tables import ITEMS_NAME
+from ss4rec.data.prepared.tables import ITEMS_NAME, read_items
 from ss4rec.data.split import PAST, RECORD_NAME, SplitRecord
 from ss4rec.errors import ContractError, UsageError
 from ss4rec.io.atomic import sha256_of
@@ -132,11 +135,9 @@ def _check_run(run: Path, past: Manifest, data: Path, split: SplitRecord) -> Non
             f"give the run that was trained on {data / PAST}"
         )
     same_items = sha256_of(run / ITEMS_FILE) == past.files[ITEMS_NAME].sha256
-    if not same_items and record.columns.items is not None:
-        raise ContractError(
-            f"run {run.name} ranks items that never trained by their features, and a drift report does not know its "
-            f"order of items; train one for it with model.item_features=none, or split again with a larger --k-core"
-        )
+    # Where features are read, items that never trained are numbered last, and such as have none are left out.
+    reads_features = record.columns.items is not None
+    same_items |= reads_features and _are_among(read_items(run), read_items(data / PAST))
     if not same_items:
         raise ContractError(
             f"run {run.name} knows {record.num_items:,} items of {record.data_name}, {data / PAST} has "
@@ -146,3 +147,9 @@ def _check_run(run: Path, past: Manifest, data: Path, split: SplitRecord) -> Non
         raise ContractError(
             f"run {run.name} was trained on another cut of {record.data_name}; train it on {data / PAST}"
         )
+
+
+def _are_among(items: pa.Table, others: pa.Table) -> bool:
+    """Return whether all items of one table are in the other."""
+    ids, known = (table["source_id"].cast(pa.string()) for table in (items, others))
+    return bool(pc.all(pc.is_in(ids, value_set=known.combine_chunks())).as_py())

@@ -26,6 +26,12 @@ def test_round_trip(tmp_path):
     assert torch.equal(saved.training_tensors()["moment"], torch.full((4,), 14.0))
 
 
+def test_all_files_may_be_read_by_the_same_people(tmp_path):
+    """safetensors makes its files with mode 0600, whatever the umask says."""
+    folder = write(tmp_path, 1)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "training.safetensors", "state.json", "checksums.json"]
 )

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from drift.cells.types import CellContext
 from drift.model.quality import Quality, summarise
 from drift.model.rank import Baselines, RankTask
-from drift.model.retrained import Models, later_task
+from drift.model.retrained import Models, OwnOrder, later_task, own_order
 from drift.model.sample import choose_users
 from drift.model.targets import BEFORE_CUT, TargetChoice
 from drift.ray_passes import Shard, count_follow, rank_windows
 from drift.signals.items import ItemCounts, ItemFacts, counts_before
+from ss4rec.data.prepared.event_columns import chosen_targets
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.runs.folder import RunFolder
@@ -49,23 +50,30 @@ def rank_quality(
     done = set() if kept is None else set(kept["window"].to_pylist())
     fresh_windows = [window for window in plan.future if window not in done]
     users = choose_users(context, fresh_windows, keys_U, with_reference=BEFORE_CUT not in done)
+    data, order = (
+        RunFolder.open(models.frozen).config().data,
+        own_order(models.frozen, timeline, facts.vocabulary),
+    )
     choice = TargetChoice(
-        data=RunFolder.open(models.frozen).config().data,
+        data=data,
         windows=plan.windows,
         users=users,
         cut_s=plan.cut_s,
-        vocabulary=facts.vocabulary,
+        vocabulary=facts.vocabulary if order is None else order.size,
         per_user=config.targets_per_user,
         reference_s=plan.windows[plan.reference[0]].start_s,
         told=RunFolder.open(models.frozen).record().columns.context,
         context=timeline.manifest.context or (),
+        remap_V=None if order is None else order.remap_V,
+        wanted=chosen_targets(data.targets, timeline.manifest),
     )
+    genres_VG = facts.genres_VG[: facts.vocabulary + 1]
     task = RankTask(
         choice=choice,
         seed=config.seed,
-        baselines=_baselines(context, models.frozen, shards, counts, facts.vocabulary),
+        baselines=_baselines(context, models.frozen, shards, counts, facts.vocabulary, order),
         profiles_UF=timeline.profiles_UF,
-        genres_VG=facts.genres_VG[: facts.vocabulary + 1],
+        genres_VG=genres_VG if order is None else order.moved(genres_VG),
     )
     fresh = rank_windows(shards, models.frozen, task, config.workers) if users else None
     parts = [table for table in (kept, _by_key(fresh, keys_U)) if table is not None]
@@ -75,7 +83,7 @@ def rank_quality(
     everyone = choose_users(context, plan.future, keys_U, with_reference=False)
     later = _rank_later(task, everyone, context, models, timeline, shards, keys_U)
     names = [(window, context.name(window)) for window in plan.future]
-    records, compared = summarise(ranks, names, config, facts.vocabulary, later)
+    records, compared = summarise(ranks, names, config, choice.vocabulary, later)
     plain = [{k: None if _is_nan(v) else v for k, v in record.items()} for record in records]
     return Quality(plain, compared, ranks)
 
@@ -108,17 +116,26 @@ def _by_key(ranks: pa.Table | None, keys_U: NDArray[np.int64]) -> pa.Table | Non
 
 
 def _baselines(
-    context: CellContext, run: Path, shards: Sequence[Shard], counts: ItemCounts, vocabulary: int
+    context: CellContext,
+    run: Path,
+    shards: Sequence[Shard],
+    counts: ItemCounts,
+    vocabulary: int,
+    order: OwnOrder | None,
 ) -> Baselines:
-    """Count what the model is compared with; nothing later than the window is in it."""
+    """Count what the model is compared with, in its own order of items; nothing later than the window is in it."""
     plan = context.plan
     counts_WV = counts.counts_WV[:, : vocabulary + 1]
     years = {window: counts_before(counts_WV, window, plan.lookback) for window in plan.future}
     years[BEFORE_CUT] = counts_before(counts_WV, plan.reference[0], plan.lookback)
+    follow_VV = count_follow(shards, vocabulary, plan.cut_s, counts.counts_WV.shape[1] - 1)
+    if order is not None:
+        years = {window: order.moved(counts_V) for window, counts_V in years.items()}
+        follow_VV = order.moved(order.moved(follow_VV).T.tocsr()).T.tocsr()
     return Baselines(
         frozen_V=np.concatenate([[0], read_items(run)["count"].to_numpy()]),
         rolling_WV=years,
-        follow_VV=count_follow(shards, vocabulary, plan.cut_s, counts.counts_WV.shape[1] - 1),
+        follow_VV=follow_VV,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,42 @@ class Models:
     """Trained up to the report's cut."""
     retrained: tuple[Path, ...] = ()
     """Trained up to later cuts of the same data; each stands for the windows from its cut to the next one's."""
+
+
+@dataclass(frozen=True)
+class OwnOrder:
+    """The items of a model that numbers those of the past otherwise: such as never trained come last."""
+
+    remap_V: NDArray[np.int32]
+    """As in `TargetChoice`."""
+    from_V: NDArray[np.int64]
+    """The past's index of the model's items 1, 2, ..., and 0 for padding."""
+
+    @property
+    def size(self) -> int:
+        """Items that the model ranks."""
+        return len(self.from_V) - 1
+
+    def moved(self, values_V: Any) -> Any:
+        """Return rows of the past's items, a NumPy array or a sparse matrix, in the model's order."""
+        return values_V[self.from_V]
+
+
+def own_order(run: Path, timeline: PreparedFolder, vocabulary: int) -> OwnOrder | None:
+    """Return how a run numbers the items of the past; None if as the past does.
+
+    Args:
+        run: the run.
+        timeline: the whole data, whose first items are those of the past.
+        vocabulary: items of the past.
+    """
+    remap_V = remap(timeline.items["source_id"], read_items(run)["source_id"])
+    if np.array_equal(remap_V[: vocabulary + 1], np.arange(vocabulary + 1)):
+        return None
+    size = read_items(run).num_rows
+    from_V = np.zeros(size + 2, np.int64)
+    from_V[remap_V[: vocabulary + 1]] = np.arange(vocabulary + 1)
+    return OwnOrder(remap_V, from_V[: size + 1])
 
 
 def check_retrained(runs: Sequence[Path], timeline: PreparedFolder, cut_s: int) -> None:

@@ -18,7 +18,7 @@ from drift.calendar import Window, window_of
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S, ragged
-from ss4rec.data.prepared.event_columns import told_of
+from ss4rec.data.prepared.event_columns import Wanted, told_of
 from ss4rec.data.prepared.manifest import Feature
 from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.model.columns import EVENT_CODES, EventColumn
@@ -48,6 +48,8 @@ class TargetChoice:
     """Columns about events that the model reads."""
     context: tuple[Feature, ...] = ()
     """What the timeline's columns about events mean."""
+    wanted: Wanted | None = None
+    """Which events are targets; None: all. The others are history."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def choose_targets(shard: pa.Table, choice: TargetChoice) -> list[Targets]:
     )
     if choice.remap_V is not None:
         items_E = choice.remap_V[items_E]
-    codes_EC = _codes(shard, choice)
+    codes_EC, wanted_E = _codes(shard, choice), _wanted(shard, choice)
     window_E = window_of(times_E, choice.windows)
     wanted = {window: set(users.tolist()) for window, users in choice.users.items()}
     anyone = set().union(*wanted.values()) if wanted else set()
@@ -105,10 +107,13 @@ def choose_targets(shard: pa.Table, choice: TargetChoice) -> list[Targets]:
         if user not in anyone:
             continue
         part = slice(start, stop)
-        history = _History(items_E[part], times_E[part], ratings_E[part], codes_EC[part], choice)
+        history = _History(
+            items_E[part], times_E[part], ratings_E[part], codes_EC[part], wanted_E[part], choice
+        )
         made = Targets()
         for window in sorted(window for window in wanted if user in wanted[window]):
-            places = history.held_out() if window == BEFORE_CUT else np.flatnonzero(window_E[part] == window)
+            inside_E = (window_E[part] == window) & wanted_E[part]
+            places = history.held_out() if window == BEFORE_CUT else np.flatnonzero(inside_E)
             history.add(made, user, window, spread(places, choice.per_user))
         if len(made):
             found.append(made)
@@ -122,6 +127,14 @@ def _codes(shard: pa.Table, choice: TargetChoice) -> NDArray[np.int64]:
     codes = [np.where(codes_E > 0, codes_E + EVENT_CODES, 0) for codes_E in told.values()]
     events = len(ragged(shard["items"])[0])
     return np.stack(codes, axis=1).astype(np.int64) if codes else np.zeros((events, 0), np.int64)
+
+
+def _wanted(shard: pa.Table, choice: TargetChoice) -> NDArray[np.bool_]:
+    """Return which events are targets."""
+    if choice.wanted is None:
+        return np.ones(len(ragged(shard["items"])[0]), bool)
+    column, codes = choice.wanted
+    return np.isin(ragged(shard[CONTEXT + column])[0], codes)
 
 
 def spread(places_N: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -140,9 +153,10 @@ class _History:
         times_E: NDArray[Any],
         ratings_E: NDArray[Any],
         codes_EC: NDArray[np.int64],
+        wanted_E: NDArray[np.bool_],
         choice: TargetChoice,
     ) -> None:
-        self.items_E, self.times_E, self.choice = items_E, times_E, choice
+        self.items_E, self.times_E, self.wanted_E, self.choice = items_E, times_E, wanted_E, choice
         self.known_E = items_E <= choice.vocabulary
         self.before_E: NDArray[np.int64] = np.cumsum(self.known_E) - self.known_E
         self.items_K, self.times_K = items_E[self.known_E].astype(np.int64), times_E[self.known_E]
@@ -150,10 +164,11 @@ class _History:
 
     def held_out(self) -> NDArray[np.int64]:
         """Return the last known event by the cut, which no training sees, if it is late enough."""
-        places = np.flatnonzero(self.known_E & (self.times_E <= self.choice.cut_s))
-        if len(places) <= MIN_HISTORY or self.times_E[places[-1]] < self.choice.reference_s:
+        before_E = self.known_E & (self.times_E <= self.choice.cut_s)
+        places = np.flatnonzero(before_E & self.wanted_E)
+        if before_E.sum() <= MIN_HISTORY or not len(places):
             return places[:0]
-        return places[-1:]
+        return places[-1:] if self.times_E[places[-1]] >= self.choice.reference_s else places[:0]
 
     def add(self, made: Targets, user: int, window: int, places: NDArray[np.int64]) -> None:
         """Add the targets at these places of the history."""

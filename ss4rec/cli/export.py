@@ -23,10 +23,15 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export_command(data: str, out: Path, fmt: str, name: str | None, as_json: bool) -> None:
     """Write a prepared folder as RecBole's .inter, .item and .user; `data prepare` reads them back."""
-    from ss4rec.data.export_recbole import export_recbole
+    from ss4rec.data.export_recbole import export_recbole, not_exported
+    from ss4rec.data.prepared.folder import PreparedFolder
     from ss4rec.io.paths import to_path
 
     lines = export_recbole(to_path(data), out, name)
+    if left := not_exported(PreparedFolder.open(to_path(data)).manifest):
+        click.echo(
+            f"note: features of hashed words have no text that could be written: {', '.join(left)}", err=True
+        )
     if as_json:
         click.echo(json.dumps({"folder": str(out), "format": fmt, "lines": lines}))
         return

@@ -42,6 +42,11 @@ from ss4rec.data.synth.write import Format
     help="Stars by which the mean rating wanders from quarter to quarter (standard deviation).",
 )
 @click.option(
+    "--k-core",
+    type=click.IntRange(min=0),
+    help="Events that users and items of shards have at least; default: 5, and 0 with --drift, which is to be split.",
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes."
 )
 @click.option(
@@ -63,6 +68,7 @@ def synth_command(
     mean_len: int | None,
     drifts: tuple[str, ...],
     wander: float,
+    k_core: int | None,
     seed: int,
     fmt: Format,
     as_json: bool,
@@ -79,6 +85,7 @@ def synth_command(
         fmt=fmt,
         settings=replace(model.settings, wander=wander),
         drift=[parse_drift(text) for text in drifts],
+        k_core=(0 if drifts else 5) if k_core is None else k_core,
     )
     if as_json:
         click.echo(json.dumps({"out": str(out), "format": fmt, **summary}, indent=2))

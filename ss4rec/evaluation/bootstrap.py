@@ -38,7 +38,8 @@ def bootstrap_mean(
         np.unique(values_U, return_counts=True) if merge_equal else (values_U, np.ones(num_users, np.int64))
     )
     if merge_equal and len(distinct_G) > _MANY * num_users:
-        means_R = _means_of_drawn_users(values_U, rng, samples)
+        # Sorted, so that the order of users, and with it the number of workers, changes nothing.
+        means_R = _means_of_drawn_users(np.repeat(distinct_G, counts_G), rng, samples)
     else:
         means_R = rng.multinomial(num_users, counts_G / num_users, samples) @ distinct_G / num_users
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])

@@ -24,6 +24,7 @@ from drift.model.sample import draws
 from drift.model.targets import TargetChoice
 from drift.report.store import stable_keys
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.prepared.event_columns import chosen_targets
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items, read_shard
 from ss4rec.errors import UsageError
@@ -151,6 +152,7 @@ def rank_gate(
         remap_V=remap(timeline.items["source_id"], items["source_id"]),
         told=record.columns.context,
         context=timeline.manifest.context or (),
+        wanted=chosen_targets(run_config.data.targets, timeline.manifest),
     )
     baselines = None if recent_V is None else _popularity(recent_V, choice)
     task = RankTask(choice, config.seed, baselines, profiles_UF=timeline.profiles_UF)

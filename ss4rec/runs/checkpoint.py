@@ -21,6 +21,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,10 @@ def _write_draft(
     sums = {file: sha256_of(draft / file) for file in (MODEL_FILE, TRAINING_FILE, STATE_FILE)}
     (draft / SUMS_FILE).write_text(json.dumps(sums, indent=2) + "\n")
     for file in draft.iterdir():
+        with suppress(
+            OSError
+        ):  # safetensors lets nobody else read its files; mounts without modes stay as they are
+            shutil.copymode(draft / SUMS_FILE, file)
         flush(file)
     flush(draft)
 

@@ -34,6 +34,13 @@ def _synth(seen):
     assert (seen.folder / "out" / "ratings.csv").is_file()
 
 
+def _core(seen, k):
+    """Data with drift are there to be cut in time, which takes no core of all events."""
+    from ss4rec.data.prepared.manifest import Manifest
+
+    assert Manifest.load(seen.folder / "out").filters.k_core == k
+
+
 CASES = (
     Case(
         "data prepare --source {shop} --out {folder}/out "
@@ -65,6 +72,14 @@ CASES = (
             seen,
             "\nnext: ss4rec data prepare --source '{folder}/two words' --out '{folder}/two words-prepared'\n",
         ),
+    ),
+    Case(
+        "data synth --out {folder}/out --users 40 --items 100 --mean-len 24 --drift pace=2@2018-01-01",
+        lambda seen: _core(seen, 0),
+    ),
+    Case(
+        "data synth --out {folder}/out --users 40 --items 100 --mean-len 24 --k-core 3",
+        lambda seen: _core(seen, 3),
     ),
     Case(
         "data synth --out {folder}/out --users 40 --items 100 --mean-len 24",

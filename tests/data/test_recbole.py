@@ -77,6 +77,52 @@ def test_an_id_that_the_format_cannot_hold_is_refused(tmp_path):
     assert not (tmp_path / "rb").exists()
 
 
+def test_columns_that_people_brought_come_back(tmp_path):
+    lines = [
+        f"{user},{item},{10**9 + 10 * user + item},{('phone', 'web', '')[item % 3]},{7 * item + user if item else ''}"
+        for user in range(6)
+        for item in range(5)
+    ]
+    (tmp_path / "x.csv").write_text("user,item,time,device,price\n" + "\n".join(lines) + "\n")
+    items = "".join(
+        f'{item},B {item % 2},{item}.5,red|dark blue,"Title of item number {item}"\n' for item in range(4)
+    )
+    (tmp_path / "items.csv").write_text("item,brand,weight,tags,about\n" + items)
+    (tmp_path / "users.csv").write_text(
+        "user,city\n" + "".join(f"{user},{'Rome' * (user % 2)}\n" for user in range(6))
+    )
+    vectors = {"item": [0, 1, 2, 3], "v": [[0.5, 1.0], [2.0, 3.0], [1.0, 1.0], [0.25, 0.0]]}
+    brought = {"user_features": tmp_path / "users.csv", "item_features": tmp_path / "items.csv"}
+    context = TableOptions(context=("device", "price"))
+    prepare(tmp_path / "x.csv", tmp_path / "in", k_core=0, columns=context, **brought)
+    arguments = ["--data", str(tmp_path / "in"), "--out", str(tmp_path / "rb")]
+    told = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
+    assert "hashed words have no text that could be written: about" in told.output
+    head = (tmp_path / "rb/rb.inter").read_text().splitlines()[:2]
+    assert head == [
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\tdevice:token\tprice:float",
+        "0\t0\t1\t1000000000\tphone\t",
+    ]
+    prepare(tmp_path / "rb", tmp_path / "back", k_core=0)
+    before, after = Manifest.load(tmp_path / "in"), Manifest.load(tmp_path / "back")
+    assert after.context == before.context
+    assert after.profile_values == before.profile_values == ("city=Rome",)
+    for name in [record.name for record in before.shards]:
+        assert (tmp_path / "in" / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+    own, again = tables.read_items(tmp_path / "in"), tables.read_items(tmp_path / "back")
+    for column in ("feature.brand", "feature.tags"):
+        assert own[column].equals(again[column]), column
+    assert str(own["feature.weight"].to_pylist()) == str(again["feature.weight"].to_pylist())
+    meaning = {feature.name: feature for feature in after.features["items"]}
+    assert meaning["tags"].values == ("dark_blue", "red")
+    pq.write_table(pa.table(vectors), tmp_path / "v.parquet")
+    prepare(tmp_path / "x.csv", tmp_path / "v", k_core=0, item_features=tmp_path / "v.parquet")
+    export_recbole(tmp_path / "v", tmp_path / "rbv")
+    assert (tmp_path / "rbv/rbv.item").read_text().splitlines()[1:] == [
+        f"{item}\t\t\t{text}" for item, text in enumerate(["0.5 1", "2 3", "1 1", "0.25 0", ""])
+    ]
+
+
 @pytest.mark.realdata
 def test_a_real_archive_comes_back(tmp_path):
     archive = REAL / "ml-latest-small.zip"

@@ -1,8 +1,11 @@
 """Files of features and lists of ids in the forms that people have: read alike, or refused with one sentence."""
 
 import bz2
+import csv
 import datetime as dt
 import gzip
+import io
+import random
 from decimal import Decimal
 
 import numpy as np
@@ -11,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import field
 from ss4rec.data.prepared.features import encode_features
 from ss4rec.data.sources.features import as_profiles, read_features
+from ss4rec.data.sources.small_tables import DELIMITERS, read_small
 from ss4rec.errors import DataError
 
 TEXT = "item_id,price,brand\na,1.5,x\nb,2.5,y\nc,3,x\n"
@@ -182,3 +187,29 @@ def test_a_folder_and_a_missing_file(tmp_path):
         read_features(tmp_path / "x", NAMES)
     with pytest.raises(DataError, match="does not exist; give a file"):
         read_features(tmp_path / "y.csv", NAMES)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_delimited_text_is_read_as_the_csv_module_reads_it(tmp_path, seed):
+    """Tables with delimiters, quotes and line breaks in their fields, by four writers, packed or not."""
+    rng = random.Random(seed)
+    table, _ = field.make_table(rng, 30)
+    case = field.write_text(rng, table, tmp_path)
+    if not case.header or case.delimiter not in DELIMITERS:
+        return
+    data = case.path.read_bytes()
+    data = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(case.path.suffix, bytes)(data)
+    if case.path.suffix == ".zst":
+        data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
+    text = data.removeprefix(b"\xef\xbb\xbf").decode()
+    names, *rows = (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=case.delimiter) if row)
+    found = read_small(case.path).table
+    assert found.column_names == names
+    for place, name in enumerate(names):
+        texts = [row[place] or None for row in rows]
+        values = found[name].to_pylist()
+        if pa.types.is_string(found[name].type):
+            assert values == texts, name
+        else:
+            number = int if pa.types.is_integer(found[name].type) else float
+            assert values == [None if one is None else number(one) for one in texts], name

@@ -38,6 +38,7 @@ from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.split import SplitRecord, split
 from ss4rec.errors import ContractError
 from ss4rec.io.atomic import write_json
+from ss4rec.model.columns import DataColumns, ItemColumns
 from ss4rec.model.ss4rec import SS4Rec
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
@@ -399,9 +400,17 @@ def test_the_run_must_have_been_trained_up_to_this_cut(cut, tmp_path):
     with pytest.raises(ContractError, match="has not finished its training"):
         check()
     (tmp_path / "result.json").write_text("{}")
-    pq.write_table(pa.table({"item": [1]}), tmp_path / "items.parquet")
+    items = pq.read_table(folder / "past/items.parquet")
+    pq.write_table(items.take(list(range(items.num_rows))[::-1]), tmp_path / "items.parquet")
+    features = ItemColumns(names=("brand",), rows=2, pairs=1, dims=0)
+    check(columns=DataColumns(items=features).model_dump(mode="json"))  # items that never trained come last
     with pytest.raises(ContractError, match="others"):
         check()
+    others = pa.array([10**9 + number for number in range(items.num_rows)])
+    pq.write_table(items.set_column(1, "source_id", others), tmp_path / "items.parquet")
+    for columns in ({}, {"columns": DataColumns(items=features).model_dump(mode="json")}):
+        with pytest.raises(ContractError, match="others"):
+            check(**columns)
 
 
 def test_a_run_goes_with_data_that_has_grown(cut):

@@ -61,10 +61,12 @@ def synth(
     settings: SynthSettings = SMALL,
     drift: Sequence[Drift] = (),
     processes: int | None = None,
+    k_core: int = 5,
 ) -> dict[str, Any]:
     """Generate a data set into the new folder `out` and return what `truth.json` says, without the table.
 
-    `csv` writes `ratings.csv` and `movies.csv` as GroupLens does; `shards` makes a prepared folder (5-core) of them.
+    `csv` writes `ratings.csv` and `movies.csv` as GroupLens does; `shards` makes a prepared folder of them
+    (with this `k_core`; `split` wants 0).
     Both have `truth.json`: parameters, planted drift, counts, the successors of every movie, and how well the law
     itself ranks each user's last item. The same arguments give the same bytes. `mean_len` is the mean before lengths
     are cut at half the items. Several `processes` work on chunks of users; by default one a core if there are many.
@@ -105,7 +107,7 @@ def synth(
         }
         write_truth(source / "truth.json", summary, world)
         if fmt == "shards":
-            prepare_there(source)
+            prepare_there(source, k_core)
     return summary
 
 

@@ -82,7 +82,7 @@ def write_truth(path: Path, summary: dict[str, Any], world: World) -> None:
     path.write_text(json.dumps({**summary, "successors": table}) + "\n", encoding="utf-8")
 
 
-def prepare_there(folder: Path) -> None:
+def prepare_there(folder: Path, k_core: int) -> None:
     """Turn the finished files of a folder into a prepared folder; the truth stays beside it."""
     from ss4rec.data.prepare.engine import prepare
 
@@ -90,7 +90,7 @@ def prepare_there(folder: Path) -> None:
     source.mkdir()
     for name in ("ratings.csv", "movies.csv"):
         (folder / name).rename(source / name)
-    prepare(source, folder / "prepared", k_core=5)
+    prepare(source, folder / "prepared", k_core=k_core)
     for path in (folder / "prepared").iterdir():
         path.rename(folder / path.name)
     (folder / "prepared").rmdir()
