@@ -25,9 +25,9 @@ from ss4rec.serve.served_model import ServedModel
 from ss4rec.serve.store import Accepted, EventStore, NewEvent, StoredEvent
 from ss4rec.states.state import Event, State
 
-FEW_STEPS, EVENTS_A_STEP = 4, 16
-"""A step costs about as much as encoding sixteen events: up to a sixteenth of a history, and at least a few, new events
-are taken in one by one."""
+FEW_STEPS, EVENTS_A_STEP = 4, 4
+"""A step costs about as much as encoding three or four events of a history: new events up to a quarter of it, and at
+least a few, are taken in one by one."""
 SAVE_EVERY = 4
 """New events of a user after which the state is kept on disk again."""
 SAVE_TOGETHER = 32

@@ -23,8 +23,8 @@ from ss4rec.serve.settings import ServeSettings
 from ss4rec.serve.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
-CORE_SHARE = 0.25
-"""Of a core, for making the states of present users for a new model."""
+CORE_SHARE = 0.35
+"""Of a core, for making the states of present users for a new model; requests go first (`gently`)."""
 
 SAVE_PAUSE_S = 1.0
 """Between two looks whether states are to be kept on disk."""
@@ -128,14 +128,14 @@ class Follower:
             if found.mark == self._mark:
                 return False
             self._mark = found.mark  # one that cannot be loaded is not tried again until it changes
-            model = self._load(found)
+            model = gently(lambda: self._load(found))
         except (SS4RecError, OSError) as error:
             self.service.counts.refused += 1
             logger.warning("another model cannot be served, %s goes on: %s", self.service.model.name, error)
             return False
         if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
             return False
-        self.service.take_over(model, share=CORE_SHARE)
+        gently(lambda: self.service.take_over(model, share=CORE_SHARE))
         logger.info("%s (%s) serves now", model.name, model.fingerprint)
         return True
 

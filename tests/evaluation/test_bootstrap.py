@@ -34,4 +34,5 @@ def test_many_values_give_the_same_interval_as_few():
     many_U = few_U + np.random.default_rng(4).normal(0, 1e-9, 3000)
     few, many = (bootstrap_mean(values_U, 0, samples=4000) for values_U in (few_U, many_U))
     assert few != many
+    assert bootstrap_mean(many_U[::-1], 0, samples=4000) == many  # the order of users says nothing
     assert many == pytest.approx(few, abs=0.1 * (few[1] - few[0]))
