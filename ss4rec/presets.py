@@ -42,7 +42,7 @@ def debug() -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """The data of `ss4rec demo` on a CPU core: half a minute, whose end the schedule meets on a slow machine too."""
+    """The data of `ss4rec demo` on a CPU core: half a minute; on a slow one two at most, and the schedule ends then."""
     return RunConfig(
         preset="demo",
         data=DataConfig(max_len=64, overlap=16),
@@ -58,7 +58,7 @@ def demo() -> RunConfig:
             horizon=True,
         ),
         optim=OptimConfig(lr=5e-3, schedule="cosine"),
-        train=TrainConfig(epochs=6, batch_size=32, patience=0, max_minutes=0.5, fit_minutes=True),
+        train=TrainConfig(epochs=5, batch_size=32, patience=0, max_minutes=2.0, fit_minutes=True),
     )
 
 
