@@ -121,6 +121,7 @@ def quiet_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    ray_private.seal_constructors()
     names, handlers = ray_private.commentary()
     for name in names:
         logging.getLogger(name).setLevel(logging.WARNING)

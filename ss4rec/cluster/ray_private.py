@@ -135,6 +135,70 @@ def route_worker_lines(take: Callable[[dict[str, Any]], dict[str, Any] | None]) 
             dispatcher.add_handler(name, handle)
 
 
+class _SealingActor:
+    """Ray Data's class of an actor, whose constructor gets its arguments as bytes."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def options(self, **options: Any) -> _SealingActor:
+        """Return the same with other options."""
+        return _SealingActor(self._actor.options(**options))
+
+    def remote(self, *arguments: Any, **named: Any) -> Any:
+        """Start an actor."""
+        return self._actor.remote(_sealed((arguments, named)))
+
+
+def _sealed(value: Any) -> bytes:
+    """Return a value as bytes in which Ray finds no references: whoever holds those must outlive the reader."""
+    import ray
+
+    context = ray._private.worker.global_worker.get_serialization_context()
+    context.set_in_band_serialization()  # else references would be held for the rest of this process
+    try:
+        return bytes(ray.cloudpickle.dumps(value))
+    finally:
+        context.get_and_clear_contained_object_refs()
+        context.set_out_of_band_serialization()
+
+
+def _opening(worker: type) -> type:
+    """Return Ray Data's class of a worker with a constructor that takes what `_sealed` made."""
+
+    def opened(self: Any, sealed: bytes) -> None:
+        import ray
+
+        def fetched(value: Any) -> Any:
+            return ray.get(value) if isinstance(value, ray.ObjectRef) else value
+
+        arguments, named = ray.cloudpickle.loads(sealed)
+        worker.__init__(  # type: ignore[misc]
+            self, *map(fetched, arguments), **{name: fetched(value) for name, value in named.items()}
+        )
+
+    return type(worker.__name__, (worker,), {"__init__": opened})
+
+
+def seal_constructors() -> None:
+    """Let Ray Data start its actors without a line of error in the terminal.
+
+    It makes actors that may restart and gives them references to two objects and to an actor. For such an actor Ray's
+    core writes "has constructor arguments in the object store" to the terminal, past Python, where nothing can filter
+    it. Ray Data holds both objects while its actors live, so no restart can fail for this.
+    """
+    from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+
+    def attribute(name: str, change: Callable[[Any], Any]) -> property:
+        def put(self: Any, value: Any) -> None:
+            self.__dict__[name] = None if value is None else change(value)
+
+        return property(lambda self: self.__dict__[name], put)
+
+    for name, change in (("_map_worker_cls", _opening), ("_actor_cls", _SealingActor)):
+        setattr(ActorPoolMapOperator, name, attribute(name, change))
+
+
 def commentary() -> tuple[list[str], list[logging.Handler]]:
     """Return Ray's loggers and console handlers that comment on every good run: names, and handlers of Ray Data.
 

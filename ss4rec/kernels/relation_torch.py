@@ -38,13 +38,14 @@ class _Taps(torch.autograd.Function):
         taps = weight_EK.shape[1]
         starts_T = (segments.positions_T == 0).cumsum(0) * (taps - 1)
         places_T = starts_T + torch.arange(segments.num_tokens, device=starts_T.device)
-        spread_RE = _spread(values_TE, places_T, segments, taps)
-        weight_KE = weight_EK.T.to(values_TE.dtype).contiguous()
-        out_RE = torch.addcmul(bias_E.to(values_TE.dtype), spread_RE, weight_KE[-1])
+        kind = torch.promote_types(values_TE.dtype, weight_EK.dtype)
+        spread_RE = _spread(values_TE.to(kind), places_T, segments, taps)
+        weight_KE = weight_EK.T.to(kind).contiguous()
+        out_RE = torch.addcmul(bias_E.to(kind), spread_RE, weight_KE[-1])
         for age in range(1, taps):
             out_RE[age:].addcmul_(spread_RE[:-age], weight_KE[taps - 1 - age])
         ctx.save_for_backward(spread_RE, weight_KE, places_T)
-        ctx.segments, ctx.kinds = segments, (weight_EK.dtype, bias_E.dtype)
+        ctx.segments, ctx.kinds = segments, (values_TE.dtype, weight_EK.dtype, bias_E.dtype)
         return out_RE.index_select(0, places_T)
 
     @staticmethod
@@ -58,9 +59,10 @@ class _Taps(torch.autograd.Function):
         for age in range(1, taps):
             flow_RE[:-age].addcmul_(grad_RE[age:], weight_KE[taps - 1 - age])
             grad_weight_KE[taps - 1 - age] = (grad_RE[age:] * spread_RE[:-age]).sum(0)
-        weight_kind, bias_kind = ctx.kinds
+        values_kind, weight_kind, bias_kind = ctx.kinds
         grad_bias_E = grad_TE.sum(0).to(bias_kind)
-        return flow_RE.index_select(0, places_T), grad_weight_KE.T.to(weight_kind), grad_bias_E, None
+        grad_values_TE = flow_RE.index_select(0, places_T).to(values_kind)
+        return grad_values_TE, grad_weight_KE.T.to(weight_kind), grad_bias_E, None
 
 
 def _spread(values_TE: Tensor, places_T: Tensor, segments: Segments, taps: int) -> Tensor:

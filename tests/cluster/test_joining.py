@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 JOIN = """
 import json, os, sys
 import ray
+import ray.data
 from ray._common.usage import usage_constants
 from ray._private import ray_constants
 from ss4rec.cluster.connect import cluster
@@ -33,6 +34,10 @@ from ss4rec.errors import SS4RecError
 class Answers:
     def answer(self):
         return "answered"
+
+class Twice:
+    def __call__(self, batch):
+        return {"id": 2 * batch["id"]}
 
 for address, environment, act in json.loads(sys.argv[1]):
     os.environ.pop("RAY_ADDRESS", None)
@@ -44,6 +49,9 @@ for address, environment, act in json.loads(sys.argv[1]):
             answer = {"at": context.gcs_address, "nodes": len(ray.nodes())}
             if act == "an actor":
                 answer["actor"] = ray.get(ray.remote(Answers).remote().answer.remote(), timeout=60)
+            if act == "map":
+                rows = ray.data.range(4).map_batches(Twice, compute=ray.data.ActorPoolStrategy(size=1))
+                answer["sum"] = sum(row["id"] for row in rows.take_all())
             if act == "pretend another version":
                 client = ray._private.worker.global_worker.gcs_client
                 metadata = json.dumps({"ray_version": "2.40.0", "python_version": "3.9.1"}).encode()
@@ -128,8 +136,11 @@ def by_script(environment, tmp_path):
 def test_a_head_that_wants_no_token_is_joined_without_one(environment):
     """The token lies in the home folder all the same; with it every actor of a job would be refused."""
     with by_hand(environment | {"RAY_AUTH_MODE": "disabled"}):
-        answers, _ = join(environment, (f"127.0.0.1:{HAND}", {}, "an actor"))
+        rows = [(f"127.0.0.1:{HAND}", {}, "an actor"), (f"127.0.0.1:{HAND}", {}, "map")]
+        answers, said = join(environment, *rows)
     assert answers[0]["actor"] == "answered"
+    assert answers[1]["sum"] == 12
+    assert "core_worker.cc" not in said, "an actor pool of Ray Data starts without a line of error"
 
 
 def test_heads_of_both_kinds(environment, tmp_path):

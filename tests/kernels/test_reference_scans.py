@@ -126,6 +126,16 @@ def test_causal_conv_equals_naive(taps):
     )
 
 
+def test_causal_conv_of_bfloat16_values_is_computed_in_the_type_of_its_weights():
+    segments = Segments.from_lengths([3, 9])
+    values = torch.randn(12, 5).bfloat16().requires_grad_()
+    out = relation_torch.causal_conv(values, torch.randn(5, 4), torch.randn(5), segments)
+    out.sum().backward()
+    assert out.dtype == torch.float32
+    assert values.grad is not None
+    assert values.grad.dtype == torch.bfloat16
+
+
 def test_packed_equals_one_by_one():
     torch.manual_seed(2)
     segments, alone = Segments.from_lengths([5, 1, 70]), [Segments.from_lengths([n]) for n in (5, 1, 70)]

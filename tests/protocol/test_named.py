@@ -204,7 +204,7 @@ def test_a_division_is_written_for_other_programs(prepared, tmp_path):
 
 @pytest.mark.realdata
 def test_ml_1m_is_split_as_published(tmp_path):
-    from benchmarks.global_time import PUBLISHED, check_split
+    from benchmarks.global_time.split import PUBLISHED, check_split
     from ss4rec.data.prepare.engine import prepare
 
     archive = Path(os.environ.get("SS4REC_DATA", "../shared/data")) / "ml-1m.zip"
