@@ -230,10 +230,13 @@ class Life:
     def _write_until(out: Path, whole: PreparedFolder, window: Window) -> None:
         if not out.exists():
             events = whole.sequences()
+            # The first event after a window says that it has ended; a day without it would not be a whole one.
+            later_E = events.times_E[events.times_E >= window.end_s]
+            known_s = int(later_E.min()) if len(later_E) else window.end_s
             with new_folder(out) as draft:
                 write_prepared(
                     draft / "data",
-                    events.select(events.times_E < window.end_s),
+                    events.select(events.times_E <= known_s),
                     name=whole.manifest.name,
                     source=whole.manifest.source,
                     filters=whole.manifest.filters,

@@ -77,7 +77,8 @@ class Excess:
         Its size is known from few pairs alone, so it is drawn anew each time: with nothing else in the null, that makes
         its tails those of Student's t.
         """
-        usual_S = (null_BS**2).mean(axis=0)
+        with np.errstate(over="ignore"):
+            usual_S = (null_BS**2).mean(axis=0)
         share_S = np.divide(self.square_S, usual_S, out=np.zeros_like(usual_S), where=usual_S > 1e-15)
         unsure_BS = self.pairs / rng.chisquare(self.pairs, null_BS.shape)
         return np.asarray(null_BS * np.sqrt(1.0 + share_S * unsure_BS))
@@ -372,7 +373,8 @@ def _tested(ref: Blocks, cur: Blocks, signals: Sequence[Binned], null_BS: Array)
     ref_K, cur_K = ref.mean(signals), cur.mean(signals)
     effect_S = distances(ref_K, cur_K, signals)
     p_S, p_max_S = max_t(effect_S, null_BS)
-    square_S = (null_BS**2).mean(axis=0)
+    with np.errstate(over="ignore"):  # a signal that nobody has is divided by nearly nothing
+        square_S = (null_BS**2).mean(axis=0)
     return Tested(effect_S, mean_shift(ref_K, cur_K, signals), p_S, p_max_S, 1 / (1 + len(null_BS)), square_S)
 
 

@@ -24,7 +24,7 @@ def test_memory_and_time_are_near_what_an_h100_was_measured_at():
     for row in rows:
         found = card_table.predict(row)
         assert found["gib"] == pytest.approx(row["memory_gib"], rel=0.15)
-        assert 2 < found["ratio"] < 3  # a step takes so many times its floor, whatever its shape
+        assert 1 < found["ratio"] < 4  # never under the floor; 2.4 to 2.8 in the record of 2026-11-26
         assert 3 < found["a6000_floor_ms"] / found["h100_floor_ms"] < 6
 
 
