@@ -44,7 +44,7 @@ def on_ray(workers: int, gpu: bool, calls: int | None = None) -> Runner:
         rows = found.map_batches(
             _Maker,
             fn_constructor_args=(work, "cuda" if gpu else "cpu"),
-            batch_size=None,
+            batch_size=1,  # Ray Data asks for a number where there are GPUs
             compute=ActorPoolStrategy(
                 size=min(workers, blocks),
                 # Few wait at an actor, so that actors end at the same time.
