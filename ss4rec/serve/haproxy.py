@@ -25,7 +25,8 @@ def haproxy_environment(folder: Path | None = None) -> dict[str, str]:
     Args:
         folder: for its files, which only this user may read; None: a new one.
     """
-    folder = folder or Path(tempfile.mkdtemp(prefix="ss4rec-haproxy-"))
+    # A socket's path has 97 characters at most, of which Ray takes 68 for the node: $TMPDIR is often too long.
+    folder = folder or Path(tempfile.mkdtemp(prefix="ss4rec-", dir="/tmp"))  # nosec B108 - of this user alone
     metrics, stats = _free_ports(2)
     return {
         ENABLE: "1",
