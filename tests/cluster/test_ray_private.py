@@ -30,6 +30,7 @@ def calls(folder):
         "addresses_in_actors": lambda: _enters(ray_private.addresses_in_actors(address)),
         "knock": lambda: ray_private.knock(address) is None,
         "route_worker_lines": lambda: ray_private.route_worker_lines(lambda data: data) is None,
+        "seal_constructors": lambda: ray_private.seal_constructors() is None,
         "commentary": lambda: "ray.train" in ray_private.commentary()[0],
         "autoscaler_groups": lambda: ray_private.autoscaler_groups() == [],
         "job_metadata": lambda: len(list(ray_private.job_metadata())) == 1,
