@@ -18,10 +18,10 @@ mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
 TRANSCRIPT=$OUT/transcript.txt
 STEPS=$OUT/steps.tsv
 PORT=${SS4REC_PORT:-36379}
-DASHBOARD=${SS4REC_DASHBOARD_PORT:-18265}
+DASHBOARD=${SS4REC_DASHBOARD_PORT:-28265}
 export PYTHONUNBUFFERED=1 WANDB_MODE=offline COLUMNS=100 HOME=$OUT/home
-export SS4REC_PORT=$PORT SS4REC_DASHBOARD_PORT=$DASHBOARD SS4REC_STATE=$OUT/home/head RAY_AUTH_MODE=token
-unset PYTHONPATH RAY_ADDRESS
+export SS4REC_PORT=$PORT SS4REC_DASHBOARD_PORT=$DASHBOARD SS4REC_STATE=$OUT/home/head
+unset PYTHONPATH RAY_ADDRESS RAY_AUTH_MODE
 mkdir -p "$HOME"
 : >"$TRANSCRIPT"
 : >"$STEPS"
@@ -151,9 +151,9 @@ SPACE = SearchSpace(base="debug", parameters={"optim.lr": FloatDistribution(1e-3
 TEXT
 step "sweep" ss4rec tune --data data/shop --space space.py --trials 4 --name sweep
 step "stop" stop_after_a_checkpoint runs/long ss4rec train --data data/shop --preset debug --name long \
-  --set train.epochs=60 --set train.patience=0 --set train.checkpoint_every_s=1
+  --set train.epochs=20 --set train.patience=0 --set train.checkpoint_every_s=1
 step "resume" ss4rec train --data data/shop --preset debug --name long \
-  --set train.epochs=60 --set train.patience=0 --set train.checkpoint_every_s=1
+  --set train.epochs=20 --set train.patience=0 --set train.checkpoint_every_s=1
 step "head stopped" python -m cluster.local stop
 
 step "synthetic ratings" ss4rec data synth --out data/drifting.csv --format csv --users 3000 --items 300 --mean-len 30 \
