@@ -36,6 +36,8 @@ NOISE = tuple(
 )
 """Lines of good runs."""
 _TRACEBACK = "Traceback (most recent call last):"
+_AT_EXIT = "Exception ignored in atexit callback: <function _start_and_connect_service"
+"""What Python says before the traceback where W&B's service has ended first."""
 
 
 def is_noise(line: str) -> bool:
@@ -54,13 +56,13 @@ class _Tracebacks:
 
     def pass_on(self, line: str) -> list[str]:
         """Take a line and return those that may be shown now."""
-        if line.startswith(_TRACEBACK) and not self.held:
+        if line.startswith((_TRACEBACK, _AT_EXIT)) and not self.held:
             self.held = [line]
             return []
         if not self.held:
             return [line]
         self.held.append(line)
-        if line.startswith((" ", _TRACEBACK)) or not line:
+        if line.startswith((" ", "^", _TRACEBACK)) or not line:
             return []
         block, self.held = self.held, []
         ending = line.startswith(("ConnectionResetError", "BrokenPipeError"))
