@@ -30,6 +30,8 @@ CASES = (
     Case("compare {run} {folder}", lambda seen: seen.err.index("is not a run folder"), 2),
     Case("show {run}", _shown),
     Case("show {run} --evaluation test --json", lambda seen: seen.json["results"]["model"]),
+    Case("show {run} --metric HR@10", lambda seen: seen.out.index("HR@10")),
+    Case("show {run} --metric ABC@10 --json", lambda seen: "ABC" in seen.err, 2),
     Case("show {run} --evaluation valid", lambda seen: seen.err.index("it has test"), 2),
 )
 

@@ -21,6 +21,7 @@ def _alone(seen):
     assert (host, port) == ("127.0.0.1", 8123)
     assert (settings.run.rpartition("/")[2], settings.store, settings.precision) == ("run", "e.db", "int8")
     assert (settings.cache_users, settings.requests_per_s, settings.body_kib) == (9, 5.0, 7)
+    assert not settings.keep_states
     assert "events of" in seen.out
     assert "http://127.0.0.1:8123/docs" in seen.out
     assert (seen.folder / "e.db").exists()
@@ -34,6 +35,7 @@ def _on_ray(seen):
     assert os.environ["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"].startswith("hdr(x-session-id)")
     assert settings.store == str(seen.folder / "events.db")
     assert settings.limits().tokens
+    assert settings.keep_states
 
 
 def _one_model(seen):
@@ -43,7 +45,7 @@ def _one_model(seen):
 CASES = (
     Case(
         "serve --run {run} --data {prepared} --store e.db --port 8123 --no-ray --precision int8 --cache-users 9 "
-        "--rate 5 --body-kib 7",
+        "--rate 5 --body-kib 7 --no-keep-states",
         _alone,
         **ALONE,
     ),
