@@ -23,7 +23,7 @@ test-all: setup
 # Two halves of about the same length: `make -j2 test-fast` (or -j3 with test-kernels) runs them at the same time.
 test-fast: test-fast-1 test-fast-2
 
-HALF = tests/faults tests/data
+HALF = tests/faults tests/data tests/drift tests/loop tests/auto
 
 test-fast-1: setup
 	$(BIN)/python -m pytest -q -m "not ray $(SLOW)" --durations=5 $(HALF)
