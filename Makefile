@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 demo: setup
 	$(BIN)/ss4rec demo
 
-# What a change may break first, meant for 6 minutes on two quiet cores: every test without Ray but those of
+# What a change may break first, 6.2 minutes on two quiet cores: every test without Ray but those of
 # tests/slow.tsv, two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
 # `python -m benchmarks.newcomer test` and `... test-all` measure.
 test: setup
