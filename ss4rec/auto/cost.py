@@ -1,4 +1,4 @@
-"""What a training step costs a GPU: memory, bytes over its bus, products, exponentials; and the least time they need.
+"""What a training step costs a GPU: memory, bytes over its bus, products, exponentials; and the minimum time they need.
 
 Fitted to one thing only, the memory that torch had allocated on an H100 (benchmarks/results/train_step-*.json): it is
 within 15 % there. The rest is counted. A measured step takes about three times its floor, since a step is a few hundred
@@ -62,7 +62,7 @@ def most_tokens(config: RunConfig, items: int, card_gib: float) -> int:
 
 
 def floor_s(config: RunConfig, items: int, tokens: int, card: Rates) -> float:
-    """Return the least seconds of a training step: bytes, products and exponentials one after another."""
+    """Return the minimum seconds of a training step: bytes, products and exponentials one after another."""
     model = config.model
     scored = items if config.loss.kind == "cross_entropy" else config.loss.negatives
     held = model.dim * (BLOCK_BYTES * model.blocks + OUTSIDE_BYTES)

@@ -58,14 +58,14 @@ class Histories:
     features: tuple[Feature, ...] = ()
     """What the folder's columns about events mean."""
 
-    def batches(self, shard: pa.Table, least_users: int = 1) -> Iterator[EvalBatch]:
+    def batches(self, shard: pa.Table, min_users: int = 1) -> Iterator[EvalBatch]:
         """Yield batches of the histories of a shard, a row per list, users in order.
 
         Args:
             shard: rows of the prepared folder.
-            least_users: of a batch, where `evaluation.batch_users` says fewer.
+            min_users: minimum users of a batch, where `evaluation.batch_users` says fewer.
         """
-        rows, users = self._rows(shard), max(self.config.evaluation.batch_users, least_users)
+        rows, users = self._rows(shard), max(self.config.evaluation.batch_users, min_users)
         for batch in history_batches(rows, users, self.profiles_UF):
             yield batch if self.options.at_s is None else asked_at(batch, self.options.at_s, self.config)
 

@@ -28,7 +28,7 @@ from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_model
 
 MIN_USERS = 1024
-"""Least users of a batch on a GPU, which a smaller one does not fill. Part of what decides the last bits of scores."""
+"""Minimum users of a batch on a GPU, which fewer do not fill. Part of what decides the last bits of scores."""
 WRITERS = 2
 """Files that one call writes at a time: a card makes lists faster than one core packs them."""
 
