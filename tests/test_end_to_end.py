@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A head on loopback with six logical CPUs, room for a training of two workers beside a sweep; stopped by its pid."""
+    """A head on loopback with six logical CPUs: a training of two workers and a sweep fit. Stopped by its own pid."""
     environment = os.environ | {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path_factory.mktemp("home"))}
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     command = [
@@ -48,7 +48,7 @@ def head(tmp_path_factory):
         time.sleep(0.5)  # a server's start can only be polled
     yield environment | {"RAY_ADDRESS": f"http://127.0.0.1:{DASHBOARD}"}
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    process.wait()
 
 
 def _answers() -> bool:

@@ -23,6 +23,14 @@ def test_costs_are_of_functions_over_their_cases():
     assert costs(lines) == {"tests/a.py::test_x": 3.5, "tests/a.py::test_y": 0.25}
 
 
+def test_no_test_waits_for_a_clock():
+    """`tests.progress.until` waits for progress; a machine with other work to do needs longer than any number here."""
+    clock = re.compile(r"(monotonic|perf_counter|time)\(\) [<>]|(wait|join)\((timeout=)?[1-9][0-9]?(\.0)?\)")
+    for path in sorted(ROOT.glob("tests/**/*.py")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not clock.search(line), f"{path.name}:{number}: {line.strip()}"
+
+
 def test_files_that_share_a_cluster_start_none():
     shared = subprocess.run(
         ["grep", "-rl", "small_" + "cluster", "tests", "--include=test_*.py"],
