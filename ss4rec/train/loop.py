@@ -36,6 +36,7 @@ from ss4rec.train.outcome import Outcome, StepNote
 from ss4rec.train.pace import Pace, planned_epochs, planned_minutes
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.resume import LoopState
+from ss4rec.train.saver import Saver
 from ss4rec.train.status import StatusLine, duration, epoch_line, log_is_json, say
 from ss4rec.train.step import TrainStep, autocast
 from ss4rec.train.stopping import EarlyStopping
@@ -85,6 +86,7 @@ class TrainLoop:
         self.stager = Stager(max_windows, config.data.max_len) if graphs else None
         self.take_step = TrainStep(config, objective, workers, self.stager)
         self.guard = self.take_step.guard
+        self.saver = Saver()
         self.stopping = EarlyStopping(config.train.patience)
         self.steps_per_epoch = source.steps_per_epoch(0)
         self.pace = Pace(config.train, config.optim, self.steps_per_epoch)
@@ -137,6 +139,7 @@ class TrainLoop:
                     self._go_back(climbed)
         finally:
             self.watchdog.close()
+            self.saver.finish(self._say)
             if self.tracker:
                 self.tracker.close()
         self._say(f"training ended: {self.ended}; {self.epoch} epochs in {duration(self.elapsed_s)}")
@@ -200,6 +203,7 @@ class TrainLoop:
 
     def _train_step(self, batch: DeviceBatch) -> None:
         self.watchdog.feed()
+        self.saver.look()
         seed_step(self.config.train.seed, self.global_step, self.workers.rank)
         lr = self._lr()
         own_loss = self.take_step(batch, self.global_step, lr)
@@ -246,6 +250,7 @@ class TrainLoop:
             f"the loss has climbed to {climbed.loss:.3f} and was {self.course.best:.3f} at its best: training "
             f"diverges at a learning rate of {self._lr():.2g}"
         )
+        self.saver.wait()
         saved = self.workers.from_main(resume.best_checkpoint(self.folder) if self.workers.is_main else None)
         if saved is None:
             raise NonFiniteError(
@@ -377,7 +382,10 @@ class TrainLoop:
         return ""
 
     def _save(self, score: float | None) -> None:
-        """Write a checkpoint of this moment (main worker only) and prune old ones."""
+        """Write a checkpoint of this moment (main worker only) and prune old ones, beside the steps that follow.
+
+        At the end, after a notice, and where every step is to be safe (`checkpoint_every_s=0`) it is waited for.
+        """
         if self.guard.first_bad_step is not None:
             return  # training ends at the next look, on all workers together; the checkpoint before is the good one
         state = {
@@ -393,10 +401,19 @@ class TrainLoop:
             "returns": self.returns,
             **self.identity,
         }
-        resume.save(self.folder.checkpoints, self.take_step, state, self.hooks.may_write)
-        checkpoint.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
+        keep = self.config.train.keep_checkpoints
+        resume.save(
+            self.saver,
+            self.folder.checkpoints,
+            self.take_step,
+            state,
+            keep=keep,
+            may_write=self.hooks.may_write,
+        )
         self.saved_at = time.monotonic()
-        self.hooks.saved()
+        if self.noticed or self.ended or not self.config.train.checkpoint_every_s:
+            self.saver.wait()
+            self.hooks.saved()
 
     def _resume(self) -> None:
         """Continue from the newest intact checkpoint, if there is one."""
