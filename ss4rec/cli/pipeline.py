@@ -19,7 +19,6 @@ from typing import Any
 
 import click
 
-from ss4rec.cluster.connect import cluster
 from ss4rec.errors import SS4RecError, UsageError
 from ss4rec.io.journal import Journal, exclusive
 
@@ -133,6 +132,8 @@ def run_pipeline(
     """
     import ray
 
+    from ss4rec.cluster.connect import cluster
+
     journal = Journal(folder / JOURNAL_FILE)
     with exclusive(folder / LOCK_FILE, str(folder), wait=False), cluster("local"):
         _settle(journal, asked, data)
@@ -178,12 +179,12 @@ def _run_stage(
         return
     say(f"{title}: {stage}")
     journal.append({"began": stage.name})
-    began = time.monotonic()
     with around(stage.name):
+        began = time.monotonic()
         code = call_verb(stage.words)
+        seconds = time.monotonic() - began
     if code:
         raise SS4RecError(f"{stage} ended with {code}; the same command tries it again")
-    seconds = time.monotonic() - began
     journal.append({"done": stage.name, "seconds": round(seconds, 3)})
     say(f"{title}: {seconds:.1f} s")
 

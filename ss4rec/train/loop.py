@@ -202,8 +202,8 @@ class TrainLoop:
         return time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
 
     def _train_step(self, batch: DeviceBatch) -> None:
-        self.watchdog.feed()
         self.saver.look()
+        self.watchdog.feed()
         seed_step(self.config.train.seed, self.global_step, self.workers.rank)
         lr = self._lr()
         own_loss = self.take_step(batch, self.global_step, lr)
@@ -382,10 +382,7 @@ class TrainLoop:
         return ""
 
     def _save(self, score: float | None) -> None:
-        """Write a checkpoint of this moment (main worker only) and prune old ones, beside the steps that follow.
-
-        At the end, after a notice, and where every step is to be safe (`checkpoint_every_s=0`) it is waited for.
-        """
+        """Begin to write a checkpoint of this moment (main worker only), and wait for it where nothing may follow."""
         if self.guard.first_bad_step is not None:
             return  # training ends at the next look, on all workers together; the checkpoint before is the good one
         state = {

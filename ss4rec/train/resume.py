@@ -131,7 +131,6 @@ def save(
     folder: Path,
     train_step: TrainStep,
     state: Mapping[str, object],
-    *,
     keep: int,
     may_write: Callable[[], None],
 ) -> None:
