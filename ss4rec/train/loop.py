@@ -80,13 +80,12 @@ class TrainLoop:
         self.config, self.objective, self.model, self.source = config, objective, objective.model, source
         self.workers, self.folder, self.validate = workers, folder, validate
         self.hooks, self.identity = hooks or Hooks(), identity or {}
-        self.noticed = ""
+        self.noticed, self.saver = "", Saver()
         self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
         max_windows = int(source.order.share_sizes(workers.rank, workers.world).max())
         self.stager = Stager(max_windows, config.data.max_len) if graphs else None
         self.take_step = TrainStep(config, objective, workers, self.stager)
         self.guard = self.take_step.guard
-        self.saver = Saver()
         self.stopping = EarlyStopping(config.train.patience)
         self.steps_per_epoch = source.steps_per_epoch(0)
         self.pace = Pace(config.train, config.optim, self.steps_per_epoch)
