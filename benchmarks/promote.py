@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.loop.growing import Growing, once
+from benchmarks.loop.growing import Growing, once, one_on_a_card
 from benchmarks.loop.ranking import Ranking
 from benchmarks.record import headline, write_record
 from ss4rec.data.prepared.build import write_prepared
@@ -149,7 +149,10 @@ class Stage:
                     features=folder.manifest.features,
                 )
         config = RunFolder.open(self.champion).config()
-        train_alone(config, data / "past", run, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        with one_on_a_card(self.growing.work):
+            train_alone(
+                config, data / "past", run, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            )
         return run
 
     def noisy(self, seed: int, noise: float, count: int) -> Frame:

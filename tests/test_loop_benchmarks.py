@@ -15,7 +15,7 @@ from ss4rec.evaluation.evaluator import PerUser
 from ss4rec.evaluation.segments import metric_gains
 from ss4rec.loop.compare import judge
 from ss4rec.loop.decide import State
-from ss4rec.loop.settings import CompareConfig
+from ss4rec.loop.settings import CompareConfig, DecideConfig
 from tests.loop.conftest import verdict
 from tests.loop.test_champion_compare import events
 
@@ -69,7 +69,7 @@ def test_policies_ask_for_a_report_only_where_they_read_it():
             data, regret = verdict("drift"), verdict("none")
 
     chosen = {
-        policy.name: policy.choose(lambda: Report, State())
+        policy.name: policy.choose(lambda: Report, State(), DecideConfig())
         for policy in POLICIES
         if policy.name != "by decide"
     }
