@@ -21,8 +21,8 @@ It writes `replay-<YYYYMMDD>.json` with `replay.*`, and W/SET/replay.html with t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -31,6 +31,7 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.loop.growing import Growing, locked, once
 from benchmarks.loop.policies import POLICIES, Policy
@@ -128,14 +129,19 @@ def main(
 
     rows, found, rank = [], [], Ranking(processes)
     policies = [policy for policy in POLICIES if not names or policy.name in names]
-    looks = ahead is None and any(policy.looks for policy in policies)
-    with cluster(address) if looks else nullcontext():
+
+    def join() -> None:
+        stack.enter_context(cluster(address))
+
+    with ExitStack() as stack:
         for name in only or tuple(GOALS):
             growing = Growing(
                 name, archives.resolve(), work.resolve(), share if name == "globo" else 1.0, preset
             )
             rules = RULES[name] if warm_share is None else replace(RULES[name], warm_share=warm_share)
-            life = Life(growing, minutes, rules, CompareConfig(users=users), windows, rank, max(2, processes))
+            life = Life(
+                growing, minutes, rules, CompareConfig(users=users), windows, rank, max(2, processes), join
+            )
             if ahead is not None:
                 life.train_ahead(*(int(number) for number in ahead.split("/")))
                 continue
@@ -166,6 +172,7 @@ class Life:
         count: windows to live through; None: all.
         rank: who ranks.
         workers: of a report.
+        join: joins Ray for all reports; called before each that is not made yet.
     """
 
     growing: Growing
@@ -175,12 +182,15 @@ class Life:
     count: int | None = None
     rank: RankAll | None = None
     workers: int = 2
+    join: Callable[[], None] = lambda: None
 
     def live(self, policy: Policy) -> list[dict[str, Any]]:
         """Return a row for each window."""
         windows = self.growing.windows()[: self.count]
         run, seconds = self.growing.trained(windows[0].start_s - 1, "cold", self.minutes)
-        rows, trainings, since = [], [], 0
+        rows: list[dict[str, Any]] = []
+        trainings: list[Training] = []
+        since = 0
         for number, window in enumerate(windows):
             row = {"window": window.name, "run": run.name} | self.quality(run, window)
             since += 1
@@ -247,7 +257,7 @@ class Life:
             "events": table.num_rows,
         }
 
-    def _recent(self, timeline: PreparedFolder, window: Window) -> np.ndarray:
+    def _recent(self, timeline: PreparedFolder, window: Window) -> npt.NDArray[np.int64]:
         """Count the events of each item in the windows before one (`drift.calendar.LOOKBACK`)."""
         kind = self.growing.about.window
         length_s = window.end_s - window.start_s
@@ -273,6 +283,7 @@ class Life:
         if not (out / "report.json").exists():
             cut_s = RunFolder.open(run).record().cut_s
             assert cut_s is not None
+            self.join()
             with new_folder(out) as draft:
                 split(self._until(window), draft / "data", cut_s, k_core=self.growing.about.k_core)
                 run_drift(draft / "data", run, draft, self._drift_config())

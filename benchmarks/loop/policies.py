@@ -21,8 +21,6 @@ class Policy:
     name: str
     choose: Callable[[Look, State, DecideConfig], How | None]
     """What is trained after a window; None: nothing. The last argument is read by `by decide` alone."""
-    looks: bool = True
-    """Whether it asks for reports."""
 
 
 def _on_drift(look: Look, state: State, config: DecideConfig) -> How | None:
@@ -40,9 +38,9 @@ def _by_decide(look: Look, state: State, config: DecideConfig) -> How | None:
 
 
 POLICIES = (
-    Policy("never", lambda look, state, config: None, looks=False),
-    Policy("every window cold", lambda look, state, config: "cold", looks=False),
-    Policy("every window warm", lambda look, state, config: "warm", looks=False),
+    Policy("never", lambda look, state, config: None),
+    Policy("every window cold", lambda look, state, config: "cold"),
+    Policy("every window warm", lambda look, state, config: "warm"),
     Policy("on drift", _on_drift),
     Policy("on regret", _on_regret),
     Policy("by decide", _by_decide),
