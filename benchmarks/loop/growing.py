@@ -62,6 +62,7 @@ class DataSet:
 SETS = {
     "union": DataSet("ml-union-open.zip", "year", "2014-12-31", "2023-01-01", 5),
     "globo": DataSet("globo-news.zip", "day", "2017-10-06", "2017-10-17", 3),
+    "ml-1m": DataSet("ml-1m.zip", "month", "2000-11-30", "2001-01-01", 5),
 }
 
 
