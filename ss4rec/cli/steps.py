@@ -8,10 +8,15 @@ from pathlib import Path
 import click
 
 
-def say_next(*commands: str) -> None:
-    """Print commands, one a line, never cut: they are to be copied."""
+def say_next(*commands: str, err: bool = False) -> None:
+    """Print commands, one a line, never cut: they are to be copied.
+
+    Args:
+        commands: what may be run next, as one types it.
+        err: print to stderr, where stdout is for a program.
+    """
     for number, command in enumerate(commands):
-        click.echo(f"{'next:' if number == 0 else '     '} {command}")
+        click.echo(f"{'next:' if number == 0 else '     '} {command}", err=err)
 
 
 def quoted(path: str | Path) -> str:

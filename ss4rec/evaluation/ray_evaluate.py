@@ -91,28 +91,6 @@ def rank_folder(
     return _rank(make_scorers, config, opened, plan, split, workers, gpu, lists)["model"]
 
 
-def evaluate_baselines(
-    config: RunConfig,
-    data: PreparedFolder | Path,
-    *,
-    split: Split = "test",
-    workers: int = 1,
-    plan: Plan | None = None,
-) -> dict[str, EvalResult]:
-    """Rank the targets of every user by each of `ss4rec.evaluation.baselines`; by name of the baseline.
-
-    Raises:
-        DataError, ResourceError: as `evaluate_folder`.
-    """
-    data = PreparedFolder.open(data)
-    plan = plan or plan_of_run(config, data)
-    ranks = rank_baselines(config, data, plan, split=split, workers=workers)
-    return {
-        name: summarise(own, config.evaluation.ks, protocol=plan.protocol, trained=plan.trained)
-        for name, own in ranks.items()
-    }
-
-
 def rank_baselines(
     config: RunConfig,
     data: PreparedFolder,

@@ -12,7 +12,7 @@ from ss4rec.recommendations.job import recommend_run
 from ss4rec.recommendations.options import RecommendOptions
 from tests.recommend.conftest import content
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)
