@@ -28,9 +28,10 @@ from ss4rec import errors
 from ss4rec.cluster import ray_private
 from ss4rec.cluster.connect import quiet_ray
 from ss4rec.cluster.placement import Placement
+from ss4rec.cluster.pool import dataset_name
 from ss4rec.cluster.secrets import redact
 from ss4rec.config import RunConfig, parse_config
-from ss4rec.data.batches.ray_source import RaySource, dataset_name
+from ss4rec.data.batches.ray_source import RaySource
 from ss4rec.data.batches.replay import replay_of
 from ss4rec.data.batches.source import LocalSource, SequenceSource
 from ss4rec.data.prepared.folder import PreparedFolder

@@ -5,8 +5,7 @@ import json
 from ss4rec.auto.resolve import Auto
 from ss4rec.cli.pipeline import Done
 from ss4rec.config import RunConfig
-from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, SettingResult
-from tests.cli.harness import Case, parametrised
+from tests.cli.harness import Case, parametrised, ranked
 
 TRAIN = {"stub": "ss4rec.train.run.train", "answer": {"run": "/r", "training": {"epochs": 1}}}
 
@@ -104,21 +103,9 @@ def _demo_in_short(seen):
     assert "unknown" not in seen.out
 
 
-RANKED = EvalResult(
-    num_users=3,
-    settings=tuple(
-        SettingResult(
-            seen=seen,
-            target_time=time,
-            metrics={f"{name}@{k}": 0.25 for name in ("HR", "NDCG", "MRR") for k in (5, 10, 20)},
-            intervals={},
-        )
-        for seen, time in SETTINGS
-    ),
-)
 DEMO = {
     "stub": "ss4rec.train.run.train",
-    "answer": {"run": "/r", "test": {"model": RANKED.model_dump(mode="json")}},
+    "answer": {"run": "/r", "test": {"model": ranked().model_dump(mode="json")}},
 }
 
 
