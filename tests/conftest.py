@@ -14,6 +14,8 @@ os.environ.update(
         "RAY_num_workers_soft_limit": "8",  # idle workers stay: each new one costs seconds
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # nobody takes over the work of a node that a test ends
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # beside other work a process takes long to start
+        "RAY_worker_register_timeout_seconds": "300",
         "GLOO_SOCKET_IFNAME": "lo",
         "TP_SOCKET_IFNAME": "lo",
         "WANDB_MODE": "offline",

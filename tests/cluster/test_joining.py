@@ -110,7 +110,7 @@ def by_hand(environment):
             yield
         finally:
             head.send_signal(signal.SIGTERM)
-            head.wait(timeout=60)
+            head.wait()
 
 
 def _text(log):

@@ -43,7 +43,7 @@ def environment(tmp_path):
                 assert head.poll() is None, (tmp_path / "head.log").read_text()
             yield clean
             head.send_signal(signal.SIGTERM)
-            head.wait(timeout=60)
+            head.wait()
 
 
 def test_both_finish(environment, prepared, tmp_path):

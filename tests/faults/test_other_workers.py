@@ -95,7 +95,7 @@ def assert_order(log, prepared, config):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(580)
+@pytest.mark.timeout(900)
 def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
     """Row 8: two workers; before step 4 the node of the second is lost and one goes on; before step 8 it waits for
     company, a node comes and two go on. Each step trained on the same windows as in a run of one worker (log of the

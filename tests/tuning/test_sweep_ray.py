@@ -25,7 +25,7 @@ from tuning.space import SearchSpace
 from tuning.study import REASON
 from tuning.sweep import SweepConfig, run_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 FIXED = {"train.epochs": 3, "tracking.wandb": "disabled", "train.patience": 0}
 
 

@@ -1,0 +1,31 @@
+"""Waits for progress, never for a clock: a test that is slow because the machine is busy goes on.
+
+What never comes is ended by pytest's own limit (`timeout` in pyproject.toml), which shows where every thread stands.
+"""
+
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], process: subprocess.Popen | None = None, every_s: float = 0.02) -> T:
+    """Return the first value of `condition` that counts as true.
+
+    Args:
+        condition: looks at files or at other processes, which nothing can be waited on for.
+        process: what makes the progress; fails if it ends before the condition holds.
+        every_s: seconds between looks.
+    """
+    while True:
+        ended = process is not None and process.poll() is not None
+        if found := condition():
+            return found
+        assert not ended, f"the process ended with {process.returncode}{_said(process)}"
+        time.sleep(every_s)
+
+
+def _said(process: subprocess.Popen) -> str:
+    return "" if process.stdout is None else f": {process.stdout.read()}"
