@@ -79,6 +79,7 @@ check: setup
 	$(BIN)/mypy --strict ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
 	$(BIN)/python tools/imports.py
+	$(BIN)/python -m tools.twice
 	$(BIN)/python -m tools.guard_texts
 	$(BIN)/python tools/audit.py
 

@@ -70,3 +70,32 @@ def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
     assert code == 0
     assert json.loads(out.splitlines()[-1])["trials"]["complete"] == 1
     assert json.loads((tmp_path / "s/trials/0000/record.json").read_text())["workers"] == 2
+
+
+def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
+    """Ratings as CSV to a drift report; the same command again does nothing twice.
+
+    Seen to fail: without `split` into an empty folder, or with `--k-core 5` for `prepare`.
+    """
+    words = ["demo", "--like", "ml-32m", "--users", 400, "--items", 400, "--preset", "debug"]
+    words += [
+        "--set",
+        "tracking.wandb=disabled",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.validate_every=1",
+    ]
+    words += ["--data", tmp_path / "ratings", "--storage", tmp_path / "runs"]
+    code, out = call(capsys, *words)
+    folder = tmp_path / "runs" / "ml-32m"
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.endswith(" s") and line[0] != "s"] == [
+        *("generate", "prepare", "cut", "train", "rank", "recommend", "drift")
+    ]
+    lists = json.loads((folder / "lists" / "manifest.json").read_text())
+    assert lists["users"] == 400
+    assert (folder / "drift" / "report.html").is_file()
+    code, again = call(capsys, *words)
+    assert code == 0
+    assert again.count("done before") == 7

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from ss4rec.cli.options import data_folder
 from ss4rec.cli.prepare import prepare_command
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
@@ -16,6 +17,7 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import RemotePath, read_range, to_path
+from ss4rec.train.worker import train_alone
 
 
 class Server:
@@ -184,6 +186,26 @@ def test_a_server_that_goes_away_while_batches_are_read(s3, away, tmp_path, rati
     assert "s3://bucket/steady" in told[0]
     assert "the server does not answer; trying again for 600 s" in told[0]
     assert any("answers again after" in line for line in told)
+
+
+@pytest.mark.timeout(300)
+def test_a_training_that_reads_from_a_bucket_which_goes_away(s3, away, tmp_path, ratings):
+    """The model is that of a training on local files, to the bit.
+
+    Seen to fail: without `patiently` in `_Raw.readinto` and in `open_input`.
+    """
+    from tests.faults.small import equal, small
+
+    remote = to_path(f"{s3}/trains")
+    prepare(ratings, remote, rows_per_shard=9)
+    prepare(ratings, tmp_path / "trains", rows_per_shard=9)
+    config = small(**{"train.epochs": 2})
+    data = data_folder(remote)
+    told = away(at=2)
+    train_alone(config, data, tmp_path / "remote", torch.device("cpu"))
+    train_alone(config, tmp_path / "trains", tmp_path / "local", torch.device("cpu"))
+    assert equal(tmp_path / "remote", tmp_path / "local")
+    assert any("answers again" in line for line in told)
 
 
 def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, ratings):

@@ -234,7 +234,7 @@ def test_the_decision_is_one_line(tmp_path, capsys, most, left, words):
 
     Seen to fail: with the order of exceptions as they come, the peer's lost connection is named as the cause.
     """
-    from ss4rec.train.ray_train import FailureLine
+    from ss4rec.train.ray_recovery import FailureLine
 
     failure = tmp_path / "failure-x.json"
     if left:
