@@ -127,7 +127,7 @@ def test_an_error_is_raised_once_where_it_is_asked_for():
     saver, gate, said = Saver(), threading.Event(), []
 
     def work():
-        gate.wait(10)
+        gate.wait()
         raise CheckpointError("full")
 
     saver.start(work)
