@@ -205,10 +205,10 @@ def test_states_on_disk_are_bounded_and_never_in_the_way(store, caplog):
         service.save_states()
     states = service.model.states
     assert set(KeptStates(path, store.id).load(states, [f"u{n}" for n in range(6)])) == {"u3", "u4", "u5"}
-    service._kept._connection.execute(
+    service.kept._connection.execute(
         "INSERT INTO states VALUES ('u1', ?, 1, 'no state')", (f"{states.fingerprint}-{states.precision}",)
     )
-    service._kept.close()
+    service.kept.close()
     assert ask(Service(store, served(), kept=open_kept_states(store, 3)), "u1").events == 1
     assert "is made anew" in caplog.text
     assert KeptStates(path, store.id).load(states, ["u4"])
