@@ -285,6 +285,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         after, client_s = server.cpu_s(), time.process_time() - client_s
     finally:
         server.kill_all()
+    print(json.dumps({"load": figures(seen, options.seconds), "changes_s": changes(seen)}), flush=True)
     again = Server(link, store, folder / "second.log", more)
     newest: dict[str, int] = {}
     for user, _, time_s in seen.acknowledged:
