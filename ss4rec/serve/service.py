@@ -45,6 +45,8 @@ class Ask:
     history: History | None = None
     at: int | None = None
     """Unix seconds; None: the median training gap after the newest event."""
+    now: bool = False
+    """Whether `at` is the moment of asking: an event that is newer by then moves it, rather than being an error."""
     k: int = 10
     exclude_seen: bool = True
 
@@ -179,7 +181,7 @@ class Service:
                 places = [p for p in states if (asks[p].k, asks[p].exclude_seen) == shape]
                 lists = current.model.states.recommend_many(
                     [states[p] for p in places],
-                    [asks[p].at for p in places],
+                    [_moment(asks[p], states[p]) for p in places],
                     shape[0],
                     exclude_seen=shape[1],
                 )
@@ -267,7 +269,7 @@ class Service:
                     f"none of the {kept.number} events of user {ask.user!r} has an item that the model knows"
                 )
             state = kept.state
-        if ask.at is not None and ask.at < state.newest.time_s:
+        if ask.at is not None and not ask.now and ask.at < state.newest.time_s:
             raise UsageError(
                 f"at is {ask.at}, before the newest event ({state.newest.time_s}); give a later moment or none"
             )
@@ -356,3 +358,8 @@ class Service:
         ]
         self.counts.rebuilt += len(users)
         return dict(zip(users, model.states.encode_many(histories), strict=True)) if users else {}
+
+
+def _moment(ask: Ask, state: State) -> int | None:
+    """Return the moment that is asked for."""
+    return max(ask.at, state.newest.time_s) if ask.now and ask.at is not None else ask.at

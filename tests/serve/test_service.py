@@ -47,6 +47,13 @@ def test_new_events_move_the_list_and_are_single_steps(service):
     same(second, expected(service, "a", at=9000))
 
 
+def test_an_event_newer_than_now_moves_the_moment_of_asking(service):
+    service.add_events([event("a", n, 1000 + 60 * n) for n in range(1, 6)])
+    same(ask(service, "a", at=1200, now=True), ask(service, "a", at=1300))
+    (refused,) = service.recommend([Ask(user="a", at=1200)])
+    assert "before the newest event" in str(refused)
+
+
 def test_late_events_are_put_where_they_belong(service):
     service.add_events([event("a", 1, 1000), event("a", 2, 3000)])
     ask(service, "a")
