@@ -74,10 +74,7 @@ def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
 
 
 def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
-    """Ratings as CSV to a drift report; the same command again does nothing twice.
-
-    Seen to fail: without `split` into an empty folder, or with `--k-core 5` for `prepare`.
-    """
+    """Ratings as CSV to a drift report; the same command again does nothing twice."""
     words = ["demo", "--like", "ml-32m", "--users", 400, "--items", 400, "--preset", "debug"]
     words += [
         "--set",
