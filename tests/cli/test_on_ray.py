@@ -7,15 +7,15 @@ import pytest
 import ray
 
 from ss4rec.cli import main_group, run
+from tests.progress import started
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=True, logging_level="WARNING", log_to_driver=False
-    )
+    options = {"num_cpus": 4, "include_dashboard": True, "logging_level": "WARNING", "log_to_driver": False}
+    started(lambda: ray.init(address="local", **options))
     yield
     ray.shutdown()
 
