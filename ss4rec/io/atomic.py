@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ss4rec.io.paths import AnyPath
+from ss4rec.io.paths import AnyPath, RemotePath
+from ss4rec.io.patience import patiently
 
 WHOLE_OR_NOT = ("s3", "gcs", "abfs")
 """File systems on which a file appears when it is complete and not before, and where a rename is a copy."""
@@ -40,6 +41,10 @@ def write_whole(path: AnyPath, data: bytes | pa.Buffer, *, durable: bool = False
         finally:
             draft.unlink(missing_ok=True)
         return
+    patiently(path, lambda: _write_remote(path, data))
+
+
+def _write_remote(path: RemotePath, data: bytes | pa.Buffer) -> None:
     direct = path.filesystem.type_name in WHOLE_OR_NOT
     if not direct:
         path.filesystem.create_dir(path.parent.path, recursive=True)

@@ -21,17 +21,6 @@ from ss4rec.states.packed import Precision
 from ss4rec.states.state import Event
 from ss4rec.states.state_model import StateModel
 
-SHOWN_SETTINGS = (
-    "dim",
-    "blocks",
-    "time_states",
-    "relation_states",
-    "members",
-    "repeats",
-    "inputs",
-    "horizon",
-)
-
 
 @dataclass(frozen=True)
 class ServedModel:
