@@ -123,6 +123,24 @@ def test_copies_are_kept_and_are_no_views():
     assert copy({"w": torch.zeros(5)}, "raw.")["w"].sum() == 0
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_from_a_card_is_of_the_step_that_asked(monkeypatch):
+    """Steps that are queued behind the copy do not change it.
+
+    Seen to fail: not yet; no card was there.
+    """
+    copy, weight = HostCopy(), torch.zeros(1 << 24, device="cuda")
+    copies = copy({"w": weight}, "model.")
+    for _ in range(20):
+        weight += 1
+    copy.ready()
+    assert copies["w"].is_pinned()
+    assert not copies["w"].any()
+    monkeypatch.setattr("ss4rec.train.saver.MOST_LOCKED", 0)
+    assert not HostCopy()({"w": weight}, "model.")["w"].is_pinned()
+
+
 def test_an_error_is_raised_once_where_it_is_asked_for():
     saver, gate, said = Saver(), threading.Event(), []
 
