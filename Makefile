@@ -1,24 +1,25 @@
 # Every target makes the virtual environment first: `make demo` and `make test` work on a bare clone.
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -q --durations=5
 
-.PHONY: demo test test-all test-fast test-fast-1 test-fast-2 test-ray test-ray-ci test-kernels check audit docs bench \
+.PHONY: demo test test-all test-fast test-fast-1 test-fast-2 test-python test-kernels check audit docs bench \
 	setup clean
 
 demo: setup
 	$(BIN)/ss4rec demo
 
-# What a change may break first, 6.2 minutes on two quiet cores: every test without Ray but those of
+# What a change may break first, meant for 6 minutes on two quiet cores: every test without Ray but those of
 # tests/slow.tsv, two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
 # `python -m benchmarks.newcomer test` and `... test-all` measure.
 test: setup
 	$(MAKE) -j2 SLOW="and not slow" test-fast
-	$(BIN)/python -m pytest -q -m ray --durations=3 tests/test_end_to_end.py
+	$(PYTEST) -m ray tests/test_end_to_end.py
 
-# Everything, meant for 20 minutes.
+# Everything, meant for 20 minutes: two processes at a time.
 test-all: setup
-	$(MAKE) -j2 test-fast
-	$(MAKE) test-ray
+	$(MAKE) -j2 test-fast ray-shared $(RAY_PAIRED:%=ray/%)
+	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
 
 # Two halves of about the same length: `make -j2 test-fast` (or -j3 with test-kernels) runs them at the same time.
 test-fast: test-fast-1 test-fast-2
@@ -26,27 +27,44 @@ test-fast: test-fast-1 test-fast-2
 HALF = tests/faults tests/data tests/drift tests/loop tests/auto
 
 test-fast-1: setup
-	$(BIN)/python -m pytest -q -m "not ray $(SLOW)" --durations=5 $(HALF)
+	$(PYTEST) -m "not ray $(SLOW)" $(HALF)
 
 test-fast-2: setup
-	$(BIN)/python -m pytest -q -m "not ray $(SLOW)" --durations=5 $(HALF:%=--ignore=%) tests
+	$(PYTEST) -m "not ray $(SLOW)" $(HALF:%=--ignore=%) tests
+
+# The fast tests on another Python, in an environment of its own (.venv-python3.13). From 3.13 on it has no alibi-detect,
+# and the newest of everything: `make test-python PYTHON=python3.13`.
+PYTHON ?= python3.13
+test-python:
+	SS4REC_PYTHON=$(PYTHON) $(MAKE) VENV=.venv-$(notdir $(PYTHON)) setup
+	$(MAKE) -j2 VENV=.venv-$(notdir $(PYTHON)) SLOW="and not slow" test-fast
 
 # Files that leave the cluster as they found it share one (`small_cluster` of tests/conftest.py) in one process. Each other
 # file with Ray tests gets a process of its own: in one that has left a Ray cluster, Ray Data cancels its actors on the
-# next. One after another: most start three or more processes, and two cores have no more to give.
+# next. Two files run side by side, the longest first; what looks for every Ray of this machine runs alone, at the end.
+RAY_SHARED = $(shell grep -rl small_cluster tests --include='test_*.py')
+RAY_LONELY = tests/cluster/test_joining.py
+RAY_LONG = tests/cluster/test_nodes.py tests/faults/test_ray_faults.py tests/tuning/test_sweep_ray.py
+RAY_OTHER = $(filter-out $(RAY_SHARED) $(RAY_LONELY) $(RAY_LONG),$(shell grep -rl "mark.ray" tests --include='test_*.py'))
+RAY_PAIRED = $(RAY_LONG) $(RAY_OTHER)
+
+.PHONY: ray-shared test-ray test-ray-ci
+
+ray-shared: setup
+	$(PYTEST) -m ray $(RAY_SHARED)
+
+ray/%: setup
+	$(PYTEST) -m ray $*
+
 test-ray: setup
-	$(BIN)/python -m pytest -q -m ray --durations=3 $$(grep -rl small_cluster tests --include='test_*.py')
-	for file in $$(grep -rL small_cluster $$(grep -rl "mark.ray" tests --include='test_*.py')); do \
-		$(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; \
-	done
+	$(MAKE) -j2 ray-shared $(RAY_PAIRED:%=ray/%)
+	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
 
 # The Ray files that CI runs beside those of `make test`. `make test-ray` runs all; the others start many processes
 # and are run by hand before a release.
-RAY_CI = tests/cluster/test_joining.py tests/cli/test_on_ray.py
-
 test-ray-ci: setup
-	$(BIN)/python -m pytest -q -m ray --durations=3 $$(grep -rl small_cluster tests --include='test_*.py')
-	for file in $(RAY_CI); do $(BIN)/python -m pytest -q -m ray --durations=3 $$file || exit 1; done
+	$(MAKE) -j2 ray-shared ray/tests/cli/test_on_ray.py
+	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
 
 # Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
 # GPU image's torch. It stays out of the environment: with it torch.compile would look for a GPU.
@@ -61,6 +79,7 @@ check: setup
 	$(BIN)/mypy --strict ss4rec ray_jobs cluster drift tuning
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
 	$(BIN)/python tools/imports.py
+	$(BIN)/python -m tools.twice
 	$(BIN)/python -m tools.guard_texts
 	$(BIN)/python tools/audit.py
 

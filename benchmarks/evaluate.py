@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.record import headline, write_record
 from ss4rec.data.batches.batch import EvalBatch, collate_eval
-from ss4rec.data.batches.windows import eval_sequences, list_array
+from ss4rec.data.batches.windows import Ranked, list_array, target_windows
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, summarise
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.evaluation.scorers import ModelScorer
@@ -124,7 +124,14 @@ def draw_batches(users: int, items: int, length: int, batch_users: int) -> list[
         }
         lists = {name: list_array(values, offsets_S1) for name, values in columns.items()}
         shard = pa.table({"user": users_S, **lists})
-        batches.append(collate_eval(eval_sequences(shard, split="test", max_len=length, target_time=True)))
+        last_S = offsets_S1[1:] - 1
+        ranked = Ranked(
+            np.arange(len(users_S)),
+            lengths_S - 1,
+            columns["items"][last_S],
+            columns["timestamps"][last_S],
+        )
+        batches.append(collate_eval(target_windows(shard, ranked, max_len=length, target_time=True)))
     return batches
 
 

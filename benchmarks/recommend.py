@@ -4,7 +4,9 @@
 folder, makes a run of the paper's model with random weights (speed does not depend on them), starts Ray, and times
 `recommend_run` with top 100: actors, model, reading, encoding, exact ranking, Parquet, manifest. With two GPUs it does
 the same on both and writes their ratio: that of lists a second once the models are loaded, and beside it that of the
-whole jobs, whose actors take the same time to start. It writes `recommend-<YYYYMMDD>.json`, after each count of workers.
+whole jobs, whose actors take the same time to start. Figures are medians; each run's row tells when the parts of each
+actor's start had ended (process and Ray's own imports, ours, CUDA, model, kernels, first file), how many files each
+actor made and when it ended, and how many compiled kernels Triton had kept before. It writes `recommend-<YYYYMMDD>.json`, after each count of workers.
 
 `--data FOLDER` takes a prepared folder instead, such as ML-1M, with `--preset` or `--run`. `--smoke` does the same with
 tiny sizes.
@@ -12,6 +14,9 @@ tiny sizes.
 
 from __future__ import annotations
 
+import json
+import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -35,7 +40,7 @@ from ss4rec.presets import preset
 from ss4rec.recommendations.job import recommend_run
 from ss4rec.recommendations.options import RecommendOptions
 from ss4rec.recommendations.output import RecommendManifest
-from ss4rec.recommendations.ray_recommend import on_ray
+from ss4rec.recommendations.ray_recommend import GroupNote, on_ray
 from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.record import RunRecord
@@ -58,7 +63,7 @@ GOAL_200K_S, GOAL_TWO_GPUS, GOAL_ML_1M_S = 15.0, 1.8, 60.0
 @click.option(
     "--workers", default=0, help="Actors; default: one, on CPUs two, and with two GPUs one and then two."
 )
-@click.option("--times", default=2, show_default=True, help="The best of so many counts.")
+@click.option("--times", default=3, show_default=True, help="The median of so many counts.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 @click.option("--smoke", is_flag=True, help="Tiny sizes; the record is called recommend-smoke.")
 def main(
@@ -98,46 +103,76 @@ def main(
 def timed(
     run: Path, data: PreparedFolder, base: Path, workers: int, gpu: bool, k: int, times: int
 ) -> dict[str, Any]:
-    """Run the job a few times and return the best seconds, and how fast files come once all actors work."""
-    each, first, rates, manifest = [], [], [], None
+    """Run the job a few times and return the seconds, and where they went."""
+    runs, size = [], {}
     for number in range(times):
-        made: list[float] = []
-        began = time.perf_counter()
-
-        def note(message: str, made: list[float] = made, began: float = began) -> None:
-            if message.endswith("are made"):
-                made.append(time.perf_counter() - began)
-            if len(made) in (0, 1) or len(made) % 20 == 0:
-                print(f"{time.perf_counter() - began:6.2f} s: {message}", flush=True)
-
-        manifest = recommend_run(
-            run,
-            base / f"out-{workers}-{number}",
-            data,
-            RecommendOptions(k=k),
-            device="cuda" if gpu else "cpu",
-            runner=on_ray(workers, gpu),
-            progress=note,
-        )
-        each.append(time.perf_counter() - began)
-        first.append(made[0])
-        rates.append(steady_rate(made))
-        print(f"{workers} workers, run {number + 1}: {each[-1]:.2f} s, {rates[-1]:.1f} files/s", flush=True)
-    assert isinstance(manifest, RecommendManifest)
+        manifest, found = one_run(run, data, base / f"out-{workers}-{number}", workers, gpu, k)
+        size = {
+            "users": manifest.users,
+            "items": data.manifest.items,
+            "events": data.manifest.interactions,
+            "files": len(manifest.files),
+            "written_mib": sum(file.bytes for file in manifest.files) / 2**20,
+        }
+        runs.append(found)
+        print(f"{workers} workers, run {number + 1}: {json.dumps(found)}", flush=True)
     return {
         "what": f"prepared folder to Parquet, top {k}, unseen items, {workers} workers",
-        "seconds": min(each),
-        "each": each,
-        "first_file_s": first,
-        "files_per_s_then": rates,
+        "seconds": statistics.median(found["seconds"] for found in runs),
+        "files_per_s_then": statistics.median(found["files_per_s_then"] for found in runs),
         "workers": workers,
         "gpu": gpu,
-        "users": manifest.users,
-        "items": data.manifest.items,
-        "events": data.manifest.interactions,
-        "files": len(manifest.files),
-        "written_mib": sum(file.bytes for file in manifest.files) / 2**20,
+        **size,
+        "runs": runs,
     }
+
+
+def one_run(
+    run: Path, data: PreparedFolder, out: Path, workers: int, gpu: bool, k: int
+) -> tuple[RecommendManifest, dict[str, Any]]:
+    """Run the job once and return its manifest, its seconds, and when each part of each actor's start had ended."""
+    made: list[float] = []
+    notes: list[GroupNote] = []
+    kernels = triton_kernels()
+    began = time.perf_counter()
+
+    def progress(message: str) -> None:
+        if message.endswith("are made"):
+            made.append(time.perf_counter() - began)
+        if len(made) in (0, 1) or len(made) % 20 == 0:
+            print(f"{time.perf_counter() - began:6.2f} s: {message}", flush=True)
+
+    manifest = recommend_run(
+        run,
+        out,
+        data,
+        RecommendOptions(k=k),
+        device="cuda" if gpu else "cpu",
+        runner=on_ray(workers, gpu, tell=notes.append),
+        progress=progress,
+    )
+    seconds = time.perf_counter() - began
+    actors = {note.actor: note.start for note in notes if note.start}
+    return manifest, {
+        "seconds": round(seconds, 3),
+        "first_file_s": round(made[0], 3),
+        "files_per_s_then": round(steady_rate(made), 2),
+        "kernels_in_cache": kernels,
+        "actors": [
+            {
+                "start": start,
+                "files": sum(note.files for note in notes if note.actor == actor),
+                "ended_s": max(note.ended_s for note in notes if note.actor == actor),
+            }
+            for actor, start in actors.items()
+        ],
+    }
+
+
+def triton_kernels() -> int:
+    """Return how many compiled kernels Triton has kept on this machine: with none, a job compiles its own."""
+    folder = Path(os.environ.get("TRITON_CACHE_DIR", Path.home() / ".triton" / "cache"))
+    return len(list(folder.glob("*/*.cubin")))
 
 
 def steady_rate(made: list[float]) -> float:
@@ -159,7 +194,7 @@ def headlines(rows: list[dict[str, Any]], data: PreparedFolder, gpus: int) -> li
         found.append(headline("recommend.seconds_200k", one["seconds"], "s", GOAL_200K_S, f"{what}, one GPU"))
         if 2 in by_workers:
             two = by_workers[2]
-            rate = max(two["files_per_s_then"]) / max(one["files_per_s_then"])
+            rate = two["files_per_s_then"] / one["files_per_s_then"]
             whole = one["seconds"] / two["seconds"]
             text = f"{what}, 1 and 2 GPUs, lists a second once the models are loaded"
             found.append(headline("recommend.two_gpu_ratio", rate, "", GOAL_TWO_GPUS, text))

@@ -14,10 +14,6 @@ HOUR_S, DAY_S = 3600, 86_400
 MONTHS = {"month": 1, "quarter": 3, "year": 12}
 SECONDS = {"hour": HOUR_S, "day": DAY_S, "week": 7 * DAY_S}
 LOOKBACK = {"hour": 24, "day": 7, "week": 13, "month": 12, "quarter": 4, "year": 1}
-LOOKBACK_WORDS = {
-    "hour": "day", "day": "week", "week": "quarter", "month": "year", "quarter": "year", "year": "year"
-}  # fmt: skip
-"""What the windows of `LOOKBACK` add up to: "the week before"."""
 MONDAY_S = 4 * DAY_S
 """1970-01-05, the first Monday of unix time."""
 

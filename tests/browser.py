@@ -57,7 +57,7 @@ def measure(page: str, folder) -> dict[int, dict]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert "CONSOLE" not in shown.stderr, shown.stderr
     found = json.loads(html.unescape(re.search(r'<pre id="measured">(.*?)</pre>', shown.stdout).group(1)))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress import started
+
 os.environ.update(
     {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: nodes use 127.0.0.1
@@ -14,6 +16,8 @@ os.environ.update(
         "RAY_num_workers_soft_limit": "8",  # idle workers stay: each new one costs seconds
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # nobody takes over the work of a node that a test ends
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # beside other work a process takes long to start
+        "RAY_worker_register_timeout_seconds": "300",
         "GLOO_SOCKET_IFNAME": "lo",
         "TP_SOCKET_IFNAME": "lo",
         "WANDB_MODE": "offline",
@@ -34,7 +38,8 @@ def small_cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+        options = {"num_cpus": 3, "include_dashboard": False, "log_to_driver": False}
+        started(lambda: ray.init(address="local", **options))
         yield
         ray.shutdown()
 

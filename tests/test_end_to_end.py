@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress import started
+
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-PORT, DASHBOARD = 26379, 28265
+PORT, DASHBOARD, AGENT = 26379, 28265, 28366
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A head on loopback with four logical CPUs, stopped by its own pid."""
+    """A head on loopback with six logical CPUs: a training of two workers and a sweep fit. Stopped by its own pid."""
     environment = os.environ | {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path_factory.mktemp("home"))}
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     command = [
@@ -31,36 +33,68 @@ def head(tmp_path_factory):
         "start",
         "--head",
         "--block",
-        "--num-cpus=4",
+        "--num-cpus=6",
         "--node-ip-address=127.0.0.1",
         f"--port={PORT}",
     ]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
     command += [
-        "--dashboard-agent-listen-port=28366",
+        f"--dashboard-agent-listen-port={AGENT}",
         "--ray-client-server-port=20001",
         "--disable-usage-stats",
     ]
     command += [f"--temp-dir=/tmp/ss4rec-{os.getpid()}"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while not _answers():
-        assert process.poll() is None, "ray start ended"
-        assert time.monotonic() < deadline, "the dashboard does not answer"
-        time.sleep(0.5)  # a server's start can only be polled
+    process = started(lambda: _start(command, environment, tmp_path_factory.mktemp("head") / "log"))
     yield environment | {"RAY_ADDRESS": f"http://127.0.0.1:{DASHBOARD}"}
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    process.wait()
 
 
-def _answers() -> bool:
+def _start(command, environment, log):
+    """Start a head and wait until its dashboard and its agent, which takes jobs, answer."""
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    while not (_answers(f"{DASHBOARD}/api/version") and _answers(f"{AGENT}/api/local_raylet_healthz")):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.5)  # a server's start can only be polled
+    return process
+
+
+def _answers(place) -> bool:
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{DASHBOARD}/api/version", timeout=2)
+        urllib.request.urlopen(f"http://127.0.0.1:{place}", timeout=2)
     except urllib.error.HTTPError:
         return True  # 401: it asks for the token
     except OSError:
         return False
     return True
+
+
+@pytest.fixture(scope="module")
+def jobs(head, prepared, tmp_path_factory):
+    """Three jobs at the same time, as colleagues send them: {name: (its process, its folder)}."""
+    folder = tmp_path_factory.mktemp("storage")
+    space = folder / "space.py"
+    space.write_text(
+        "from optuna.distributions import FloatDistribution\n"
+        "from tuning.space import SearchSpace\n\n"
+        "FIXED = {'train.epochs': 1, 'tracking.wandb': 'disabled'}\n"
+        "LR = FloatDistribution(1e-3, 1e-2, log=True)\n"
+        "SPACE = SearchSpace(base='debug', fixed=FIXED, parameters={'optim.lr': LR})\n"
+    )
+    training = ("--preset", "debug", "--workers", "2", "--set", "train.epochs=1")
+    kept = ("--data", prepared, "--storage", folder)
+    sent = {
+        "train": submit(head, "ray_jobs.train", *kept, "--name", "job", *training),
+        "tune": submit(
+            head, "ray_jobs.tune", *kept, "--name", "sweep", "--space", space, "--trials", "2", "--json"
+        ),
+        "error": submit(head, "ray_jobs.train", "--data", folder / "nothing", "--preset", "debug"),
+    }
+    yield {name: (process, folder) for name, process in sent.items()}
+    for process in sent.values():
+        process.kill()
+        process.wait()
 
 
 def submit(environment, *arguments):
@@ -75,61 +109,49 @@ def submit(environment, *arguments):
         "-m",
         *map(str, arguments),
     ]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=420)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def ended(process):
+    """Wait for a job; return its exit code and what it printed. pytest's own limit ends a job that hangs."""
+    said, _ = process.communicate()
+    return process.returncode, said
 
 
 @pytest.mark.timeout(900)
-def test_train_as_a_job_with_two_workers_then_evaluate(head, prepared, tmp_path):
-    data = ("--data", prepared, "--storage", tmp_path, "--name", "job")
-    options = ("--preset", "debug", "--workers", "2", "--set", "train.epochs=1")
-    answer = submit(head, "ray_jobs.train", *data, *options)
-    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-2000:]
-    run = tmp_path / "job"
+def test_train_as_a_job_with_two_workers_then_evaluate(jobs, head, prepared):
+    process, folder = jobs["train"]
+    code, said = ended(process)
+    assert code == 0, said[-5000:]
+    run = folder / "job"
     result, record = (json.loads((run / name).read_text()) for name in ("result.json", "record.json"))
     assert record["workers"] == 2
     assert record["backends"]["relation"] == "reference"
     assert (
         result["test"]["model"]["num_users"] == json.loads((prepared / "manifest.json").read_text())["users"]
     )
-    answer = submit(head, "ray_jobs.evaluate", "--run", run, "--data", prepared, "--json")
-    assert answer.returncode == 0, answer.stdout[-3000:]
-    printed = next(json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{"))
+    code, said = ended(submit(head, "ray_jobs.evaluate", "--run", run, "--data", prepared, "--json"))
+    assert code == 0, said[-3000:]
+    printed = next(json.loads(line) for line in said.splitlines() if line.startswith("{"))
     assert printed["model"] == result["test"]["model"]
 
 
 @pytest.mark.timeout(900)
-def test_a_sweep_as_a_job_names_its_best_trial(head, prepared, tmp_path):
-    space = tmp_path / "space.py"
-    space.write_text(
-        "from optuna.distributions import FloatDistribution\n"
-        "from tuning.space import SearchSpace\n\n"
-        "FIXED = {'train.epochs': 1, 'tracking.wandb': 'disabled'}\n"
-        "LR = FloatDistribution(1e-3, 1e-2, log=True)\n"
-        "SPACE = SearchSpace(base='debug', fixed=FIXED, parameters={'optim.lr': LR})\n"
-    )
-    options = (
-        "--data",
-        prepared,
-        "--space",
-        space,
-        "--storage",
-        tmp_path,
-        "--name",
-        "sweep",
-        "--trials",
-        "2",
-    )
-    answer = submit(head, "ray_jobs.tune", *options, "--json")
-    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-2000:]
-    summary = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+def test_a_sweep_as_a_job_names_its_best_trial(jobs):
+    process, folder = jobs["tune"]
+    code, said = ended(process)
+    assert code == 0, said[-5000:]
+    summary = json.loads((folder / "sweep" / "sweep.json").read_text())
     assert summary["trials"]["complete"] == 2
-    best = json.loads((tmp_path / "sweep" / "best.json").read_text())
+    best = json.loads((folder / "sweep" / "best.json").read_text())
     assert 1e-3 <= best["config"]["optim"]["lr"] <= 1e-2
 
 
-def test_a_users_error_ends_the_job_with_one_sentence(head, tmp_path):
-    answer = submit(head, "ray_jobs.train", "--data", tmp_path / "nothing", "--preset", "debug")
-    assert answer.returncode != 0
-    assert "error: no data folder" in answer.stdout
-    assert "exit code 2" in answer.stdout
-    assert "Traceback" not in answer.stdout
+def test_a_users_error_ends_the_job_with_one_sentence(jobs):
+    process, _ = jobs["error"]
+    code, said = ended(process)
+    assert code != 0
+    assert "error: no data folder" in said
+    assert "exit code 2" in said
+    assert "Traceback" not in said

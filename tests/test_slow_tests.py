@@ -23,6 +23,35 @@ def test_costs_are_of_functions_over_their_cases():
     assert costs(lines) == {"tests/a.py::test_x": 3.5, "tests/a.py::test_y": 0.25}
 
 
+def test_no_test_waits_for_a_clock():
+    """`tests.progress.until` waits for progress; a machine with other work to do needs longer than any number here."""
+    clock = re.compile(r"(monotonic|perf_counter|time)\(\) [<>]|(wait|join)\((timeout=)?[1-9][0-9]?(\.0)?\)")
+    for path in sorted(ROOT.glob("tests/**/*.py")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not clock.search(line), f"{path.name}:{number}: {line.strip()}"
+
+
+def test_make_test_all_runs_every_file_once():
+    told = subprocess.run(
+        ["make", "-n", "test-all"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    runs = [line for line in told.splitlines() if "pytest" in line]
+    fast = [line for line in runs if '"not ray' in line]
+    assert len(fast) == 2
+    assert all(f"--ignore={folder}" in fast[1] for folder in fast[0].split(' "not ray ')[1].split()[1:])
+    with_ray = (
+        " ".join(line for line in runs if '"not ray' not in line).split()
+        + told.split("in ")[-1].split(";")[0].split()
+    )
+    marked = subprocess.run(
+        ["grep", "-rl", "mark" + ".ray", "tests", "--include=test_*.py"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout.split()
+    assert {path: with_ray.count(path) for path in marked} == dict.fromkeys(marked, 1)
+
+
 def test_files_that_share_a_cluster_start_none():
     shared = subprocess.run(
         ["grep", "-rl", "small_" + "cluster", "tests", "--include=test_*.py"],

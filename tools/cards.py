@@ -108,24 +108,25 @@ def _buckets(size: int) -> None:
 
 
 def _time(states: int, kind: torch.dtype, sequences: int, gap_map: bool) -> None:
+    from ss4rec.kernels.inputs import TimeSystem
     from ss4rec.kernels.time_triton import time_scan
 
     drive_T2P = torch.zeros(2 * sequences, 2 * states, dtype=kind, requires_grad=True)
     gaps_T = torch.zeros(2 * sequences, requires_grad=gap_map)
     parameters = [torch.zeros(states, requires_grad=True) for _ in range(5 if gap_map else 3)]
     segments = Segments.from_lengths([2] * sequences)
-    time_scan(drive_T2P, gaps_T, *parameters[:3], segments, *parameters[3:]).sum().backward()
+    time_scan(drive_T2P, gaps_T, TimeSystem(*parameters), segments).sum().backward()
 
 
 def _relation(states: int, kind: torch.dtype) -> None:
+    from ss4rec.kernels.inputs import SelectiveInputs
     from ss4rec.kernels.relation_triton import selective_scan
 
     u_TE, delta_TE, z_TE = (torch.zeros(16, 128, dtype=kind, requires_grad=True) for _ in range(3))
     B_TN, C_TN = (torch.zeros(16, states, dtype=kind, requires_grad=True) for _ in range(2))
     A_EN, D_E, bias_E = (torch.zeros(128, states), torch.zeros(128), torch.zeros(128))
-    selective_scan(
-        u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, bias_E, Segments.from_lengths([8, 8])
-    ).sum().backward()
+    inputs = SelectiveInputs(u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, bias_E)
+    selective_scan(inputs, Segments.from_lengths([8, 8])).sum().backward()
 
 
 def _conv(taps: int, kind: torch.dtype) -> None:

@@ -3,6 +3,7 @@
 # while pyproject.toml, constraints.txt and the choices below are unchanged.
 #
 #   SS4REC_VENV          folder of the environment (default: .venv)
+#   SS4REC_PYTHON        the Python that makes it (default: python3, if it is one of 3.11 to 3.13)
 #   SS4REC_DEVICE        cpu | cuda (default: cuda if nvidia-smi finds a GPU; set it on login nodes without one)
 #   SS4REC_TORCH_INDEX   where a CPU build of torch is looked for if pip's own indexes have none
 #   SS4REC_GPU_KERNELS   1: also compile mamba-ssm and causal-conv1d (needs nvcc, takes minutes: docs/install.md)
@@ -19,14 +20,14 @@ die() { printf '%s\n' "install: error: $*" >&2; exit 1; }
 
 find_python() {
   local candidate
-  for candidate in python3 python3.12 python3.11 python3.13; do
+  for candidate in ${SS4REC_PYTHON:-python3 python3.12 python3.11 python3.13}; do
     if command -v "$candidate" >/dev/null &&
       "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
       echo "$candidate"
       return
     fi
   done
-  die "Python 3.11, 3.12 or 3.13 is needed, and no python3 on PATH is one of them; install one first"
+  die "Python 3.11, 3.12 or 3.13 is needed, and ${SS4REC_PYTHON:-no python3 on PATH} is not one of them; install one first"
 }
 
 find_device() {

@@ -4,7 +4,8 @@
 
 An environment is a small one on top of that of the running Python: only Ray is installed anew (about 240 MB each), all
 else is shared. What runs in it are the project's own tests of each part. Exit code 1 if one fails. On two cores a
-version takes about six minutes.
+version takes about six minutes. With `--work FOLDER --go-on` what passed in an earlier call is not run again; the
+record names the commit at which each part passed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ss4rec.io.journal import Journal
+from ss4rec.runs.provenance import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("2.56.1", "2.57.1", "2.58.1", "2.59.0", "2.60.0")
@@ -80,16 +84,24 @@ def run_part(python: Path, part: str) -> tuple[bool, float, str]:
     return passed, time.perf_counter() - began, text[-3000:]
 
 
-def run_version(version: str, folder: Path, parts: list[str]) -> dict[str, Any]:
-    """Run all parts with one version; return a row of the table."""
+def run_version(version: str, folder: Path, parts: list[str], go_on: bool) -> dict[str, Any]:
+    """Run all parts with one version, or those that have not passed yet; return a row of the table."""
     python = make_environment(version, folder)
-    row: dict[str, Any] = {"ray": version}
+    journal = Journal(folder / "parts.jsonl")
+    before = {row["part"]: row["commit"] for row in journal.rows() if go_on and row["ray"] == version}
+    row: dict[str, Any] = {"ray": version, "commits": {}}
     for part in parts:
-        passed, seconds, text = run_part(python, part)
+        commit = before.get(part) or git_commit()
+        passed, seconds, text = (True, 0.0, "") if part in before else run_part(python, part)
         row[part] = "passed" if passed else "failed"
-        print(f"ray {version:8s}{part:12s}{row[part]:8s}{seconds:6.0f} s", flush=True)
+        row["commits"][part] = commit
+        print(
+            f"ray {version:8s}{part:12s}{row[part]:8s}{seconds:6.0f} s, commit {str(commit)[:9]}", flush=True
+        )
         if not passed:
             print(text, flush=True)
+        elif part not in before:
+            journal.append({"ray": version, "part": part, "commit": commit})
     row["passed"] = all(row[part] == "passed" for part in parts)
     return row
 
@@ -102,16 +114,17 @@ def main() -> int:
     parser.add_argument("versions", nargs="*", default=list(VERSIONS))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--work", type=Path, help="keep the environments here and take them from here")
+    parser.add_argument("--go-on", action="store_true", help="leave out what passed in an earlier call")
     parser.add_argument("--out", type=Path, help="write a record ray_versions-YYYYMMDD.json into this folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.work or Path(scratch)).resolve()
-        rows = [run_version(version, folder, options.parts) for version in options.versions]
+        rows = [run_version(version, folder, options.parts, options.go_on) for version in options.versions]
     print("\n| Ray | " + " | ".join(options.parts) + " |\n|---|" + "---|" * len(options.parts))
     for row in rows:
         print(f"| {row['ray']} | " + " | ".join(row[part] for part in options.parts) + " |")
     good = sum(row["passed"] for row in rows)
-    if options.out and options.parts == list(PARTS):
+    if options.out and options.parts == list(PARTS) and options.versions == list(VERSIONS):
         from benchmarks.record import headline, write_record
 
         lines = [headline("ray.versions_passed", good, "versions", len(VERSIONS))]

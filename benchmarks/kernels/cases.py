@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.timing import Calls
 from ss4rec.kernels import layer_torch, layer_triton, relation_triton, time_triton
+from ss4rec.kernels.inputs import SelectiveInputs, TimeSystem
 from ss4rec.model.segments import Segments
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,7 +128,7 @@ def selective_scan_cases(sequences: int, length: int, draw: Draw) -> list[Case]:
         return selective_scan_fn(*args, delta_softplus=True)
 
     def ours(*args: Tensor) -> Tensor:
-        return relation_triton.selective_scan(*args, segments)
+        return relation_triton.selective_scan(SelectiveInputs(*args), segments)
 
     sets = [inputs() for _ in range(sets_for(tokens * CHANNELS * 8))]
     grad = draw.normal(tokens, CHANNELS, dtype=half)
@@ -206,8 +207,8 @@ def time_scan_cases(sequences: int, length: int, dtype: torch.dtype, draw: Draw)
         states_TP = scan(*rows).transpose(1, 2).flatten(0, 1)
         return torch.cat([states_TP.real, states_TP.imag], 1).to(dtype)
 
-    def ours(*args: Tensor) -> Tensor:
-        return time_triton.time_scan(*args, segments)
+    def ours(drive: Tensor, gaps: Tensor, *system: Tensor) -> Tensor:
+        return time_triton.time_scan(drive, gaps, TimeSystem(*system), segments)
 
     def inputs() -> list[Tensor]:
         values = [

@@ -7,7 +7,8 @@
 Parity: for every input option, and for the recipe itself, random histories of 1 to 2,000 events are begun anywhere and
 continued event by event; the reference is one pass of the model over the whole history, many histories at a time. All
 are compared in float32, a part of them in float64 too. Compact states are compared with full ones after their users' last
-events were taken in one by one. It prints each row when it is there and writes `states-<YYYYMMDD>.json`, on a card
+events were taken in one by one. With `--rows FOLDER` each row of parity is kept there, so that the same command goes on,
+and `--only NAME` measures some of them beside other processes. It prints each row when it is there and writes `states-<YYYYMMDD>.json`, on a card
 `states-gpu-<YYYYMMDD>.json`.
 """
 
@@ -23,8 +24,8 @@ import torch
 
 from benchmarks.record import headline, write_record
 from benchmarks.states.compact import compact, real_histories
-from benchmarks.states.models import preset_recommender, random_history
-from benchmarks.states.parity import ASK_AFTER_S, every_option, parity
+from benchmarks.states.models import OPTIONS, preset_recommender, random_history
+from benchmarks.states.parity import ASK_AFTER_S, every_option, once, parity
 from benchmarks.states.timing import event_ms
 from ss4rec.recommender import Recommender, load
 from ss4rec.states import StateModel
@@ -37,6 +38,8 @@ GOALS = {
     "state.max_score_error_gpu": 1e-4,
 }
 BATCH = 1024
+RECIPE = "recipe"
+"""Name of the run or preset itself for `--only`."""
 RANDOM_LENGTH = 165
 """Events of a random user: ML-1M's mean."""
 
@@ -57,6 +60,13 @@ RANDOM_LENGTH = 165
 @click.option("--updates", default=40, show_default=True, help="Most events that are taken in one by one.")
 @click.option("--users", default=500, show_default=True, help="For the loss of compact states.")
 @click.option("--rounds", default=200, show_default=True, help="Repeats of a time.")
+@click.option("--rows", "kept", type=click.Path(path_type=Path), help="Folder that keeps rows of parity.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice([RECIPE, *OPTIONS]),
+    help="Measure parity of these into --rows and nothing else.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the record.")
 def main(
     run: Path | None,
@@ -70,20 +80,39 @@ def main(
     updates: int,
     users: int,
     rounds: int,
+    kept: Path | None,
+    only: tuple[str, ...],
     out: Path | None,
 ) -> None:
     """Measure, print, and write a record if asked to."""
     torch.set_num_threads(1)
     recommender = load(run, device) if run else preset_recommender(preset, items, device)
-    timed, sizes = times(recommender, rounds), losses(recommender, data if run else None, users, updates)
     name = f"{run.name if run else preset}, {'trained' if run else 'random weights'}"
-    recipe = parity(name, StateModel(recommender), histories, longest, updates)
-    _show(recipe)
-    options = every_option(device, histories, longest, updates, exact)
+    if only:
+        chosen = [one for one in only if one != RECIPE]
+        if RECIPE in only:
+            recipe_row(recommender, name, histories, longest, updates, kept)
+        if chosen:
+            every_option(device, histories, longest, updates, exact, chosen, kept)
+        return
+    timed, sizes = times(recommender, rounds), losses(recommender, data if run else None, users, updates)
+    recipe = recipe_row(recommender, name, histories, longest, updates, kept)
+    options = every_option(device, histories, longest, updates, exact, (), kept)
     rows = [*timed, *sizes, recipe, *options]
     if out:
         kind = "states" if device == "cpu" else "states-gpu"
         print(write_record(kind, rows, headlines(timed, sizes, [recipe, *options], device), out))
+
+
+def recipe_row(
+    recommender: Recommender, name: str, histories: int, longest: int, updates: int, kept: Path | None
+) -> dict[str, Any]:
+    """Return the row of parity of the model itself."""
+    key = f"{RECIPE}-{name.replace(', ', '-').replace(' ', '-')}-{recommender.device.type}-{histories}-{longest}"
+    states = StateModel(recommender)
+    row = once(kept, f"{key}-{updates}", lambda: parity(name, states, histories, longest, updates))
+    _show(row)
+    return row
 
 
 def times(recommender: Recommender, rounds: int) -> list[dict[str, Any]]:

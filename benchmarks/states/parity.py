@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.states.models import OPTIONS, random_history, recommender_of, whole
+from ss4rec.io.atomic import write_json
 from ss4rec.recommender import History, Recommender
 from ss4rec.states import Event, State, StateModel
 
@@ -101,7 +105,15 @@ def same_lists(found: Tensor, wanted: Tensor, error: float) -> int:
     return int(((mine - wanted.topk(k).values).abs() <= 2 * error).all(1).sum())
 
 
-def every_option(device: str, histories: int, longest: int, updates: int, exact: int) -> list[dict[str, Any]]:
+def every_option(
+    device: str,
+    histories: int,
+    longest: int,
+    updates: int,
+    exact: int,
+    only: Sequence[str] = (),
+    kept: Path | None = None,
+) -> list[dict[str, Any]]:
     """Return a row for each set of options and both settings of the time to the next event.
 
     Args:
@@ -110,18 +122,22 @@ def every_option(device: str, histories: int, longest: int, updates: int, exact:
         longest: events of the longest history.
         updates: most events that are taken in one by one.
         exact: of each row in float64, which is computed on the CPU; it must agree to `EXACT`.
+        only: names of sets of options; none: all.
+        kept: folder in which rows are kept: what lies there is not measured again.
 
     Raises:
-        RuntimeError: if it does not.
+        RuntimeError: if float64 does not agree.
     """
     rows = []
-    for name, options in OPTIONS.items():
+    for name in only or OPTIONS:
         for target_time in (True, False):
             for kind, count, where in ((torch.float32, histories, device), (torch.float64, exact, "cpu")):
                 if not count:
                     continue
-                model: Recommender = recommender_of(kind, target_time, device=where, **options)
-                row = parity(name, StateModel(model), count, longest, updates)
+                key = f"{name}-{target_time}-{kind}-{where}-{count}-{longest}-{updates}"
+                row = once(
+                    kept, key, partial(_option_row, name, target_time, kind, count, where, longest, updates)
+                )
                 print(
                     f"{name}, target_time {target_time}, {row['kind']}: error {row['max_score_error']:.2e}, "
                     f"{row['same_top_10']} of {count} lists the same",
@@ -131,3 +147,22 @@ def every_option(device: str, histories: int, longest: int, updates: int, exact:
                     raise RuntimeError(f"{name} in float64 is off by {row['share_of_largest_score']:.1e}")
                 rows.append(row)
     return rows
+
+
+def once(kept: Path | None, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return a row that an earlier call has kept in the folder `kept`, or measure it and keep it there."""
+    if kept is None:
+        return measure()
+    path = kept / f"{key}.json"
+    if not path.is_file():
+        kept.mkdir(parents=True, exist_ok=True)
+        write_json(path, measure())
+    row: dict[str, Any] = json.loads(path.read_text())
+    return row
+
+
+def _option_row(
+    name: str, target_time: bool, kind: torch.dtype, histories: int, device: str, longest: int, updates: int
+) -> dict[str, Any]:
+    model: Recommender = recommender_of(kind, target_time, device=device, **OPTIONS[name])
+    return parity(name, StateModel(model), histories, longest, updates)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
 from ss4rec.evaluation.markov import count_transitions
 
@@ -21,8 +19,3 @@ def count_pairs(shard: pa.Table, vocabulary: int, cut_s: int) -> csr_matrix:
     user_E = np.repeat(np.arange(len(offsets_U1) - 1), np.diff(offsets_U1))
     keep_E = (items_E <= vocabulary) & (times_E <= cut_s)
     return count_transitions(items_E[keep_E], user_E[keep_E], vocabulary)
-
-
-def follow_scores(follow_VV: csr_matrix, last_S: NDArray[np.int64], counts_V: NDArray[np.int64]) -> Array:
-    """Return `[S, V]` scores: how often each item followed the last one; popularity (below 1) breaks ties."""
-    return np.asarray(follow_VV[last_S].toarray() + counts_V / (counts_V.sum() + 1))

@@ -276,19 +276,6 @@ def paired_test(differences_N: Array, flips: int, rng: np.random.Generator) -> f
     return float(at_least(observed, _in_chunks(draw, flips) + 1e-12)[0])
 
 
-def change_point(mean_WK: Array, users_W: Array) -> int:
-    """Return the window with which the later segment starts, window 0 being the reference (so the result is >= 1).
-
-    Maximises n1 n2 / (n1 + n2) |F1 - F2|^2 over splits: least squares for one step in the cumulated histogram.
-    """
-    weight_W1 = users_W[:, None]
-    running_WK, count_W1 = np.cumsum(mean_WK * weight_W1, axis=0), np.cumsum(weight_W1, axis=0)
-    before_n, after_n = count_W1[:-1], count_W1[-1] - count_W1[:-1]
-    gap_WK = running_WK[:-1] / before_n - (running_WK[-1] - running_WK[:-1]) / after_n
-    gain_W = (before_n * after_n / count_W1[-1])[:, 0] * (np.cumsum(gap_WK, axis=1) ** 2).sum(axis=1)
-    return int(np.argmax(gain_W)) + 1
-
-
 def _columns(side: Blocks) -> Array:
     """Histogram sums and weights side by side, so that one product gives both."""
     return np.concatenate([side.sums_NK, side.weights_NS], axis=1)

@@ -19,69 +19,48 @@ from ss4rec.interrupt import EXIT_CODE, interruptible, last_words
 from ss4rec.train.status import Screen, use_display
 
 VERBS = {
-    "demo": (
-        "ss4rec.cli.demo:demo_command",
-        "Make synthetic ratings, train, evaluate: the whole path in minutes.",
-    ),
-    "train": ("ss4rec.cli.train:train_command", "Train a model on a prepared folder."),
-    "evaluate": ("ss4rec.cli.evaluate:evaluate_command", "Rank all items for every user with a trained run."),
-    "recommend": (
-        "ss4rec.cli.recommend:recommend_command",
-        "Write the best items of every user into files.",
-    ),
-    "score": ("ss4rec.cli.score:score_command", "Write the scores of given pairs of user and item."),
-    "similar": ("ss4rec.cli.similar:similar_command", "Show or write items that are like an item."),
-    "show": ("ss4rec.cli.show:show_command", "Show a run: data, learning curves, metrics, segments, cost."),
-    "compare": (
-        "ss4rec.cli.compare:compare_command",
-        "Say which of several runs is better, and whether it is luck.",
-    ),
-    "serve": ("ss4rec.cli.serve:serve_command", "Serve a run over HTTP: events in, lists out."),
-    "tune": ("ss4rec.cli.tune:tune_command", "Search hyperparameters with Ray Tune and Optuna."),
-    "config": (
-        "ss4rec.cli.config:config_command",
-        "Print a preset as JSON, or every field with its meaning.",
-    ),
-    "doctor": ("ss4rec.cli.doctor:doctor_command", "Check this machine or a cluster."),
-    "submit": ("ss4rec.cli.submit:submit_command", "Submit a verb as a job to a Ray cluster."),
-    "drift": ("ss4rec.cli.drift:drift_command", "Report drift of data and model after a cut in time."),
-    "watch": ("ss4rec.cli.watch:watch_command", "Look, decide, retrain, compare, promote: one round."),
+    "demo": ("demo", "Make synthetic ratings, train, evaluate: the whole path in minutes."),
+    "train": ("train", "Train a model on a prepared folder."),
+    "evaluate": ("evaluate", "Rank all items for every user with a trained run."),
+    "recommend": ("recommend", "Write the best items of every user into files."),
+    "score": ("score", "Write the scores of given pairs of user and item."),
+    "similar": ("similar", "Show or write items that are like an item."),
+    "show": ("show", "Show a run: data, learning curves, metrics, segments, cost."),
+    "compare": ("compare", "Say which of several runs is better, and whether it is luck."),
+    "serve": ("serve", "Serve a run over HTTP: events in, lists out."),
+    "tune": ("tune", "Search hyperparameters with Ray Tune and Optuna."),
+    "config": ("config", "Print a preset as JSON, or every field with its meaning."),
+    "doctor": ("doctor", "Check this machine or a cluster."),
+    "submit": ("submit", "Submit a verb as a job to a Ray cluster."),
+    "drift": ("drift", "Report drift of data and model after a cut in time."),
+    "watch": ("watch", "Look, decide, retrain, compare, promote: one round."),
 }
 REGISTRY_VERBS = {
-    "list": ("ss4rec.cli.registry:list_command", "List the models of a registry and what serves."),
-    "show": ("ss4rec.cli.registry:show_command", "Show versions and history of a model."),
-    "promote": ("ss4rec.cli.registry:promote_command", "Let a run serve, and say why."),
-    "rollback": ("ss4rec.cli.registry:rollback_command", "Go back to the champion before."),
+    "list": ("registry", "List the models of a registry and what serves."),
+    "show": ("registry", "Show versions and history of a model."),
+    "promote": ("registry", "Let a run serve, and say why."),
+    "rollback": ("registry", "Go back to the champion before."),
 }
 EXPORT_VERBS = {
-    "items": ("ss4rec.cli.export_model:items_command", "Write item vectors as Parquet and npy."),
-    "index": ("ss4rec.cli.export_model:index_command", "Build an index of items, and measure its recall."),
-    "card": ("ss4rec.cli.export_model:card_command", "Write the model card as Markdown and JSON."),
-    "torch": ("ss4rec.cli.export_programs:torch_command", "Write encoder, state step and scores for torch."),
-    "onnx": ("ss4rec.cli.export_programs:onnx_command", "Write state step and scores as ONNX."),
+    "items": ("export_model", "Write item vectors as Parquet and npy."),
+    "index": ("export_model", "Build an index of items, and measure its recall."),
+    "card": ("export_model", "Write the model card as Markdown and JSON."),
+    "torch": ("export_programs", "Write encoder, state step and scores for torch."),
+    "onnx": ("export_programs", "Write state step and scores as ONNX."),
 }
 DATA_VERBS = {
-    "prepare": (
-        "ss4rec.cli.prepare:prepare_command",
-        "Turn a ratings archive or table into a prepared folder.",
-    ),
-    "synth": ("ss4rec.cli.synth:synth_command", "Generate MovieLens-shaped ratings with planted structure."),
-    "get": ("ss4rec.cli.get:get_command", "Download a MovieLens archive from GroupLens."),
-    "export": ("ss4rec.cli.export:export_command", "Write a prepared folder as RecBole's files."),
-    "compare": (
-        "ss4rec.cli.data_compare:compare_command",
-        "Say what two releases of a data set have in common.",
-    ),
-    "audit": (
-        "ss4rec.cli.data_audit:audit_command",
-        "Say what is wrong with prepared data before anyone trains.",
-    ),
-    "split": ("ss4rec.cli.split:split_command", "Cut a prepared folder at a moment into past and future."),
+    "prepare": ("prepare", "Turn a ratings archive or table into a prepared folder."),
+    "synth": ("synth", "Generate MovieLens-shaped ratings with planted structure."),
+    "get": ("get", "Download a MovieLens archive from GroupLens."),
+    "export": ("export", "Write a prepared folder as RecBole's files."),
+    "compare": ("data_compare", "Say what two releases of a data set have in common."),
+    "audit": ("data_audit", "Say what is wrong with prepared data before anyone trains."),
+    "split": ("split", "Cut a prepared folder at a moment into past and future."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are named as `module:attribute` and imported when they are used."""
+    """A group that imports its commands when they are used: verb `v` is `v_command` of the module in the table."""
 
     def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,8 +74,8 @@ class LazyGroup(click.Group):
         """Import and return the command of a verb."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
-        module, attribute = self.lazy[cmd_name][0].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"ss4rec.cli.{self.lazy[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -21,6 +21,7 @@ from ss4rec.cli.options import (
     minutes_option,
     resolve_train,
 )
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.config import RunConfig
 from ss4rec.errors import UsageError
 from ss4rec.presets import AUTO
@@ -62,6 +63,7 @@ def config_command(
         )
         if explain:
             _explain(config, decisions, facts, machine, tuple(assigned(assignments)))
+            _train_with_this()
             return
     elif explain:
         raise UsageError(
@@ -71,6 +73,26 @@ def config_command(
         _show_fields(config)
     else:
         click.echo(config.model_dump_json(indent=2))
+    _train_with_this()
+
+
+def _train_with_this() -> None:
+    """Say how to train with what was shown; on stderr, since stdout may go into a file."""
+    context = click.get_current_context()
+    words = []
+    for parameter in context.command.params:
+        name, value = parameter.name or "", context.params[parameter.name or ""]
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not given or name in ("fields", "explain", "gpu"):
+            continue
+        for one in value if parameter.multiple else [value]:
+            text = ":".join(str(number) for number in one if number is not None) if name == "workers" else one
+            words += [parameter.opts[0], quoted(str(text))]
+    if context.params["data"] is None:
+        words = ["--data", "DATA", *words]
+        if "--preset" not in words:
+            words += ["--preset", context.params["preset_name"]]
+    say_next(" ".join(["ss4rec train", *words]), err=True)
 
 
 def _has_gpu() -> bool:

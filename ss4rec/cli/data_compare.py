@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
+
 
 @click.command("compare")
 @click.argument("first")
@@ -39,3 +41,4 @@ def compare_command(first: str, second: str, as_json: bool) -> None:
         f"{found.common_items:,} items are in both; {found.found_share:.1%} of {first}'s ratings are in {second} too. "
         "User ids are drawn anew for each release: cut one release in time (`ss4rec data split`), never subtract two"
     )
+    say_next(f"ss4rec data split --data {quoted(second)} --cutoff DATE --out {quoted(second + '-cut')}")

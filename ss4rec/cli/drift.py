@@ -68,7 +68,13 @@ def drift_command(
     )
     summary = {"headline": report.headline, "verdict": report.verdict, "exit_code": code, "report": str(out)}
     click.echo(json.dumps(summary) if as_json else f"{report.headline}\npage: {out / 'report.html'}")
-    if not as_json and run_dir is not None:
+    if as_json:
+        return code
+    if run_dir is None:
+        say_next(
+            f"ss4rec drift --data {quoted(data)} --run RUN --out {quoted(out)}  # what a run's model has lost"
+        )
+    else:
         say_next(f"ss4rec train --from {quoted(run_dir)} --data NEW  # if the page says to retrain")
     return code
 

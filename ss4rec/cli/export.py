@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ss4rec.cli.steps import quoted, say_next
+
 
 @click.command("export")
 @click.option("--data", required=True, metavar="DIR|URI", help="Prepared folder.")
@@ -39,3 +41,4 @@ def export_command(data: str, out: Path, fmt: str, name: str | None, as_json: bo
         f"{out}: {lines['inter']:,} interactions of {lines['user']:,} users with {lines['item']:,} items\n"
         f"RecBole: data_path: {out.parent}, dataset: {name or out.name}"
     )
+    say_next(f"recbole --model SASRec --dataset {quoted(name or out.name)}  # where RecBole is installed")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import data_folder
+from ss4rec.cli.steps import quoted, say_next
 
 if TYPE_CHECKING:
     from ss4rec.export.ann_index import Library
@@ -36,8 +37,11 @@ def items_command(run_dir: Path, out: Path, unit_length: bool, overwrite: bool, 
     from ss4rec.export.item_vectors import export_items
 
     found = export_items(run_dir.resolve(), out, unit_length=unit_length, overwrite=overwrite)
-    text = f"{out}: {found.items:,} items x {found.dimensions}, float32"
-    click.echo(found.model_dump_json(exclude_none=True) if as_json else text)
+    if as_json:
+        click.echo(found.model_dump_json(exclude_none=True))
+        return
+    click.echo(f"{out}: {found.items:,} items x {found.dimensions}, float32")
+    say_next(f"ss4rec export index --run {quoted(run_dir)} --data DATA --out index")
 
 
 @click.command("index")
@@ -103,11 +107,14 @@ def index_command(
         users=users,
         overwrite=overwrite,
     )
-    text = (
+    if as_json:
+        click.echo(found.model_dump_json(exclude_none=True))
+        return
+    click.echo(
         f"{out}: {found.items:,} items, {found.library}; recall@{found.k} {found.recall:.4f} against exact ranking "
         f"for {found.users:,} users"
     )
-    click.echo(found.model_dump_json(exclude_none=True) if as_json else text)
+    say_next(f"ss4rec serve --run {quoted(run_dir)}")
 
 
 @click.command("card")
@@ -119,4 +126,8 @@ def card_command(run_dir: Path, out: Path | None, as_json: bool) -> None:
     from ss4rec.export.card import CARD_MARKDOWN, write_card
 
     card = write_card(run_dir.resolve(), out)
-    click.echo(card.model_dump_json() if as_json else f"{(out or run_dir) / CARD_MARKDOWN}")
+    if as_json:
+        click.echo(card.model_dump_json())
+        return
+    click.echo(f"{(out or run_dir) / CARD_MARKDOWN}")
+    say_next(f"ss4rec serve --run {quoted(run_dir)}")

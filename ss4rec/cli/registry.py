@@ -39,9 +39,8 @@ def list_command(root: Path, as_json: bool) -> None:
     if rows:
         say_next(f"ss4rec registry show {quoted(str(rows[0]['model']))}")
     else:
-        click.echo(
-            f"no model in {root}; `ss4rec registry promote {root}/NAME --run RUN --reason TEXT` adds one"
-        )
+        click.echo(f"no model in {root}")
+        say_next(f"ss4rec registry promote {quoted(root / 'NAME')} --run RUN --reason TEXT")
 
 
 @click.command("show")
@@ -63,6 +62,14 @@ def show_command(model: Path, as_json: bool) -> None:
     for row in history:
         before = "" if row["before"] is None else f" (before: {row['before']})"
         click.echo(f"{row['at']}  {row['action']} {row['version']}{before}: {row['reason']}")
+    say_next(_after(model, champion, len(versions)))
+
+
+def _after(model: Path, champion: int | None, versions: int) -> str:
+    """Return what one does next with a model: let it serve, or choose what serves."""
+    if champion is not None:
+        return f"ss4rec serve --registry {quoted(model)}"
+    return f"ss4rec registry promote {quoted(model)} --version {versions} --reason TEXT"
 
 
 @click.command("promote")

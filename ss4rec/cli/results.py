@@ -78,10 +78,12 @@ def _own_setting(results: Mapping[str, EvalResult], k: int = 10) -> Table:
 
 def show_rolling(title: str, rolling: Mapping[str, Any]) -> None:
     """Print the mean and the spread over cuts (`ss4rec.train.rolling`), in the protocol's own setting."""
-    console = Console(width=max(100, Console().width))
+    console = Console(highlight=False)
     console.print(f"\n{title}", style="bold")
     columns = ("HR@10", "NDCG@10", "MRR@10")
-    table = Table("scorer", *columns, caption="mean and standard deviation over cuts")
+    table = Table(
+        "scorer", *columns, caption="mean and standard deviation over cuts", box=None, pad_edge=False
+    )
     for name, row in rolling["summary"].items():
         cells = (
             f"{row[column]['mean']:.4f} ± {row[column]['sd']:.4f}" for column in columns if column in row

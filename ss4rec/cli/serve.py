@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ss4rec.cli.steps import say_next
 from ss4rec.errors import UsageError
 
 
@@ -109,6 +110,8 @@ def serve_command(
     click.echo(
         f"{found.name}: http://{host}:{port}/docs and /demo; events in {_without_password(settings.store)}"
     )
+    token = " -H 'authorization: Bearer TOKEN'" if settings.tokens else ""
+    say_next(f"curl 'http://{host}:{port}/recommend?user=USER&k=5'{token}")
     if no_ray:
         if settings.replicas > 1:
             raise UsageError("--no-ray serves from one process; leave it out, or --replicas")

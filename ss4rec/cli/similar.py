@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.recommend import format_option
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def similar_command(
         count = sum(file.items for file in manifest.files)
         text = f"{out}: {count:,} items that are like {len(asked_N):,} items, {len(manifest.files)} files"
         click.echo(manifest.model_dump_json(exclude_none=True) if as_json else text)
+        if not as_json:
+            say_next(f"ss4rec recommend --run {quoted(run_dir)} --data DATA --out lists")
         return
     titles = dict(zip(items.source_id.to_pylist(), items.columns["title"].to_pylist(), strict=True))
     rows = [
@@ -97,3 +100,4 @@ def similar_command(
         if row["rank"] == 1:
             click.echo(f"like {row['item']}  {titles[row['item']] or ''}")
         click.echo(f"{row['rank']:>5}  {row['score']:.3f}  {row['similar']}  {titles[row['similar']] or ''}")
+    say_next(f"ss4rec similar --run {quoted(run_dir)} --all --out similar")

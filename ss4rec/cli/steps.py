@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from ss4rec.io.paths import AnyPath
 
-def say_next(*commands: str) -> None:
-    """Print commands, one a line, never cut: they are to be copied."""
+
+def say_next(*commands: str, err: bool = False) -> None:
+    """Print commands, one a line, never cut: they are to be copied.
+
+    Args:
+        commands: what may be run next, as one types it.
+        err: print to stderr, where stdout is for a program.
+    """
     for number, command in enumerate(commands):
-        click.echo(f"{'next:' if number == 0 else '     '} {command}")
+        click.echo(f"{'next:' if number == 0 else '     '} {command}", err=err)
 
 
-def quoted(path: str | Path) -> str:
+def quoted(path: str | AnyPath) -> str:
     """Return a path as a shell takes it."""
     return shlex.quote(str(path))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ss4rec.cli.steps import say_next
 from ss4rec.cluster import submit
 from ss4rec.cluster.secrets import is_secret
 from ss4rec.errors import UsageError
@@ -50,8 +51,13 @@ def submit_command(
         job_id = submit.start(client, command, package, variables, submit.job_name(verb, options))
     click.echo(f"job {job_id}: {command}")
     by_hand = f"--address {client.get_address()} {job_id}"
-    click.echo(f"  ray job logs --follow {by_hand}\n  ray job stop {by_hand}")
-    return 0 if no_wait else _watch(client, job_id)
+    if not no_wait:
+        click.echo(f"  ray job logs --follow {by_hand}")
+    click.echo(f"  ray job stop {by_hand}")
+    if no_wait:
+        say_next(f"ray job logs --follow {by_hand}")
+        return 0
+    return _watch(client, job_id)
 
 
 def _watch(client: JobSubmissionClient, job_id: str) -> int:

@@ -10,6 +10,7 @@ import click
 
 from ss4rec.auto.resolve import Auto
 from ss4rec.cli.options import (
+    FolderOrUri,
     Workers,
     assigned,
     config_options,
@@ -17,8 +18,10 @@ from ss4rec.cli.options import (
     minutes_option,
     resolve_train,
 )
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.config import RunConfig
 from ss4rec.errors import ConfigError
+from ss4rec.io.paths import AnyPath
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.folder import PreparedFolder
@@ -37,7 +40,7 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 
 
 @click.command("train")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
+@click.option("--data", type=FolderOrUri(), required=True, help="A prepared folder; also on S3.")
 @click.option(
     "--from",
     "start_from",
@@ -83,7 +86,7 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
-    data: Path,
+    data: AnyPath,
     start_from: Path | None,
     preset_name: str,
     protocol_name: str | None,
@@ -152,8 +155,10 @@ def train_command(
             f"{run_dir.name}: test items, best epoch by validation",
             result["test"],
             everything=everything,
-            then=(f"ss4rec show {run_dir}",),
+            then=(f"ss4rec show {quoted(run_dir)}",),
         )
+    else:
+        say_next(f"ss4rec evaluate --run {quoted(run_dir)} --data {quoted(data)}")
 
 
 def _warm(
@@ -181,7 +186,7 @@ def _show_seeds(found: dict[str, Any], as_json: bool) -> None:
         return
     for name, row in found["summary"].items():
         click.echo(f"{name:12} {row['mean']:.4f} ± {row['sd']:.4f}")
-    click.echo(f"compare them with another recipe: ss4rec compare OTHER... {' '.join(found['runs'])}")
+    say_next(f"ss4rec compare OTHER... {' '.join(map(quoted, found['runs']))}  # with another recipe")
 
 
 def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None:
@@ -191,3 +196,4 @@ def _show_rolling(run_dir: Path, rolling: dict[str, Any], as_json: bool) -> None
     from ss4rec.cli.results import show_rolling
 
     show_rolling(f"{run_dir.name}: test items, {len(rolling['cuts'])} cuts", rolling)
+    say_next(f"ss4rec show {quoted(run_dir)}/CUT")

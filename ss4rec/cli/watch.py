@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from ss4rec.cli.steps import quoted, say_next
+
+if TYPE_CHECKING:
+    from ss4rec.loop.watch import Round
 
 
 @click.command("watch")
@@ -33,7 +39,8 @@ def watch_command(config_file: Path, clear: str, address: str | None, as_json: b
     from ss4rec.loop.settings import WatchConfig
     from ss4rec.loop.watch import run_watch
 
-    found = run_watch(WatchConfig.load(config_file), address=address, clear=clear)
+    config = WatchConfig.load(config_file)
+    found = run_watch(config, address=address, clear=clear)
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return found.exit_code
@@ -44,4 +51,15 @@ def watch_command(config_file: Path, clear: str, address: str | None, as_json: b
         click.echo(found.outcome)
     serves = "nothing serves yet" if found.champion is None else f"version {found.champion} serves"
     click.echo(f"{serves}; page: {found.page}")
+    say_next(_after(found, config_file, config.model))
     return found.exit_code
+
+
+def _after(found: Round, config_file: Path, model: str) -> str:
+    """Return what one does after a round: clear faults, look at what serves, or come again with newer data."""
+    again = f"ss4rec watch --config {quoted(config_file)}"
+    if found.action == "look":
+        return f"{again} --clear REASON  # when the page's faults are mended"
+    if found.champion is None:
+        return f"{again}  # when the data are newer"
+    return f"ss4rec registry show {quoted(model)}"

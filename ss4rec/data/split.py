@@ -30,6 +30,7 @@ from ss4rec.data.prepared.item_months import ITEM_MONTHS_NAME, item_months
 from ss4rec.data.prepared.manifest import Filters
 from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import DataError, UsageError
+from ss4rec.io.atomic import new_folder
 from ss4rec.io.moments import last_second
 from ss4rec.io.untrusted import read_json
 
@@ -86,7 +87,7 @@ def parse_cut(text: str, option: str = "--cutoff") -> int:
 
 
 def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
-    """Cut the prepared folder `data` after second `cut_s` and write `out` (see the module's text).
+    """Cut the prepared folder `data` after second `cut_s` and write `out` (see the module's text), whole or not at all.
 
     Raises:
         DataError: if `data` was filtered with the future in sight, if `out` is taken, or if either side is empty.
@@ -100,6 +101,13 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
         )
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty; give another --out")
+    with new_folder(out) as draft:
+        return _write_split(folder, draft, cut_s, k_core)
+
+
+def _write_split(folder: PreparedFolder, out: Path, cut_s: int, k_core: int) -> SplitRecord:
+    """Write the files of a cut into the empty folder `out`."""
+    manifest = folder.manifest
     events = folder.sequences()
     events = events.with_items(pc.sort_indices(events.items.source_id).to_numpy())
     past_E = events.times_E <= cut_s
@@ -107,7 +115,7 @@ def split(data: Path, out: Path, cut_s: int, *, k_core: int = 0) -> SplitRecord:
     kept_E[past_E] = core_of_events(events.select(past_E), k_core)
     if not kept_E.any() or past_E.all():
         raise DataError(
-            f"{data} has {past_E.sum():,} events at or before the cut ({kept_E.sum():,} after filters) and "
+            f"{folder.path} has {past_E.sum():,} events at or before the cut ({kept_E.sum():,} after filters) and "
             f"{(~past_E).sum():,} after it; both must be more than 0: move --cutoff"
         )
     timeline, vocabulary, seen = _timeline(events, past_E, kept_E)

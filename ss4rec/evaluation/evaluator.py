@@ -136,11 +136,6 @@ def rank_batch(
     return {name: values_B.cpu().numpy() for name, values_B in columns.items()} | more
 
 
-def require_each_user_once(users_U: npt.NDArray[np.int64], num_users: int) -> None:
-    """Check that `users_U` holds every user 0..num_users-1 exactly once, in any order; raises as the next function."""
-    require_all_targets(users_U, np.ones(num_users, np.int64))
-
-
 def require_all_targets(users_N: npt.NDArray[np.int64], targets_U: npt.NDArray[np.int64]) -> None:
     """Check that `users_N`, the users of all ranked targets in any order, has each user as often as he has targets.
 

@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
+from ss4rec.cluster.pool import dataset_name, require_room
 from ss4rec.config import RunConfig
-from ss4rec.data.batches.ray_source import dataset_name
 from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
-from ss4rec.errors import ResourceError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targets, summarise
 from ss4rec.evaluation.recommended import ListSpec
@@ -90,28 +89,6 @@ def rank_folder(
         return {"model": ModelScorer(model, median_gap_s, config.data.target_time, asked_from_s)}
 
     return _rank(make_scorers, config, opened, plan, split, workers, gpu, lists)["model"]
-
-
-def evaluate_baselines(
-    config: RunConfig,
-    data: PreparedFolder | Path,
-    *,
-    split: Split = "test",
-    workers: int = 1,
-    plan: Plan | None = None,
-) -> dict[str, EvalResult]:
-    """Rank the targets of every user by each of `ss4rec.evaluation.baselines`; by name of the baseline.
-
-    Raises:
-        DataError, ResourceError: as `evaluate_folder`.
-    """
-    data = PreparedFolder.open(data)
-    plan = plan or plan_of_run(config, data)
-    ranks = rank_baselines(config, data, plan, split=split, workers=workers)
-    return {
-        name: summarise(own, config.evaluation.ks, protocol=plan.protocol, trained=plan.trained)
-        for name, own in ranks.items()
-    }
 
 
 def rank_baselines(
@@ -195,17 +172,3 @@ def _rank(
         require_all_targets(own["user"].to_numpy(), np.diff(plan.targets(split).offsets_U1))
         tables[name] = own
     return tables
-
-
-def require_room(workers: int, gpu: bool, what: str) -> None:
-    """Refuse a pool that the cluster cannot hold: Ray Data would wait for ever without a word.
-
-    Raises:
-        ResourceError: with the numbers; `what` names the workers in it.
-    """
-    kind = "GPU" if gpu else "CPU"
-    have = ray.cluster_resources().get(kind, 0)
-    if have < workers:
-        raise ResourceError(
-            f"{workers} {what} need a {kind} each, the cluster has {have:g}; ask for fewer workers"
-        )

@@ -61,8 +61,9 @@ class ModelScorer:
     @torch.inference_mode()
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the scores, on the model's device."""
+        batch = batch.to(self.device)
         hides_time = self.uses_target_time and not target_time_known
         gap_s = self.unknown_gap_s if hides_time else None
         hidden_SD = target_states(self.model, batch, self.device, gap_s, self.asked_from_s)
-        asked = Asked(events_of(batch, self.device), batch.last_S.to(self.device), gap_s)
+        asked = Asked(events_of(batch, self.device), batch.last_S, gap_s)
         return self.model.scores(hidden_SD, batch.seen_X, batch.seen_offsets_S1, asked)

@@ -1,4 +1,4 @@
-"""Results side by side: a rich table for the terminal and the same as Markdown for documents."""
+"""Results side by side: a table for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rich_table(results: Results, k: int = 10) -> Table:
     The setting that the protocol asks for comes first. Fits 100 columns for names up to 20 characters.
     """
     table = Table(title=_title(results), caption="intervals: 95 %, bootstrap over users")
-    header = _header(k)
+    header = ("seen items", "target time", "scorer", f"HR@{k}", f"NDCG@{k}", "95 % interval", f"MRR@{k}")
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
     for seen, target_time in _settings(results):
@@ -29,16 +29,6 @@ def rich_table(results: Results, k: int = 10) -> Table:
     for row in (*_rows_by_target(results, k), *_rows_of_cold(results, k)):
         table.add_row(*row)
     return table
-
-
-def markdown_table(results: Results, k: int = 10) -> str:
-    """Return the same table as Markdown, without a trailing line break."""
-    header = _header(k)
-    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3)]
-    for seen, target_time in _settings(results):
-        lines += _rows(results, seen, target_time, k)
-    lines += [*_rows_by_target(results, k), *_rows_of_cold(results, k)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _title(results: Results) -> str:
@@ -83,11 +73,6 @@ def _rows_by_target(results: Results, k: int) -> Iterator[list[str]]:
         if setting.by_target:
             hr, ndcg, mrr = (f"{setting.by_target[f'{metric}@{k}']:.4f}" for metric in ("HR", "NDCG", "MRR"))
             yield [setting.seen, setting.target_time, name, hr, ndcg, "over all targets", mrr]
-
-
-def _header(k: int) -> list[str]:
-    """Return the column names."""
-    return ["seen items", "target time", "scorer", f"HR@{k}", f"NDCG@{k}", "95 % interval", f"MRR@{k}"]
 
 
 def _rows(results: Results, seen: Seen, target_time: TargetTime, k: int) -> Iterator[list[str]]:

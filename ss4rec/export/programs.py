@@ -96,9 +96,8 @@ def _time_states(layer: TimeSSM, values_TD: Tensor, gaps_T: Tensor, rounds: int)
     one_T2P = torch.cat(
         [torch.ones_like(part) for part in drive_T2P.chunk(2, 1)[:1]] + [nothing_T2P.chunk(2, 1)[1]], 1
     )
-    maps = (layer.gap_weight, layer.gap_bias)
-    added_T2P = time_step(drive_T2P, gaps_T, *layer.system(), nothing_T2P, *maps)
-    decay_T2P = time_step(nothing_T2P, gaps_T, *layer.system(), one_T2P, *maps)
+    added_T2P = time_step(drive_T2P, gaps_T, layer.system(), nothing_T2P)
+    decay_T2P = time_step(nothing_T2P, gaps_T, layer.system(), one_T2P)
     return complex_prefix(decay_T2P, added_T2P, rounds)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ss4rec.io.paths import AnyPath
+from ss4rec.io.paths import AnyPath, RemotePath
+from ss4rec.io.patience import patiently
 
 WHOLE_OR_NOT = ("s3", "gcs", "abfs")
 """File systems on which a file appears when it is complete and not before, and where a rename is a copy."""
@@ -30,7 +31,7 @@ def write_whole(
         data: its content, or parts of it in order.
         durable: force the content to disk before the file appears, so that it survives a power cut too.
     """
-    parts = (data,) if isinstance(data, bytes | pa.Buffer) else data
+    parts = (data,) if isinstance(data, bytes | pa.Buffer) else tuple(data)
     if isinstance(path, Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -43,6 +44,10 @@ def write_whole(
         finally:
             draft.unlink(missing_ok=True)
         return
+    patiently(path, lambda: _write_remote(path, parts))
+
+
+def _write_remote(path: RemotePath, parts: tuple[bytes | pa.Buffer | memoryview, ...]) -> None:
     direct = path.filesystem.type_name in WHOLE_OR_NOT
     if not direct:
         path.filesystem.create_dir(path.parent.path, recursive=True)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from ss4rec.errors import DataError
+from ss4rec.io.patience import patiently
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,11 @@ class RemotePath:
             stream: IO[bytes] = self.filesystem.open_output_stream(self.path)
             return stream
         # Reads of a line or a few bytes are common and each would be a request.
-        return io.BufferedReader(_Raw(self.filesystem.open_input_file(self.path)), 1 << 20)
+        return io.BufferedReader(_Raw(self, self.open_input()), 1 << 20)
+
+    def open_input(self) -> pa.NativeFile:
+        """Open for reading at any place, as pyarrow does it."""
+        return patiently(self, lambda: self.filesystem.open_input_file(self.path))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the whole content."""
@@ -95,16 +100,21 @@ class RemotePath:
 
     def read_bytes(self) -> bytes:
         """Return the whole content."""
-        with self.filesystem.open_input_stream(self.path) as stream:
-            return bytes(stream.read())
+
+        def read() -> bytes:
+            with self.filesystem.open_input_stream(self.path) as stream:
+                return bytes(stream.read())
+
+        return patiently(self, read)
 
     def iterdir(self) -> Iterator[RemotePath]:
         """Yield what is in the folder; nothing if there is none."""
-        for info in self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True)):
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        for info in patiently(self, lambda: self.filesystem.get_file_info(selector)):
             yield RemotePath(self.filesystem, info.path)
 
     def _info(self) -> pafs.FileInfo:
-        return self.filesystem.get_file_info(self.path)
+        return patiently(self, lambda: self.filesystem.get_file_info(self.path))
 
 
 AnyPath = Path | RemotePath
@@ -113,8 +123,8 @@ AnyPath = Path | RemotePath
 class _Raw(io.RawIOBase):
     """pyarrow's file as a raw stream for `io.BufferedReader`."""
 
-    def __init__(self, file: pa.NativeFile) -> None:
-        self._file = file
+    def __init__(self, path: RemotePath, file: pa.NativeFile) -> None:
+        self._path, self._file = path, file
 
     def readable(self) -> bool:
         return True
@@ -130,7 +140,13 @@ class _Raw(io.RawIOBase):
         return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
+        at = self._file.tell()
+
+        def read() -> bytes:
+            self._file.seek(at)
+            return bytes(self._file.read(len(buffer)))
+
+        data = patiently(self._path, read)
         buffer[: len(data)] = data
         return len(data)
 
@@ -175,8 +191,8 @@ def read_range(path: AnyPath, start: int, length: int) -> bytes:
         with path.open("rb") as stream:
             stream.seek(start)
             return stream.read(length)
-    with path.filesystem.open_input_file(path.path) as file:
-        return bytes(file.read_at(length, start))
+    with path.open_input() as file:
+        return patiently(path, lambda: bytes(file.read_at(length, start)))
 
 
 def remove_tree(path: AnyPath) -> None:
@@ -184,4 +200,4 @@ def remove_tree(path: AnyPath) -> None:
     if isinstance(path, Path):
         shutil.rmtree(path, ignore_errors=True)
     elif path.is_dir():
-        path.filesystem.delete_dir(path.path)
+        patiently(path, lambda: path.filesystem.delete_dir(path.path))

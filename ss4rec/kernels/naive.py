@@ -10,34 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ss4rec.kernels.inputs import SelectiveInputs, TimeSystem
 from ss4rec.model.segments import Segments
 
 
-def time_scan(
-    drive_T2P: Tensor,
-    gaps_T: Tensor,
-    lambda_re_P: Tensor,
-    lambda_im_P: Tensor,
-    log_step_P: Tensor,
-    segments: Segments,
-    gap_weight_P: Tensor | None = None,
-    gap_bias_P: Tensor | None = None,
-) -> Tensor:
+def time_scan(drive_T2P: Tensor, gaps_T: Tensor, system: TimeSystem, segments: Segments) -> Tensor:
     """Run the diagonal complex SSM x_k = e^(Λs_k) x_(k-1) + (e^(Λs_k) - 1)/Λ · drive_k (S5, arXiv 2208.04933, eq. 6).
 
     Args:
         drive_T2P: B̃u, real parts then imaginary parts.
         gaps_T: seconds, at least 0.
-        lambda_re_P: real part of Λ, below 0.
-        lambda_im_P: imaginary part of Λ.
-        log_step_P: s = gap · exp(log_step).
+        system: Λ and the steps s.
         segments: where sequences start; the state is 0 there.
-        gap_weight_P: with `gap_bias_P`, s = softplus(weight · log1p(gap) + bias) · exp(log_step) instead.
-        gap_bias_P: see `gap_weight_P`.
 
     Returns:
         The states, `[T, 2P]`, real parts then imaginary parts.
     """
+    lambda_re_P, lambda_im_P, log_step_P, gap_weight_P, gap_bias_P = system
     num_states = lambda_re_P.numel()
     lambda_P = torch.complex(lambda_re_P, lambda_im_P)
     drive_TP = torch.complex(drive_T2P[:, :num_states], drive_T2P[:, num_states:])
@@ -68,34 +57,13 @@ def causal_conv(values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: 
     return torch.stack(rows)
 
 
-def selective_scan(
-    u_TE: Tensor,
-    delta_TE: Tensor,
-    A_EN: Tensor,
-    B_TN: Tensor,
-    C_TN: Tensor,
-    D_E: Tensor,
-    z_TE: Tensor,
-    delta_bias_E: Tensor,
-    segments: Segments,
-) -> Tensor:
+def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
     """Run the selective SSM (Mamba, arXiv 2312.00752, section 3): dt = softplus(delta + bias),
     h_k = e^(dt_k A) h_(k-1) + dt_k B_k u_k, y_k = (C_k·h_k + D u_k) · SiLU(z_k).
 
-    Args:
-        u_TE: input after the convolution.
-        delta_TE: step before softplus and bias.
-        A_EN: decay rates, below 0.
-        B_TN: input weights of each token.
-        C_TN: output weights of each token.
-        D_E: skip weights.
-        z_TE: gate.
-        delta_bias_E: bias of delta.
-        segments: where sequences start; the state is 0 there.
-
-    Returns:
-        y, `[T, E]`.
+    The state is 0 where a sequence starts. Returns y, `[T, E]`.
     """
+    u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
     dt_TE = F.softplus(delta_TE + delta_bias_E)
     rows = []
     for first, last in segments.host_offsets_S1.unfold(0, 2, 1).tolist():

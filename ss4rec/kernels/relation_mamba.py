@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ss4rec.errors import BackendError
+from ss4rec.kernels.inputs import SelectiveInputs
 from ss4rec.model.segments import Segments
 
 
@@ -32,17 +33,7 @@ def causal_conv(values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: 
     return segments.unpad(out_SEL.transpose(1, 2))
 
 
-def selective_scan(
-    u_TE: Tensor,
-    delta_TE: Tensor,
-    A_EN: Tensor,
-    B_TN: Tensor,
-    C_TN: Tensor,
-    D_E: Tensor,
-    z_TE: Tensor,
-    delta_bias_E: Tensor,
-    segments: Segments,
-) -> Tensor:
+def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
     """Compute `ss4rec.kernels.naive.selective_scan` with `selective_scan_fn`.
 
     The kernel wants one type for the five token inputs (that of `u_TE`) and float32 for A, D and the bias; its state
@@ -50,6 +41,7 @@ def selective_scan(
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
+    u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
     delta, B, C, z = (_rectangle(values.to(u_TE.dtype), segments) for values in (delta_TE, B_TN, C_TN, z_TE))
     y_SEL = selective_scan_fn(
         _rectangle(u_TE, segments),

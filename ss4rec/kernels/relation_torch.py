@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ss4rec.kernels.inputs import SelectiveInputs
 from ss4rec.model.segments import Segments, StepOrder
 
 GROUP_SEQUENCES = 16
@@ -71,18 +72,9 @@ def _spread(values_TE: Tensor, places_T: Tensor, segments: Segments, taps: int) 
     return values_TE.new_zeros(rows, values_TE.shape[1]).index_copy_(0, places_T, values_TE)
 
 
-def selective_scan(
-    u_TE: Tensor,
-    delta_TE: Tensor,
-    A_EN: Tensor,
-    B_TN: Tensor,
-    C_TN: Tensor,
-    D_E: Tensor,
-    z_TE: Tensor,
-    delta_bias_E: Tensor,
-    segments: Segments,
-) -> Tensor:
+def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
     """Compute `ss4rec.kernels.naive.selective_scan` in the type of `A_EN` (float32 or float64)."""
+    u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
     kind = A_EN.dtype
     u_TE = u_TE.to(kind)
     dt_TE = F.softplus(delta_TE.to(kind) + delta_bias_E)

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ss4rec.kernels.conv_triton import causal_conv
+from ss4rec.kernels.inputs import SelectiveInputs
 from ss4rec.kernels.launch import launch
 from ss4rec.kernels.math_triton import exp2, exp2_again, sigmoid, softplus
 from ss4rec.model.segments import Segments
@@ -36,36 +37,17 @@ CHANNELS = 8
 """Channels of one program of the scan; 32 / CHANNELS threads share the states of one."""
 
 
-def selective_scan(
-    u_TE: Tensor,
-    delta_TE: Tensor,
-    A_EN: Tensor,
-    B_TN: Tensor,
-    C_TN: Tensor,
-    D_E: Tensor,
-    z_TE: Tensor,
-    delta_bias_E: Tensor,
-    segments: Segments,
-) -> Tensor:
+def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
     """Compute `ss4rec.kernels.naive.selective_scan`; state and sums are float32, the result has `u`'s type."""
-    y_TE: Tensor = _SelectiveScan.apply(u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E, segments)
+    y_TE: Tensor = _SelectiveScan.apply(*inputs, segments)
     return y_TE
 
 
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        u_TE: Tensor,
-        delta_TE: Tensor,
-        A_EN: Tensor,
-        B_TN: Tensor,
-        C_TN: Tensor,
-        D_E: Tensor,
-        z_TE: Tensor,
-        delta_bias_E: Tensor,
-        segments: Segments,
-    ) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *given, segments = arguments
+        u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = given
         inputs = [x.contiguous() for x in (u_TE, delta_TE, A_EN.T, B_TN, C_TN, D_E, z_TE, delta_bias_E)]
         num_tokens, channels = u_TE.shape
         num_states = A_EN.shape[1]

@@ -9,31 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ss4rec.kernels.inputs import SelectiveInputs, TimeSystem
 from ss4rec.model.segments import Segments
 
 CHUNK_TOKENS = 128
 """Tokens whose decays are in memory at one time: 4 MB with 256 channels of 32 states."""
 
 
-def time_step(
-    drive_B2P: Tensor,
-    gaps_B: Tensor,
-    lambda_re_P: Tensor,
-    lambda_im_P: Tensor,
-    log_step_P: Tensor,
-    state_B2P: Tensor,
-    gap_weight_P: Tensor | None = None,
-    gap_bias_P: Tensor | None = None,
-) -> Tensor:
+def time_step(drive_B2P: Tensor, gaps_B: Tensor, system: TimeSystem, state_B2P: Tensor) -> Tensor:
     """Take one step of `naive.time_scan` for each user; returns the new state `[B, 2P]`.
 
     Arguments are those of the scan, with one event for each of B users. e^(Λs) - 1 is written so that nothing is
     subtracted from one: with Λs = a + ib its real part is expm1(a) cos b - 2 sin²(b/2).
     """
-    steps_BP = gaps_B.to(lambda_re_P.dtype)[:, None]
-    if gap_weight_P is not None and gap_bias_P is not None:
-        steps_BP = F.softplus(gap_weight_P * torch.log1p(steps_BP) + gap_bias_P)
-    steps_BP = steps_BP * torch.exp(log_step_P)
+    lambda_re_P, lambda_im_P, steps_BP = *system[:2], system.steps(gaps_B)
     angle_BP = lambda_im_P * steps_BP
     cos_BP, shrink_BP = torch.cos(angle_BP), torch.expm1(lambda_re_P * steps_BP)
     decay_re_BP, decay_im_BP = (shrink_BP + 1) * cos_BP, (shrink_BP + 1) * torch.sin(angle_BP)
@@ -66,18 +55,9 @@ def conv_step(
     return F.silu((window_BKE * weight_EK.T).sum(1) + bias_E), window_BKE[:, 1:]
 
 
-def relation_step(
-    u_BE: Tensor,
-    delta_BE: Tensor,
-    A_EN: Tensor,
-    B_BN: Tensor,
-    C_BN: Tensor,
-    D_E: Tensor,
-    z_BE: Tensor,
-    delta_bias_E: Tensor,
-    state_BEN: Tensor,
-) -> tuple[Tensor, Tensor]:
+def relation_step(inputs: SelectiveInputs, state_BEN: Tensor) -> tuple[Tensor, Tensor]:
     """Take one step of `naive.selective_scan`; returns the output `[B, E]` and the new state `[B, E, N]`."""
+    u_BE, delta_BE, A_EN, B_BN, C_BN, D_E, z_BE, delta_bias_E = inputs
     kind = A_EN.dtype
     u_BE, dt_BE = u_BE.to(kind), F.softplus(delta_BE.to(kind) + delta_bias_E)
     drive_BEN = (dt_BE * u_BE)[:, :, None] * B_BN.to(kind)[:, None, :]

@@ -5,34 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ss4rec.kernels.inputs import TimeSystem
 from ss4rec.model.segments import Segments
 
 SERIES_RADIUS = 0.02
 """Below this |z| the derivative of (e^z - 1)/z comes from its series: the closed form loses eps/|z| to cancellation."""
 
 
-def time_scan(
-    drive_T2P: Tensor,
-    gaps_T: Tensor,
-    lambda_re_P: Tensor,
-    lambda_im_P: Tensor,
-    log_step_P: Tensor,
-    segments: Segments,
-    gap_weight_P: Tensor | None = None,
-    gap_bias_P: Tensor | None = None,
-) -> Tensor:
+def time_scan(drive_T2P: Tensor, gaps_T: Tensor, system: TimeSystem, segments: Segments) -> Tensor:
     """Compute `ss4rec.kernels.naive.time_scan` with hand-written gradients.
 
-    Arithmetic is in the type of `lambda_re_P` (float32 or float64). Λ must stay above 1e-15 in magnitude.
+    Arithmetic is in the type of Λ (float32 or float64). Λ must stay above 1e-15 in magnitude.
     """
-    steps_TP = gaps_T.to(lambda_re_P.dtype)[:, None]
-    if gap_weight_P is not None and gap_bias_P is not None:
-        steps_TP = F.softplus(gap_weight_P * torch.log1p(steps_TP) + gap_bias_P)
-    steps_TP = steps_TP * torch.exp(log_step_P)
-    states_T2P: Tensor = _TimeScan.apply(drive_T2P, steps_TP, lambda_re_P, lambda_im_P, segments)  # type: ignore[no-untyped-call]  # torch leaves it so
+    states_T2P: Tensor = _TimeScan.apply(drive_T2P, system.steps(gaps_T), *system[:2], segments)  # type: ignore[no-untyped-call]  # torch leaves it so
     return states_T2P
 
 

@@ -15,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ss4rec.kernels.inputs import TimeSystem
 from ss4rec.kernels.launch import launch
 from ss4rec.kernels.time_kernels import backward_kernel, forward_kernel
 from ss4rec.model.segments import Segments
@@ -32,23 +33,12 @@ WARPS = 1600
 """Rows are added until this many warps run, if there are fewer sequences: with few warps an H100 waits for loads."""
 
 
-def time_scan(
-    drive_T2P: Tensor,
-    gaps_T: Tensor,
-    lambda_re_P: Tensor,
-    lambda_im_P: Tensor,
-    log_step_P: Tensor,
-    segments: Segments,
-    gap_weight_P: Tensor | None = None,
-    gap_bias_P: Tensor | None = None,
-) -> Tensor:
+def time_scan(drive_T2P: Tensor, gaps_T: Tensor, system: TimeSystem, segments: Segments) -> Tensor:
     """Compute `ss4rec.kernels.naive.time_scan`; arithmetic and state are float32, states have `drive`'s type.
 
     The gradient of the decays uses the returned states, so with bf16 it carries their rounding.
     """
-    states_T2P: Tensor = _TimeScan.apply(
-        drive_T2P, gaps_T, lambda_re_P, lambda_im_P, log_step_P, gap_weight_P, gap_bias_P, segments
-    )
+    states_T2P: Tensor = _TimeScan.apply(drive_T2P, gaps_T, *system, segments)
     return states_T2P
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import RelationBackend
+from ss4rec.kernels.inputs import SelectiveInputs
 from ss4rec.kernels.steps import conv_past, conv_step, relation_state, relation_step
 from ss4rec.model.init import log_uniform
 from ss4rec.model.segments import Segments
@@ -68,9 +69,8 @@ class RelationSSM(nn.Module):
         backend: RelationBackend,
     ) -> Tensor:
         delta_TE, B_TN, C_TN = selected
-        y_TE = backend.selective_scan(
-            u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias, segments
-        )
+        inputs = SelectiveInputs(u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias)
+        y_TE = backend.selective_scan(inputs, segments)
         projected_TD: Tensor = self.out_proj(y_TE)
         return projected_TD
 
@@ -79,9 +79,8 @@ class RelationSSM(nn.Module):
         u_BE, z_BE = self.in_proj(values_BD).chunk(2, dim=1)
         u_BE, past_BJE = conv_step(u_BE, self.conv_weight, self.conv_bias, past_BJE)
         delta_BE, B_BN, C_BN = self.select(u_BE)
-        y_BE, state_BEN = relation_step(
-            u_BE, delta_BE, self.decay(), B_BN, C_BN, self.skip, z_BE, self.dt_bias, state_BEN
-        )
+        inputs = SelectiveInputs(u_BE, delta_BE, self.decay(), B_BN, C_BN, self.skip, z_BE, self.dt_bias)
+        y_BE, state_BEN = relation_step(inputs, state_BEN)
         return self.out_proj(y_BE), past_BJE, state_BEN
 
     def select(self, u_TE: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import TimeBackend
+from ss4rec.kernels.inputs import TimeSystem
 from ss4rec.kernels.steps import time_step
 from ss4rec.model.init import hippo_normal_eigen, lecun_normal, log_uniform
 from ss4rec.model.segments import Segments
@@ -53,31 +54,19 @@ class TimeSSM(nn.Module):
         self, values_TD: Tensor, gaps_T: Tensor, segments: Segments, backend: TimeBackend
     ) -> tuple[Tensor, Tensor]:
         """Return what `forward` does, and the states after every event, `[T, 2P]`."""
-        states_T2P = backend.time_scan(
-            F.linear(values_TD, self.input_2PD),
-            gaps_T,
-            *self.system(),
-            segments,
-            self.gap_weight,
-            self.gap_bias,
-        )
+        states_T2P = backend.time_scan(F.linear(values_TD, self.input_2PD), gaps_T, self.system(), segments)
         return self.output(states_T2P, values_TD), states_T2P
 
     def step(self, values_BD: Tensor, gaps_B: Tensor, state_B2P: Tensor) -> tuple[Tensor, Tensor]:
         """Take one event of each user; returns `[B, D]` and the new states."""
-        state_B2P = time_step(
-            F.linear(values_BD, self.input_2PD),
-            gaps_B,
-            *self.system(),
-            state_B2P,
-            self.gap_weight,
-            self.gap_bias,
-        )
+        state_B2P = time_step(F.linear(values_BD, self.input_2PD), gaps_B, self.system(), state_B2P)
         return self.output(state_B2P, values_BD), state_B2P
 
-    def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return real and imaginary part of Λ, and the logarithm of the steps."""
-        return -torch.exp(self.log_decay), self.frequency, self.log_step
+    def system(self) -> TimeSystem:
+        """Return Λ and what makes steps of gaps."""
+        return TimeSystem(
+            -torch.exp(self.log_decay), self.frequency, self.log_step, self.gap_weight, self.gap_bias
+        )
 
     def output(self, states_T2P: Tensor, values_TD: Tensor) -> Tensor:
         """Return what the layer says in these states, `[T, D]`."""

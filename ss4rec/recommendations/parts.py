@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -20,6 +21,8 @@ from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.io.atomic import write_json
 from ss4rec.io.paths import AnyPath
 from ss4rec.io.untrusted import read_json
+from ss4rec.kernels.launch import compile_together
+from ss4rec.model.item_scores import ItemScores
 from ss4rec.recommendations.histories import Histories
 from ss4rec.recommendations.lists import ListRules, best_lists
 from ss4rec.recommendations.output import PART, PartRecord, lists_table, write_part
@@ -93,12 +96,16 @@ class PartMaker:
     Args:
         work: the job.
         device: where the model runs.
+        note: is told when a part of the start has ended, by its name.
 
     Raises:
         ContractError: if the run has another best checkpoint by now.
     """
 
-    def __init__(self, work: Work, device: str) -> None:
+    def __init__(self, work: Work, device: str, note: Callable[[str], None] = lambda name: None) -> None:
+        if device.startswith("cuda"):
+            torch.zeros(1, device=device)
+        note("cuda_s")
         folder = RunFolder.open(work.run_dir)
         chosen = checkpoint.best(folder.checkpoints)
         if chosen.model_sha256 != work.weights_sha256:
@@ -112,6 +119,8 @@ class PartMaker:
         self.scorer = ModelScorer(model, gap_s, config.data.target_time, work.asked_from_s)
         self.rules = work.rules.to(self.scorer.device, model.item_matrix())
         self._ranking = threading.Lock()
+        self._kernels_missing, self._note = self.scorer.device.type == "cuda", note
+        note("model_s")
 
     def make(self, numbers: Sequence[int]) -> Iterator[PartRecord]:
         """Make the files of some shards and yield their records; reading ahead and writing run beside the model.
@@ -141,14 +150,25 @@ class PartMaker:
         """Return the lists of a shard."""
         items = [np.zeros((0, self._k), np.int64)]
         scores = [np.zeros((0, self._k), np.float32)]
+        self._compile(batches)
         for batch in batches:
-            found = self.scorer.scores(batch, target_time_known=self.work.time_known)
+            found = self._scores(batch)
             items_BK, best_BK = best_lists(found, batch, self.rules)
             items.append(items_BK.cpu().numpy())
             scores.append(best_BK.float().cpu().numpy())
         users = [np.zeros(0, np.int64), *(batch.users_S.numpy() for batch in batches)]
         lengths = [np.zeros(0, np.int64), *(batch.histories_S.numpy() for batch in batches)]
         return Ranked(*map(np.concatenate, (users, lengths, items, scores)))
+
+    def _scores(self, batch: EvalBatch) -> ItemScores:
+        return self.scorer.scores(batch, target_time_known=self.work.time_known)
+
+    def _compile(self, batches: Sequence[EvalBatch]) -> None:
+        """Compile side by side what the first batch launches; Triton would do it one after another."""
+        if self._kernels_missing and batches:
+            compile_together(lambda: self._scores(batches[0]))
+            self._kernels_missing = False
+            self._note("kernels_s")
 
     @property
     def _k(self) -> int:

@@ -71,15 +71,33 @@ def _require_size(saved: checkpoint.Checkpoint, config: RunConfig, record: RunRe
             f"configuration describe {expected} in {config.model.members} x {config.model.blocks} blocks; "
             "the folder is mixed up"
         )
-    with torch.device("meta"):  # shapes without memory
-        wanted = {
-            name: tuple(t.shape)
-            for name, t in make_model(config.model, record.num_items, columns=record.columns)
-            .state_dict()
-            .items()
-        }
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    wrong = sorted(name for name, shape in _sizes(config, record).items() if found.get(name) != shape)
     if wrong:
         raise CheckpointError(
             f"checkpoint {saved.path} does not fit this model: {', '.join(wrong[:5])} is missing or has another shape"
         )
+
+
+def _sizes(config: RunConfig, record: RunRecord) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in which every size of a model stands; `load_tensors` compares the others.
+
+    A model on torch's `meta` device would tell all shapes, but the first such model imports torch's compiler: 5 s.
+    """
+    model, items = config.model, record.columns.items
+    inner, hidden = model.expand * model.dim, round(model.feed_forward * model.dim)
+    of_block: dict[str, tuple[int, ...]] = {
+        "time.input_2PD": (2 * model.time_states, model.dim),
+        "relation.A_log": (inner, model.relation_states),
+        "relation.conv_weight": (inner, model.conv_width),
+    }
+    if hidden:
+        of_block["feed_forward.down.weight"] = (model.dim, hidden)
+    of_member: dict[str, tuple[int, ...]] = {"embedding.weight": (record.num_items + 1, model.dim)}
+    if items is not None:
+        of_member["features.table"] = (items.rows, model.dim)
+        of_member["features.codes_N"] = (items.pairs,)
+        of_member["features.vectors_VF"] = (record.num_items + 1, items.dims)
+    for block in range(model.blocks):
+        of_member |= {f"blocks.{block}.{name}": shape for name, shape in of_block.items()}
+    prefixes = [""] if model.members == 1 else [f"parts.{member}." for member in range(model.members)]
+    return {prefix + name: shape for prefix in prefixes for name, shape in of_member.items()}

@@ -25,4 +25,5 @@ class Hooks:
     may_write: Callable[[], None] = lambda: None
     """Called before a checkpoint appears; raises `LeaseError` if another process writes this run now."""
     saved: Callable[[], None] = lambda: None
-    """Called by the main worker when a checkpoint is whole; may raise to end the training there."""
+    """Called by the main worker when a checkpoint of this very step is whole (after a notice, at the end; others are
+    written beside the steps that follow); may raise to end the training there."""

@@ -36,6 +36,7 @@ from ss4rec.train.outcome import Outcome, StepNote
 from ss4rec.train.pace import Pace, planned_epochs, planned_minutes
 from ss4rec.train.prefetch import DeviceBatch, Prefetcher
 from ss4rec.train.resume import LoopState
+from ss4rec.train.saver import Saver
 from ss4rec.train.status import StatusLine, duration, epoch_line, log_is_json, say
 from ss4rec.train.step import TrainStep, autocast
 from ss4rec.train.stopping import EarlyStopping
@@ -79,7 +80,7 @@ class TrainLoop:
         self.config, self.objective, self.model, self.source = config, objective, objective.model, source
         self.workers, self.folder, self.validate = workers, folder, validate
         self.hooks, self.identity = hooks or Hooks(), identity or {}
-        self.noticed = ""
+        self.noticed, self.saver = "", Saver()
         self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
         max_windows = int(source.order.share_sizes(workers.rank, workers.world).max())
         self.stager = Stager(max_windows, config.data.max_len) if graphs else None
@@ -137,6 +138,7 @@ class TrainLoop:
                     self._go_back(climbed)
         finally:
             self.watchdog.close()
+            self.saver.finish(self._say)
             if self.tracker:
                 self.tracker.close()
         self._say(f"training ended: {self.ended}; {self.epoch} epochs in {duration(self.elapsed_s)}")
@@ -199,6 +201,7 @@ class TrainLoop:
         return time.monotonic() - self.saved_at > self.config.train.checkpoint_every_s
 
     def _train_step(self, batch: DeviceBatch) -> None:
+        self.saver.look()
         self.watchdog.feed()
         seed_step(self.config.train.seed, self.global_step, self.workers.rank)
         lr = self._lr()
@@ -246,6 +249,7 @@ class TrainLoop:
             f"the loss has climbed to {climbed.loss:.3f} and was {self.course.best:.3f} at its best: training "
             f"diverges at a learning rate of {self._lr():.2g}"
         )
+        self.saver.wait()
         saved = self.workers.from_main(resume.best_checkpoint(self.folder) if self.workers.is_main else None)
         if saved is None:
             raise NonFiniteError(
@@ -377,7 +381,7 @@ class TrainLoop:
         return ""
 
     def _save(self, score: float | None) -> None:
-        """Write a checkpoint of this moment (main worker only) and prune old ones."""
+        """Begin to write a checkpoint of this moment (main worker only), and wait for it where nothing may follow."""
         if self.guard.first_bad_step is not None:
             return  # training ends at the next look, on all workers together; the checkpoint before is the good one
         state = {
@@ -393,10 +397,19 @@ class TrainLoop:
             "returns": self.returns,
             **self.identity,
         }
-        resume.save(self.folder.checkpoints, self.take_step, state, self.hooks.may_write)
-        checkpoint.prune(self.folder.checkpoints, self.config.train.keep_checkpoints)
+        keep = self.config.train.keep_checkpoints
+        resume.save(
+            self.saver,
+            self.folder.checkpoints,
+            self.take_step,
+            state,
+            keep=keep,
+            may_write=self.hooks.may_write,
+        )
         self.saved_at = time.monotonic()
-        self.hooks.saved()
+        if self.noticed or self.ended or not self.config.train.checkpoint_every_s:
+            self.saver.wait()
+            self.hooks.saved()
 
     def _resume(self) -> None:
         """Continue from the newest intact checkpoint, if there is one."""

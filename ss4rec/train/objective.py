@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from ss4rec.model.losses import Repeats, bpr, cross_entropy
 from ss4rec.model.sampled import NegativeSampler, sampled_softmax
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel, SS4Rec
+from ss4rec.train.side_by_side import SideBySide
 
 
 class Objective(nn.Module):
@@ -35,6 +37,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
+        self.side_by_side: SideBySide | None = None
+        """Runs the members at the same time; None: one after another."""
         if config.kind == "sampled_softmax":
             if model.config.repeats != "ignore":
                 raise ConfigError(
@@ -76,7 +80,8 @@ class Objective(nn.Module):
         them (else the device is waited for); with kernels of fixed size -1 stands for none.
         """
         inputs = (items_T, gaps_T, targets_T, segments, rows_R, context)
-        losses = [self._loss(member, *inputs) for member in self.model.members]
+        works = [partial(self._loss, member, *inputs) for member in self.model.members]
+        losses = [work() for work in works] if self.side_by_side is None else self.side_by_side.run(works)
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _loss(

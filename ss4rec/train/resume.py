@@ -17,6 +17,7 @@ from ss4rec.runs import checkpoint
 from ss4rec.runs.checkpoint import Checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_tensors, load_weights
+from ss4rec.train.saver import HostCopy, Saver
 from ss4rec.train.step import TrainStep
 
 
@@ -126,28 +127,58 @@ def require_same_run(saved: Checkpoint, identity: Mapping[str, str], earlier: Se
 
 
 def save(
-    folder: Path, train_step: TrainStep, state: Mapping[str, object], may_write: Callable[[], None]
+    saver: Saver,
+    folder: Path,
+    train_step: TrainStep,
+    state: Mapping[str, object],
+    keep: int,
+    may_write: Callable[[], None],
 ) -> None:
-    """Write a checkpoint of `train_step` into `folder`: the weights to serve, and all that training needs besides.
+    """Copy a training to the host and begin to write it as a checkpoint, once the one before is whole.
 
     Args:
+        saver: writes it, and raises what goes wrong when it is asked.
         folder: the run's `checkpoints/`.
         train_step: holds weights, optimizer and moving average.
         state: plain data of the loop.
+        keep: checkpoints that are kept, see `checkpoint.prune`.
         may_write: see `checkpoint.save`.
+
+    Raises:
+        CheckpointError, LeaseError: what went wrong with the one before.
+    """
+    saver.wait()
+    model, training = snapshot(train_step, saver.copy)
+
+    def write() -> None:
+        saver.copy.ready()
+        checkpoint.save(folder, model=model, training=training, state=state, allowed=may_write)
+        checkpoint.prune(folder, keep)
+
+    saver.start(write)
+
+
+def snapshot(train_step: TrainStep, copy: HostCopy) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Copy a training to the host: the weights to serve, and all that training needs besides.
+
+    Args:
+        train_step: holds weights, optimizer and moving average.
+        copy: makes the copies; they are whole once `copy.ready` has returned.
     """
     model, average = train_step.model, train_step.average
-    training = {
+    moments = {
         f"optimizer.{index}.{name}": tensor
         for index, entry in train_step.optimizer.state_dict()["state"].items()
         for name, tensor in entry.items()
     }
+    training = copy(moments, "")
     if average:
-        training |= {f"raw.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+        training |= copy({f"raw.{name}": tensor for name, tensor in model.state_dict().items()}, "")
         average.swap()
-    checkpoint.save(folder, model=model.state_dict(), training=training, state=state, allowed=may_write)
+    weights = copy(model.state_dict(), "model.")
     if average:
         average.swap()
+    return weights, training
 
 
 def restore(saved: Checkpoint, train_step: TrainStep, state: LoopState) -> None:

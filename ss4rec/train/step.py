@@ -22,6 +22,7 @@ from ss4rec.train.group import Workers
 from ss4rec.train.objective import Objective
 from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer, set_rate
 from ss4rec.train.prefetch import DeviceBatch
+from ss4rec.train.side_by_side import SideBySide
 
 _ALIGN = 4
 """Elements: every gradient begins at 16 bytes, which vectorised kernels want."""
@@ -71,6 +72,8 @@ class TrainStep:
         """Mean loss and gradient norm of the last step, over all workers."""
         self._global_step = torch.zeros((), dtype=torch.int64, device=device)
         self._graphs = None if stager is None else StepGraphs(stager)
+        if self._graphs is not None and len(model.members) > 1:
+            objective.side_by_side = SideBySide(len(model.members), device)
 
     def __call__(self, batch: DeviceBatch, global_step: int, lr: float) -> Tensor:
         """Take a step and return this worker's own loss sum, on the device."""

@@ -19,10 +19,10 @@ SMALL = {
     "model.time_states": 8,
     "model.relation_states": 4,
     "optim.base_dim": 16,
-    "optim.lr": 0.02,
+    "optim.lr": 0.03,
     "optim.warmup_steps": 10,
-    "train.epochs": 8,
-    "train.validate_every": 8,
+    "train.epochs": 5,
+    "train.validate_every": 5,
     "train.batch_size": 32,
 }
 """Sizes at which a training takes a second or two."""

@@ -17,6 +17,7 @@ import click
 import pytest
 
 from ss4rec.cli import main_group, run
+from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, SettingResult
 
 
 @dataclass
@@ -54,6 +55,22 @@ class Case:
         return self.args
 
 
+def ranked() -> EvalResult:
+    """Return metrics of three users, .25 each."""
+    return EvalResult(
+        num_users=3,
+        settings=tuple(
+            SettingResult(
+                seen=seen,
+                target_time=time,
+                metrics={f"{name}@{k}": 0.25 for name in ("HR", "NDCG", "MRR") for k in (5, 10, 20)},
+                intervals={},
+            )
+            for seen, time in SETTINGS
+        ),
+    )
+
+
 def parametrised(cases: tuple[Case, ...]) -> pytest.MarkDecorator:
     """Return the mark that makes one test of each case."""
     return pytest.mark.parametrize("case", cases, ids=str)
@@ -77,8 +94,15 @@ def perform(case: Case, places: Mapping[str, Path], folder: Path, monkeypatch, c
     out, err = capsys.readouterr()
     seen = Seen(ended.value.code, out, err, folder, calls)
     assert seen.code == case.code, out + err
+    if says_next(case):
+        assert "next: " in out + err, f"`ss4rec {case.args}` does not say what one may do next"
     case.check(seen)
     return seen
+
+
+def says_next(case: Case) -> bool:
+    """Return whether the call must end by saying what to do next: it did its work, and people read what it prints."""
+    return case.code in (0, 10, 11, 12) and "as_json" not in given(case.args)[1]
 
 
 def commands(group: click.Group = main_group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -99,6 +99,12 @@ CASES = (
         "data export --data {prepared} --out {folder}/box --format recbole --name toy --json",
         lambda seen: _exported(seen),
     ),
+    Case(
+        "data export --data {prepared} --out box",
+        lambda seen: _told(
+            seen, "\nnext: recbole --model SASRec --dataset box  # where RecBole is installed\n"
+        ),
+    ),
     Case("data compare {whole} {whole} --json", lambda seen: _same(seen)),
     Case("data compare {whole} {whole}", lambda seen: _told(seen, "8 items are in both; 100.0%")),
     Case(

@@ -27,6 +27,7 @@ CASES = (
         _everything,
         **DRIFT,
     ),
+    Case("drift --data {split} --out report", lambda seen: _has(seen.out, "all is well"), **DRIFT),
     Case(
         "drift --data {split} --out report --set permutation=199",
         lambda seen: _has(seen.err, 'permutation: no such field; did you mean "permutations"?'),

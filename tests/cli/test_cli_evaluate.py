@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from tests.cli.harness import Case, parametrised
+from tests.cli.harness import Case, parametrised, ranked
 
 EVALUATE = {"stub": "ss4rec.evaluation.report.evaluate_run", "answer": {}}
 
@@ -18,12 +18,24 @@ def _asked(seen):
     assert seen.json == {}
 
 
+def _said(seen):
+    first, second = seen.out.splitlines()[-2:]
+    assert first.startswith("next: ss4rec show /")
+    assert second.startswith("      ss4rec recommend --run /")
+
+
 CASES = (
     Case(
         "evaluate --run {run} --data {prepared} --split valid --workers 2 --gpu --address local "
         "--protocol time-to-split --set protocol.cut=0.7 --all --json",
         _asked,
         **EVALUATE,
+    ),
+    Case(
+        "evaluate --run {run} --data {prepared}",
+        _said,
+        stub=EVALUATE["stub"],
+        answer={"model": ranked().model_dump(mode="json")},
     ),
     Case("evaluate --run {folder} --data {prepared}", lambda seen: None, 2, **EVALUATE),
 )

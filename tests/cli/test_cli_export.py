@@ -1,6 +1,7 @@
 """`ss4rec export`: what other programs take from a run."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,22 @@ CASES = (
         2,
     ),
     Case("export card --run {run} --out . --json", _card),
+    Case(
+        "export torch --run {run} --out out",
+        _onnx,
+        stub="ss4rec.export.torch_export.export_torch",
+        **PROGRAMS,
+    ),
+    Case("export items --run {run} --out out", lambda seen: seen.out.index("items x 16, float32")),
+    Case(
+        "export card --run {run} --out .", lambda seen: seen.out.index("card.md\nnext: ss4rec serve --run /")
+    ),
+    Case(
+        "export index --run {run} --data {prepared} --out out",
+        lambda seen: seen.out.index("120 items, hnswlib; recall@10 0.9900"),
+        stub="ss4rec.export.ann_index.export_index",
+        answer=SimpleNamespace(items=120, library="hnswlib", k=10, recall=0.99, users=9),
+    ),
     Case("export card --run {folder}", lambda seen: None, 2),
 )
 

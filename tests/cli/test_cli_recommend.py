@@ -107,6 +107,11 @@ CASES = (
         **STUB,
     ),
     Case(
+        "score --run {run} --data {prepared} --pairs p.csv --out out --workers 0",
+        lambda seen: seen.out.index("\nnext: ss4rec serve --run /"),
+        **STUB,
+    ),
+    Case(
         "score --run {run} --data {prepared} --pairs nothing.csv --out out --workers 0", lambda seen: None, 2
     ),
 )

@@ -1,5 +1,7 @@
 """`ss4rec registry`: which run serves, and the way back."""
 
+import pytest
+
 from ss4rec.registry import ModelRegistry
 from tests.cli.harness import Case, parametrised
 
@@ -11,9 +13,8 @@ def _promoted(seen):
 
 
 def _listed(seen):
-    assert (
-        seen.out
-        == "no model in there; `ss4rec registry promote there/NAME --run RUN --reason TEXT` adds one\n"
+    assert seen.out == (
+        "no model in there\nnext: ss4rec registry promote there/NAME --run RUN --reason TEXT\n"
     )
 
 
@@ -35,7 +36,22 @@ CASES = (
     Case(
         "registry rollback models/films --to 1 --reason why --json", lambda s: s.err.index("no model of"), 2
     ),
+    Case("registry show kept/films", lambda seen: seen.out.index("next: ss4rec serve --registry kept/films")),
+    Case("registry show kept/new", lambda seen: seen.out.index("promote kept/new --version 1 --reason TEXT")),
+    Case("registry rollback kept/films --reason why", lambda s: s.out.index("version 1 serves now")),
+    Case(
+        "registry promote kept/films --version 1 --reason why", lambda s: s.out.index("version 1 serves now")
+    ),
 )
+
+
+@pytest.fixture(autouse=True)
+def kept(places, tmp_path):
+    """A model whose second version serves, and one of which none does."""
+    registry = ModelRegistry(tmp_path / "kept" / "films")
+    for name in ("run", "other"):
+        registry.promote(registry.add(places[name]).version, "better")
+    ModelRegistry(tmp_path / "kept" / "new").add(places["run"])
 
 
 @parametrised(CASES)
@@ -61,4 +77,5 @@ def test_a_whole_story(places, tmp_path, monkeypatch, capsys):
     assert back.startswith("registry/films: version 1 serves now\n")
     shown = call("registry show registry/films").splitlines()
     assert shown[0].split()[:2] == ["1", "serves"]
-    assert shown[-1].endswith("rollback 1 (before: 2): worse")
+    assert shown[-2].endswith("rollback 1 (before: 2): worse")
+    assert shown[-1] == "next: ss4rec serve --registry registry/films"

@@ -70,16 +70,15 @@ def test_one_line_and_exit_code_130(verb, number, places, tmp_path, monkeypatch,
         arrived.append(place)
         os.kill(os.getpid(), number)
         time.sleep(20)
+        arrived.append("the verb went on")
 
     monkeypatch.setattr("ss4rec.cluster.connect.cluster", lambda address: nullcontext())
     monkeypatch.setattr(place, stub)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "watch.toml").write_text('model = "registry/films"\ndata = "d"\nwork = "w"\n')
     capsys.readouterr()
-    began = time.monotonic()
     with pytest.raises(SystemExit) as ended:
         run(main_group, [*verb.split(), *shlex.split(words.format(**places))])
     assert arrived == [place]
     assert ended.value.code == 130
     assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped"
-    assert time.monotonic() - began < 15, "the verb went on"

@@ -16,7 +16,8 @@ def _shown(seen):
 
 def _said(seen):
     assert seen.out.startswith("like 2  ")
-    assert len(seen.out.splitlines()) == 4
+    assert len(seen.out.splitlines()) == 5
+    assert seen.out.splitlines()[-1].endswith("--all --out similar")
 
 
 def _written(seen):

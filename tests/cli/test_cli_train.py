@@ -3,9 +3,9 @@
 import json
 
 from ss4rec.auto.resolve import Auto
+from ss4rec.cli.pipeline import Done
 from ss4rec.config import RunConfig
-from ss4rec.evaluation.evaluator import SETTINGS, EvalResult, SettingResult
-from tests.cli.harness import Case, parametrised
+from tests.cli.harness import Case, parametrised, ranked
 
 TRAIN = {"stub": "ss4rec.train.run.train", "answer": {"run": "/r", "training": {"epochs": 1}}}
 
@@ -103,23 +103,41 @@ def _demo_in_short(seen):
     assert "unknown" not in seen.out
 
 
-RANKED = EvalResult(
-    num_users=3,
-    settings=tuple(
-        SettingResult(
-            seen=seen,
-            target_time=time,
-            metrics={f"{name}@{k}": 0.25 for name in ("HR", "NDCG", "MRR") for k in (5, 10, 20)},
-            intervals={},
-        )
-        for seen, time in SETTINGS
-    ),
-)
 DEMO = {
     "stub": "ss4rec.train.run.train",
-    "answer": {"run": "/r", "test": {"model": RANKED.model_dump(mode="json")}},
+    "answer": {"run": "/r", "test": {"model": ranked().model_dump(mode="json")}},
+}
+
+
+def _whole_path(seen):
+    ((asked, data, folder), _) = seen.calls[0]
+    assert (asked.source, asked.cutoff, asked.users, asked.items) == ("r.csv", "2015-03-31", 900, 400)
+    assert asked.preset == "debug"
+    assert asked.train == ("--set", "train.epochs=1", "--protocol", "recbole", "--workers", "1:3")
+    assert (data, folder) == (seen.folder / "there", seen.folder / "runs" / "ml-32m")
+    assert "train        1,234.6 s, begun 2 times" in seen.out
+    assert "next: ss4rec show " in seen.out
+
+
+def _whole_path_by_default(seen):
+    ((asked, data, _), _) = seen.calls[0]
+    assert (asked.preset, asked.train, asked.users, asked.source) == ("ml_20m_best", (), None, None)
+    assert data == seen.folder / "data" / "ml-32m"
+
+
+STAGES = {
+    "stub": "ss4rec.cli.pipeline.run_pipeline",
+    "answer": [Done("train", 1234.56, 2), Done("drift", None, 1)],
 }
 CASES = (
+    Case(
+        "demo --like ml-32m --source r.csv --cutoff 2015-03-31 --users 900 --items 400 --preset debug --data there "
+        "--set train.epochs=1 --protocol recbole --workers 1:3",
+        _whole_path,
+        **STAGES,
+    ),
+    Case("demo --like ml-32m", _whole_path_by_default, **STAGES),
+    Case("demo --users 900", lambda seen: _has(seen.err, "go with --like ml-32m"), 2),
     Case(
         "train --data {prepared} --preset debug --set model.dim=24 --workers 1:3 --storage there --name mine "
         "--address h:1 --skip-bad-steps 2 --skip-bad-shards --all --json",
@@ -156,6 +174,8 @@ CASES = (
     Case("train --data {prepared} --set model.dim", lambda seen: _has(seen.err, "as in model.dim=128"), 2),
     Case("train --data {prepared} --workers 3:2", lambda seen: _has(seen.err, "3:2"), 2),
     Case("train --data {folder}/none", lambda seen: _has(seen.err, "no data folder"), 2),
+    Case("train --data memory://none", lambda seen: _has(seen.err, "no data folder"), 2),
+    Case("train --data nowhere://x", lambda seen: _has(seen.err, "on no file system"), 2),
     Case("config --preset demo --set train.epochs=3 --workers 2", _configured),
     Case("config --data {prepared} --gpu --minutes 5 --protocol time-to-split --explain", lambda seen: None),
     Case("config --fields", lambda seen: _has(seen.out, "Configuration")),

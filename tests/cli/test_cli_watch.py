@@ -1,5 +1,6 @@
 """`ss4rec watch`: from a file to a round of the loop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,18 @@ def _said(seen):
         "retrain: It fell.",
         "It was not better.",
         "version 3 serves; page: /w/index.html",
+        f"next: ss4rec registry show {seen.folder}/registry/films",
     ]
+
+
+def _fault(seen):
+    assert seen.out.splitlines()[-1].endswith(
+        "/watch.toml --clear REASON  # when the page's faults are mended"
+    )
+
+
+def _none_serves(seen):
+    assert seen.out.splitlines()[-1].endswith("/watch.toml  # when the data are newer")
 
 
 CASES = (
@@ -36,6 +48,14 @@ CASES = (
         answer=LOOK,
     ),
     Case("watch --config {folder}/watch.toml", _said, 12, stub="ss4rec.loop.watch.run_watch", answer=KEPT),
+    Case("watch --config {folder}/watch.toml", _fault, 10, stub="ss4rec.loop.watch.run_watch", answer=LOOK),
+    Case(
+        "watch --config {folder}/watch.toml",
+        _none_serves,
+        11,
+        stub="ss4rec.loop.watch.run_watch",
+        answer=replace(LOOK, action="wait", champion=None, exit_code=11),
+    ),
     Case("watch --config {folder}/none.toml", lambda seen: seen.err.index("cannot be read as TOML"), 2),
 )
 

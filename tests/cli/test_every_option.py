@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import Case, commands, given
+from tests.cli.harness import Case, commands, given, says_next
 
 CASES = [
     case
@@ -25,6 +25,12 @@ def test_some_case_gives_each_option(verb):
             tested |= options
     wanted = {parameter.name for parameter in COMMANDS[verb].params if parameter.name != "help"}
     assert wanted - tested == set(), f"no case of tests/cli gives these of `ss4rec {verb}`"
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_some_case_ends_by_saying_what_to_do_next(verb):
+    """`perform` fails for such a case that has no such line."""
+    assert any(given(case.args)[0] == verb for case in CASES if says_next(case))
 
 
 @pytest.mark.parametrize("verb", COMMANDS)

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,13 +18,14 @@ from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
 from ss4rec.train.ray_gauges import GAUGES, PREFIX
+from tests.progress import started, until
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PORT, DASHBOARD = 26579, 28465
+PORT, DASHBOARD = 26579, 28665
 EPOCHS = 24  # some seconds of training, in which all gauges must have been seen
 URL = f"http://127.0.0.1:{DASHBOARD}"
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 SPACE = """
 from optuna.distributions import FloatDistribution
 from tuning.space import SearchSpace
@@ -66,8 +66,12 @@ class Nodes:
 
     def start(self):
         script = [ROOT / "cluster/local.sh", "start"]
-        head = subprocess.run(script, env=self.environment, capture_output=True, text=True)
-        assert head.returncode == 0, head.stderr
+
+        def start():
+            head = subprocess.run(script, env=self.environment, capture_output=True, text=True)
+            assert head.returncode == 0, head.stdout + head.stderr
+
+        started(start)
 
     def join(self, number, gpus, private=None):
         """Start a node with one CPU; `private` is a folder that is another one there (a mount of its own)."""
@@ -104,7 +108,7 @@ class Nodes:
         for process in self.joined:
             process.send_signal(signal.SIGTERM)
         for process in self.joined:
-            process.wait(timeout=60)
+            process.wait()
         subprocess.run([ROOT / "cluster/local.sh", "stop"], env=self.environment, capture_output=True)
 
     def metrics(self):
@@ -149,14 +153,6 @@ def training(data, storage, *options, epochs=1):
     return ["--data", data / "past", "--storage", storage, "--preset", "debug", *changes, *options]
 
 
-def wait_for(what, within_s=120.0):
-    deadline = time.monotonic() + within_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"{what} did not come true"
-        time.sleep(0.5)  # other processes; nothing to wait on
-    return found
-
-
 def test_wrong_token_is_refused(nodes, data, tmp_path):
     """Would fail with RAY_AUTH_MODE=disabled in cluster/local.sh."""
     answer = nodes.submit("train", *training(data, tmp_path), RAY_AUTH_TOKEN="f" * 32)
@@ -184,10 +180,10 @@ def test_jobs_on_nodes_that_come(nodes, data, folders):
     assert re.search(r"3 worker\(s\) of 1 CPU do not fit: [12] node", refused.stdout)
 
     nodes.join(3, gpus=1, private=private)
-    wait_for(lambda: "127.0.0.3" in nodes_listed(nodes))
+    until(lambda: "127.0.0.3" in nodes_listed(nodes), every_s=0.5)
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(nodes.submit, "train", *three, env=["SS4REC_LOG=json"])
-        wait_for(lambda: job.done() or not missing_gauges(nodes, "three"))
+        until(lambda: job.done() or not missing_gauges(nodes, "three"), every_s=0.5)
         missing = missing_gauges(nodes, "three")
         trained = job.result()
     assert trained.returncode == 0, trained.stdout + trained.stderr

@@ -14,6 +14,7 @@ from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepare.ray_map import ray_map
 from ss4rec.errors import DataError
 from tests.data.reference import content
+from tests.progress import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("small_cluster")]
 
@@ -48,11 +49,7 @@ def test_same_bytes_after_a_kill(tmp_path, ratings, monkeypatch):
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     work = tmp_path / ".ray.work"
-    deadline = time.monotonic() + 60
-    while not list(work.glob("*/*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: list(work.glob("*/*")), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "ray").exists()
@@ -87,9 +84,7 @@ def test_results_come_in_order_and_a_long_task_holds_up_no_other(tmp_path):
     def first_waits_for_last(number):
         if number == 19:
             (tmp_path / "last").touch()
-        deadline = time.monotonic() + 60
         while number == 0 and not (tmp_path / "last").exists():
-            assert time.monotonic() < deadline
             time.sleep(0.01)
         return number * number
 

@@ -60,7 +60,7 @@ def test_leaving_early_stops_the_executor(sharded):
         running = executors()
         assert running
     for thread in running:
-        thread.join(timeout=30)
+        thread.join()
         assert not thread.is_alive()
 
 
@@ -70,9 +70,9 @@ def test_leaving_before_the_tasks_have_begun_stops_them_later(sharded):
         next(batches)
     for thread in threading.enumerate():
         if thread.name == "first-table-of-tasks":
-            thread.join(timeout=60)
+            thread.join()
     for thread in set(executors()) - before:
-        thread.join(timeout=30)
+        thread.join()
         assert not thread.is_alive()
 
 

@@ -8,25 +8,50 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from ss4rec.cli.options import data_folder
 from ss4rec.cli.prepare import prepare_command
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
+from ss4rec.io import atomic
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import RemotePath, read_range, to_path
+from ss4rec.train.worker import train_alone
+
+
+class Server:
+    """moto's S3 on loopback, which can go away and come back with all that it holds."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.begin()
+
+    def begin(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self.moto = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self.moto.start()
+        self.port = self.moto.get_host_and_port()[1]
+
+    def end(self) -> None:
+        self.moto.stop()
 
 
 @pytest.fixture(scope="module")
-def s3():
+def server():
+    running = Server()
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="module")
+def s3(server):
     """Address of an empty bucket."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    host, port = server.moto.get_host_and_port()
     before = dict(os.environ)
     os.environ.update(
         AWS_ACCESS_KEY_ID="any",
@@ -39,7 +64,6 @@ def s3():
     yield "s3://bucket"
     os.environ.clear()
     os.environ.update(before)
-    server.stop()
 
 
 @pytest.fixture
@@ -120,3 +144,110 @@ def test_any_fsspec_file_system(tmp_path, ratings):
 def test_an_unknown_scheme_is_refused():
     with pytest.raises(DataError, match=r"nowhere://x is on no file system"):
         to_path("nowhere://x")
+
+
+@pytest.fixture
+def away(s3, server, monkeypatch):
+    """Take the server away, and bring it back at the n-th time that somebody waits for it; says what was told."""
+    told = []
+
+    def begin(at: int) -> list[str]:
+        pauses = []
+
+        def pause(seconds):
+            pauses.append(seconds)
+            if len(pauses) == at:
+                server.begin()
+
+        monkeypatch.setattr("ss4rec.io.patience.time.sleep", pause)
+        server.end()
+        return told
+
+    monkeypatch.setattr("ss4rec.io.patience._log.warning", lambda text, *values: told.append(text % values))
+    return begin
+
+
+def test_a_server_that_goes_away_while_batches_are_read(s3, away, tmp_path, ratings):
+    """Training reads on where it was: the same batches, and two lines that say what happened.
+
+    Seen to fail: without `patiently` in `_Raw.readinto` and in `open_input`.
+    """
+    out = to_path(f"{s3}/steady")
+    prepare(ratings, out, rows_per_shard=5)
+    options = {"batch_size": 8, "seed": 1}
+    whole = [
+        batch.items_T.tolist()
+        for *_, batch in LocalSource(out, DataConfig(), **options).train_batches(0, 0, 2)
+    ]
+    source = LocalSource(out, DataConfig(), **options)
+    told = away(at=2)
+    found = [batch.items_T.tolist() for *_, batch in source.train_batches(0, 0, 2)]
+    assert found == whole
+    assert len(told) >= 2
+    assert "s3://bucket/steady" in told[0]
+    assert "the server does not answer; trying again for 600 s" in told[0]
+    assert any("answers again after" in line for line in told)
+
+
+@pytest.mark.timeout(300)
+def test_a_training_that_reads_from_a_bucket_which_goes_away(s3, away, tmp_path, ratings):
+    """The model is that of a training on local files, to the bit.
+
+    Seen to fail: without `patiently` in `_Raw.readinto` and in `open_input`.
+    """
+    from tests.faults.small import equal, small
+
+    remote = to_path(f"{s3}/trains")
+    prepare(ratings, remote, rows_per_shard=9)
+    prepare(ratings, tmp_path / "trains", rows_per_shard=9)
+    config = small(**{"train.epochs": 2})
+    data = data_folder(remote)
+    told = away(at=2)
+    train_alone(config, data, tmp_path / "remote", torch.device("cpu"))
+    train_alone(config, tmp_path / "trains", tmp_path / "local", torch.device("cpu"))
+    assert equal(tmp_path / "remote", tmp_path / "local")
+    assert any("answers again" in line for line in told)
+
+
+def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, ratings, monkeypatch):
+    """It is away when the third file is to be written.
+
+    Seen to fail: without `patiently` in `write_whole`.
+    """
+    honest, writes, told = atomic._write_remote, [], []
+
+    def write(path, data):
+        writes.append(path)
+        if len(writes) == 3:
+            told.append(away(at=2))
+        honest(path, data)
+
+    monkeypatch.setattr(atomic, "_write_remote", write)
+    prepare(ratings, to_path(f"{s3}/written"), rows_per_shard=9)
+    prepare(ratings, tmp_path / "local", rows_per_shard=9)
+    assert_same_folder(to_path(f"{s3}/written"), tmp_path / "local")
+    assert writes[2] == writes[3] == writes[4]
+    assert len(told[0]) == 2
+
+
+def test_a_server_that_stays_away_is_one_sentence(s3, server, monkeypatch):
+    """Seen to fail: with PATIENCE_S never looked at, the wait has no end."""
+    monkeypatch.setattr("ss4rec.io.patience.PATIENCE_S", 1.0)
+    server.end()
+    try:
+        with pytest.raises(
+            DataError, match=r"s3://bucket/x: the server has not answered for 1 s .*it continues"
+        ):
+            to_path(f"{s3}/x").read_bytes()
+    finally:
+        server.begin()
+
+
+def test_what_no_waiting_can_mend_is_raised_at_once(s3, monkeypatch):
+    """Seen to fail: with every OSError taken for a server that is away."""
+    monkeypatch.setattr("ss4rec.io.patience.time.sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(FileNotFoundError):
+        to_path(f"{s3}/nothing").read_bytes()
+    with pytest.raises(OSError, match=r"NO_SUCH_BUCKET|Not Found|404|does not exist"):
+        write_whole(to_path("s3://no-such-bucket/x"), b"x")
+    assert not to_path(f"{s3}/nothing").exists()

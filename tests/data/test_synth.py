@@ -127,7 +127,7 @@ def test_no_item_twice(chunk):
 
 
 def test_fashions_drift(chunk):
-    year_T = (chunk.times_T - module.FIRST_TIME_S) // (365 * 86_400)
+    year_T = (chunk.times_T - module.SMALL.first_time_s) // (365 * 86_400)
 
     def distance(one_T, other_T):
         shares = (np.bincount(chunk.items_T[mask], minlength=ITEMS) / mask.sum() for mask in (one_T, other_T))

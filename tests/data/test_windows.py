@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ss4rec.data.batches.windows import eval_sequences, num_train_windows, ragged, train_windows
-from ss4rec.errors import ConfigError, DataError
+from ss4rec.data.batches.windows import Ranked, num_train_windows, ragged, target_windows, train_windows
+from ss4rec.errors import ConfigError
 
 checked = settings(derandomize=True, deadline=None, max_examples=60)
 lengths_and_cut = st.tuples(
@@ -96,10 +96,17 @@ def test_each_training_pair_is_a_target_once_and_held_out_events_never_occur(dra
 
 @checked
 @given(lengths_and_cut, st.sampled_from(["valid", "test"]))
-def test_eval_sequences_are_those_of_the_loop(drawn, split):
+def test_windows_of_held_out_events_are_those_of_the_loop(drawn, split):
     lengths, max_len, _, target_time = drawn
     shard = make_shard(lengths)
-    table = eval_sequences(shard, split=split, max_len=max_len, target_time=target_time)
+    rows = shard.to_pylist()
+    ends = np.array([len(row["items"]) - (2 if split == "valid" else 1) for row in rows])
+    held = [
+        np.array([row[name][end] for row, end in zip(rows, ends, strict=True)])
+        for name in ("items", "timestamps")
+    ]
+    ranked = Ranked(np.arange(len(rows)), ends, *held)
+    table = target_windows(shard, ranked, max_len=max_len, target_time=target_time)
     for row, got in zip(shard.to_pylist(), table.to_pylist(), strict=True):
         items, times = row["items"], row["timestamps"]
         held_out = len(items) - (2 if split == "valid" else 1)
@@ -140,5 +147,3 @@ def test_users_too_short_for_a_pair_have_no_window():
 def test_refusals_name_the_numbers():
     with pytest.raises(ConfigError, match=r"data\.overlap is 5, data\.max_len 5"):
         num_train_windows([9], 5, 5)
-    with pytest.raises(DataError, match="user 8 has 2 events"):
-        eval_sequences(make_shard([3, 2]), split="test", max_len=5, target_time=True)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from drift.calendar import calendar
 from drift.config import DriftConfig
 from drift.model.count_ranks import Seen, count_ranks, follower_ranks
-from drift.model.followers import count_pairs, follow_scores
+from drift.model.followers import count_pairs
 from drift.model.quality import decompose, quality_severity, summarise
 from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
@@ -156,6 +156,11 @@ def test_all_targets_in_one_pass_are_ranked_as_one_by_one(model):
                 want = 1 + sum(scores[i] > scores[target] + 1e-6 for i in others)
                 assert next(row)["model"] == want
     assert next(row, None) is None
+
+
+def follow_scores(pairs, last, counts):
+    """How often each item followed the last one; popularity (below 1) breaks ties."""
+    return pairs[last].toarray() + counts / (counts.sum() + 1)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

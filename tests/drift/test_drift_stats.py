@@ -1,7 +1,6 @@
 """Statistics against naive loops, and against the mistakes that would make them lie."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from drift.stats.resampling import (
     Blocks,
     at_least,
     bootstrap_intervals,
-    change_point,
     drop_test,
     holm,
     max_t,
@@ -250,29 +248,6 @@ def test_many_targets_of_a_user_make_a_fall_easier_to_see():
         for _ in range(200)
     ]
     assert np.mean(np.array(null) <= 0.05) < 0.09
-
-
-def test_a_step_is_dated():
-    rng = np.random.default_rng(15)
-    for step in (1, 4, 9):
-        means = np.stack([users(rng, 300, shift=0.2 * (w >= step)).mean(SIGNALS)[:10] for w in range(10)])
-        assert change_point(means, np.full(10, 300.0)) == step
-
-
-def test_change_point_equals_least_squares():
-    rng = np.random.default_rng(16)
-    means, weights = rng.uniform(size=(7, 1)), rng.uniform(1, 9, 7)
-
-    def residual(k):
-        parts = (slice(0, k), slice(k, 7))
-        return sum(
-            weights[p] @ (means[p, 0] - np.average(means[p, 0], weights=weights[p])) ** 2 for p in parts
-        )
-
-    best = min(range(1, 7), key=residual)
-    assert change_point(means, weights) == best
-    assert all(residual(best) <= residual(k) for k in range(1, 7))
-    assert all(a != b for a, b in pairwise(map(residual, range(1, 7))))
 
 
 def test_ties_of_a_rare_signal_are_kept():

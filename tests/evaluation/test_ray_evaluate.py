@@ -13,7 +13,7 @@ from ss4rec.errors import DataError, ResourceError, UsageError
 from ss4rec.evaluation.baselines import baselines
 from ss4rec.evaluation.evaluator import rank_users, summarise
 from ss4rec.evaluation.popularity import MostPopular, RecentlyPopular, TrainingEvents
-from ss4rec.evaluation.ray_evaluate import evaluate_baselines, evaluate_folder
+from ss4rec.evaluation.ray_evaluate import evaluate_folder, rank_baselines
 from ss4rec.evaluation.recommended import ListSpec, count_item_facts, summarise_lists
 from ss4rec.evaluation.report import evaluate_run
 from ss4rec.evaluation.saved import load_evaluation
@@ -74,7 +74,9 @@ def test_a_run_on_two_actors_equals_one_process(small_cluster, prepared, run_dir
 def test_baselines_equal_one_process(small_cluster, prepared, run_dir):
     manifest, config = Manifest.load(prepared), RunFolder.open(run_dir).config()
     events = TrainingEvents.read(PreparedFolder.open(prepared).shard_paths, manifest.items)
-    found = evaluate_baselines(config, prepared)
+    opened = PreparedFolder.open(prepared)
+    ranks = rank_baselines(config, opened, make_plan(config.protocol, opened))
+    found = {name: summarise(own, config.evaluation.ks) for name, own in ranks.items()}
     assert found["most popular"] == alone(prepared, config, MostPopular(events.counts()), "test")
     assert found["popular in 30 days"] == alone(prepared, config, RecentlyPopular(events), "test")
     assert list(found) == list(baselines(prepared, make_plan(config.protocol, prepared)))

@@ -8,10 +8,11 @@ import torch
 from ss4rec.config import DataConfig, ModelConfig
 from ss4rec.data.batches.batch import collate_eval
 from ss4rec.data.batches.windows import Ranked, target_windows, window_starts
+from ss4rec.evaluation.evaluator import rank_users
 from ss4rec.evaluation.own_items import OwnMostFrequent
 from ss4rec.evaluation.scorers import ModelScorer
 from ss4rec.evaluation.states import prefixes
-from ss4rec.evaluation.successive import rank_targets
+from ss4rec.evaluation.successive import history_batches
 from ss4rec.model.ss4rec import SS4Rec
 
 ITEMS, GAP_S = 30, 30.0
@@ -86,6 +87,13 @@ def naive_ranks(model, shard, ranked, max_len, target_time, known):
             ranks.append(1 + ahead if item else np.inf)
         found.append(ranks)
     return np.array(found)
+
+
+def rank_targets(scorer, shard, ranked, data, batch_targets=2048):
+    rows = target_windows(
+        shard, ranked, max_len=data.max_len, target_time=data.target_time, share_passes=True
+    )
+    return rank_users(scorer, history_batches(rows, batch_targets))
 
 
 @pytest.mark.parametrize("target_time", [True, False])

@@ -11,7 +11,7 @@ DEVICE = "cuda"
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
 ]
 
 

@@ -19,16 +19,18 @@ from ss4rec.runs.folder import RunFolder
 from tests.faults.inject import Fault, recovery_s, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
 from tests.group import run_pair
+from tests.progress import started, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(580)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def nodes():
     """A cluster of a head without CPUs and three nodes of one CPU each: two workers, and one to spare."""
     os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.5"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    members = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+    members = [started(lambda: cluster.add_node(num_cpus=1)) for _ in range(3)]
     ray.init(address=cluster.address, namespace="ss4rec", logging_level="ERROR")
     cluster.wait_for_nodes()
     yield cluster, members
@@ -102,12 +104,16 @@ def test_killed_worker_and_infrastructure_error_are_retried(
     assert sum("at epoch 2, step 4" in line for line in lines) == 1
 
 
-def _told(capfd, *words, within_s=60.0):
+def _told(capfd, *words):
     """Return what was printed, once `words` are there: Ray forwards workers' lines a moment later."""
-    text, deadline = "", time.monotonic() + within_s
-    while any(word not in text for word in words) and time.monotonic() < deadline:
+    text = ""
+
+    def there():
+        nonlocal text
         text += capfd.readouterr().out
-        time.sleep(0.1)  # lines come from another process; nothing to wait on
+        return all(word in text for word in words)
+
+    until(there, every_s=0.1)
     return text.splitlines()
 
 
@@ -201,7 +207,7 @@ def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, cap
         faults,
         **{"resources.workers": 2, "train.checkpoint_every_s": 1e9, "train.validate_every": 3},
     )
-    thread.join(timeout=30)
+    thread.join()
     assert not failed
     lines = " ".join(_told(capfd, "training ended"))
     assert "notice: Ray takes back the node of worker(s)" in lines
@@ -228,7 +234,7 @@ def test_the_decision_is_one_line(tmp_path, capsys, most, left, words):
 
     Seen to fail: with the order of exceptions as they come, the peer's lost connection is named as the cause.
     """
-    from ss4rec.train.ray_train import FailureLine
+    from ss4rec.train.ray_recovery import FailureLine
 
     failure = tmp_path / "failure-x.json"
     if left:

@@ -107,7 +107,7 @@ def elastic():
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_continue_with_fewer_workers(prepared, tmp_path):
     """Row 8: begun on one worker, continued on two, ended on one; within rounding of a run on one.
 

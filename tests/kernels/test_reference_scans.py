@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ss4rec.kernels import naive, relation_torch, time_torch
+from ss4rec.kernels.inputs import SelectiveInputs, TimeSystem
 from ss4rec.model.segments import Segments
 
 LENGTHS = [1, 2, 63, 64, 65, 200]
@@ -34,7 +35,7 @@ def relation_inputs(tokens, states, inner=5):
 
 
 def run_time(module, inputs, extra, segments):
-    return module.time_scan(*inputs, segments, *extra)
+    return module.time_scan(*inputs[:2], TimeSystem(*inputs[2:], *extra), segments)
 
 
 def assert_same(fast, slow, inputs, names):
@@ -77,7 +78,7 @@ def test_small_arguments_keep_their_digits_in_float32():
     results = {}
     for module, kind in ((time_torch, torch.float32), (naive, torch.float64)):
         leaves = [value.to(kind).clone().requires_grad_() for value in (re, im, steps)]
-        out = module.time_scan(drive.to(kind), gaps.to(kind), *leaves, segments)
+        out = module.time_scan(drive.to(kind), gaps.to(kind), TimeSystem(*leaves), segments)
         results[kind] = [out.double(), *(g.double() for g in torch.autograd.grad(out.square().sum(), leaves))]
     for got, wanted in zip(results[torch.float32], results[torch.float64], strict=True):
         torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-9)
@@ -90,8 +91,8 @@ def test_selective_scan_equals_naive(states):
     leaves = [value.requires_grad_() for value in relation_inputs(segments.num_tokens, states)]
     names = ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"]
     assert_same(
-        lambda x: relation_torch.selective_scan(*x, segments),
-        lambda x: naive.selective_scan(*x, segments),
+        lambda x: relation_torch.selective_scan(SelectiveInputs(*x), segments),
+        lambda x: naive.selective_scan(SelectiveInputs(*x), segments),
         leaves,
         names,
     )
@@ -106,8 +107,8 @@ def test_selective_scan_over_many_groups_and_chunks(monkeypatch):
         monkeypatch.setattr(relation_torch, "GROUP_SEQUENCES", group)
         monkeypatch.setattr(relation_torch, "CHUNK_ROWS", chunk)
         assert_same(
-            lambda x: relation_torch.selective_scan(*x, segments),
-            lambda x: naive.selective_scan(*x, segments),
+            lambda x: relation_torch.selective_scan(SelectiveInputs(*x), segments),
+            lambda x: naive.selective_scan(SelectiveInputs(*x), segments),
             leaves,
             ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"],
         )
@@ -142,13 +143,15 @@ def test_packed_equals_one_by_one():
     relation = relation_inputs(76, 3)
     timed, extra = time_inputs(76, 3, True)
     together = (
-        relation_torch.selective_scan(*relation, segments),
+        relation_torch.selective_scan(SelectiveInputs(*relation), segments),
         run_time(time_torch, timed, extra, segments),
     )
     parts = [torch.arange(0, 5), torch.arange(5, 6), torch.arange(6, 76)]
     for part, single in zip(parts, alone, strict=True):
         own = [x[part] if x.shape[0] == 76 else x for x in relation]
-        torch.testing.assert_close(relation_torch.selective_scan(*own, single), together[0][part])
+        torch.testing.assert_close(
+            relation_torch.selective_scan(SelectiveInputs(*own), single), together[0][part]
+        )
         own = [x[part] if x.shape[0] == 76 else x for x in timed]
         torch.testing.assert_close(run_time(time_torch, own, extra, single), together[1][part])
 
@@ -157,10 +160,10 @@ def test_bf16_inputs_give_float32_states_and_bf16_gradients():
     segments = Segments.from_lengths([4, 9])
     timed, _ = time_inputs(13, 2, False)
     drive = timed[0].bfloat16().requires_grad_()
-    out = time_torch.time_scan(drive, *(x.float() for x in timed[1:]), segments)
+    out = run_time(time_torch, [drive, *(x.float() for x in timed[1:])], [], segments)
     relation = [x.float() for x in relation_inputs(13, 3)]
     u = relation[0].bfloat16().requires_grad_()
-    y = relation_torch.selective_scan(u, *relation[1:], segments)
+    y = relation_torch.selective_scan(SelectiveInputs(u, *relation[1:]), segments)
     (out.sum() + y.sum()).backward()
     assert (out.dtype, y.dtype, drive.grad.dtype, u.grad.dtype) == (
         *[torch.float32] * 2,

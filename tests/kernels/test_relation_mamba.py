@@ -7,6 +7,7 @@ import torch
 
 from ss4rec.errors import BackendError
 from ss4rec.kernels import relation_torch
+from ss4rec.kernels.inputs import SelectiveInputs
 from ss4rec.model.segments import Segments
 
 
@@ -33,7 +34,7 @@ def test_scan_and_convolution_equal_the_reference(kind, tolerance):
     leaves = [x.requires_grad_() for x in (u, delta, A, B, C, D, z, bias, values, weight, conv_bias)]
     results = []
     for module in (relation_mamba, relation_torch):
-        y = module.selective_scan(*leaves[:8], segments)
+        y = module.selective_scan(SelectiveInputs(*leaves[:8]), segments)
         conv = module.causal_conv(*leaves[8:], segments)
         total = y.float().square().sum() + conv.float().square().sum()
         results.append([y, conv, *torch.autograd.grad(total, leaves)])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ss4rec.kernels import naive
+from ss4rec.kernels.inputs import SelectiveInputs
 from ss4rec.model.segments import Segments
 
 if importlib.util.find_spec("triton") is None:
@@ -58,7 +59,8 @@ def run(function, tensors, segments, dtype, device):
         name: (value.to(device) if dtype is None else value.to(device, dtype)).requires_grad_()
         for name, value in tensors.items()
     }
-    output = function(*leaves.values(), segments)
+    given = leaves.values()
+    output = function(SelectiveInputs(*given), segments) if "A" in leaves else function(*given, segments)
     grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(
         next(iter(tensors.values()))
     )
@@ -108,8 +110,9 @@ def test_scan_of_a_view_that_begins_between_words():
     for name in "BC":  # one token's slice of a wider row is contiguous wherever it begins
         tensors[name] = torch.cat([tensors[name][:, :3], tensors[name]], 1)[:, 3:]
     segments = Segments.from_lengths([1], DEVICE)
-    views = relation_triton.selective_scan(*tensors.values(), segments)
-    copies = relation_triton.selective_scan(*(x.clone() for x in tensors.values()), segments)
+    views = relation_triton.selective_scan(SelectiveInputs(*tensors.values()), segments)
+    clones = SelectiveInputs(*(x.clone() for x in tensors.values()))
+    copies = relation_triton.selective_scan(clones, segments)
     assert torch.equal(views, copies)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ss4rec.kernels import naive
+from ss4rec.kernels.inputs import TimeSystem
 from ss4rec.model.segments import Segments
 
 if importlib.util.find_spec("triton") is None:
@@ -56,7 +57,7 @@ def run(function, tensors, grad, segments, dtype, device):
         for name, value in tensors.items()
     }
     ordered = list(leaves.values())
-    output = function(*ordered[:5], segments, *ordered[5:])
+    output = function(*ordered[:2], TimeSystem(*ordered[2:]), segments)
     output.backward(grad.to(device, output.dtype))
     return {"output": output.detach()} | {name: leaf.grad for name, leaf in leaves.items()}
 
@@ -108,7 +109,8 @@ def test_gaps_of_zero_leave_the_state_and_of_ten_years_erase_it():
     tensors, _ = draw([tokens], states, False, torch.float32)
     tensors["gaps"] = torch.tensor([50.0, 0.0, 0.0, TEN_YEARS_S, 0.0, 1.0])
     segments = Segments.from_lengths([tokens], DEVICE)
-    output = time_triton.time_scan(*(value.to(DEVICE) for value in tensors.values()), segments).cpu()
+    drive, gaps, *system = (value.to(DEVICE) for value in tensors.values())
+    output = time_triton.time_scan(drive, gaps, TimeSystem(*system), segments).cpu()
     torch.testing.assert_close(output[1:3], output[:1].expand(2, -1), rtol=0, atol=0)
     steady = -torch.complex(*tensors["drive"][3].chunk(2)) / torch.complex(
         tensors["lambda_re"], tensors["lambda_im"]

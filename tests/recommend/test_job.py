@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +28,7 @@ from ss4rec.recommendations.output import RecommendManifest, read_lists
 from ss4rec.runs import checkpoint
 from ss4rec.runs.load import load_model
 from tests.evaluation.test_ray_evaluate import save_run
+from tests.progress import until
 from tests.recommend.conftest import SHAPE, content
 from tests.recommend.test_where import fulfil
 
@@ -237,9 +237,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(run, sharded, tmp_path):
     words = ["recommend", "--run", run, "--data", sharded.path, "--out", out, "--k", 5, "--workers", 0]
     command = [sys.executable, "-m", "ss4rec.cli", *map(str, words)]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((work / "records").glob("part-*")) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    until(lambda: list((work / "records").glob("part-*")), killed, every_s=0.002)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     done = len(list((work / "records").glob("part-*")))

@@ -12,7 +12,7 @@ from ss4rec.recommendations.job import recommend_run
 from ss4rec.recommendations.options import RecommendOptions
 from tests.recommend.conftest import content
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,8 +61,15 @@ def test_an_actor_with_two_calls_under_way_writes_the_same_bytes(run, sharded, t
 
     options = RecommendOptions(k=5)
     recommend_run(run, tmp_path / "right", sharded, options)
-    recommend_run(run, tmp_path / "out", sharded, options, runner=on_ray(1, gpu=False, calls=2))
+    notes = []
+    runner = on_ray(1, gpu=False, calls=2, tell=notes.append)
+    manifest = recommend_run(run, tmp_path / "out", sharded, options, runner=runner)
     assert content(tmp_path / "out") == content(tmp_path / "right")
+    assert sum(note.files for note in notes) == len(manifest.files)
+    starts = [note.start for note in notes if note.start]
+    assert len(starts) == 1
+    assert [*starts[0]] == ["actor_started_s", "imports_s", "cuda_s", "model_s", "first_file_s"]
+    assert [*starts[0].values()] == sorted(starts[0].values())
 
 
 def test_errors_arrive_as_they_are(run, sharded, tmp_path):

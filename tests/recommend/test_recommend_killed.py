@@ -15,7 +15,7 @@ from ss4rec.recommendations.job import recommend_run
 from ss4rec.recommendations.options import RecommendOptions
 from tests.recommend.conftest import content
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def start(*words):

@@ -87,7 +87,7 @@ def test_the_follower_looks_by_itself(service, tmp_path, runs):
     settings = ServeSettings(run=str(runs / "run-1"), look_every_s=0.01)
     follower = Follower(service, settings, ("another",), load)
     follower.start()
-    assert done.wait(10)
+    assert done.wait()
     follower.close()
     assert service.model.name == "model-1"
 

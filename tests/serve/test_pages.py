@@ -78,7 +78,7 @@ def browse(address, folder, *options, width=1200):
         [CHROMIUM, *_OFFLINE, f"--user-data-dir={folder}", f"--window-size={width},900", *options, address],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 import pytest
 
 from benchmarks.serve_process import Server
+from tests.progress import until
 
 pytestmark = [
     pytest.mark.ray,
@@ -40,7 +41,7 @@ def runs(prepared, tmp_path_factory):
     return base
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, tmp_path):
     from ss4rec.data.prepared.folder import PreparedFolder
 
@@ -84,16 +85,12 @@ def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, 
             moved = tmp_path / target
             moved.symlink_to(runs / target)
             os.replace(moved, link)
-            deadline = time.monotonic() + 40
-            while target not in names and time.monotonic() < deadline:
-                time.sleep(0.1)
+            until(lambda target=target: target in names, every_s=0.1)
         replicas = server.replicas()
         assert len(replicas) == 2
         before = len(acknowledged)
         os.kill(replicas[0], signal.SIGKILL)
-        deadline = time.monotonic() + 40
-        while len(acknowledged) < before + 40 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: len(acknowledged) >= before + 40, every_s=0.1)
         server.kill_all()
     finally:
         stop.set()
@@ -113,7 +110,7 @@ def test_serving_survives_swaps_kills_and_the_end_of_everything(runs, prepared, 
             assert answer["newest"] >= newest
             assert answer["events"] >= sum(name == user for name, _ in sent)
         again.process.send_signal(signal.SIGINT)
-        assert again.process.wait(60) == 130, again.log.read_text()
+        assert again.process.wait() == 130, again.log.read_text()
     finally:
         again.kill_all()
     from ss4rec.serve.sqlite import SqliteStore

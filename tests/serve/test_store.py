@@ -20,6 +20,7 @@ from ss4rec.errors import UsageError
 from ss4rec.serve.open_store import open_store
 from ss4rec.serve.sqlite import SqliteStore
 from ss4rec.serve.store import NewEvent, StoreError
+from tests.progress import until
 
 INITDB = shutil.which("initdb") or next(
     (str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
@@ -52,15 +53,18 @@ def postgres(tmp_path_factory):
     command = [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
     server = subprocess.Popen(command, **options)
     address = f"postgresql://tester@127.0.0.1:{port}/postgres"
-    for _ in range(100):
+
+    def answers():
         try:
             open_store(address).close()
-            break
         except StoreError:
-            time.sleep(0.1)
+            return False
+        return True
+
+    until(answers, server, every_s=0.1)
     yield address
     server.send_signal(signal.SIGINT)
-    server.wait(30)
+    server.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import ConfigError
 from ss4rec.evaluation.alone import evaluate_with_baselines
-from ss4rec.evaluation.table import markdown_table
+from ss4rec.evaluation.table import rich_table
 from ss4rec.export.card import model_card
 from ss4rec.export.torch_export import export_torch
 from ss4rec.protocol.plan import make_plan, plan_of_run
@@ -92,7 +92,7 @@ def test_cold_targets_are_ranked_by_features_and_reported_apart(shop, run, confi
     assert popular.setting("kept", "known").cold["HR@10"] == 0
     assert own.warm["HR@10"] > 0.8
     assert "240 of items that never trained: 120 ranked by features, 120 misses" in _title(found)
-    assert any("cold items only" in line for line in markdown_table(found).splitlines())
+    assert any("cold items only" in column.cells for column in rich_table(found).columns)
     plain = override(config, {"model.item_features": "none"})
     train_alone(plain, shop, tmp_path / "plain", CPU)
     found = evaluate_with_baselines(tmp_path / "plain", shop, CPU)

@@ -28,7 +28,7 @@ SAME, OTHER = 0.001, 0.01
 """Largest relative difference of a mean over 20 steps, for the same implementation and for another one."""
 
 
-def course(folder, device, **changes):
+def course(folder, device, steps=STEPS, **changes):
     """Return the mean loss of every 20 steps of the paper's model without dropout, whose random numbers differ."""
     data = folder / "ml-1m"
     if not data.exists():
@@ -44,25 +44,26 @@ def course(folder, device, **changes):
                 seed_step(config.train.seed, batch.step, 0)
                 loop.take_step(batch, batch.step, config.optim.lr)
                 losses.append(float(loop.take_step.loss))
-                if len(losses) == STEPS:
+                if len(losses) == steps:
                     break
     return torch.tensor(losses).view(-1, EVERY).mean(1).tolist()
 
 
 def check(found, tolerance):
-    assert found == pytest.approx(json.loads(GOLDEN.read_text())["loss"], rel=tolerance)
+    assert found == pytest.approx(json.loads(GOLDEN.read_text())["loss"][: len(found)], rel=tolerance)
     assert found[-1] < found[0] - 0.4, "the course falls"
 
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="needs ML-1M; set SS4REC_DATA to the folder of its archive")
 def test_the_cpu_follows_the_golden_course(tmp_path):
-    """Seen to differ by more: the gaps of the event before (.0026), the convolution's taps turned round (.0053).
+    """The first half of the course: a CPU takes 15 s for it.
 
+    Seen to differ by more: the gaps of the event before (.0026), the convolution's taps turned round (.0053).
     Another release of torch is another implementation: 2.11 differs from 2.13 by .0066.
     """
     same = json.loads(GOLDEN.read_text())["torch"] == torch.__version__.partition("+")[0]
-    check(course(tmp_path, "cpu"), SAME if same else OTHER)
+    check(course(tmp_path, "cpu", STEPS // 2), SAME if same else OTHER)
 
 
 on_gpu = pytest.mark.skipif(

@@ -119,7 +119,7 @@ def test_leaving_early_closes_the_source():
     for batch in Prefetcher(batches(10_000, closed), torch.device("cpu")):
         if batch.step == 3:
             break
-    assert closed.wait(timeout=10)
+    assert closed.wait()
 
 
 def test_an_error_in_the_source_reaches_the_training_thread():

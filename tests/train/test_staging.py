@@ -70,19 +70,16 @@ def _course(prepared, run, device, **changes):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_replayed_steps_equal_launched_ones(prepared, tmp_path, precision):
+@pytest.mark.parametrize(("precision", "members"), [("float32", 1), ("bf16", 1), ("float32", 3), ("bf16", 4)])
+def test_replayed_steps_equal_launched_ones(prepared, tmp_path, precision, members):
     device = torch.device("cuda")
+    shape = {"train.precision": precision, "model.members": members}
     assert Manifest.load(prepared).items > 0
     courses = {
-        name: _course(
-            prepared, tmp_path / name, device, **{"train.cuda_graphs": name, "train.precision": precision}
-        )
+        name: _course(prepared, tmp_path / name, device, **{"train.cuda_graphs": name} | shape)
         for name in ("yes", "no")
     }
-    again = _course(
-        prepared, tmp_path / "again", device, **{"train.cuda_graphs": "yes", "train.precision": precision}
-    )
+    again = _course(prepared, tmp_path / "again", device, **{"train.cuda_graphs": "yes"} | shape)
     (replayed, weights, how), (launched, _, other) = courses["yes"], courses["no"]
     assert (how, other) == ("CUDA graphs", "eager")
     assert replayed == pytest.approx(launched, rel=2e-3 if precision == "bf16" else 1e-4)

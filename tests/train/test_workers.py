@@ -41,7 +41,7 @@ def train(rank, world, prepared, run):
     build_loop(settings, run, workers=workers, source=source).run()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 def test_two_workers_end_with_the_weights_and_metrics_of_one(prepared, tmp_path):
     for world in (1, 2):
         run = RunFolder(tmp_path / str(world))

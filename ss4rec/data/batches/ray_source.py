@@ -9,7 +9,6 @@ seconds to import what reads.
 from __future__ import annotations
 
 import pickle  # nosec B403
-import re
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import closing
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
+from ss4rec.cluster.pool import dataset_name
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import Item, SequenceSource, SourceOptions
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -32,11 +32,6 @@ NODE_LABEL = "ray.io/node-id"
 """Ray gives each node this label."""
 LOOK_AHEAD_BYTES = 64 << 20
 """Object store that a pipeline may fill, or three of its tables if they take more; beside `data.prefetch_batches`."""
-
-
-def dataset_name(*words: str) -> str:
-    """Return a name that Ray takes for a data set: its dashboard and metrics show it."""
-    return "-".join(re.sub(r"[^A-Za-z0-9_]+", "_", word) for word in words)
 
 
 class RaySource(SequenceSource):

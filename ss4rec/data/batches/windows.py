@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.sources.rows import CODES
-from ss4rec.errors import ConfigError, DataError
+from ss4rec.errors import ConfigError
 
 Split = Literal["valid", "test"]
 IntArray = npt.NDArray[np.int64]
@@ -181,30 +181,6 @@ def window_starts(ends_N: npt.ArrayLike, max_len: int) -> IntArray:
     """
     step = max(max_len // 4, 1)
     return -(-np.maximum(np.asarray(ends_N, np.int64) - max_len, 0) // step) * step
-
-
-def eval_sequences(shard: pa.Table, *, split: Split, max_len: int, target_time: bool) -> pa.Table:
-    """Return one row a user: the end of the history before the held-out event of `split`, and that event.
-
-    Returns:
-        As `target_windows`, each window with one target.
-
-    Raises:
-        DataError: if a user has fewer than 3 events.
-    """
-    items_E, offsets_U1 = ragged(shard["items"])
-    times_E, _ = ragged(shard["timestamps"])
-    counts_U = np.diff(offsets_U1)
-    if (counts_U < 3).any():
-        short = int(np.argmax(counts_U < 3))
-        raise DataError(
-            f"user {shard['user'][short]} has {counts_U[short]} events; leave-one-out needs 3: "
-            "prepare the data again with a k-core of at least 3"
-        )
-    ends_U = counts_U - (2 if split == "valid" else 1)
-    place_U = offsets_U1[:-1] + ends_U
-    ranked = Ranked(np.arange(len(counts_U)), ends_U, items_E[place_U], times_E[place_U])
-    return target_windows(shard, ranked, max_len=max_len, target_time=target_time)
 
 
 def _beside(

@@ -96,7 +96,7 @@ def gather(paths: Sequence[AnyPath], firsts: Sequence[int], partition: int, *, r
 def open_arrow(path: AnyPath) -> pa.NativeFile:
     """Open a file for reads of single batches."""
     if isinstance(path, RemotePath):
-        return path.filesystem.open_input_file(path.path)
+        return path.open_input()
     return pa.OSFile(str(path))
 
 

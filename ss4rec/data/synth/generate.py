@@ -47,7 +47,6 @@ Array = npt.NDArray[Any]
 
 CHUNK_USERS = 4096
 MIN_ITEMS = 100
-FIRST_TIME_S = SMALL.first_time_s
 
 
 def synth(
