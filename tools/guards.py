@@ -46,7 +46,7 @@ LOOP, STEP, RESUME, SAVE, RUNS = (
     "ss4rec/runs/checkpoint.py",
     "ss4rec/runs/folder.py",
 )
-BACKEND = "ss4rec/train/ray_train.py"
+BACKEND, RECOVERY = "ss4rec/train/ray_train.py", "ss4rec/train/ray_recovery.py"
 ZIP, SHARDS, MANIFEST, FOLDER = (
     "ss4rec/data/sources/archive.py",
     "ss4rec/data/prepared/tables.py",
@@ -133,12 +133,12 @@ GUARDS = (
     Guard(f"{D}::cannot_be_left_out and items", "ss4rec/data/salvage.py", "                raise\n", "                continue\n"),
     Guard(f"{D}::cannot_be_left_out and shards", "ss4rec/data/salvage.py", "    if not kept:\n", "    if False:\n"),
     Guard("test_ray_faults.py::killed_worker", BACKEND, "FailureConfig(max_failures=most)", "FailureConfig(max_failures=0)"),
-    Guard("test_ray_faults.py::killed_controller", BACKEND, "                ray_private.remove_placement_groups_of(error.actor_id)\n", "                pass\n"),
-    Guard("test_failures.py::within_the_budget", BACKEND, "            if again:\n", "            if False:\n"),
-    Guard("test_failures.py::too_often", BACKEND, "    if 0 <= most < failures:\n", "    if failures > 8:\n"),
-    Guard("test_failures.py::cannot_be_made", BACKEND, "            if not error.actor_init_failed:\n", "            if True:\n"),
-    Guard("test_failures.py::of_a_users_error", BACKEND, "            if failure.exists():  # it says", "            if False:  # it says"),
-    Guard("test_failures.py::time_to_recover", BACKEND, "    if not mark.exists():  # or", "    if True:  # or"),
+    Guard("test_ray_faults.py::killed_controller", RECOVERY, "                ray_private.remove_placement_groups_of(error.actor_id)\n", "                pass\n"),
+    Guard("test_failures.py::within_the_budget", RECOVERY, "            if again:\n", "            if False:\n"),
+    Guard("test_failures.py::too_often", RECOVERY, "    if 0 <= most < failures:\n", "    if failures > 8:\n"),
+    Guard("test_failures.py::cannot_be_made", RECOVERY, "            if not error.actor_init_failed:\n", "            if True:\n"),
+    Guard("test_failures.py::of_a_users_error", RECOVERY, "            if failure.exists():  # it says", "            if False:  # it says"),
+    Guard("test_failures.py::time_to_recover", RECOVERY, "    if not mark.exists():  # or", "    if True:  # or"),
     Guard("test_failures.py::time_to_recover", LOOP, " and self.global_step == begun_at + 1:", " and self.global_step > begun_at + 1:"),
     Guard("test_ray_faults.py::killed_worker", LOOP, "        self._resume()\n        self.began", "        self.began"),
     Guard("test_ray_faults.py::lost_node", LOOP, "now\")\n            return True\n", "now\")\n            return False\n"),
@@ -146,7 +146,7 @@ GUARDS = (
     Guard("test_driver_killed.py::the_head", LOOP, "        self._resume()\n        self.began", "        self.began"),
     Guard("test_other_workers.py::two_workers", BACKEND, "num_workers=(placement.workers, most) if most else placement.workers", "num_workers=placement.workers"),
     Guard("test_other_workers.py::two_workers", STEP, "        self.workers.sum_(self.gradients.flat)\n", "        self.gradients.flat /= self.gradients.totals[1].clone()\n        self.workers.sum_(self.gradients.flat)\n"),
-    Guard("test_ray_faults.py::one_line", BACKEND, "(not isinstance(item[1], RayActorError), item[0])", "item[0]"),
+    Guard("test_ray_faults.py::one_line", RECOVERY, "(not isinstance(item[1], RayActorError), item[0])", "item[0]"),
     Guard("test_ray_faults.py::users_error", "ss4rec/errors.py", "BUGS = (TypeError, ValueError,", "BUGS = (TypeError,"),
 )  # fmt: skip
 

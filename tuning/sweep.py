@@ -18,7 +18,7 @@ from ss4rec.config import RunConfig, Section, config_changes, override
 from ss4rec.data.batches.source import check_trainable
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import SS4RecError
-from ss4rec.io.atomic import write_json
+from ss4rec.io.atomic import write_json, write_whole
 from ss4rec.presets import preset
 from ss4rec.runs.lease import hold
 from ss4rec.runs.provenance import installed_versions
@@ -176,7 +176,7 @@ def write_results(
             "best_epoch": best.user_attrs[FACTS].get("best_epoch"),
         }
         write_json(sweep_dir / BEST_FILE, summary["best"] | {"config": config.model_dump(mode="json")})
-        (sweep_dir / PRESET_FILE).write_text(_preset_source(config, best, sweep_dir.name))
+        write_whole(sweep_dir / PRESET_FILE, _preset_source(config, best, sweep_dir.name).encode())
     write_json(sweep_dir / SUMMARY_FILE, summary)
     write_report(study, space, sweep_dir.name, base.train.epochs, sweep_dir / REPORT_FILE)
     return summary

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.options import data_folder, protocol_option, resolve_protocol, set_option
+from ss4rec.cli.options import FolderOrUri, data_folder, protocol_option, resolve_protocol, set_option
 from ss4rec.cli.steps import quoted
 from ss4rec.data.batches.windows import Split
+from ss4rec.io.paths import AnyPath
 
 
 @click.command("evaluate")
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="A run folder.")
-@click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="The prepared folder it was trained on."
-)
+@click.option("--data", type=FolderOrUri(), required=True, help="The prepared folder it was trained on.")
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @protocol_option("Test by another protocol than the run's own (it must train on the same events)")
 @set_option("Change a field of the protocol, as in --set protocol.targets=successive.")
@@ -33,7 +32,7 @@ from ss4rec.data.batches.windows import Split
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate_command(
     run_dir: Path,
-    data: Path,
+    data: AnyPath,
     split: Split,
     protocol_name: str | None,
     assignments: tuple[str, ...],

@@ -12,6 +12,7 @@ from ss4rec.auto.choose import usable_minutes
 from ss4rec.auto.resolve import Auto
 from ss4rec.config import RunConfig, override, parse_config
 from ss4rec.errors import ConfigError, DataError
+from ss4rec.io.paths import AnyPath, to_path
 from ss4rec.io.untrusted import parse_json, read_json
 from ss4rec.presets import AUTO, PRESETS, preset
 from ss4rec.protocol.named import protocol_of
@@ -191,7 +192,17 @@ def assigned(assignments: Iterable[str], example: str = "model.dim=128") -> dict
     return changes
 
 
-def data_folder(path: Path) -> PreparedFolder:
+class FolderOrUri(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A path, or `s3://..` and its like; gives what `ss4rec.io.paths.to_path` gives."""
+
+    name = "PATH|URI"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
+        """Parse the option; raises DataError for a scheme that nothing can open."""
+        return to_path(value)
+
+
+def data_folder(path: AnyPath) -> PreparedFolder:
     """Open a prepared folder by its absolute path and check the sizes of its files; a bare name may mean `data/NAME`.
 
     Raises:
@@ -199,8 +210,9 @@ def data_folder(path: Path) -> PreparedFolder:
     """
     from ss4rec.data.prepared.folder import PreparedFolder
 
-    if not path.exists() and path.name == str(path) and (Path("data") / path).is_dir():
-        path = Path("data") / path
+    known = Path("data") / path.name
+    if not path.exists() and path.name == str(path) and known.is_dir():
+        path = known
     if not path.exists():
         raise DataError(
             f"no data folder {path}; make it with `ss4rec data prepare --source ... --out {path}`"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ss4rec.io.paths import AnyPath
 
 
 def say_next(*commands: str, err: bool = False) -> None:
@@ -19,6 +22,6 @@ def say_next(*commands: str, err: bool = False) -> None:
         click.echo(f"{'next:' if number == 0 else '     '} {command}", err=err)
 
 
-def quoted(path: str | Path) -> str:
+def quoted(path: str | AnyPath) -> str:
     """Return a path as a shell takes it."""
     return shlex.quote(str(path))

@@ -10,6 +10,7 @@ import click
 
 from ss4rec.auto.resolve import Auto
 from ss4rec.cli.options import (
+    FolderOrUri,
     Workers,
     assigned,
     config_options,
@@ -20,6 +21,7 @@ from ss4rec.cli.options import (
 from ss4rec.cli.steps import quoted, say_next
 from ss4rec.config import RunConfig
 from ss4rec.errors import ConfigError
+from ss4rec.io.paths import AnyPath
 
 if TYPE_CHECKING:
     from ss4rec.data.prepared.folder import PreparedFolder
@@ -38,7 +40,7 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 
 
 @click.command("train")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="A prepared folder.")
+@click.option("--data", type=FolderOrUri(), required=True, help="A prepared folder; also on S3.")
 @click.option(
     "--from",
     "start_from",
@@ -84,7 +86,7 @@ def parse_cuts(context: click.Context, option: click.Parameter, text: str | None
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 def train_command(
-    data: Path,
+    data: AnyPath,
     start_from: Path | None,
     preset_name: str,
     protocol_name: str | None,

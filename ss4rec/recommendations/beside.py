@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ss4rec.data.ids import look_up
 from ss4rec.errors import DataError, UsageError
 from ss4rec.io.atomic import sha256_of
 from ss4rec.io.paths import AnyPath
@@ -117,12 +117,11 @@ def asked_for(wanted: Wanted, user_ids: pa.ChunkedArray) -> tuple[npt.NDArray[np
     """
     if wanted.users is None:
         return None, 0
-    among = user_ids.combine_chunks().cast(pa.string())
-    found = pc.index_in(wanted.users.cast(pa.string()), among)
+    found = look_up(wanted.users, user_ids)
     users_N = np.unique(found.drop_null().to_numpy()).astype(np.int64)
     if not len(users_N):
         raise UsageError(
             f"--users: none of these {len(wanted.users):,} users is in the data, whose ids are like "
-            f"{', '.join(among.slice(0, 5).to_pylist())}"
+            f"{', '.join(map(str, user_ids.slice(0, 5).to_pylist()))}"
         )
     return users_N, found.null_count

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ss4rec.data.batches.windows import ranges
+from ss4rec.data.ids import look_up
 from ss4rec.data.sources.columns import GUESSES
 from ss4rec.data.sources.small_tables import read_small
 from ss4rec.errors import DataError
@@ -171,10 +172,7 @@ def user_items(lists: list[ItemList], user_ids: pa.Array | pa.ChunkedArray) -> t
     """
     if not lists:
         return None, 0
-    among = (user_ids.combine_chunks() if isinstance(user_ids, pa.ChunkedArray) else user_ids).cast(
-        pa.string()
-    )
-    found = [pc.index_in(one.users.cast(pa.string()), among) for one in lists if one.users is not None]
+    found = [look_up(one.users, user_ids) for one in lists if one.users is not None]
     users_X = np.concatenate([pc.fill_null(one, -1).to_numpy(zero_copy_only=False) for one in found])
     items_X = np.concatenate([one.items for one in lists])
     there_X = users_X >= 0

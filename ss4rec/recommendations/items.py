@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from ss4rec.data.ids import look_up, one_array
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_attributes import release_year
 from ss4rec.data.prepared.manifest import Feature
@@ -44,24 +45,24 @@ class Items:
             brought: a table of the user's, joined by id; its columns win.
         """
         table = read_items(run.path).combine_chunks()
-        ids = _one(table["source_id"])
+        ids = one_array(table["source_id"])
         columns: dict[str, pa.Array] = {
             "id": ids,
-            "title": _one(table["title"]),
-            "genres": _one(table["genres"]),
-            "events": _one(table["count"]),
+            "title": one_array(table["title"]),
+            "genres": one_array(table["genres"]),
+            "events": one_array(table["count"]),
             "year": pa.array([release_year(title) for title in table["title"].to_pylist()], pa.int64()),
         }
         if data is not None and data.manifest.features:
             places = look_up(ids, data.items["source_id"])
             for feature in data.manifest.features.get("items", ()):
-                coded = _one(data.items[FEATURE_PREFIX + feature.name])
+                coded = one_array(data.items[FEATURE_PREFIX + feature.name])
                 if feature.kind != "text":  # hashed words mean nothing to a reader
                     columns[feature.name] = _decoded(coded, feature).take(places)
         if brought is not None:
             places = look_up(ids, brought.source_id)
             columns |= {
-                name: _one(brought.columns[name]).take(places) for name in brought.columns.column_names
+                name: one_array(brought.columns[name]).take(places) for name in brought.columns.column_names
             }
         return cls(ids, columns)
 
@@ -75,7 +76,7 @@ class Items:
 
     def find(self, ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Return the index of each id, 0 for one that the run does not know."""
-        places = pc.index_in(_one(ids).cast(pa.string()), self.texts)
+        places = look_up(ids, self.texts)
         return np.asarray(pc.fill_null(pc.add(places, 1), 0).to_numpy(zero_copy_only=False), np.int64)
 
     def fulfilling(self, condition: str) -> npt.NDArray[np.bool_]:
@@ -105,17 +106,6 @@ class Items:
         if not names:
             raise UsageError(f"{option}: no item has a value of {column!r}; choose another column")
         return features_VG
-
-
-def look_up(ids: pa.Array, among: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return the place of each id among others, null if it is not there; 7 and "7" are one id."""
-    return pc.index_in(ids.cast(pa.string()), _one(among).cast(pa.string()))
-
-
-def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array."""
-    joined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def _texts(value: object) -> list[str]:

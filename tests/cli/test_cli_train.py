@@ -174,6 +174,8 @@ CASES = (
     Case("train --data {prepared} --set model.dim", lambda seen: _has(seen.err, "as in model.dim=128"), 2),
     Case("train --data {prepared} --workers 3:2", lambda seen: _has(seen.err, "3:2"), 2),
     Case("train --data {folder}/none", lambda seen: _has(seen.err, "no data folder"), 2),
+    Case("train --data memory://none", lambda seen: _has(seen.err, "no data folder"), 2),
+    Case("train --data nowhere://x", lambda seen: _has(seen.err, "on no file system"), 2),
     Case("config --preset demo --set train.epochs=3 --workers 2", _configured),
     Case("config --data {prepared} --gpu --minutes 5 --protocol time-to-split --explain", lambda seen: None),
     Case("config --fields", lambda seen: _has(seen.out, "Configuration")),

@@ -1,20 +1,21 @@
 """The verbs that need Ray, for real, on one Ray: train, evaluate, a sweep of two-worker trials, a drift report."""
 
 import json
+import re
 
 import pytest
 import ray
 
 from ss4rec.cli import main_group, run
+from tests.progress import started
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=True, logging_level="WARNING", log_to_driver=False
-    )
+    options = {"num_cpus": 4, "include_dashboard": True, "logging_level": "WARNING", "log_to_driver": False}
+    started(lambda: ray.init(address="local", **options))
     yield
     ray.shutdown()
 
@@ -70,3 +71,29 @@ def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
     assert code == 0
     assert json.loads(out.splitlines()[-1])["trials"]["complete"] == 1
     assert json.loads((tmp_path / "s/trials/0000/record.json").read_text())["workers"] == 2
+
+
+def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
+    """Ratings as CSV to a drift report; the same command again does nothing twice."""
+    words = ["demo", "--like", "ml-32m", "--users", 400, "--items", 400, "--preset", "debug"]
+    words += [
+        "--set",
+        "tracking.wandb=disabled",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.validate_every=1",
+    ]
+    words += ["--data", tmp_path / "ratings", "--storage", tmp_path / "runs"]
+    code, out = call(capsys, *words)
+    folder = tmp_path / "runs" / "ml-32m"
+    assert code == 0
+    assert re.findall(r"^(\w+) +[\d.,]+ s$", out, re.M) == [
+        *("generate", "prepare", "cut", "train", "rank", "recommend", "drift")
+    ]
+    lists = json.loads((folder / "lists" / "manifest.json").read_text())
+    assert lists["users"] == 400
+    assert (folder / "drift" / "report.html").is_file()
+    code, again = call(capsys, *words)
+    assert code == 0
+    assert again.count("done before") == 7

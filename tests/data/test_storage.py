@@ -8,14 +8,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from ss4rec.cli.options import data_folder
 from ss4rec.cli.prepare import prepare_command
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
+from ss4rec.io import atomic
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import RemotePath, read_range, to_path
+from ss4rec.train.worker import train_alone
 
 
 class Server:
@@ -186,13 +189,45 @@ def test_a_server_that_goes_away_while_batches_are_read(s3, away, tmp_path, rati
     assert any("answers again after" in line for line in told)
 
 
-def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, ratings):
-    """Seen to fail: without `patiently` in `write_whole`."""
+@pytest.mark.timeout(300)
+def test_a_training_that_reads_from_a_bucket_which_goes_away(s3, away, tmp_path, ratings):
+    """The model is that of a training on local files, to the bit.
+
+    Seen to fail: without `patiently` in `_Raw.readinto` and in `open_input`.
+    """
+    from tests.faults.small import equal, small
+
+    remote = to_path(f"{s3}/trains")
+    prepare(ratings, remote, rows_per_shard=9)
+    prepare(ratings, tmp_path / "trains", rows_per_shard=9)
+    config = small(**{"train.epochs": 2})
+    data = data_folder(remote)
     told = away(at=2)
+    train_alone(config, data, tmp_path / "remote", torch.device("cpu"))
+    train_alone(config, tmp_path / "trains", tmp_path / "local", torch.device("cpu"))
+    assert equal(tmp_path / "remote", tmp_path / "local")
+    assert any("answers again" in line for line in told)
+
+
+def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, ratings, monkeypatch):
+    """It is away when the third file is to be written.
+
+    Seen to fail: without `patiently` in `write_whole`.
+    """
+    honest, writes, told = atomic._write_remote, [], []
+
+    def write(path, data):
+        writes.append(path)
+        if len(writes) == 3:
+            told.append(away(at=2))
+        honest(path, data)
+
+    monkeypatch.setattr(atomic, "_write_remote", write)
     prepare(ratings, to_path(f"{s3}/written"), rows_per_shard=9)
     prepare(ratings, tmp_path / "local", rows_per_shard=9)
     assert_same_folder(to_path(f"{s3}/written"), tmp_path / "local")
-    assert told
+    assert writes[2] == writes[3] == writes[4]
+    assert len(told[0]) == 2
 
 
 def test_a_server_that_stays_away_is_one_sentence(s3, server, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from ss4rec.errors import SS4RecError
-from ss4rec.train import ray_train
-from ss4rec.train.ray_train import FailureLine, decide, retry_controller, say_recovered
+from ss4rec.train import ray_recovery
+from ss4rec.train.ray_recovery import FailureLine, decide, retry_controller, say_recovered
 from tests.faults.small import KilledError, small, stop_before, train
 
 
@@ -17,7 +17,7 @@ from tests.faults.small import KilledError, small, stop_before, train
 def groups_of(monkeypatch):
     """There is no cluster; returns whose placement groups were removed."""
     owners = []
-    monkeypatch.setattr(ray_train.ray_private, "remove_placement_groups_of", owners.append)
+    monkeypatch.setattr(ray_recovery.ray_private, "remove_placement_groups_of", owners.append)
     return owners
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ss4rec.data.ids import by_id
 from ss4rec.data.prepare.block import BlockFile, RowsFile
 from ss4rec.data.prepare.context import ContextColumn
 from ss4rec.data.prepare.k_core import Core
@@ -82,9 +82,9 @@ def number_users(
     kept = np.concatenate(core.kept)
     staying = np.flatnonzero(kept)
     user_ids = ids.take(pa.array(staying))
-    ascending = pc.sort_indices(user_ids).to_numpy()
+    ascending, rank_U = by_id(user_ids)
     index = np.full(len(kept), -1, np.int64)
-    index[staying[ascending]] = np.arange(len(staying))
+    index[staying] = rank_U
     bounds = np.cumsum([len(part) for part in core.kept])[:-1]
     return user_ids.take(pa.array(ascending)), kept[staying[ascending]], np.split(index, bounds)
 

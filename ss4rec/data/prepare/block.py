@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.ids import by_id
 from ss4rec.data.sources.checks import Parsed, quarantine_table, repeat_sentence
 from ss4rec.data.sources.event_order import repeated, sorted_places
 from ss4rec.data.sources.rows import plain_ids
@@ -252,10 +253,8 @@ def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, npt.NDArray[Any]
         return pa.array(distinct), np.repeat(inverse, runs)
     if together and (np.diff(codes_R) != 0).sum() + (len(codes_R) > 0) > len(ids):
         raise ScatteredUsersError
-    ascending_U = pc.sort_indices(ids).to_numpy()
-    rank_U = np.empty(len(ids), np.int64)
-    rank_U[ascending_U] = np.arange(len(ids))
-    return ids.take(pa.array(ascending_U)), rank_U[codes_R]
+    order_U, rank_U = by_id(ids)
+    return ids.take(pa.array(order_U)), rank_U[codes_R]
 
 
 def _coded(items: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
@@ -304,9 +303,7 @@ def as_strings(folder: AnyPath) -> BlockFile:
     if not is_done(target):
         block = BlockFile.load(folder)
         offsets_U1, ids = block.offsets_U1, block.users["user"].combine_chunks().cast(pa.string())
-        order_U = pc.sort_indices(ids).to_numpy()
-        rank_U = np.empty_like(order_U)
-        rank_U[order_U] = np.arange(len(order_U), dtype=order_U.dtype)
+        order_U, rank_U = by_id(ids)
         total = int(offsets_U1[-1])
         order_E = np.argsort(np.repeat(rank_U, np.diff(offsets_U1)), kind="stable")
         lengths_U = np.diff(offsets_U1)[order_U]

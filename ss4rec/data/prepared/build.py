@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.ids import look_up, ranks
 from ss4rec.data.prepared import tables
 from ss4rec.data.prepared.gap_median import LOW_BITS, GapCounts
 from ss4rec.data.prepared.manifest import (
@@ -87,8 +87,7 @@ class Sequences:
 
     def with_items(self, order_V: npt.NDArray[Any]) -> Sequences:
         """Return the same events with items in another order: item i+1 is what item `order_V[i]` + 1 was."""
-        index_V = np.empty(len(order_V), np.int32)
-        index_V[order_V] = np.arange(1, len(order_V) + 1, dtype=np.int32)
+        index_V = (ranks(order_V) + 1).astype(np.int32)
         return replace(self, items=self.items.take(order_V), items_E=index_V[self.items_E - 1])
 
 
@@ -119,8 +118,7 @@ def describe_items(item_ids: pa.Array, known: Catalogue | None) -> Catalogue:
     if known is None:
         nothing = (pa.nulls(len(item_ids), pa.string()), pa.nulls(len(item_ids), pa.list_(pa.string())))
         return Catalogue(item_ids, *nothing)
-    # As text, since one side may be whole numbers only while the other is not.
-    places = pc.index_in(item_ids.cast(pa.string()), known.source_id.cast(pa.string()))
+    places = look_up(item_ids, known.source_id)
     return Catalogue(item_ids, known.title.take(places), known.genres.take(places))
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.ids import look_up
 from ss4rec.data.prepared.manifest import Feature, Kind
 from ss4rec.data.prepared.tables import FEATURE_PREFIX
 from ss4rec.data.sources.features import FeatureTable
@@ -90,7 +91,7 @@ def encode_features(
         DataError: for a kind or a column that does not exist, values not of the kind, or a file of other items.
     """
     kinds = check_kinds(kinds or {}, known)
-    places = pc.index_in(ids.cast(pa.string()), known.source_id.cast(pa.string()))
+    places = look_up(ids, known.source_id)
     if places.null_count == len(places):
         raise DataError(
             f"{known.where} describes none of the {len(ids):,} items; is its first column their id?"

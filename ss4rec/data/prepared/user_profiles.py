@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ss4rec.data.ids import look_up
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.prepared.tables import PROFILES_NAME, PROFILES_SCHEMA, read_profile_table
 from ss4rec.data.sources.rows import UserProfiles
@@ -35,7 +35,7 @@ def profiles_table(
     """
     if known is None:
         return None, None
-    places = pc.index_in(user_ids.cast(pa.string()), known.source_id.cast(pa.string()))
+    places = look_up(user_ids, known.source_id)
     texts = [
         [
             None if value is None else f"{name}={value}"

@@ -10,6 +10,7 @@ from typing import Literal, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ss4rec.data.ids import look_up
 from ss4rec.data.sources.archive import Archive
 from ss4rec.data.sources.columns import GUESSES
 from ss4rec.data.sources.rows import UserProfiles, plain_ids
@@ -106,7 +107,7 @@ def join_profiles(said: UserProfiles | None, brought: UserProfiles | None) -> Us
     ids = pa.concat_arrays([said.source_id.cast(pa.string()), brought.source_id.cast(pa.string())]).unique()
     columns: dict[str, pa.ChunkedArray] = {}
     for part in (said, brought):
-        places = pc.index_in(ids, part.source_id.cast(pa.string()))
+        places = look_up(ids, part.source_id)
         columns |= {name: part.values[name].take(places) for name in part.values.column_names}
     return UserProfiles(ids, pa.table(columns))
 
