@@ -25,7 +25,7 @@ GROUP_SEQUENCES = 16
 CHUNK_ROWS = 128
 """Tokens of a chunk, if a step has no more: three buffers of 128 x 16 KB fit the cache."""
 RANKING_BYTES, RANKING_ROWS = 1 << 19, 16
-"""Without gradients: bytes of a chunk's states, and its fewest tokens; a third faster with states of 32 KB. The bits are
+"""Without gradients: bytes of a chunk's states, and its fewest tokens; a third faster with states of 32 KB. Bits are
 the same, for no number of one token depends on who is in its chunk."""
 
 
