@@ -3,14 +3,17 @@
 ml-union-open by year from 2015, globo-news by day from 2017-10-07. A first model is trained on what was there before.
 Each window is ranked by the model that serves then: up to 20 events of each user, from everything before them. When the
 window has ended, the policy says whether a model is trained on all data up to its end, from nothing or from the one that
-serves, with a fifth of the time (`--warm-share`); it serves from the next window on. Policies: never, every window
-cold, every window warm, cold on drift of the inputs, cold on regret, and by `ss4rec.loop.decide`.
+serves, in less time; it serves from the next window on. Policies: never, every window cold, every window warm, cold on
+drift of the inputs, cold on regret, and by `ss4rec.loop.decide`. `RULES` has the settings of `[decide]` and of warm
+trainings for each set.
 
 Quality is the mean over windows of HR@10 (each user counts once in a window); regret is HR@10 of recent popularity, among
-the model's items, less that of the model. Seconds are those of training and validation. What several policies train is
-trained once and counted for each. Reports need Ray; everything is kept in W, and the same command goes on where it
-stopped. Several may run side by side on one W, each with a `--policy`: what one makes, the others wait for; a last call
-with all of them finds everything made and writes the record. Small machine: `--minutes 1 --preset debug --share 0.02`.
+the model's items, less that of the model. Seconds are those of training and validation, one training at a time on a
+card. What several policies train is trained once and counted for each. Reports need Ray; everything is kept in W, and
+the same command goes on where it stopped. Several may run side by side on one W, each with a `--policy`, and each with a
+card of its own (CUDA_VISIBLE_DEVICES); what one makes, the others wait for. `--ahead 0/2` and `--ahead 1/2` each make
+half of the trainings from nothing. A last call with all policies finds everything made and writes the record. Small
+machine: `--minutes 1 --preset debug --share 0.02`.
 
 It writes `replay-<YYYYMMDD>.json` with `replay.*`, and W/SET/replay.html with table and picture.
 """
@@ -18,14 +21,17 @@ It writes `replay-<YYYYMMDD>.json` with `replay.*`, and W/SET/replay.html with t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.loop.growing import Growing, locked, once
 from benchmarks.loop.policies import POLICIES, Policy
@@ -44,15 +50,35 @@ from ss4rec.evaluation.segments import metric_gains
 from ss4rec.io.atomic import new_folder
 from ss4rec.loop.compare import Gate, RankAll, gate_users, rank_gate
 from ss4rec.loop.decide import State, Training
-from ss4rec.loop.settings import CompareConfig
+from ss4rec.loop.settings import CompareConfig, DecideConfig, How
 from ss4rec.report import Line, charts, render, write_page
 from ss4rec.runs.folder import RunFolder
 
 METRICS = ("HR@10", "NDCG@10")
 GOALS = {"globo": (0.97, 0.30), "union": (0.97, 0.50)}
 """Quality and cost of `by decide` as shares of those of training cold in every window."""
-MIN_USERS = {"globo": 300, "union": 20}
-"""Users of a window from which a report decides; a year of ml-union-open has 24 to 170."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How `by decide` looks and decides on a set, and how warm trainings are made there."""
+
+    decide: DecideConfig
+    min_users: int
+    """Users of a window from which a report decides."""
+    warm_share: float
+    """Time of a warm training, as a share of one from nothing."""
+    changes: Mapping[str, Any]
+    """Fields of a warm training."""
+
+
+RULES = {
+    # News of a day are what the next day reads: the model goes on from what it knows, little of the old is replayed.
+    "globo": Rules(DecideConfig(how="warm"), 300, 0.2, {}),
+    # A year has 24 to 170 users, too few to show a fall: at the latest the year's end asks for a training. It takes all
+    # windows and more time, since new films need what is old beside them.
+    "union": Rules(DecideConfig(how="warm", max_age=1), 20, 0.4, {"train.replay_share": 1.0}),
+}
 TONES = ("muted", "s1", "s2", "s3", "s4", "s5")
 
 
@@ -66,12 +92,20 @@ TONES = ("muted", "s1", "s2", "s3", "s4", "s5")
     "--policy", "names", type=click.Choice([p.name for p in POLICIES]), multiple=True, help="By default all."
 )
 @click.option("--minutes", default=4.0, show_default=True, help="Time of a training from nothing.")
-@click.option("--warm-share", default=0.2, show_default=True, help="Time of a warm one, as a share of it.")
+@click.option(
+    "--warm-share", type=float, help="Time of a warm one, as a share of it; by default that of RULES."
+)
+@click.option("--ahead", metavar="K/N", help="Only make part K (0 to N-1) of the trainings from nothing.")
 @click.option("--windows", type=click.IntRange(min=2), help="Live through the first windows alone.")
 @click.option("--share", default=1.0, show_default=True, help="Share of globo's users.")
 @click.option("--preset", default="auto", show_default=True, help="Of the first model.")
 @click.option("--users", default=2000, show_default=True, help="Users who are ranked for in a window.")
-@click.option("--processes", default=1, show_default=True, help="Processes that rank.")
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    help="Processes that rank, and workers of a report (at least 2).",
+)
 @click.option("--address", help="Ray cluster.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def main(
@@ -80,7 +114,8 @@ def main(
     only: tuple[str, ...],
     names: tuple[str, ...],
     minutes: float,
-    warm_share: float,
+    warm_share: float | None,
+    ahead: str | None,
     windows: int | None,
     share: float,
     preset: str,
@@ -94,12 +129,22 @@ def main(
 
     rows, found, rank = [], [], Ranking(processes)
     policies = [policy for policy in POLICIES if not names or policy.name in names]
-    with cluster(address) if any(policy.looks for policy in policies) else nullcontext():
+
+    def join() -> None:
+        stack.enter_context(cluster(address))
+
+    with ExitStack() as stack:
         for name in only or tuple(GOALS):
             growing = Growing(
                 name, archives.resolve(), work.resolve(), share if name == "globo" else 1.0, preset
             )
-            life = Life(growing, minutes, warm_share, CompareConfig(users=users), windows, rank)
+            rules = RULES[name] if warm_share is None else replace(RULES[name], warm_share=warm_share)
+            life = Life(
+                growing, minutes, rules, CompareConfig(users=users), windows, rank, max(2, processes), join
+            )
+            if ahead is not None:
+                life.train_ahead(*(int(number) for number in ahead.split("/")))
+                continue
             lived = {policy.name: life.live(policy) for policy in policies}
             table = [summary(name, policy, windows_) for policy, windows_ in lived.items()]
             write_page(growing.folder / "replay.html", page(growing.folder.name, table, lived))
@@ -122,34 +167,41 @@ class Life:
     Args:
         growing: the data.
         minutes: time of a training from nothing.
-        warm_share: time of a warm one, as a share of it.
+        rules: of reports, decisions and warm trainings.
         config: who is ranked for.
         count: windows to live through; None: all.
+        rank: who ranks.
+        workers: of a report.
+        join: joins Ray for all reports; called before each that is not made yet.
     """
 
     growing: Growing
     minutes: float
-    warm_share: float
+    rules: Rules
     config: CompareConfig
     count: int | None = None
     rank: RankAll | None = None
+    workers: int = 2
+    join: Callable[[], None] = lambda: None
 
     def live(self, policy: Policy) -> list[dict[str, Any]]:
         """Return a row for each window."""
         windows = self.growing.windows()[: self.count]
         run, seconds = self.growing.trained(windows[0].start_s - 1, "cold", self.minutes)
-        rows, trainings, since = [], [], 0
+        rows: list[dict[str, Any]] = []
+        trainings: list[Training] = []
+        since = 0
         for number, window in enumerate(windows):
             row = {"window": window.name, "run": run.name} | self.quality(run, window)
             since += 1
             how = None
             if number + 1 < len(windows):
                 state = State(ended_windows=number + 1, champion_age=since, trainings=tuple(trainings))
-                how = policy.choose(lambda run=run, window=window: self.report(run, window), state)
+                look = partial(self.report, run, window)
+                how = policy.choose(look, state, self.rules.decide)
             seconds = 0.0
             if how is not None:
-                share = self.warm_share if how == "warm" else 1.0
-                run, seconds = self.growing.trained(window.end_s - 1, how, self.minutes * share, run)
+                run, seconds = self.trained(window, how, run)
                 trainings.append(Training(number + 1, how, True))
                 since = 0
             rows.append(row | {"trained": how, "seconds": seconds})
@@ -158,6 +210,24 @@ class Life:
                 flush=True,
             )
         return rows
+
+    def trained(self, window: Window, how: How, parent: Path) -> tuple[Path, float]:
+        """Return a run on everything up to the end of a window, and its seconds."""
+        end_s, rules = window.end_s - 1, self.rules
+        if how == "cold":
+            return self.growing.trained(end_s, how, self.minutes, parent)
+        return self.growing.trained(end_s, how, self.minutes * rules.warm_share, parent, dict(rules.changes))
+
+    def train_ahead(self, part: int, parts: int) -> None:
+        """Make part `part` of `parts` of the trainings from nothing, and rank the next window with each."""
+        windows = self.growing.windows()[: self.count]
+        first, _ = self.growing.trained(windows[0].start_s - 1, "cold", self.minutes)
+        for before, after in list(pairwise(windows))[part::parts]:
+            run, seconds = self.trained(before, "cold", first)
+            found = self.quality(run, after)["HR@10"]
+            print(
+                f"{self.growing.folder.name}, {after.name}, cold in {seconds:.1f} s: {found:.4f}", flush=True
+            )
 
     def quality(self, run: Path, window: Window) -> dict[str, Any]:
         """Rank the window's events with a run; kept."""
@@ -187,7 +257,7 @@ class Life:
             "events": table.num_rows,
         }
 
-    def _recent(self, timeline: PreparedFolder, window: Window) -> np.ndarray:
+    def _recent(self, timeline: PreparedFolder, window: Window) -> npt.NDArray[np.int64]:
         """Count the events of each item in the windows before one (`drift.calendar.LOOKBACK`)."""
         kind = self.growing.about.window
         length_s = window.end_s - window.start_s
@@ -213,6 +283,7 @@ class Life:
         if not (out / "report.json").exists():
             cut_s = RunFolder.open(run).record().cut_s
             assert cut_s is not None
+            self.join()
             with new_folder(out) as draft:
                 split(self._until(window), draft / "data", cut_s, k_core=self.growing.about.k_core)
                 run_drift(draft / "data", run, draft, self._drift_config())
@@ -246,11 +317,11 @@ class Life:
                 )
 
     def _drift_config(self) -> DriftConfig:
-        name = self.growing.name
         return DriftConfig(
             window=self.growing.about.window,
             anchor="calendar",
-            min_users=MIN_USERS[name],
+            min_users=self.rules.min_users,
+            workers=self.workers,
             wandb="disabled",
             alibi=(),
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -61,6 +62,7 @@ class DataSet:
 SETS = {
     "union": DataSet("ml-union-open.zip", "year", "2014-12-31", "2023-01-01", 5),
     "globo": DataSet("globo-news.zip", "day", "2017-10-06", "2017-10-17", 3),
+    "ml-1m": DataSet("ml-1m.zip", "month", "2000-11-30", "2001-01-01", 5),
 }
 
 
@@ -84,6 +86,11 @@ def locked(path: Path) -> Iterator[None]:
     with path.with_name(f"{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def one_on_a_card(work: Path) -> AbstractContextManager[None]:
+    """Let one process at a time train on the card that CUDA_VISIBLE_DEVICES names: its seconds are card seconds."""
+    return locked(work / "cards" / os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,8 @@ class Growing:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         past = PreparedFolder.open(self.cut(cut_s) / PAST)
         config = self._config(past, how, minutes, parent, changes, device.type == "cuda")
-        outcome = train_alone(config, past, run, device)
+        with one_on_a_card(self.work):
+            outcome = train_alone(config, past, run, device)
         write_json(run / RESULT_FILE, {"run": run.name, "training": outcome.as_dict()})
         return {"seconds": outcome.elapsed_s} | outcome.as_dict()
 

@@ -19,30 +19,28 @@ class Policy:
     """A policy by name."""
 
     name: str
-    choose: Callable[[Look, State], How | None]
-    """What is trained after a window; None: nothing."""
-    looks: bool = True
-    """Whether it asks for reports."""
+    choose: Callable[[Look, State, DecideConfig], How | None]
+    """What is trained after a window; None: nothing. The last argument is read by `by decide` alone."""
 
 
-def _on_drift(look: Look, state: State) -> How | None:
+def _on_drift(look: Look, state: State, config: DecideConfig) -> How | None:
     return "cold" if look().verdicts.data.now in ALARMS else None
 
 
-def _on_regret(look: Look, state: State) -> How | None:
+def _on_regret(look: Look, state: State, config: DecideConfig) -> How | None:
     regret = look().verdicts.regret
     return "cold" if regret is not None and regret.now in ALARMS else None
 
 
-def _by_decide(look: Look, state: State) -> How | None:
-    decision = decide(look(), state, DecideConfig())
+def _by_decide(look: Look, state: State, config: DecideConfig) -> How | None:
+    decision = decide(look(), state, config)
     return decision.how if decision.action == "retrain" else None
 
 
 POLICIES = (
-    Policy("never", lambda look, state: None, looks=False),
-    Policy("every window cold", lambda look, state: "cold", looks=False),
-    Policy("every window warm", lambda look, state: "warm", looks=False),
+    Policy("never", lambda look, state, config: None),
+    Policy("every window cold", lambda look, state, config: "cold"),
+    Policy("every window warm", lambda look, state, config: "warm"),
     Policy("on drift", _on_drift),
     Policy("on regret", _on_regret),
     Policy("by decide", _by_decide),
