@@ -39,4 +39,4 @@ def test_parts_of_a_start_are_told_once_and_the_first_of_a_name_counts():
 
 def test_a_card_that_is_not_there_is_left_to_torch():
     for device in ("cpu", "cuda"):
-        open_card(device).join(timeout=60)
+        open_card(device).join()
