@@ -142,7 +142,8 @@ class PartMaker:
         self.scorer = ModelScorer(model, gap_s, config.data.target_time, work.asked_from_s)
         self.rules = work.rules.to(self.scorer.device, model.item_matrix())
         self._ranking = threading.Lock()
-        self._kernels_missing, self._note = self.scorer.device.type == "cuda", note
+        self._note = note
+        self._compiled: set[tuple[bool, bool]] = set()
         note("model_s")
 
     def make(self, numbers: Sequence[int]) -> Iterator[PartRecord]:
@@ -174,8 +175,8 @@ class PartMaker:
         """Return the lists of a file."""
         items = [np.zeros((0, self._k), np.int64)]
         scores = [np.zeros((0, self._k), np.float32)]
-        self._compile(batches)
         for batch in batches:
+            self._compile(batch)
             found = self._scores(batch)
             items_BK, best_BK = best_lists(found, batch, self.rules)
             items.append(items_BK.cpu().numpy())
@@ -187,12 +188,17 @@ class PartMaker:
     def _scores(self, batch: EvalBatch) -> ItemScores:
         return self.scorer.scores(batch, target_time_known=self.work.time_known)
 
-    def _compile(self, batches: Sequence[EvalBatch]) -> None:
-        """Compile side by side what the first batch launches; Triton would do it one after another."""
-        if self._kernels_missing and batches:
-            compile_together(lambda: self._scores(batches[0]))
-            self._kernels_missing = False
-            self._note("kernels_s")
+    def _compile(self, batch: EvalBatch) -> None:
+        """Compile side by side what a batch launches; Triton would do it one after another.
+
+        Triton compiles a kernel anew for sizes that are multiples of 16, and for those that are not.
+        """
+        kind = (batch.num_sequences % 16 == 0, len(batch.items_T) % 16 == 0)
+        if self.scorer.device.type != "cuda" or kind in self._compiled:
+            return
+        compile_together(lambda: self._scores(batch))
+        self._compiled.add(kind)
+        self._note("kernels_s")
 
     @property
     def _k(self) -> int:
