@@ -74,7 +74,7 @@ def test_steps_go_on_while_a_checkpoint_is_written(prepared, tmp_path, monkeypat
     def slow(folder, **parts):
         step = parts["state"]["global_step"]
         if step == 2:
-            assert done.wait(30), "no step was taken while this checkpoint was written"
+            assert done.wait(600), "no step was taken while this checkpoint was written"
         written.append(step)
         return honest_save(folder, **parts)
 
@@ -145,7 +145,7 @@ def test_an_error_is_raised_once_where_it_is_asked_for():
     saver, gate, said = Saver(), threading.Event(), []
 
     def work():
-        gate.wait(10)
+        gate.wait()
         raise CheckpointError("full")
 
     saver.start(work)
