@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -28,7 +29,7 @@ from ss4rec.serve.warm import Order, make_states
 
 logger = logging.getLogger(__name__)
 CORE_SHARE = 0.35
-"""Of a core, for making the states of present users for a new model; requests go first (`gently`)."""
+"""Of a core, for taking up the states of present users for a new model; requests go first."""
 
 SAVE_PAUSE_S = 1.0
 """Between two looks whether states are to be kept on disk."""
@@ -71,6 +72,9 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
         SS4RecError: if either cannot be had.
     """
     torch.set_num_threads(1)  # several replicas and threads share the cores
+    # What was imported stays for good: looking through it for garbage takes .1 s, in which nobody is answered.
+    gc.collect()
+    gc.freeze()
     found = look(settings)
     store = open_store(settings.store)
     kept = None
@@ -134,7 +138,8 @@ class Follower:
             if found.mark == self._mark:
                 return False
             self._mark = found.mark  # one that cannot be loaded is not tried again until it changes
-            model = gently(lambda: self._load(found))
+            # Not gently: this thread holds Python's lock, for which requests would wait while it waits for a core.
+            model = self._load(found)
         except (SS4RecError, OSError) as error:
             self.service.counts.refused += 1
             logger.warning("another model cannot be served, %s goes on: %s", self.service.model.name, error)
@@ -144,7 +149,7 @@ class Follower:
         with self._file() as file:
             if not self._make_states(found, file):
                 return False
-            gently(lambda: self.service.take_over(model, file, share=CORE_SHARE))
+            self.service.take_over(model, file, share=CORE_SHARE)
         logger.info("%s (%s) serves now", model.name, model.fingerprint)
         return True
 

@@ -23,7 +23,6 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from ss4rec.serve.kept_states import KeptStates
 from ss4rec.serve.open_store import open_store
 
 logger = logging.getLogger(__name__)
@@ -93,17 +92,19 @@ def main() -> None:
     """Do what an order on standard input says."""
     order = Order.model_validate_json(sys.stdin.read())
     _end_with(order.parent)
-    # Opening takes the locks of both files for a moment, which a process without a claim to a core must not hold.
+    # Opening takes the store's lock for a moment, which a process without a claim to a core must not hold.
     store = open_store(order.store)
-    kept = KeptStates(Path(order.states), order.store_id, order.most)
     _be_last()
     with _alone(Path(order.states)):
+        # Imported here: torch alone takes seconds.
         import torch
 
+        from ss4rec.serve.kept_states import KeptStates
         from ss4rec.serve.served_model import load_served
         from ss4rec.serve.service import Service
 
         torch.set_num_threads(1)
+        kept = KeptStates(Path(order.states), order.store_id, order.most)
         model = load_served(Path(order.run), order.precision, ready=False)
         service = Service(store, model, BATCH_USERS, kept)
         for _ in range(MOST_PASSES):

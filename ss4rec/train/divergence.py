@@ -22,18 +22,21 @@ class Course:
     """Mean losses of the stretches of steps between two looks.
 
     Args:
-        first: loss of the first stretch; None before it.
+        uniform: loss of a model that finds all items equally likely. A warm start begins far below it, and what it
+            may lose again is measured from there.
+        first: loss of the first stretch, or `uniform` if that is higher; None before the first stretch.
         best: lowest loss of a stretch.
         high: looks in a row with a loss far above it.
     """
 
+    uniform: float = 0.0
     first: float | None = None
     best: float = float("inf")
     high: int = 0
 
     def diverged(self, loss: float) -> bool:
         """Take note of the mean loss of a stretch; return whether training has lost what it had learned."""
-        self.first = loss if self.first is None else self.first
+        self.first = max(loss, self.uniform) if self.first is None else self.first
         self.best = min(self.best, loss)
         margin = LOST_SHARE * (self.first - self.best)
         self.high = self.high + 1 if margin > 0 and loss > self.best + margin else 0

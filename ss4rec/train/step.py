@@ -91,6 +91,14 @@ class TrainStep:
             self._graphs.replay("update", self._update)
         return own_loss
 
+    def forget_graphs(self) -> None:
+        """Capture anew from the next step on: a graph reads and writes the tensors of the time it was captured.
+
+        Loading the optimizer's state puts other tensors in their place.
+        """
+        if self._graphs is not None:
+            self._graphs = self._graphs.fresh()
+
     def compile_kernels(self, batch: DeviceBatch) -> int:
         """Compile side by side what a step of `batch` launches, and return how many kernels that are.
 
@@ -148,6 +156,11 @@ class StepGraphs:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
         self._graphs: dict[object, torch.cuda.CUDAGraph | None] = {}
+
+    def fresh(self) -> StepGraphs:
+        """Return an object without any graph, once the device is done with these."""
+        torch.cuda.synchronize()
+        return StepGraphs(self._stager)
 
     def compute(self, batch: DeviceBatch, function: Callable[[StepInputs], None]) -> None:
         """Run `function` on `batch`, which is copied to where the graph of its shape reads it."""

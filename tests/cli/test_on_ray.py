@@ -75,7 +75,7 @@ def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
 
 def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
     """Ratings as CSV to a drift report; the same command again does nothing twice."""
-    words = ["demo", "--like", "ml-32m", "--users", 400, "--items", 400, "--preset", "debug"]
+    words = ["demo", "--like", "ml-32m", "--users", 600, "--items", 400, "--preset", "debug"]
     words += [
         "--set",
         "tracking.wandb=disabled",
@@ -92,7 +92,7 @@ def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
         *("generate", "prepare", "cut", "train", "rank", "recommend", "drift")
     ]
     lists = json.loads((folder / "lists" / "manifest.json").read_text())
-    assert lists["users"] == 400
+    assert lists["users"] == 600
     assert (folder / "drift" / "report.html").is_file()
     code, again = call(capsys, *words)
     assert code == 0

@@ -23,6 +23,7 @@ from ss4rec.serve.settings import ServeSettings
 from ss4rec.serve.sources import Follower, look
 from ss4rec.serve.sqlite import SqliteStore
 from ss4rec.serve.store import NewEvent
+from tests.progress import until
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +203,7 @@ def test_it_ends_when_it_is_not_wanted_any_more(runs, store, users):
             while "sched_idle" not in policy(found[0]):
                 time.sleep(0.05)
             parent.send_signal(signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while os.path.exists(f"/proc/{found[0]}") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not os.path.exists(f"/proc/{found[0]}")
+        until(lambda: not os.path.exists(f"/proc/{found[0]}"))
 
 
 def policy(pid):

@@ -1,5 +1,7 @@
 """Plans of a training's length, on a clock that the test sets."""
 
+import math
+
 import pytest
 
 from ss4rec.config import OptimConfig, TrainConfig
@@ -76,6 +78,14 @@ def test_a_short_plan_warms_up_shortly():
 def test_a_loss_that_climbs_far_above_its_best_diverges(losses, diverges):
     course = Course()
     assert any(course.diverged(loss) for loss in losses) == diverges
+
+
+def test_a_warm_start_may_climb_while_its_rate_rises():
+    course = Course(uniform=math.log(5417))
+    # Looks of a warm start that ended better than it began.
+    losses = [4.95, 4.99, 5.08, 5.10, 5.09, 5.06, 4.96, 4.89, 4.96, 4.96]
+    assert not any(course.diverged(loss) for loss in losses)
+    assert [course.diverged(loss) for loss in (6.9, 7.0)] == [False, True]
 
 
 def test_only_news_is_told():
