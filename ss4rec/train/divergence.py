@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 LOST_SHARE = 0.35
 """Share of what was learned (first loss less best loss) that may be lost again."""
+LEAST_CLIMB = 0.1
+"""Share of the best loss below which no climb counts: a warm start has learned before its first stretch, and loses a
+little while its rate rises."""
 PATIENCE = 2
 """Looks in a row that must find the loss that high."""
 MOST_RETURNS = 3
@@ -35,8 +38,8 @@ class Course:
         """Take note of the mean loss of a stretch; return whether training has lost what it had learned."""
         self.first = loss if self.first is None else self.first
         self.best = min(self.best, loss)
-        margin = LOST_SHARE * (self.first - self.best)
-        self.high = self.high + 1 if margin > 0 and loss > self.best + margin else 0
+        lost, least = LOST_SHARE * (self.first - self.best), LEAST_CLIMB * self.best
+        self.high = self.high + 1 if lost > 0 and loss > self.best + max(lost, least) else 0
         return self.high >= PATIENCE
 
     def again(self) -> None:

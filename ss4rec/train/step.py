@@ -91,6 +91,11 @@ class TrainStep:
             self._graphs.replay("update", self._update)
         return own_loss
 
+    def forget_graphs(self) -> None:
+        """Capture steps anew: graphs go on with the tensors that they were captured with, and those were replaced."""
+        if self._graphs is not None:
+            self._graphs = self._graphs.again()
+
     def compile_kernels(self, batch: DeviceBatch) -> int:
         """Compile side by side what a step of `batch` launches, and return how many kernels that are.
 
@@ -148,6 +153,10 @@ class StepGraphs:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
         self._graphs: dict[object, torch.cuda.CUDAGraph | None] = {}
+
+    def again(self) -> StepGraphs:
+        """Return graphs of the same batches without anything captured."""
+        return StepGraphs(self._stager)
 
     def compute(self, batch: DeviceBatch, function: Callable[[StepInputs], None]) -> None:
         """Run `function` on `batch`, which is copied to where the graph of its shape reads it."""

@@ -70,6 +70,8 @@ def test_a_short_plan_warms_up_shortly():
         ([8.0, 6.0, 5.5, 5.8, 5.5, 5.9], False),  # noise
         ([8.0, 6.0, 5.5, 7.1, 7.1], True),
         ([8.0, 6.0, 5.5, 7.1, 5.6, 7.1], False),  # one stretch alone is no course
+        ([5.03, 5.0, 5.06, 5.09], False),  # a warm start, while its rate rises
+        ([5.03, 5.0, 5.6, 5.7], True),
         ([8.0, 9.0, 9.5], False),  # nothing was learned that could be lost
     ],
 )
