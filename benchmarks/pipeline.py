@@ -2,7 +2,8 @@
 
 `python -m benchmarks.pipeline --storage FOLDER` runs what is not done yet (killed, the same command goes on), and writes
 `pipeline-<YYYYMMDD>.json` stage by stage: seconds, peak memory of all processes together, and the share of its floor.
-The record has headlines only for a whole run at full size in which no stage was begun twice.
+The record has headlines only for a whole run at full size, with the preset's own model and ten epochs, in which no stage
+was begun twice; any other is called `pipeline-part`.
 
 Floors, each a minimum that no program gets below: for `prepare`, Arrow reading the same CSV here with all cores; for
 `cut`, a plain copy of what was written; for `train`, `rank` and `recommend`, bytes, products and exponentials of the
@@ -74,7 +75,8 @@ def main(
     data = storage / "source"
     ratings = Path(source) if source else data / "ratings.csv"
     figures = Journal(storage / FIGURES_FILE)
-    name = "pipeline" if share == 1 and source is None else "pipeline-part"
+    as_asked = preset == Settings.preset and all(text.startswith("tracking.") for text in assignments)
+    name = "pipeline" if share == 1 and source is None and as_asked else "pipeline-part"
 
     def write() -> None:
         done = done_stages(Journal(storage / JOURNAL_FILE))

@@ -28,13 +28,16 @@ start() {
   command -v ray >/dev/null || die "no ray on PATH; activate the environment: source .venv/bin/activate"
   mkdir -p "$STATE"
   [ -f "$HOME/.ray/auth_token" ] || [ -n "${RAY_AUTH_TOKEN:-}" ] || ray get-auth-token --generate >/dev/null
-  # The ports lie outside Ray's worker ports (10002 to 19999).
-  nohup ray start --head --block --node-ip-address=127.0.0.1 --port="$PORT" --num-cpus="$CPUS" \
-    --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT" \
-    --dashboard-agent-listen-port=$((DASHBOARD_PORT + 20101)) --ray-client-server-port=$((PORT + 1)) \
-    --disable-usage-stats >"$STATE/head.log" 2>&1 &
-  echo $! >"$PID_FILE"
-  wait_for_dashboard
+  local try
+  for try in 1 2 3; do
+    begin
+    if came_up; then break; fi
+    tail -n 20 "$STATE/head.log" >&2
+    # Ray ends its node if the node's agent does not answer within 15 s.
+    grep -q "timed out during startup" "$STATE/head.log" || die "the head ended at once; its log is above"
+    [ "$try" -lt 3 ] || die "Ray did not start in three tries; this machine is too busy, or Ray is broken here"
+    echo "local: Ray did not start in its time; this machine is busy, trying again" >&2
+  done
   cat <<TEXT
 Ray head on $URL with $CPUS CPUs (pid $(cat "$PID_FILE"), log $STATE/head.log). Next:
 
@@ -45,10 +48,20 @@ Ray head on $URL with $CPUS CPUs (pid $(cat "$PID_FILE"), log $STATE/head.log). 
 TEXT
 }
 
-wait_for_dashboard() {
+begin() {
+  # The ports lie outside Ray's worker ports (10002 to 19999).
+  nohup ray start --head --block --node-ip-address=127.0.0.1 --port="$PORT" --num-cpus="$CPUS" \
+    --include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$DASHBOARD_PORT" \
+    --dashboard-agent-listen-port=$((DASHBOARD_PORT + 20101)) --ray-client-server-port=$((PORT + 1)) \
+    --disable-usage-stats >"$STATE/head.log" 2>&1 &
+  echo $! >"$PID_FILE"
+}
+
+# Wait for the dashboard; false if the head ended.
+came_up() {
   local tries
   for tries in $(seq 1 600); do
-    alive || { tail -n 20 "$STATE/head.log" >&2; die "the head ended at once; its log is above"; }
+    alive || return 1
     # Any answer will do: without a token it is 401. The log's line comes when commands can find the head.
     if (exec 3<>"/dev/tcp/127.0.0.1/$DASHBOARD_PORT") 2>/dev/null && grep -q "Ray runtime started" "$STATE/head.log"; then
       return

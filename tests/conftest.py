@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress import started
+
 os.environ.update(
     {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: nodes use 127.0.0.1
@@ -36,7 +38,8 @@ def small_cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+        options = {"num_cpus": 3, "include_dashboard": False, "log_to_driver": False}
+        started(lambda: ray.init(address="local", **options))
         yield
         ray.shutdown()
 

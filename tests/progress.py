@@ -27,5 +27,19 @@ def until(condition: Callable[[], T], process: subprocess.Popen | None = None, e
         time.sleep(every_s)
 
 
+def started(start: Callable[[], T], tries: int = 3) -> T:
+    """Return what `start` returns; a Ray that gave up its own start is begun again.
+
+    Ray ends a node whose agent does not answer 15 s after it began, which a busy machine does not keep.
+    """
+    for left in reversed(range(tries)):
+        try:
+            return start()
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError("not reached")
+
+
 def _said(process: subprocess.Popen) -> str:
     return "" if process.stdout is None else f": {process.stdout.read()}"

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress import started
+
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-PORT, DASHBOARD = 26379, 28265
+PORT, DASHBOARD, AGENT = 26379, 28265, 28366
 pytestmark = pytest.mark.ray
 
 
@@ -37,23 +39,30 @@ def head(tmp_path_factory):
     ]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
     command += [
-        "--dashboard-agent-listen-port=28366",
+        f"--dashboard-agent-listen-port={AGENT}",
         "--ray-client-server-port=20001",
         "--disable-usage-stats",
     ]
     command += [f"--temp-dir=/tmp/ss4rec-{os.getpid()}"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not _answers():  # pytest's own limit ends this
-        assert process.poll() is None, "ray start ended"
-        time.sleep(0.5)  # a server's start can only be polled
+    process = started(lambda: _start(command, environment, tmp_path_factory.mktemp("head") / "log"))
     yield environment | {"RAY_ADDRESS": f"http://127.0.0.1:{DASHBOARD}"}
     process.send_signal(signal.SIGTERM)
     process.wait()
 
 
-def _answers() -> bool:
+def _start(command, environment, log):
+    """Start a head and wait until its dashboard and its agent, which takes jobs, answer."""
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    while not (_answers(f"{DASHBOARD}/api/version") and _answers(f"{AGENT}/api/local_raylet_healthz")):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.5)  # a server's start can only be polled
+    return process
+
+
+def _answers(place) -> bool:
     try:
-        urllib.request.urlopen(f"http://127.0.0.1:{DASHBOARD}/api/version", timeout=2)
+        urllib.request.urlopen(f"http://127.0.0.1:{place}", timeout=2)
     except urllib.error.HTTPError:
         return True  # 401: it asks for the token
     except OSError:
@@ -85,7 +94,7 @@ def jobs(head, prepared, tmp_path_factory):
     yield {name: (process, folder) for name, process in sent.items()}
     for process in sent.values():
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def submit(environment, *arguments):

@@ -112,13 +112,22 @@ def random_history(draw: np.random.Generator, length: int, recommender: Recommen
     ids = recommender.item_ids
     items = [ids[number] for number in draw.integers(0, len(ids), length)]
     ratings = draw.choice([np.nan, 0.5, 3.0, 4.5, 5.0], length)
-    profile: dict[str, object] = {"sex": "F", "age": 25} if draw.random() < 0.5 else {"sex": "M"}
+    profile = _profile(recommender.profile_values or (), whole=draw.random() < 0.5)
     context = {
         column.name: draw.choice([*(column.values or ("1.5", "-2")), "unknown", ""], length).tolist()
         for column in recommender.model.columns.context
     }
-    told = profile if recommender.profile_values else None
-    return History(items, times.tolist(), None, ratings.tolist(), told, context)
+    return History(items, times.tolist(), None, ratings.tolist(), profile or None, context)
+
+
+def _profile(values: Sequence[str], *, whole: bool) -> dict[str, object]:
+    """Return the first value of each column of profiles, or of the first column alone the last one."""
+    columns: dict[str, list[object]] = {}
+    for name, _, value in (text.partition("=") for text in values):
+        columns.setdefault(name, []).append(value)
+    if whole:
+        return {name: own[0] for name, own in columns.items()}
+    return {name: own[-1] for name, own in [*columns.items()][:1]}
 
 
 def whole(recommender: Recommender, histories: Sequence[History], asked: Sequence[int | None]) -> Tensor:

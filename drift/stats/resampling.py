@@ -64,12 +64,12 @@ class Tested:
 
 @dataclass(frozen=True)
 class Excess:
-    """What squared distances have beyond the null of drawn users, as windows of the past tell it."""
+    """What squared distances have beyond the null of drawn users, as estimated from windows of the past."""
 
     square_S: Array
     """Mean of each signal, at least 0."""
     pairs: int
-    """Pairs of windows that it was told from; the fewer, the less sure."""
+    """Pairs of windows from which it was estimated; the fewer, the less sure."""
 
     def widened(self, null_BS: Array, rng: np.random.Generator) -> Array:
         """Return draws of the null with the excess in them.

@@ -102,7 +102,8 @@ def stages(asked: Settings, data: Path, folder: Path, gpus: int, cpus: int) -> l
         ("recommend", ["recommend", "--run", run, "--data", split / "timeline", "--k", asked.k, "--out",
                        folder / "lists", "--workers", rankers, *gpu], folder / "lists/manifest.json"),
         ("drift", ["drift", "--data", split, "--run", run, "--out", folder / "drift", "--set",
-                   f"workers={max(2, cpus // 2)}", "--set", "fail_on=never"], folder / "drift/report.json"),
+                   f"workers={max(2, cpus // 2)}", "--set", "fail_on=never", "--set",
+                   "wandb=disabled"], folder / "drift/report.json"),
     ]  # fmt: skip
     found = [Stage(name, tuple(map(str, words)), makes) for name, words, makes in made]
     return found[1:] if asked.source else found

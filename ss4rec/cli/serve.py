@@ -111,7 +111,7 @@ def serve_command(
         f"{found.name}: http://{host}:{port}/docs and /demo; events in {_without_password(settings.store)}"
     )
     token = " -H 'authorization: Bearer TOKEN'" if settings.tokens else ""
-    say_next(f"curl 'http://{host}:{port}/recommend?user=USER&k=5'{token}  # in another terminal")
+    say_next(f"curl 'http://{host}:{port}/recommend?user=USER&k=5'{token}")
     if no_ray:
         if settings.replicas > 1:
             raise UsageError("--no-ray serves from one process; leave it out, or --replicas")

@@ -18,6 +18,8 @@ from ss4rec.errors import ResourceError, UsageError
 from ss4rec.interrupt import claim_signals
 from ss4rec.train.status import announce, on_display
 
+_TOO_SLOW = "timed out during startup"
+"""Words of the exception, of no class of its own, with which a node of Ray gives up its own start."""
 _VERSIONS = re.compile(r"Ray: (?P<ray>\S+)\s+Python: (?P<python>\S+)")
 
 
@@ -81,12 +83,7 @@ def _join(target: Target, dashboard: bool) -> None:
     if refusal is not None:
         raise ResourceError(f"what listens at {target} is no Ray cluster, or one in trouble: {refusal}")
     try:
-        ray.init(
-            address=target.address,
-            namespace="ss4rec",
-            logging_level=logging.WARNING,
-            include_dashboard=dashboard if target.starts_local else None,
-        )
+        _init(target, dashboard)
     except RuntimeError as error:
         if "Version mismatch" not in str(error):
             raise
@@ -97,6 +94,36 @@ def _join(target: Target, dashboard: bool) -> None:
         ) from None
     claim_signals()  # `ray.init` has its own answer to SIGTERM
     show_worker_lines()
+
+
+def _init(target: Target, dashboard: bool) -> None:
+    """Call `ray.init`; a local Ray that does not come up in Ray's own time is started again.
+
+    Ray ends its node if the node's agent, a Python process, does not answer 15 s after it began.
+
+    Raises:
+        ResourceError: if it did not come up in three tries.
+    """
+    for tries_left in (2, 1, 0):
+        try:
+            ray.init(
+                address=target.address,
+                namespace="ss4rec",
+                logging_level=logging.WARNING,
+                include_dashboard=dashboard if target.starts_local else None,
+            )
+        except Exception as error:
+            if not target.starts_local or _TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+            if not tries_left:
+                raise ResourceError(
+                    "a local Ray did not start in three tries of 30 s: this machine is too busy, or Ray is broken "
+                    "here; session_latest/logs in Ray's folder (/tmp/ray) says why"
+                ) from None
+            announce("warning: Ray did not start in its 30 s; this machine is busy, trying again ...")
+        else:
+            return
 
 
 def _other_version(told: str, target: Target) -> str:

@@ -61,16 +61,15 @@ def evaluate_with_baselines(
         DataError: if the data has other items than the run.
         UsageError: if the run may have learned what the protocol tests.
     """
-    data, folder = PreparedFolder.open(data), RunFolder.open(run_dir)
-    config = under_protocol(folder.config(), protocol)
+    model, config = load_model(run_dir, str(device))
+    data, folder, config = PreparedFolder.open(data), RunFolder(run_dir), under_protocol(config, protocol)
     plan = run_plan(folder, config, data)
-    model, _ = load_model(run_dir, str(device))
     gap_s, asked_from_s = folder.record().median_gap_s, plan.asked_from_s(split)
     scorers: dict[str, Scorer] = {
         "model": ModelScorer(model, gap_s, config.data.target_time, asked_from_s),
         **baselines(data, plan),
     }
-    source = LocalSource.of(config, data)
+    source = LocalSource.of(config, data, plan)
     results = {}
     for name, scorer in scorers.items():
         ranks = rank_users(scorer, source.eval_batches(split, config.evaluation.batch_users))

@@ -21,36 +21,40 @@ WHOLE_OR_NOT = ("s3", "gcs", "abfs")
 """File systems on which a file appears when it is complete and not before, and where a rename is a copy."""
 
 
-def write_whole(path: AnyPath, data: bytes | pa.Buffer, *, durable: bool = False) -> None:
+def write_whole(
+    path: AnyPath, data: bytes | pa.Buffer | Iterable[memoryview], *, durable: bool = False
+) -> None:
     """Write a file that appears complete or not at all; its folder is made if it is missing.
 
     Args:
         path: the file.
-        data: its content.
+        data: its content, or parts of it in order.
         durable: force the content to disk before the file appears, so that it survives a power cut too.
     """
+    parts = (data,) if isinstance(data, bytes | pa.Buffer) else tuple(data)
     if isinstance(path, Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            with draft.open("wb") as stream:
-                stream.write(data)
+            with draft.open("wb") as file:
+                file.writelines(parts)
             if durable:
                 flush(draft)
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
         return
-    patiently(path, lambda: _write_remote(path, data))
+    patiently(path, lambda: _write_remote(path, parts))
 
 
-def _write_remote(path: RemotePath, data: bytes | pa.Buffer) -> None:
+def _write_remote(path: RemotePath, parts: tuple[bytes | pa.Buffer | memoryview, ...]) -> None:
     direct = path.filesystem.type_name in WHOLE_OR_NOT
     if not direct:
         path.filesystem.create_dir(path.parent.path, recursive=True)
     target = path if direct else path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     with target.filesystem.open_output_stream(target.path) as stream:
-        stream.write(data)
+        for part in parts:
+            stream.write(part)
     if not direct:
         path.filesystem.move(target.path, path.path)
 

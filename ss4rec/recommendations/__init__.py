@@ -8,7 +8,7 @@ beside      files with lists of items, users or pairs
 rerank      MMR, calibrated lists, limits per category
 lists       the best items of each history under all of these
 histories   from a prepared folder or a file of events to the histories that are ranked
-parts       one shard of users becomes one file
+parts       some rows of a shard become one file
 job         the whole: in this process, or on Ray (`ray_recommend`)
 nearest     rows that are like a row
 similar     items that are like an item, in files

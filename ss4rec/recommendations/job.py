@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ss4rec.config import RunConfig
 from ss4rec.data.prepare.work_folder import WorkFolder
@@ -41,17 +40,17 @@ from ss4rec.recommendations.output import (
     model_record,
     remove_drafts,
 )
-from ss4rec.recommendations.parts import PartMaker, Work
+from ss4rec.recommendations.parts import PIECE_USERS, PartMaker, Work, pieces_of
 from ss4rec.recommendations.rerank import Limit
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.record import data_fingerprint
 from ss4rec.runs.under_protocol import run_plan
 
 Runner = Callable[[Work, Sequence[int]], Iterator[PartRecord]]
-"""Makes the files of some shards, wherever it runs, and yields their records in any order."""
+"""Makes files by their numbers, wherever it runs, and yields their records in any order."""
 Progress = Callable[[str], None]
 RECORDS = "records"
-JOB_FORMAT = 2
+JOB_FORMAT = 3
 """Changes when files of parts do: what a job of another version left is not used."""
 
 
@@ -183,9 +182,9 @@ def _made(
     known = Items.of(run, histories if isinstance(histories, PreparedFolder) else None, brought)
     data, about = _opened(run, work, histories, known, progress)
     wanted = read_beside(beside, known)
-    job, unknown_users = _job(run, work, data, known, options, wanted, model)
+    job, unknown_users = _job(run, work, data, known, options, wanted, model, device)
     done, numbers = [], []
-    for number in _shards(data, job.histories.users_N):
+    for number in _numbers(job):
         record = job.done(number)
         if record is None:
             numbers.append(number)
@@ -275,6 +274,7 @@ def _job(
     options: RecommendOptions,
     wanted: Wanted,
     model: ModelRecord,
+    device: str,
 ) -> tuple[Work, int]:
     """Put together what workers need; also how many rows of the files beside are of users who are not in the data."""
     config, record = run.config(), run.record()
@@ -310,6 +310,8 @@ def _job(
         run_dir=run.path.absolute(),
         weights_sha256=model.weights_sha256,
         data=PreparedFolder(data.path.absolute(), data.manifest),
+        # What an evaluation ranks is put together as there: its last bits depend on who is ranked together.
+        pieces=pieces_of(data, PIECE_USERS if device == "cpu" and options.until == "end" else None),
         histories=histories,
         rules=rules,
         item_ids=items.source_id,
@@ -341,8 +343,10 @@ def _asked_from(plan: Plan | None, options: RecommendOptions) -> int | None:
     return options.at_s
 
 
-def _shards(data: PreparedFolder, users_N: npt.NDArray[np.int64] | None) -> list[int]:
-    """Return the shards that hold users who are asked for."""
+def _numbers(job: Work) -> list[int]:
+    """Return the numbers of the files that hold users who are asked for."""
+    users_N = job.histories.users_N
     if users_N is None:
-        return list(range(len(data.manifest.shards)))
-    return [int(shard) for shard in np.unique(data.users["shard"].to_numpy()[users_N])]
+        return list(range(len(job.pieces)))
+    ends_P = np.cumsum([piece.stop - piece.first for piece in job.pieces])
+    return [int(number) for number in np.unique(np.searchsorted(ends_P, users_N, side="right"))]

@@ -1,4 +1,4 @@
-"""One shard of users becomes one file of lists: the work of a worker, wherever it runs."""
+"""Some rows of a shard become one file of lists: the work of a worker, wherever it runs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,29 @@ from ss4rec.runs.load import load_model
 
 MIN_USERS = 1024
 """Minimum users of a batch on a GPU, which fewer do not fill. Part of what decides the last bits of scores."""
+PIECE_USERS = 512
+"""Most users of a file that a CPU makes: of few large ones, workers would not end together. A GPU's file is a shard."""
 WRITERS = 2
 """Files that one call writes at a time: a card makes lists faster than one core packs them."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whose lists one file holds: rows `first` to `stop - 1` of a shard."""
+
+    shard: int
+    first: int
+    stop: int
+
+
+def pieces_of(data: PreparedFolder, users: int | None) -> tuple[Piece, ...]:
+    """Return the files of a job, in the order of users: shards, or stretches of at most so many `users` of each."""
+    found = []
+    for shard, record in enumerate(data.manifest.shards):
+        size = users or record.rows
+        for first in range(0, record.rows, size):
+            found.append(Piece(shard, first, min(first + size, record.rows)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,8 @@ class Work:
     weights_sha256: str
     """Of the checkpoint that was chosen when the job began."""
     data: PreparedFolder
+    pieces: tuple[Piece, ...]
+    """The files of the job; they are called by their place here."""
     histories: Histories
     rules: ListRules
     item_ids: pa.Array
@@ -63,7 +86,7 @@ class Work:
         return self.histories.options.until != "end"
 
     def name(self, number: int) -> str:
-        """Return the name of a shard's file."""
+        """Return the name of a file."""
         return f"{PART}{number:05d}.{self.histories.options.format}"
 
     def record_path(self, number: int) -> AnyPath:
@@ -78,7 +101,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The lists of a shard."""
+    """The lists of a file."""
 
     users_N: npt.NDArray[np.int64]
     """User of each list."""
@@ -119,11 +142,12 @@ class PartMaker:
         self.scorer = ModelScorer(model, gap_s, config.data.target_time, work.asked_from_s)
         self.rules = work.rules.to(self.scorer.device, model.item_matrix())
         self._ranking = threading.Lock()
-        self._kernels_missing, self._note = self.scorer.device.type == "cuda", note
+        self._note = note
+        self._compiled: set[tuple[bool, bool]] = set()
         note("model_s")
 
     def make(self, numbers: Sequence[int]) -> Iterator[PartRecord]:
-        """Make the files of some shards and yield their records; reading ahead and writing run beside the model.
+        """Make files by their numbers and yield their records; reading ahead and writing run beside the model.
 
         Threads may call it at the same time: one ranks while the others read and write.
         """
@@ -142,16 +166,17 @@ class PartMaker:
                 yield future.result()
 
     def _read(self, number: int) -> list[EvalBatch]:
-        """Return the histories of a shard."""
-        users = MIN_USERS if self.scorer.device.type == "cuda" else 1
-        return list(self.work.histories.batches(self.work.data.read_shard(number), users))
+        """Return the histories of a file."""
+        users, piece = MIN_USERS if self.scorer.device.type == "cuda" else 1, self.work.pieces[number]
+        rows = self.work.data.read_shard(piece.shard).slice(piece.first, piece.stop - piece.first)
+        return list(self.work.histories.batches(rows, users))
 
     def _rank(self, batches: Sequence[EvalBatch]) -> Ranked:
-        """Return the lists of a shard."""
+        """Return the lists of a file."""
         items = [np.zeros((0, self._k), np.int64)]
         scores = [np.zeros((0, self._k), np.float32)]
-        self._compile(batches)
         for batch in batches:
+            self._compile(batch)
             found = self._scores(batch)
             items_BK, best_BK = best_lists(found, batch, self.rules)
             items.append(items_BK.cpu().numpy())
@@ -163,12 +188,17 @@ class PartMaker:
     def _scores(self, batch: EvalBatch) -> ItemScores:
         return self.scorer.scores(batch, target_time_known=self.work.time_known)
 
-    def _compile(self, batches: Sequence[EvalBatch]) -> None:
-        """Compile side by side what the first batch launches; Triton would do it one after another."""
-        if self._kernels_missing and batches:
-            compile_together(lambda: self._scores(batches[0]))
-            self._kernels_missing = False
-            self._note("kernels_s")
+    def _compile(self, batch: EvalBatch) -> None:
+        """Compile side by side what a batch launches; Triton would do it one after another.
+
+        Triton compiles a kernel anew for sizes that are multiples of 16, and for those that are not.
+        """
+        kind = (batch.num_sequences % 16 == 0, len(batch.items_T) % 16 == 0)
+        if self.scorer.device.type != "cuda" or kind in self._compiled:
+            return
+        compile_together(lambda: self._scores(batch))
+        self._compiled.add(kind)
+        self._note("kernels_s")
 
     @property
     def _k(self) -> int:

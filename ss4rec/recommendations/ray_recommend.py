@@ -1,4 +1,4 @@
-"""Rim: files of lists from a pool of actors of Ray Data; an actor holds the model and takes shards.
+"""Rim: files of lists from a pool of actors of Ray Data; an actor holds the model and takes files to make.
 
 An actor imports this file before anything else, so torch is not among its imports: see `_Maker`.
 """
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from ss4rec.recommendations.parts import Work
 
 PARTS_AT_ONCE = 4
-"""Shards that an actor has under way, so that it reads the next one and writes the last one beside its model."""
+"""Files that an actor has under way, so that it reads for the next one and writes the last one beside its model."""
+TURNS = 4
+"""Groups of files that an actor makes at least, if there are so many: actors then end at about the same time."""
 CALLS_AT_ONCE = 2
 """Groups of them on an actor with a GPU, so that the GPU works while one group begins and another ends."""
 
@@ -57,7 +59,7 @@ def on_ray(
     Args:
         workers: actors; each takes one CPU, or one GPU with `gpu`.
         gpu: whether models run on GPUs.
-        calls: groups of shards that an actor has under way; None: `CALLS_AT_ONCE` with `gpu`, else one.
+        calls: groups of files that an actor has under way; None: `CALLS_AT_ONCE` with `gpu`, else one.
         tell: is told of each group of files.
     """
     calls = calls or (CALLS_AT_ONCE if gpu else 1)
@@ -66,7 +68,7 @@ def on_ray(
         from ss4rec.recommendations.output import PartRecord
 
         require_room(workers, gpu, "workers that recommend")
-        together = min(PARTS_AT_ONCE // calls, -(-len(numbers) // workers))
+        together = min(PARTS_AT_ONCE // calls, -(-len(numbers) // (workers * TURNS)))
         blocks = -(-len(numbers) // together)
         found = ray.data.from_items([{"part": number} for number in numbers], override_num_blocks=blocks)
         rows = found.map_batches(
@@ -115,7 +117,7 @@ class _Maker:
         self._maker = PartMaker(opened, device, self._start.note)
 
     def __call__(self, parts: dict[str, npt.NDArray[Any]]) -> pa.Table:
-        """Make the files of some shards; a row per file.
+        """Make files by their numbers; a row per file.
 
         An error of ours travels as a row, since Ray Data passes on that there was one, and not which.
         """

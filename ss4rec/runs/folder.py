@@ -25,7 +25,7 @@ from ss4rec.data.prepared.tables import write_table
 from ss4rec.errors import ConfigError, DataError
 from ss4rec.io.atomic import write_json, write_whole
 from ss4rec.io.untrusted import parse_json, read_json
-from ss4rec.protocol.plan import plan_of_run
+from ss4rec.protocol.plan import Plan, plan_of_run
 from ss4rec.runs.record import Ancestor, RunRecord, is_same_data
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class RunFolder:
                 f"{self.path / RECORD_FILE} is not a run record of this version: {error}"
             ) from None
 
-    def start(self, config: RunConfig, data: PreparedFolder) -> None:
-        """Create the folder, or check that the run in it is the same one.
+    def start(self, config: RunConfig, data: PreparedFolder, plan: Plan | None = None) -> None:
+        """Create the folder, or check that the run in it is the same one; `plan` if it has been made.
 
         Raises:
             ConfigError: if the folder holds a run of another configuration or other data. More `train.epochs` than
@@ -95,7 +95,7 @@ class RunFolder:
         if self.exists:
             self._require_same(config, data)
             return
-        plan = plan_of_run(config, data)
+        plan = plan or plan_of_run(config, data)
         if plan.items_I is None:
             write_whole(self.path / ITEMS_FILE, (data.path / ITEMS_FILE).read_bytes())
         else:

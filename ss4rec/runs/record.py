@@ -39,9 +39,9 @@ class Ancestor(BaseModel):
     items_known: NonNegativeInt
     """Items of the new data that kept their rows."""
     items_new: NonNegativeInt
-    """Items that got a row from what is seen beside them."""
+    """New items that got a row from the known items next to them in histories."""
     items_alone: NonNegativeInt
-    """New items beside which nothing known is seen: they got the mean row."""
+    """New items that are never next to a known one: they got the mean row."""
     items_gone: NonNegativeInt
     """Items that the new data do not train, whose rows were left behind."""
     new_windows: NonNegativeInt

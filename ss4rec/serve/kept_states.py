@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 BUSY_S = 5.0
 """How long one waits for another process's writing."""
 ATTEMPTS = 5
+SURPLUS = (
+    "DELETE FROM states WHERE rowid IN (SELECT rowid FROM states ORDER BY rowid "
+    "LIMIT max(0, (SELECT count(*) FROM states) - ?))"
+)
 
 
 class KeptStates:
@@ -38,10 +42,13 @@ class KeptStates:
 
     def __init__(self, path: Path, store_id: str, most: int = 20_000) -> None:
         self.path = path
+        self.store_id = store_id
         self.most = most
-        self._using = threading.Lock()
-        self._connection = sqlite3.connect(
-            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        # Who writes may wait for another process; who reads never does, and has a connection of its own.
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._connection, self._reader = (
+            sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            for _ in range(2)
         )
         # NORMAL: the last rows may be lost with the machine's power, and no commit waits for the disk.
         self._connection.executescript(
@@ -64,13 +71,12 @@ class KeptStates:
             for user, (number, state) in states.items()
         ]
         try:
-            with self._using:
+            with self._writing:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     # A row that is replaced gets a new rowid, the largest, so rowids are in the order of writing.
                     self._connection.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", rows)
-                    last = "(SELECT max(rowid) FROM states)"
-                    self._connection.execute(f"DELETE FROM states WHERE rowid <= {last} - ?", (self.most,))  # nosec B608
+                    self._connection.execute(SURPLUS, (self.most,))
                     self._connection.execute("COMMIT")
                 except BaseException:
                     self._connection.execute("ROLLBACK")
@@ -84,18 +90,40 @@ class KeptStates:
         query = "SELECT number, data FROM states WHERE user = ? AND model = ?"
         for user in users:
             try:
-                with self._using:
-                    row = self._connection.execute(query, (user, _key(model))).fetchone()
+                with self._reading:
+                    row = self._reader.execute(query, (user, _key(model))).fetchone()
                 if row is not None:
                     found[user] = row[0], states_from_bytes(row[1], model, str(self.path))[user]
             except (sqlite3.Error, CheckpointError, KeyError) as error:
                 logger.warning("the state of user %r in %s is made anew: %s", user, self.path, error)
         return found
 
+    def users(self) -> list[str]:
+        """Return whose states are kept, for any model; those that were written last come first."""
+        query = "SELECT user FROM states GROUP BY user ORDER BY max(rowid) DESC"
+        try:
+            with self._reading:
+                return [user for (user,) in self._reader.execute(query)]
+        except sqlite3.Error as error:
+            logger.warning("whose states are kept in %s cannot be read: %s", self.path, error)
+            return []
+
+    def lacking(self, model: StateModel, users: Iterable[str]) -> list[str]:
+        """Return those of some users of whom no state is kept for a model."""
+        query = "SELECT user FROM states WHERE model = ?"
+        try:
+            with self._reading:
+                there = {user for (user,) in self._reader.execute(query, (_key(model),))}
+        except sqlite3.Error as error:
+            logger.warning("whose states are kept in %s cannot be read: %s", self.path, error)
+            there = set()
+        return [user for user in users if user not in there]
+
     def close(self) -> None:
         """Let go of the file."""
-        with self._using:
+        with self._writing, self._reading:
             self._connection.close()
+            self._reader.close()
 
 
 def open_kept_states(store: SqliteStore, most: int) -> KeptStates | None:

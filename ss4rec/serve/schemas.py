@@ -128,16 +128,17 @@ class AskIn(Part):
         """
         if (self.user is None) == (self.history is None):
             raise UsageError("name a user or give a history, one of the two")
+        now = self.at == "now"
         at = int(time.time()) if self.at == "now" else self.at
         if self.history is None:
-            return Ask(user=self.user, at=at, k=self.k, exclude_seen=self.exclude_seen)
+            return Ask(user=self.user, at=at, now=now, k=self.k, exclude_seen=self.exclude_seen)
         items: list[ItemId] = [event.item for event in self.history]
         ratings = [float("nan") if event.rating is None else event.rating for event in self.history]
         names = sorted({name for event in self.history for name in event.context or {}})
         context = {name: [(event.context or {}).get(name) for event in self.history] for name in names}
         times = [event.time for event in self.history]
         history = History(items, times, ratings=ratings, profile=self.profile, context=context)
-        return Ask(history=history, at=at, k=self.k, exclude_seen=self.exclude_seen)
+        return Ask(history=history, at=at, now=now, k=self.k, exclude_seen=self.exclude_seen)
 
 
 class SimilarIn(Part):

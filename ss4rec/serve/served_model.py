@@ -166,18 +166,27 @@ class ServedModel:
         return item if item in self.states.recommender.index else None
 
 
-def load_served(run: Path, precision: Precision = "full", name: str | None = None) -> ServedModel:
+def load_served(
+    run: Path, precision: Precision = "full", name: str | None = None, *, ready: bool = True
+) -> ServedModel:
     """Load the best checkpoint of a run to serve it; nothing that the folder holds is run as code.
+
+    Args:
+        run: run folder.
+        precision: see `StateModel`.
+        name: what answers call it; None: the folder's.
+        ready: make now all that is made at the first use, not in front of somebody who waits.
 
     Raises:
         DataError: if it is no run folder.
         CheckpointError: if no checkpoint is intact.
     """
     run = run.resolve()
-    states = StateModel(load(run), precision, traced=True)
+    states = StateModel(load(run), precision, traced=ready)
     card = model_card(run).model_dump(mode="json", exclude={"model": {"run"}})
     served = ServedModel(name or run.name, states, card)
-    # All that is made at the first use is made now, not in front of somebody who waits.
+    if not ready:
+        return served
     history = History([states.recommender.item_ids[0]], [1_000_000_000])
     state = states.encode(history).update(Event(history.items[0], 1_000_000_060))
     states.recommend(state)

@@ -45,6 +45,8 @@ class Ask:
     history: History | None = None
     at: int | None = None
     """Unix seconds; None: the median training gap after the newest event."""
+    now: bool = False
+    """Whether `at` is the moment of asking: an event that is newer by then moves it, rather than being an error."""
     k: int = 10
     exclude_seen: bool = True
 
@@ -95,6 +97,8 @@ class _Current:
 
     model: ServedModel
     cache: OrderedDict[str, _Cached] = field(default_factory=OrderedDict)
+    made: KeptStates | None = None
+    """Where else than in the service's own file states of it may lie."""
     unsaved: dict[str, tuple[int, State]] = field(default_factory=dict)
     """States that are to be kept on disk, with the numbers of their last events."""
 
@@ -118,7 +122,8 @@ class Service:
     ) -> None:
         self.store = store
         self.cache_users = cache_users
-        self._kept = kept
+        self.kept = kept
+        """States on disk."""
         self.counts = Counts()
         self._current = _Current(model)
         self._asking = threading.Lock()
@@ -145,6 +150,16 @@ class Service:
         """Write what is known about users; their next lists go by it. Raises as `add_events` does."""
         self.store.set_profiles(profiles)
 
+    @property
+    def users(self) -> list[str]:
+        """Whose states are kept in memory, those who were asked for last at the end."""
+        return list(self._current.cache)
+
+    def warm(self, users: Iterable[str]) -> None:
+        """Make the states of some users, or bring them up to date, before anybody asks."""
+        with self._asking:
+            self._cached(self._current, dict.fromkeys(users))
+
     def refresh(self, users: Iterable[str]) -> None:
         """Take new events of those of these users that are kept into their states, before anybody asks."""
         with self._asking:
@@ -166,7 +181,7 @@ class Service:
                 places = [p for p in states if (asks[p].k, asks[p].exclude_seen) == shape]
                 lists = current.model.states.recommend_many(
                     [states[p] for p in places],
-                    [asks[p].at for p in places],
+                    [_moment(asks[p], states[p]) for p in places],
                     shape[0],
                     exclude_seen=shape[1],
                 )
@@ -178,17 +193,17 @@ class Service:
     def save_states(self) -> None:
         """Keep on disk what changed, for a server that starts after this one."""
         current = self._current
-        while self._kept is not None and current.unsaved:
+        while self.kept is not None and current.unsaved:
             with self._asking:
                 users = list(current.unsaved)[:SAVE_TOGETHER]
                 states = {user: current.unsaved.pop(user) for user in users}
-            self._kept.save(current.model.states, states)
+            self.kept.save(current.model.states, states)
 
     def close(self) -> None:
         """Keep what changed on disk, and let go of it and of the store; nobody may ask any more."""
         self.save_states()
-        if self._kept is not None:
-            self._kept.close()
+        if self.kept is not None:
+            self.kept.close()
         self.store.close()
 
     def similar(self, items: Sequence[str], k: int) -> tuple[list[list[Recommendation]], ServedModel]:
@@ -212,24 +227,28 @@ class Service:
             for scores_K, items_K in zip(best_NK.tolist(), items_NK.tolist(), strict=True)
         ], model
 
-    def take_over(self, model: ServedModel, batch_users: int = 4, share: float = 1.0) -> None:
+    def take_over(
+        self, model: ServedModel, made: KeptStates | None = None, batch_users: int = 4, share: float = 1.0
+    ) -> None:
         """Answer with another model from now on; requests go on meanwhile.
 
-        The states of all users that are kept are made for the new model first, so that the first questions to it are
-        as quick as the last ones to the old one.
+        The states of all users that are kept are taken up or made for the new model first, so that the first questions
+        to it are as quick as the last ones to the old one.
 
         Args:
             model: the new model.
-            batch_users: users whose states are made at a time.
+            made: where states of it lie (`ss4rec.serve.warm`), beside those of the service's own file.
+            batch_users: users whose states are taken up at a time.
             share: of a core that this takes; the rest of the time is left to requests.
         """
-        coming = _Current(model)
+        coming = _Current(model, made=made)
         done: set[str] = set()
-        while todo := [user for user in list(self._current.cache) if user not in done][:batch_users]:
+        while todo := [user for user in self.users if user not in done][:batch_users]:
             began = time.monotonic()
             self._cached(coming, dict.fromkeys(todo))
             done.update(todo)
             time.sleep((time.monotonic() - began) * (1 / share - 1))
+        coming.made = None
         with self._asking:
             self._current = coming
             self.counts.swaps += 1
@@ -250,7 +269,7 @@ class Service:
                     f"none of the {kept.number} events of user {ask.user!r} has an item that the model knows"
                 )
             state = kept.state
-        if ask.at is not None and ask.at < state.newest.time_s:
+        if ask.at is not None and not ask.now and ask.at < state.newest.time_s:
             raise UsageError(
                 f"at is {ask.at}, before the newest event ({state.newest.time_s}); give a later moment or none"
             )
@@ -261,8 +280,9 @@ class Service:
         users = list(users)
         cache, model = current.cache, current.model
         found = {user: cache.get(user) or _Cached(0, None) for user in users}
-        if self._kept is not None and (strange := [user for user in users if user not in cache]):
-            for user, (number, left) in self._kept.load(model.states, strange).items():
+        strange = [user for user in users if user not in cache]
+        for file in dict.fromkeys((current.made, self.kept)):
+            for user, (number, left) in file.load(model.states, strange).items() if file else ():
                 found[user] = _Cached(number, left, left.events)
                 self.counts.loaded += 1
         told = self.store.profiles(users) if model.reads_profiles else {}
@@ -303,7 +323,7 @@ class Service:
     def _mark(self, current: _Current, user: str, cached: _Cached) -> None:
         """Note that a state is to be kept on disk, if enough is new in it."""
         state = cached.state
-        if self._kept is None or state is None or abs(state.events - cached.on_disk) < SAVE_EVERY:
+        if self.kept is None or state is None or abs(state.events - cached.on_disk) < SAVE_EVERY:
             return
         current.unsaved[user] = cached.number, state
         cached.on_disk = state.events
@@ -338,3 +358,8 @@ class Service:
         ]
         self.counts.rebuilt += len(users)
         return dict(zip(users, model.states.encode_many(histories), strict=True)) if users else {}
+
+
+def _moment(ask: Ask, state: State) -> int | None:
+    """Return the moment that is asked for."""
+    return max(ask.at, state.newest.time_s) if ask.now and ask.at is not None else ask.at

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import random
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +19,17 @@ from ss4rec.errors import SS4RecError
 from ss4rec.registry import champion
 from ss4rec.runs.folder import RunFolder
 from ss4rec.serve.gentle import gently
-from ss4rec.serve.kept_states import open_kept_states
+from ss4rec.serve.kept_states import KeptStates, open_kept_states
 from ss4rec.serve.open_store import open_store
 from ss4rec.serve.served_model import ServedModel, load_served
 from ss4rec.serve.service import Service
 from ss4rec.serve.settings import ServeSettings
 from ss4rec.serve.sqlite import SqliteStore
+from ss4rec.serve.warm import Order, make_states
 
 logger = logging.getLogger(__name__)
 CORE_SHARE = 0.35
-"""Of a core, for making the states of present users for a new model; requests go first (`gently`)."""
+"""Of a core, for taking up the states of present users for a new model; requests go first."""
 
 SAVE_PAUSE_S = 1.0
 """Between two looks whether states are to be kept on disk."""
@@ -67,6 +72,9 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
         SS4RecError: if either cannot be had.
     """
     torch.set_num_threads(1)  # several replicas and threads share the cores
+    # What was imported stays for good: looking through it for garbage takes .1 s, in which nobody is answered.
+    gc.collect()
+    gc.freeze()
     found = look(settings)
     store = open_store(settings.store)
     kept = None
@@ -82,7 +90,9 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
 class Follower:
     """Looks for another model in a thread of its own, and lets the service take it over while requests go on.
 
-    Another thread keeps states on disk (`Service.save_states`).
+    The states of present users are made for the new model first, in a process of its own (`ss4rec.serve.warm`), and so
+    are, at the start, those of users that the file of states knows from another model. Another thread keeps states on
+    disk (`Service.save_states`).
 
     A model that cannot be loaded is left where it is: the old one goes on, and the log says why.
 
@@ -128,18 +138,63 @@ class Follower:
             if found.mark == self._mark:
                 return False
             self._mark = found.mark  # one that cannot be loaded is not tried again until it changes
-            model = gently(lambda: self._load(found))
+            # Not gently: this thread holds Python's lock, for which requests would wait while it waits for a core.
+            model = self._load(found)
         except (SS4RecError, OSError) as error:
             self.service.counts.refused += 1
             logger.warning("another model cannot be served, %s goes on: %s", self.service.model.name, error)
             return False
         if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
             return False
-        gently(lambda: self.service.take_over(model, share=CORE_SHARE))
+        with self._file() as file:
+            if not self._make_states(found, file):
+                return False
+            self.service.take_over(model, file, share=CORE_SHARE)
         logger.info("%s (%s) serves now", model.name, model.fingerprint)
         return True
 
+    @contextmanager
+    def _file(self) -> Iterator[KeptStates]:
+        """Open the file of states, or one for the length of the block where none is kept."""
+        if self.service.kept is not None:
+            yield self.service.kept
+            return
+        with tempfile.TemporaryDirectory(prefix="ss4rec-states-") as folder:
+            file = KeptStates(Path(folder) / "states", "", self.settings.cache_users)
+            yield file
+            file.close()
+
+    def _make_states(self, found: Found, file: KeptStates) -> bool:
+        """Have the states of present users made for a model, in a process of its own; false if asked to end."""
+        users = list(dict.fromkeys([*reversed(self.service.users), *file.users()]))[: file.most]
+        if not users:
+            return True
+        order = Order(
+            run=str(found.folder),
+            precision=self.settings.precision,
+            store=self.settings.store,
+            states=str(file.path),
+            store_id=file.store_id,
+            most=file.most,
+            users=users,
+            parent=os.getpid(),
+        )
+        made = make_states(order, self._stop)
+        if not made and not self._stop.is_set():
+            logger.warning("states for %s are made beside requests, which may wait for them", found.name)
+        return made or not self._stop.is_set()
+
+    def _warm_start(self) -> None:
+        """Have states made that the file has for another model only."""
+        kept = self.service.kept
+        if kept is not None and kept.lacking(self.service.model.states, kept.users()):
+            self._make_states(look(self.settings), kept)
+
     def _follow(self) -> None:
+        try:
+            self._warm_start()
+        except Exception:  # states that are missing are made when somebody asks
+            logger.exception("states could not be made before somebody asks")
         # Not at the same moment as other replicas: each makes its states anew.
         while not self._stop.wait(self.settings.look_every_s * random.uniform(0.5, 1.5)):  # nosec B311  # no secret
             try:

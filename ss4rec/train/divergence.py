@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 LOST_SHARE = 0.35
 """Share of what was learned (first loss less best loss) that may be lost again."""
-LEAST_CLIMB = 0.1
-"""Share of the best loss below which no climb counts: a warm start has learned before its first stretch, and loses a
-little while its rate rises."""
 PATIENCE = 2
 """Looks in a row that must find the loss that high."""
 MOST_RETURNS = 3
@@ -25,21 +22,24 @@ class Course:
     """Mean losses of the stretches of steps between two looks.
 
     Args:
-        first: loss of the first stretch; None before it.
+        uniform: loss of a model that finds all items equally likely. A warm start begins far below it, and what it
+            may lose again is measured from there.
+        first: loss of the first stretch, or `uniform` if that is higher; None before the first stretch.
         best: lowest loss of a stretch.
         high: looks in a row with a loss far above it.
     """
 
+    uniform: float = 0.0
     first: float | None = None
     best: float = float("inf")
     high: int = 0
 
     def diverged(self, loss: float) -> bool:
         """Take note of the mean loss of a stretch; return whether training has lost what it had learned."""
-        self.first = loss if self.first is None else self.first
+        self.first = max(loss, self.uniform) if self.first is None else self.first
         self.best = min(self.best, loss)
-        lost, least = LOST_SHARE * (self.first - self.best), LEAST_CLIMB * self.best
-        self.high = self.high + 1 if lost > 0 and loss > self.best + max(lost, least) else 0
+        margin = LOST_SHARE * (self.first - self.best)
+        self.high = self.high + 1 if margin > 0 and loss > self.best + margin else 0
         return self.high >= PATIENCE
 
     def again(self) -> None:

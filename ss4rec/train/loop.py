@@ -89,7 +89,7 @@ class TrainLoop:
         self.stopping = EarlyStopping(config.train.patience)
         self.steps_per_epoch = source.steps_per_epoch(0)
         self.pace = Pace(config.train, config.optim, self.steps_per_epoch)
-        self.course, self.stretch = Course(), (0.0, 0.0)
+        self.course, self.stretch = Course(objective.uniform_loss), (0.0, 0.0)
         self.returns = 0
         """Times that training went back to a checkpoint since its loss had climbed."""
         self.epoch = self.step = self.global_step = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -64,6 +65,11 @@ class Objective(nn.Module):
         if self.config.kind != "cross_entropy":
             return "torch"
         return resolve_loss_backend(self.config.backend, self.model.device, self.model.members[0].config.dim)
+
+    @property
+    def uniform_loss(self) -> float:
+        """The loss of a target for a model that finds all items equally likely, in nats."""
+        return math.log(2 if self.config.kind == "bpr" else max(2, self.model.num_trained))
 
     def forward(
         self,

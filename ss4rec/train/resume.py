@@ -197,7 +197,7 @@ def restore(saved: Checkpoint, train_step: TrainStep, state: LoopState) -> None:
         raw = {name.removeprefix("raw."): t for name, t in tensors.items() if name.startswith("raw.")}
         load_tensors(train_step.model, raw, saved.path)
     train_step.optimizer.load_state_dict({**train_step.optimizer.state_dict(), "state": entries})
-    train_step.forget_graphs()  # the optimizer's state and rate are other tensors now
+    train_step.forget_graphs()
     train_step.guard.count.fill_(state.bad_steps)
     train_step.sums.copy_(torch.tensor(state.sums, dtype=torch.float64))
 

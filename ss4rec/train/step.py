@@ -92,9 +92,12 @@ class TrainStep:
         return own_loss
 
     def forget_graphs(self) -> None:
-        """Capture steps anew: graphs go on with the tensors that they were captured with, and those were replaced."""
+        """Capture anew from the next step on: a graph reads and writes the tensors of the time it was captured.
+
+        Loading the optimizer's state puts other tensors in their place.
+        """
         if self._graphs is not None:
-            self._graphs = self._graphs.again()
+            self._graphs = self._graphs.fresh()
 
     def compile_kernels(self, batch: DeviceBatch) -> int:
         """Compile side by side what a step of `batch` launches, and return how many kernels that are.
@@ -154,8 +157,9 @@ class StepGraphs:
         self._stream = torch.cuda.Stream()
         self._graphs: dict[object, torch.cuda.CUDAGraph | None] = {}
 
-    def again(self) -> StepGraphs:
-        """Return graphs of the same batches without anything captured."""
+    def fresh(self) -> StepGraphs:
+        """Return an object without any graph, once the device is done with these."""
+        torch.cuda.synchronize()
         return StepGraphs(self._stager)
 
     def compute(self, batch: DeviceBatch, function: Callable[[StepInputs], None]) -> None:

@@ -18,7 +18,7 @@ from ss4rec.errors import ConfigError
 from ss4rec.evaluation.popularity import TrainingEvents
 from ss4rec.evaluation.training import training_parts
 from ss4rec.io.atomic import write_json
-from ss4rec.protocol.plan import Plan
+from ss4rec.protocol.plan import Plan, plan_of_run
 from ss4rec.runs.folder import RECORD_FILE, RunFolder
 from ss4rec.runs.lease import Writer, hold
 from ss4rec.runs.record import RunRecord, manifest_fingerprint
@@ -142,8 +142,9 @@ def _held_alone(
 ) -> Iterator[tuple[TrainLoop, Finish]]:
     """Yield the loop, and the function that takes test results for the trackers."""
     data = PreparedFolder.open(data_dir)
-    RunFolder(run_dir).start(config, data)
-    source = LocalSource.of(config, data)
+    plan = plan_of_run(config, data)
+    RunFolder(run_dir).start(config, data, plan)
+    source = LocalSource.of(config, data, plan)
     with hold(run_dir, say=say) as attempt, tracked(RunFolder(run_dir), config) as tell_test:
         begin_warm(RunFolder(run_dir), config, data)
         workers = Workers(0, 1, device)

@@ -183,6 +183,8 @@ def test_an_interrupt_leaves_a_checkpoint_of_its_step_and_the_same_name_continue
 ):
     from ss4rec.train import status
 
+    # A shell lets its background jobs ignore SIGINT, and this test may run in one.
+    before_this = signal.signal(signal.SIGINT, signal.default_int_handler)
     seen = []
 
     def interrupt_at_the_first_line(line, **fields):
@@ -197,9 +199,10 @@ def test_an_interrupt_leaves_a_checkpoint_of_its_step_and_the_same_name_continue
     try:
         with pytest.raises(KeyboardInterrupt, match="the same name continues it"):
             ss4rec.train(data, "debug", changes=FEW, storage=tmp_path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         status.say, loop.say = told, before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, before_this)
     steps = [path.name for path in (tmp_path / "debug-shop" / "checkpoints").iterdir()]
     assert steps
     assert not (tmp_path / "debug-shop" / "result.json").exists()

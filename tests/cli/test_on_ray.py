@@ -1,20 +1,21 @@
 """The verbs that need Ray, for real, on one Ray: train, evaluate, a sweep of two-worker trials, a drift report."""
 
 import json
+import re
 
 import pytest
 import ray
 
 from ss4rec.cli import main_group, run
+from tests.progress import started
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=True, logging_level="WARNING", log_to_driver=False
-    )
+    options = {"num_cpus": 4, "include_dashboard": True, "logging_level": "WARNING", "log_to_driver": False}
+    started(lambda: ray.init(address="local", **options))
     yield
     ray.shutdown()
 
@@ -73,11 +74,8 @@ def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
 
 
 def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
-    """Ratings as CSV to a drift report; the same command again does nothing twice.
-
-    Seen to fail: without `split` into an empty folder, or with `--k-core 5` for `prepare`.
-    """
-    words = ["demo", "--like", "ml-32m", "--users", 400, "--items", 400, "--preset", "debug"]
+    """Ratings as CSV to a drift report; the same command again does nothing twice."""
+    words = ["demo", "--like", "ml-32m", "--users", 600, "--items", 400, "--preset", "debug"]
     words += [
         "--set",
         "tracking.wandb=disabled",
@@ -90,11 +88,11 @@ def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):
     code, out = call(capsys, *words)
     folder = tmp_path / "runs" / "ml-32m"
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines() if line.endswith(" s") and line[0] != "s"] == [
+    assert re.findall(r"^(\w+) +[\d.,]+ s$", out, re.M) == [
         *("generate", "prepare", "cut", "train", "rank", "recommend", "drift")
     ]
     lists = json.loads((folder / "lists" / "manifest.json").read_text())
-    assert lists["users"] == 400
+    assert lists["users"] == 600
     assert (folder / "drift" / "report.html").is_file()
     code, again = call(capsys, *words)
     assert code == 0

@@ -340,3 +340,20 @@ def test_module_runs_from_the_command_line():
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "storage.yaml: ok\n")
+
+
+def test_a_head_that_ray_gave_up_is_started_again(tmp_path):
+    ray = tmp_path / "bin" / "ray"
+    ray.parent.mkdir()
+    ray.write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/tries\necho 'The current node timed out during startup.'; exit 1\n"
+    )
+    ray.chmod(0o755)
+    environment = {"SS4REC_STATE": str(tmp_path), "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "x" * 32}
+    environment["CALLS"] = str(tmp_path / "calls")
+    environment["PATH"] = f"{ray.parent}:{os.environ['PATH']}"
+    told = run("local.sh", "start", env=environment)[0]
+    assert told.returncode == 1
+    assert told.stderr.count("trying again") == 2
+    assert "three tries" in told.stderr
+    assert (tmp_path / "tries").read_text() == "x\n" * 3

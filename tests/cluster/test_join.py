@@ -1,6 +1,7 @@
 """Which Ray a command uses, decided from what was asked, what `ray start` left, and what answers."""
 
 import socket
+from contextlib import nullcontext
 
 import pytest
 
@@ -141,3 +142,23 @@ def test_a_knock_at_a_real_door():
         assert "refused" in join._silence(address)
         server.listen()
         assert join._silence(address) is None
+
+
+@pytest.mark.parametrize(("failures", "said"), [(2, 2), (3, 2)])
+def test_a_local_ray_that_gave_up_its_start_is_started_again(failures, said, monkeypatch):
+    from ss4rec.cluster import connect
+
+    begun, told = [], []
+
+    def init(**_options):
+        begun.append(1)
+        if len(begun) <= failures:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(connect.ray, "init", init)
+    monkeypatch.setattr(connect.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(connect, "announce", told.append)
+    with nullcontext() if failures < 3 else pytest.raises(ResourceError, match="three tries"):
+        connect._init(choose("local"), dashboard=False)
+    assert len(begun) == 3
+    assert len(told) == said

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress import started
+from tests.ray_head import begun
+
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
 HAND, SCRIPT_PORT, DASHBOARD = 26490, 26480, 28465
@@ -102,20 +105,13 @@ def by_hand(environment):
         "--include-dashboard=false",
     ]
     command += ["--object-store-memory=100000000", "--disable-usage-stats"]
-    with tempfile.TemporaryFile("w+") as log:
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    with tempfile.TemporaryDirectory() as folder:
+        head = started(lambda: begun(command, environment, Path(folder) / "log"))
         try:
-            while "Ray runtime started" not in _text(log):
-                assert head.poll() is None, _text(log)
             yield
         finally:
             head.send_signal(signal.SIGTERM)
             head.wait()
-
-
-def _text(log):
-    log.seek(0)
-    return log.read()
 
 
 @contextmanager
@@ -123,11 +119,13 @@ def by_script(environment, tmp_path):
     settings = {"SS4REC_PORT": str(SCRIPT_PORT), "SS4REC_DASHBOARD_PORT": str(DASHBOARD), "SS4REC_CPUS": "2"}
     settings |= {"SS4REC_STATE": str(tmp_path / "state"), "PATH": f"{Path(RAY).parent}:{environment['PATH']}"}
     script = [str(ROOT / "cluster/local.sh")]
+
+    def start():
+        told = subprocess.run([*script, "start"], env=environment | settings, capture_output=True, text=True)
+        assert told.returncode == 0, told.stdout + told.stderr
+
     try:
-        started = subprocess.run(
-            [*script, "start"], env=environment | settings, capture_output=True, text=True
-        )
-        assert started.returncode == 0, started.stderr
+        started(start)
         yield
     finally:
         subprocess.run([*script, "stop"], env=environment | settings, capture_output=True)

@@ -18,7 +18,7 @@ from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
 from ss4rec.train.ray_gauges import GAUGES, PREFIX
-from tests.progress import until
+from tests.progress import started, until
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -66,8 +66,12 @@ class Nodes:
 
     def start(self):
         script = [ROOT / "cluster/local.sh", "start"]
-        head = subprocess.run(script, env=self.environment, capture_output=True, text=True)
-        assert head.returncode == 0, head.stderr
+
+        def start():
+            head = subprocess.run(script, env=self.environment, capture_output=True, text=True)
+            assert head.returncode == 0, head.stdout + head.stderr
+
+        started(start)
 
     def join(self, number, gpus, private=None):
         """Start a node with one CPU; `private` is a folder that is another one there (a mount of its own)."""

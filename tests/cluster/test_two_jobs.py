@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress import started
+from tests.ray_head import begun
+
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
 PORT = 26495
@@ -37,13 +40,10 @@ def environment(tmp_path):
             "--include-dashboard=false",
             "--object-store-memory=100000000",
         ]
-        with (tmp_path / "head.log").open("w") as log:
-            head = subprocess.Popen(command, env=clean, stdout=log, stderr=log)
-            while "Ray runtime started" not in (tmp_path / "head.log").read_text():
-                assert head.poll() is None, (tmp_path / "head.log").read_text()
-            yield clean
-            head.send_signal(signal.SIGTERM)
-            head.wait()
+        head = started(lambda: begun(command, clean, tmp_path / "head.log"))
+        yield clean
+        head.send_signal(signal.SIGTERM)
+        head.wait()
 
 
 def test_both_finish(environment, prepared, tmp_path):

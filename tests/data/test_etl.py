@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from ss4rec.data.prepare import chunks
 from ss4rec.data.prepare.engine import prepare
+from ss4rec.data.prepare.k_core import kept_events
+from ss4rec.data.prepared.build import training_gaps
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.gap_median import LOW, GapCounts
 from ss4rec.data.prepared.manifest import Manifest
@@ -167,7 +169,8 @@ def test_packed_order_is_the_stable_order(rows, spread):
         else (np.zeros(0, int),) * 2
     )
     users = users << spread  # too many bits to pack with their places, or at all
-    assert np.array_equal(sorted_places(users, times), np.lexsort((times, users)))
+    places = np.arange(len(users))[sorted_places(users, times)]
+    assert np.array_equal(places, np.lexsort((times, users)))
 
 
 @settings(derandomize=True, deadline=None)
@@ -327,3 +330,22 @@ def test_a_taken_folder_is_refused_before_any_work(tmp_path, ratings):
     prepare(ratings, tmp_path / "out", k_core=0, block_bytes=2000, overwrite=True)
     assert Manifest.load(tmp_path / "out").filters.k_core == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 11), max_size=12), max_size=8),
+    st.sampled_from([0, 6, 11]),
+    st.integers(0, 3),
+)
+def test_events_are_kept_and_gaps_counted_as_one_by_one(users, rarest, least):
+    """Users without events and blocks of which nearly all is dropped too."""
+    items_E = np.array([item for user in users for item in user], np.int64)
+    offsets_U1 = np.cumsum([0, *(len(user) for user in users)])
+    counts = [sum(item <= rarest for item in user) for user in users]
+    counts = [count if count >= least else 0 for count in counts]
+    kept = [count > 0 and item <= rarest for user, count in zip(users, counts, strict=True) for item in user]
+    kept_E, kept_U = kept_events(items_E, offsets_U1, np.arange(12) <= rarest, least)
+    assert (kept_E.tolist(), kept_U.tolist()) == (kept, counts)
+    gaps = [b - a for user in users for a, b in zip(user[:-2], user[1:-2], strict=False)]
+    assert training_gaps(items_E, offsets_U1).tolist() == gaps

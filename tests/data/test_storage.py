@@ -15,6 +15,7 @@ from ss4rec.data.batches.source import LocalSource
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
+from ss4rec.io import atomic
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import RemotePath, read_range, to_path
 from ss4rec.train.worker import train_alone
@@ -208,13 +209,25 @@ def test_a_training_that_reads_from_a_bucket_which_goes_away(s3, away, tmp_path,
     assert any("answers again" in line for line in told)
 
 
-def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, ratings):
-    """Seen to fail: without `patiently` in `write_whole`."""
-    told = away(at=2)
+def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, ratings, monkeypatch):
+    """It is away when the third file is to be written.
+
+    Seen to fail: without `patiently` in `write_whole`.
+    """
+    honest, writes, told = atomic._write_remote, [], []
+
+    def write(path, data):
+        writes.append(path)
+        if len(writes) == 3:
+            told.append(away(at=2))
+        honest(path, data)
+
+    monkeypatch.setattr(atomic, "_write_remote", write)
     prepare(ratings, to_path(f"{s3}/written"), rows_per_shard=9)
     prepare(ratings, tmp_path / "local", rows_per_shard=9)
     assert_same_folder(to_path(f"{s3}/written"), tmp_path / "local")
-    assert told
+    assert writes[2] == writes[3] == writes[4]
+    assert len(told[0]) == 2
 
 
 def test_a_server_that_stays_away_is_one_sentence(s3, server, monkeypatch):

@@ -103,8 +103,12 @@ def test_targets_have_only_earlier_known_items_before_them():
 
 def test_held_out_events_before_the_cut_are_the_last_known_ones():
     """Training left them out; they count from the reference on."""
-    early = pa.table({**{n: SHARD[n] for n in ("user", "items", "ratings")}, "timestamps": pa.array(
-        [[10, 20, 30, 40], [1, 2], [5, 6, 7]], pa.list_(pa.int64()))})  # fmt: skip
+    early = pa.table({
+        "user": SHARD["user"],
+        "items": pa.array([[1, 19, 2, 3, 5], [4, 5], [6, 7, 19]], pa.list_(pa.int32())),
+        "timestamps": pa.array([[10, 20, 30, 40, YEAR], [1, 2], [5, 6, 7]], pa.list_(pa.int64())),
+        "ratings": pa.array([[3.0] * 5, [3.0] * 2, [3.0] * 3], pa.list_(pa.float32())),
+    })  # fmt: skip
     found = choose_targets(early, task(window=BEFORE_CUT).choice)
     assert [(one.user, one.item, one.window) for one in found] == [([0], [3], [BEFORE_CUT])]
     assert choose_targets(early, task(window=BEFORE_CUT, reference_s=41).choice) == []

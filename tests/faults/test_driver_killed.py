@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from ss4rec.runs.lease import LEASE_FILE
 from tests.faults.small import equal, last_checkpoint, small, train
+from tests.progress import started
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -87,12 +88,10 @@ SOON = {"gcs_rpc_server_reconnect_timeout_s": 5}
 @contextmanager
 def head_and_node():
     """A cluster of a head without CPUs and a node that works."""
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": SOON},
-    )
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
-        cluster.add_node(num_cpus=2)
+        started(lambda: cluster.add_node(num_cpus=2))
         yield cluster
     finally:
         cluster.shutdown()

@@ -20,6 +20,7 @@ from ss4rec.runs.folder import RunFolder
 from ss4rec.train.optim import lr_share
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import last_checkpoint, small, train
+from tests.progress import started
 
 TRAINING = {
     # No dropout: its random numbers are each worker's own. Clipping, since Adam hides a gradient's scale.
@@ -116,12 +117,10 @@ def test_two_workers_then_one_then_two(prepared, tmp_path, monkeypatch):
     RunFolder(run).start(config, PreparedFolder.open(prepared))
     faults = [Fault("gate", 1, 4), Fault("gate", 0, 8)]
     monkeypatch.setattr(ray_train, "_work", with_faults(ray_train._work, faults, flags, log))
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": LOST_IN_3_S},
-    )
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": LOST_IN_3_S}
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
-        leaving = cluster.add_node(num_cpus=1)
+        leaving = started(lambda: cluster.add_node(num_cpus=1))
         ray.init(address=cluster.address, namespace="ss4rec", logging_level="ERROR")
         cluster.wait_for_nodes()
         placement = preflight(config.resources)

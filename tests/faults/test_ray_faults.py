@@ -19,7 +19,7 @@ from ss4rec.runs.folder import RunFolder
 from tests.faults.inject import Fault, recovery_s, with_faults
 from tests.faults.small import equal, last_checkpoint, small, train
 from tests.group import run_pair
-from tests.progress import until
+from tests.progress import started, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -28,8 +28,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 def nodes():
     """A cluster of a head without CPUs and three nodes of one CPU each: two workers, and one to spare."""
     os.environ["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.5"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    members = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+    members = [started(lambda: cluster.add_node(num_cpus=1)) for _ in range(3)]
     ray.init(address=cluster.address, namespace="ss4rec", logging_level="ERROR")
     cluster.wait_for_nodes()
     yield cluster, members

@@ -74,7 +74,7 @@ def test_steps_go_on_while_a_checkpoint_is_written(prepared, tmp_path, monkeypat
     def slow(folder, **parts):
         step = parts["state"]["global_step"]
         if step == 2:
-            assert done.wait(30), "no step was taken while this checkpoint was written"
+            assert done.wait(600), "no step was taken while this checkpoint was written"
         written.append(step)
         return honest_save(folder, **parts)
 
@@ -123,11 +123,29 @@ def test_copies_are_kept_and_are_no_views():
     assert copy({"w": torch.zeros(5)}, "raw.")["w"].sum() == 0
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_from_a_card_is_of_the_step_that_asked(monkeypatch):
+    """Steps that are queued behind the copy do not change it.
+
+    Seen to fail: not yet; no card was there.
+    """
+    copy, weight = HostCopy(), torch.zeros(1 << 24, device="cuda")
+    copies = copy({"w": weight}, "model.")
+    for _ in range(20):
+        weight += 1
+    copy.ready()
+    assert copies["w"].is_pinned()
+    assert not copies["w"].any()
+    monkeypatch.setattr("ss4rec.train.saver.MOST_LOCKED", 0)
+    assert not HostCopy()({"w": weight}, "model.")["w"].is_pinned()
+
+
 def test_an_error_is_raised_once_where_it_is_asked_for():
     saver, gate, said = Saver(), threading.Event(), []
 
     def work():
-        gate.wait(10)
+        gate.wait()
         raise CheckpointError("full")
 
     saver.start(work)

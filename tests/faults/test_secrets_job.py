@@ -12,7 +12,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from ss4rec.cluster import submit
-from tests.progress import until
+from tests.progress import started, until
 
 KEY = "5ecre7" * 6 + "abcd"
 JOB = """
@@ -85,7 +85,7 @@ def test_a_jobs_secrets_stay_out_of_logs_and_of_the_process_list(tmp_path, monke
     request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
     head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": 0, "temp_dir": str(folder)}
     head |= {"dashboard_agent_listen_port": free_port()}  # others on this machine may have the usual one
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
     over, found = threading.Event(), []
     watch = threading.Thread(target=lambda: found.append(command_lines_with(KEY, over)))
     watch.start()

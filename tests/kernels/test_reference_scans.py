@@ -114,6 +114,22 @@ def test_selective_scan_over_many_groups_and_chunks(monkeypatch):
         )
 
 
+@pytest.mark.parametrize("inner", [4, 128, 256])
+def test_ranking_gets_the_bits_of_training(inner):
+    """Without gradients chunks are smaller, as states are large.
+
+    Seen to fail: with the rows of a chunk cut to those of its first step.
+    """
+    torch.manual_seed(inner)
+    lengths = [1, 2, 3, 17, 40, 40, 41, 90]
+    inputs = [values.float() for values in relation_inputs(sum(lengths), 32, inner)]
+    with_gradients = [values.clone().requires_grad_() for values in inputs]
+    trained = relation_torch.selective_scan(SelectiveInputs(*with_gradients), Segments.from_lengths(lengths))
+    with torch.inference_mode():
+        ranked = relation_torch.selective_scan(SelectiveInputs(*inputs), Segments.from_lengths(lengths))
+    assert torch.equal(ranked, trained)
+
+
 @pytest.mark.parametrize("taps", [1, 4, 8])
 def test_causal_conv_equals_naive(taps):
     torch.manual_seed(taps)

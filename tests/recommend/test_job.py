@@ -127,6 +127,25 @@ def test_filters_from_files(run, sharded, tmp_path):
     assert {user: set(own["item"]) for user, own in table.groupby("user")} == expected
 
 
+def test_a_shard_in_pieces_gives_the_same_lists(run, sharded, tmp_path, monkeypatch):
+    """Seen to fail: with `first` left out where `_read` slices a shard, and with side="left" in `_numbers`."""
+    import ss4rec.recommendations.job as job
+
+    whole = recommend_run(run, tmp_path / "whole", sharded, RecommendOptions(k=5))
+    monkeypatch.setattr(job, "PIECE_USERS", 2)
+    cut = recommend_run(run, tmp_path / "cut", sharded, RecommendOptions(k=5))
+    rows = [shard.rows for shard in sharded.manifest.shards]
+    assert len(whole.files) == len(rows) < len(cut.files) == sum(-(-count // 2) for count in rows)
+    assert max(record.users for record in cut.files) == 2
+    one, other = read_lists(tmp_path / "whole"), read_lists(tmp_path / "cut")
+    assert one.drop(["score"]).equals(other.drop(["score"]))
+    wanted = one["user"].to_pylist()[3:5]  # the first two of a piece
+    users = write(tmp_path / "users.csv", user=wanted)
+    few = recommend_run(run, tmp_path / "few", sharded, RecommendOptions(k=5), beside=Beside(users=users))
+    assert [record.users for record in few.files] == [2]
+    assert read_lists(tmp_path / "few")["user"].to_pylist() == wanted
+
+
 def test_columns_of_items_and_limits(run, sharded, tmp_path):
     genres = dict(
         zip(sharded.items["source_id"].to_pylist(), sharded.items["genres"].to_pylist(), strict=True)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 from ss4rec.recommendations.start import Start, open_card
 
@@ -39,4 +40,20 @@ def test_parts_of_a_start_are_told_once_and_the_first_of_a_name_counts():
 
 def test_a_card_that_is_not_there_is_left_to_torch():
     for device in ("cpu", "cuda"):
-        open_card(device).join(timeout=60)
+        open_card(device).join()
+
+
+def test_kernels_are_compiled_together_once_for_each_kind_of_size(monkeypatch):
+    """Seen to fail: with the number of events left out of the kind, and without the question for the device."""
+    from ss4rec.recommendations import parts
+
+    compiled = []
+    monkeypatch.setattr(parts, "compile_together", compiled.append)
+    for device, times in (("cuda", 3), ("cpu", 0)):
+        compiled.clear()
+        maker = object.__new__(parts.PartMaker)
+        maker._compiled, maker._note = set(), lambda name: None
+        maker.scorer = SimpleNamespace(device=SimpleNamespace(type=device))
+        for users, events in ((1024, 5001), (1024, 7001), (1024, 4800), (243, 4801), (243, 5003)):
+            maker._compile(SimpleNamespace(num_sequences=users, items_T=range(events)))
+        assert len(compiled) == times

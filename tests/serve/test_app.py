@@ -206,3 +206,45 @@ def test_what_a_model_does_not_read_is_kept_and_named(client):
         400,
         "the run reads nothing of events, not device; leave it out",
     )
+
+
+def test_the_short_way_answers_as_the_long_one(service, monkeypatch):
+    from ss4rec.serve import short_way
+
+    bodies = [
+        ("/events", events(("i001", 1000), ("i002", "1970-01-01T01:00:00Z"), ("unheard of", 2500))),
+        ("/events", events(("i001", 1000)) | {"more": 1}),
+        ("/events", {"events": [events(("i003", 5))["events"][0] | {"id": "x"}]}),
+        ("/events", {"events": [events(("i004", 5))["events"][0] | {"id": "x"}]}),
+        ("/recommend", {"user": 17, "k": 3, "at": "now"}),
+        ("/recommend", {"user": "17", "k": 3, "at": 5}),
+        ("/recommend", {"user": "17", "k": 0}),
+        ("/recommend", {"user": "nobody"}),
+        ("/recommend", {}),
+    ]
+
+    def answers():
+        with TestClient(make_app(service), raise_server_exceptions=False) as client:
+            found = [client.post(path, json=body) for path, body in bodies]
+            found += [client.post(path, content="{", headers=JSON) for path in ("/events", "/recommend")]
+            return [(one.status_code, one.json(), dict(one.headers)) for one in found]
+
+    answers()  # writes the events
+    short = answers()
+    monkeypatch.setattr(short_way, "_is_json", lambda scope: False)
+    assert answers() == short
+    assert {status for status, _, _ in short} == {200, 400, 404, 409}
+
+
+def test_an_error_of_the_short_way_is_a_sentence_and_a_line_of_the_log(service, client, monkeypatch):
+    def fail(asks):
+        raise RuntimeError("never to be told")
+
+    client.post("/events", json=events(("i001", 1000)))
+    monkeypatch.setattr(service.store, "since", fail)
+    answer = client.post("/recommend", json={"user": "17"})
+    assert (answer.status_code, answer.json()) == (500, {"error": "the server failed; its log says how"})
+    assert 'path="/recommend",status="500"' in client.get("/metrics").text
+
+
+JSON = {"content-type": "application/json"}

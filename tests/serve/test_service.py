@@ -47,6 +47,13 @@ def test_new_events_move_the_list_and_are_single_steps(service):
     same(second, expected(service, "a", at=9000))
 
 
+def test_an_event_newer_than_now_moves_the_moment_of_asking(service):
+    service.add_events([event("a", n, 1000 + 60 * n) for n in range(1, 6)])
+    same(ask(service, "a", at=1200, now=True), ask(service, "a", at=1300))
+    (refused,) = service.recommend([Ask(user="a", at=1200)])
+    assert "before the newest event" in str(refused)
+
+
 def test_late_events_are_put_where_they_belong(service):
     service.add_events([event("a", 1, 1000), event("a", 2, 3000)])
     ask(service, "a")
@@ -205,10 +212,10 @@ def test_states_on_disk_are_bounded_and_never_in_the_way(store, caplog):
         service.save_states()
     states = service.model.states
     assert set(KeptStates(path, store.id).load(states, [f"u{n}" for n in range(6)])) == {"u3", "u4", "u5"}
-    service._kept._connection.execute(
+    service.kept._connection.execute(
         "INSERT INTO states VALUES ('u1', ?, 1, 'no state')", (f"{states.fingerprint}-{states.precision}",)
     )
-    service._kept.close()
+    service.kept.close()
     assert ask(Service(store, served(), kept=open_kept_states(store, 3)), "u1").events == 1
     assert "is made anew" in caplog.text
     assert KeptStates(path, store.id).load(states, ["u4"])

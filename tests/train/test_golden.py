@@ -24,7 +24,7 @@ from ss4rec.train.worker import loop_alone
 GOLDEN = Path(__file__).parent / "golden" / "paper-ml-1m-200-steps.json"
 ARCHIVE = Path(os.environ.get("SS4REC_DATA", Path(__file__).parents[3] / "shared" / "data")) / "ml-1m.zip"
 STEPS, EVERY = 200, 20
-SAME, OTHER = 0.001, 0.01
+SAME, OTHER = 0.0005, 0.01
 """Largest relative difference of a mean over 20 steps, for the same implementation and for another one."""
 
 
@@ -59,7 +59,8 @@ def check(found, tolerance):
 def test_the_cpu_follows_the_golden_course(tmp_path):
     """The first half of the course: a CPU takes 15 s for it.
 
-    Seen to differ by more: the gaps of the event before (.0026), the convolution's taps turned round (.0053).
+    Seen to differ by more in that half: the gaps of the event before (.0013). On the machine that wrote the file it
+    differs by 0.
     Another release of torch is another implementation: 2.11 differs from 2.13 by .0066.
     """
     same = json.loads(GOLDEN.read_text())["torch"] == torch.__version__.partition("+")[0]

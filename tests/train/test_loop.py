@@ -182,7 +182,7 @@ def test_a_loss_that_climbs_goes_back_with_half_of_the_rate(prepared, tmp_path, 
 class EagerGraphs:
     """Graphs that capture nothing."""
 
-    def again(self):
+    def fresh(self):
         return EagerGraphs()
 
     def compute(self, batch, function):

@@ -89,6 +89,26 @@ def test_replayed_steps_equal_launched_ones(prepared, tmp_path, precision, membe
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_replayed_training_that_goes_back_equals_a_launched_one(prepared, tmp_path, monkeypatch, members):
+    monkeypatch.setattr("ss4rec.train.loop._LOOK_EVERY", 2)
+    courses = []
+    for name in ("yes", "no"):
+        looks = []
+        monkeypatch.setattr(
+            "ss4rec.train.divergence.Course.diverged",
+            lambda course, loss, looks=looks: looks.append(loss) or len(looks) == 8,
+        )
+        changes = {"train.cuda_graphs": name, "model.members": members, "train.precision": "float32"}
+        losses, _, how = _course(prepared, tmp_path / name, torch.device("cuda"), **changes)
+        assert how == ("CUDA graphs" if name == "yes" else "eager")
+        assert len(looks) > 8
+        courses.append(losses)
+    assert courses[0] == pytest.approx(courses[1], rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_dropout_differs_between_replays(prepared, tmp_path):
     changes = {"model.dropout": 0.5, "train.cuda_graphs": "yes", "optim.lr": 1e-12, "train.epochs": 4}
     losses, _, _ = _course(prepared, tmp_path / "run", torch.device("cuda"), **changes)

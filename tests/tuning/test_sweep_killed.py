@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
 from ss4rec.runs.folder import RunFolder
-from tests.progress import until
+from tests.progress import started, until
 from tuning.ray_tune import placement_groups_held
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -84,7 +84,7 @@ def new_head():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     arguments = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": port}
-    return Cluster(initialize_head=True, head_node_args=arguments)
+    return started(lambda: Cluster(initialize_head=True, head_node_args=arguments))
 
 
 def nothing_held(head):

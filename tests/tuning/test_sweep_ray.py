@@ -19,6 +19,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from ss4rec.cli.train import train_command
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs.folder import RunFolder
+from tests.progress import started
 from tests.tuning.test_sweep_killed import epochs_in, log, wait_for
 from tuning.ray_tune import placement_groups_held
 from tuning.space import SearchSpace
@@ -31,7 +32,8 @@ FIXED = {"train.epochs": 3, "tracking.wandb": "disabled", "train.patience": 0}
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(address="local", num_cpus=4, include_dashboard=True, logging_level="WARNING")
+    options = {"num_cpus": 4, "include_dashboard": True, "logging_level": "WARNING"}
+    started(lambda: ray.init(address="local", **options))
     yield
     ray.shutdown()
 

@@ -72,7 +72,7 @@ def _period(events_D: IntArray) -> int:
 
 
 def _core(events_P: IntArray) -> tuple[int, int]:
-    """Return the stretch of periods that has all events but half a hundredth at either end."""
+    """Return the stretch of periods that has all events but 0.5 % at either end."""
     cumulative_P = np.cumsum(events_P)
     cut = (1.0 - CORE_SHARE) / 2 * cumulative_P[-1]
     low = int(np.searchsorted(cumulative_P, cut, side="right"))

@@ -151,10 +151,12 @@ class LocalSource(SequenceSource):
         self.reader.keep = self.epoch_bytes <= KEPT_BYTES
 
     @classmethod
-    def of(cls, config: RunConfig, folder: PreparedFolder | AnyPath, **place: int) -> LocalSource:
-        """Return the batches of a run; `place` is `rank` and `world`. Raises as the class."""
+    def of(
+        cls, config: RunConfig, folder: PreparedFolder | AnyPath, plan: Plan | None = None, **place: int
+    ) -> LocalSource:
+        """Return the batches of a run (`plan`: if it is made; `place`: `rank` and `world`). Raises as the class."""
         folder, train = PreparedFolder.open(folder), config.train
-        plan = plan_of_run(config, folder)
+        plan = plan or plan_of_run(config, folder)
         sizes = {"batch_size": train.batch_size, "seed": train.seed, **place}
         return cls(folder, config.data, **sizes, plan=plan, replay=replay_of(config, folder, plan))
 

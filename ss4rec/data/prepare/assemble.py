@@ -13,7 +13,7 @@ import pyarrow as pa
 from ss4rec.data.ids import by_id
 from ss4rec.data.prepare.block import BlockFile, RowsFile
 from ss4rec.data.prepare.context import ContextColumn
-from ss4rec.data.prepare.k_core import Core
+from ss4rec.data.prepare.k_core import Core, counts_of
 from ss4rec.data.prepared.build import WrittenShard, written_shard
 from ss4rec.data.prepared.tables import read_shard, shard_name, shard_table, write_table
 from ss4rec.data.sources.ties import Ties, hash_order
@@ -136,17 +136,17 @@ def _gather(assembly: Assembly, shard: ShardPlan) -> pa.Table:
         rows, events = assembly.blocks[part.block], (part.start, part.start + int(part.counts_U.sum()))
         final_E = assembly.finals[part.block][rows.read_items(*events)]
         kept_U = part.index_U >= 0
-        kept_E = (final_E > 0) & np.repeat(kept_U, part.counts_U)
-        before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
-        ends_U = np.cumsum(part.counts_U)
-        lengths.append((before_E1[ends_U] - before_E1[ends_U - part.counts_U])[kept_U])
+        kept_E = final_E > 0
+        if not kept_U.all():
+            kept_E &= np.repeat(kept_U, part.counts_U)
+        lengths.append(counts_of(kept_E, np.concatenate([[0], np.cumsum(part.counts_U)]))[kept_U])
         index.append(part.index_U[kept_U])
-        own = [final_E[kept_E], rows.read_times(*events)[kept_E], rows.read_ratings(*events)[kept_E]]
+        own = [final_E, rows.read_times(*events), rows.read_ratings(*events)]
         for number, column in enumerate(assembly.context):
-            own.append(column.lookups[part.block][rows.read_context(number, *events)[kept_E]])
-        parts.append(own)
+            own.append(column.lookups[part.block][rows.read_context(number, *events)])
+        parts.append(own if kept_E.all() else [values_E[kept_E] for values_E in own])
     lengths_U, index_U = np.concatenate(lengths), np.concatenate(index)
-    columns = [np.concatenate(own) for own in zip(*parts, strict=True)]
+    columns = [own[0] if len(own) == 1 else np.concatenate(own) for own in zip(*parts, strict=True)]
     if (np.diff(index_U) < 0).any():
         order_U = np.argsort(index_U)
         starts_U, lengths_U = (np.cumsum(lengths_U) - lengths_U)[order_U], lengths_U[order_U]

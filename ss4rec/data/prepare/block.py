@@ -11,7 +11,9 @@ done     Arrow table of rows in quarantine, written last; its metadata has the n
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ import pyarrow.compute as pc
 
 from ss4rec.data.ids import by_id
 from ss4rec.data.sources.checks import Parsed, quarantine_table, repeat_sentence
-from ss4rec.data.sources.event_order import repeated, sorted_places
+from ss4rec.data.sources.event_order import Order, repeated, sorted_places
 from ss4rec.data.sources.rows import plain_ids
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath, read_range
@@ -60,7 +62,7 @@ class Block:
     context: dict[str, tuple[pa.Array, npt.NDArray[Any]]] = field(default_factory=dict)
     """Of each column about the event: its different values, and the code of each row; 0 is unknown."""
 
-    @property
+    @cached_property
     def first_s(self) -> int:
         """Earliest time; 0 if there is no row."""
         return int(self.times_E.min()) if len(self.times_E) else 0
@@ -94,19 +96,19 @@ def make_block(parsed: Parsed, *, repeats: bool, together: bool) -> Block:
             (row, "repeated", repeat_sentence(user, item, time_s)) for row, user, item, time_s in sentences
         ]
         quarantine = pa.concat_tables([quarantine, quarantine_table(repeated_rows)]).sort_by("row")
+        order_R = np.arange(len(users_R))[order_R]
         order_R = order_R[np.isin(order_R, again, invert=True)]
-        users_R = np.delete(users_R, again)
-    counts_U = np.bincount(users_R, minlength=len(user_ids))
+    users_E = users_R[order_R]
     return Block(
         user_ids=user_ids,
-        offsets_U1=np.concatenate([[0], counts_U.cumsum()]),
+        offsets_U1=np.searchsorted(users_E, np.arange(len(user_ids) + 1, dtype=np.int32)),
         item_ids=item_ids,
         items_E=items_R[order_R],
         times_E=times_R[order_R],
         ratings_E=ratings_R[order_R],
         quarantine=quarantine,
         rows=parsed.rows,
-        context={role: _valued(column.take(pa.array(order_R))) for role, column in parsed.context.items()},
+        context={role: _valued(_ordered(column, order_R)) for role, column in parsed.context.items()},
     )
 
 
@@ -116,10 +118,12 @@ def save_block(folder: AnyPath, block: Block) -> None:
     more = tuple(
         np.min_scalar_type(int(codes_E.max(initial=0))).newbyteorder("<").str for codes_E in context_E
     )
-    rows = RowsFile(folder / "rows", len(block.times_E), block.first_s, *_kinds(block), more)
-    columns = (block.items_E, block.times_E - rows.first_s, block.ratings_E, *context_E)
-    parts = (values_E.astype(kind) for values_E, kind in zip(columns, rows.kinds, strict=True))
-    write_whole(rows.path, b"".join(part.data for part in parts))
+    ratings_E = _small_ratings(block.ratings_E)
+    kinds = (*_kinds(block), ratings_E.dtype.str)
+    rows = RowsFile(folder / "rows", len(block.times_E), block.first_s, *kinds, more)
+    columns = (block.items_E, block.times_E - rows.first_s, ratings_E, *context_E)
+    parts = (values_E.astype(kind, copy=False) for values_E, kind in zip(columns, rows.kinds, strict=True))
+    write_whole(rows.path, (part.data for part in parts))
     users = {"user": block.user_ids, "count": pa.array(np.diff(block.offsets_U1))}
     counts_V = np.bincount(block.items_E, minlength=len(block.item_ids))
     _write_table(folder / "users", pa.table(users))
@@ -170,7 +174,7 @@ class RowsFile:
 
     def read_times(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the times of rows `start` to `stop`, int64 unix seconds."""
-        return self._read(1, start, stop).astype(np.int64) + self.first_s
+        return np.asarray(np.add(self._read(1, start, stop), self.first_s, dtype=np.int64))
 
     def read_ratings(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the ratings of rows `start` to `stop`, float32."""
@@ -226,14 +230,23 @@ class BlockFile:
         return np.concatenate([[0], self.users["count"].to_numpy().cumsum()])
 
 
-def _kinds(block: Block) -> tuple[str, str, str]:
-    """Return the smallest types that hold each column: half precision too, where ratings are whole or half stars."""
+def _kinds(block: Block) -> tuple[str, str]:
+    """Return the smallest types that hold codes of items and times."""
     times_s = int(block.times_E.max(initial=block.first_s)) - block.first_s
-    with np.errstate(over="ignore"):
-        exact = (block.ratings_E.astype("<f2").astype(np.float32) == block.ratings_E).all()
-    most = (int(block.items_E.max(initial=0)), times_s)
+    most = (max(len(block.item_ids) - 1, 0), times_s)
     items, times = (np.min_scalar_type(value).newbyteorder("<").str for value in most)
-    return items, times, "<f2" if exact else "<f4"
+    return items, times
+
+
+def _small_ratings(ratings_E: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return ratings in half precision where that holds them, as whole and half stars; else as they are."""
+    with np.errstate(over="ignore"):
+        half_E = ratings_E.astype("<f2")
+    return half_E if (half_E == ratings_E).all() else ratings_E.astype("<f4", copy=False)
+
+
+def _ordered(column: pa.Array, order_R: Order) -> pa.Array:
+    return column if isinstance(order_R, slice) else column.take(pa.array(order_R))
 
 
 def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, npt.NDArray[Any]]:
@@ -250,11 +263,11 @@ def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, npt.NDArray[Any]
         runs = np.diff(np.concatenate([starts, [len(values_R)]]))
         if together and len(distinct) < len(starts):
             raise ScatteredUsersError
-        return pa.array(distinct), np.repeat(inverse, runs)
+        return pa.array(distinct), np.repeat(inverse.astype(np.int32), runs)
     if together and (np.diff(codes_R) != 0).sum() + (len(codes_R) > 0) > len(ids):
         raise ScatteredUsersError
     order_U, rank_U = by_id(ids)
-    return ids.take(pa.array(order_U)), rank_U[codes_R]
+    return ids.take(pa.array(order_U)), rank_U.astype(np.int32)[codes_R]
 
 
 def _coded(items: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
@@ -283,6 +296,14 @@ def _valued(column: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
     if not used_X.all():
         codes_R = (np.cumsum(used_X, dtype=np.int32) - np.int32(1))[codes_R]
     return column.dictionary.filter(pa.array(used_X[1:])), codes_R
+
+
+def ids_of_one_type(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Join columns of ids: whole numbers, or texts where one of the columns has texts."""
+    parts = [column.combine_chunks() for column in columns]
+    if any(part.type != pa.int64() for part in parts):
+        parts = [part.cast(pa.string()) for part in parts]
+    return pa.chunked_array(parts)
 
 
 def _write_table(path: AnyPath, table: pa.Table) -> None:

@@ -14,7 +14,7 @@ from ss4rec.data.sources.quotes import rows_of
 from ss4rec.data.sources.table import ParquetPlan, open_parquet, parse_groups
 from ss4rec.data.sources.text import QuotesFoundError, line_blocks, next_change
 
-SAMPLE_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 18
 """Text that decides whether the source looks as if it were in the order of users."""
 MAX_BROKEN = 0.1
 """Fraction of runs of rows in the sample that may be of a user who had a run before."""

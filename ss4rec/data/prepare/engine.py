@@ -25,6 +25,7 @@ from ss4rec.data.prepare.block import (
     BlockFile,
     ScatteredUsersError,
     as_strings,
+    ids_of_one_type,
     is_done,
     make_block,
     save_block,
@@ -399,7 +400,7 @@ def _direct(job: Job, mapper: Mapper) -> Blocks | None:
     if count is None:
         return None
     blocks = [BlockFile.load(job.block_folder("chunk", number)) for number in range(count)]
-    users = pa.chunked_array([block.users["user"].cast(pa.string()).combine_chunks() for block in blocks])
+    users = ids_of_one_type([block.users["user"] for block in blocks])
     if pc.count_distinct(users).as_py() < len(users):
         return None
     firsts = np.cumsum([job.source.plan.first_row, *(block.read for block in blocks)]).tolist()

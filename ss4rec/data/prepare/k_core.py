@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.data.prepare.block import BlockFile
+from ss4rec.data.prepare.block import BlockFile, ids_of_one_type
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, Sequences
 from ss4rec.io.paths import AnyPath
 
@@ -107,13 +107,11 @@ def core_of_events(events: Sequences, least: int) -> npt.NDArray[Any]:
 
 def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[npt.NDArray[Any], ...]]:
     """Return all item ids, ascending, and the place of each block's items among them."""
-    ids = [block.items["item"].combine_chunks() for block in blocks]
-    if any(part.type != pa.int64() for part in ids):
-        ids = [part.cast(pa.string()) for part in ids]
-    distinct = pa.chunked_array(ids).unique()
+    ids = ids_of_one_type([block.items["item"] for block in blocks])
+    distinct = ids.unique()
     distinct = distinct.take(pc.sort_indices(distinct))
-    places = pc.index_in(pa.chunked_array(ids), distinct).to_numpy()
-    return distinct, tuple(np.split(places, np.cumsum([len(part) for part in ids])[:-1]))
+    places = pc.index_in(ids, distinct).to_numpy()
+    return distinct, tuple(np.split(places, np.cumsum([block.items.num_rows for block in blocks])[:-1]))
 
 
 def _count_block(
@@ -127,7 +125,8 @@ def _count_block(
     block = BlockFile.load(folders[place])
     items_E = block.rows.read_items(0, block.rows.total)
     kept_E, kept_U = kept_events(items_E, block.offsets_U1, mask_V[codes[place]], min_user)
-    return np.bincount(items_E[kept_E], minlength=block.items.num_rows), kept_U.astype(np.int32)
+    left_E = items_E if kept_E.all() else items_E[kept_E]
+    return np.bincount(left_E, minlength=block.items.num_rows), kept_U.astype(np.int32)
 
 
 def kept_events(
@@ -135,7 +134,20 @@ def kept_events(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return which events have an item that counts and a user with enough of them, and how many each user has."""
     kept_E = mask_V[items_E]
-    before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
-    kept_U = np.diff(before_E1[offsets_U1])
+    counts_U = np.diff(offsets_U1)
+    kept_U = counts_of(kept_E, offsets_U1)
     kept_U[kept_U < min_user] = 0
-    return kept_E & np.repeat(kept_U > 0, np.diff(offsets_U1)), kept_U
+    if (kept_U == 0).any():
+        kept_E &= np.repeat(kept_U > 0, counts_U)
+    return kept_E, kept_U
+
+
+def counts_of(kept_E: npt.NDArray[Any], offsets_U1: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return how many events of a mask each user has."""
+    dropped = np.flatnonzero(~kept_E)
+    counts_U = np.diff(offsets_U1)
+    if len(dropped) * 8 > len(kept_E):
+        before_E1 = np.concatenate([[0], np.cumsum(kept_E)])
+        return np.diff(before_E1[offsets_U1])
+    users = np.searchsorted(offsets_U1, dropped, side="right") - 1
+    return counts_U - np.bincount(users, minlength=len(counts_U))

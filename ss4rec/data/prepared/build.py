@@ -126,8 +126,12 @@ def training_gaps(times_E: npt.NDArray[Any], offsets_U1: npt.NDArray[Any]) -> np
     """Return the seconds between consecutive training events (all but a user's last two) of all users."""
     gaps = np.diff(times_E)
     # The gap from event i to i+1 is a training gap if i+1 is none of its user's last two events or the next user's.
-    end_E = np.repeat(offsets_U1[1:], np.diff(offsets_U1))
-    return gaps[np.arange(1, len(times_E)) < end_E[:-1] - 2]
+    # Of a user with fewer than three events this meets gaps of the users before that are left out in any case.
+    training = np.ones(len(times_E), bool)
+    for back in (1, 2, 3):
+        places_U = offsets_U1[1:] - back
+        training[places_U[places_U >= 0]] = False
+    return np.asarray(gaps[training[:-1]])
 
 
 def write_prepared(

@@ -23,9 +23,11 @@ class GapCounts:
     def of(cls, gaps: npt.NDArray[Any]) -> GapCounts:
         """Count gaps in seconds, 0 or more."""
         counts = cls()
-        counts.low_B = np.bincount(gaps[gaps < LOW], minlength=LOW)
-        buckets, sizes = np.unique(gaps[gaps >= LOW] >> LOW_BITS, return_counts=True)
-        counts.high = dict(zip(buckets.tolist(), sizes.tolist(), strict=True))
+        is_low = gaps < LOW
+        counts.low_B = np.bincount(gaps[is_low], minlength=LOW)
+        sizes_B = np.bincount(gaps[~is_low] >> LOW_BITS)
+        buckets = np.flatnonzero(sizes_B)
+        counts.high = dict(zip(buckets.tolist(), sizes_B[buckets].tolist(), strict=True))
         return counts
 
     def add(self, other: GapCounts) -> None:

@@ -230,7 +230,8 @@ def parse_block(
     columns = {role: _one(table[column]) for role, column in plan.roles.items()}
     if plan.strip:
         columns |= {role: _stripped(columns[role]) for role in ("user", "item") if role in columns}
-    columns |= constant_columns(part, table.num_rows)
+    if part.values:
+        columns |= constant_columns(part, table.num_rows)
     bad = quarantine_table(unreadable) if unreadable else QUARANTINE_SCHEMA.empty_table()
     numbers_R = np.concatenate(numbers) if len(numbers) > 1 else numbers[0]
     first_row = plan.first_row if is_first else None
@@ -280,7 +281,7 @@ def _readable(
     if not here or (here.isspace() and not here.strip(b"\r\n")):
         return
     try:
-        yield _read_trimmed(here, plan)
+        yield _read_trimmed(here, plan, plan.quotes and len(quotes_Q) > 0)
     except pa.ArrowInvalid:
         middle = last_row_end(data, quotes_Q, (low + high) // 2, plan.newline)
         if middle <= low:
@@ -300,21 +301,27 @@ def _lone_return(data: bytes, quotes_Q: npt.NDArray[np.int64], low: int, high: i
     return end if low < end < high and data[end : end + 1] != b"\n" else 0
 
 
-def _read_trimmed(data: bytes, plan: TextPlan) -> pa.Table:
-    """Read whole rows; blanks around a time do not count. Arrow removes them from numbers, but not from dates."""
+def _read_trimmed(data: bytes, plan: TextPlan, quotes: bool) -> pa.Table:
+    """Read whole rows; blanks around a time do not count. Arrow removes them from numbers, but not from dates.
+
+    Args:
+        data: the rows.
+        plan: how to read them.
+        quotes: whether a quote opens a field in the block that they are of; without one Arrow has less to look for.
+    """
     types = {plan.roles[role]: plan.types[role] for role in plan.roles}
     try:
-        return _read(data, plan, types)
+        return _read(data, plan, types, quotes)
     except pa.ArrowInvalid:
         name = plan.roles.get("time")
         if name is None or not pa.types.is_timestamp(types[name]):
             raise
-    table = _read(data, plan, types | {name: pa.string()})
+    table = _read(data, plan, types | {name: pa.string()}, quotes)
     times = pc.utf8_trim(table[name], characters=" \t").cast(types[name])
     return table.set_column(table.column_names.index(name), name, times)
 
 
-def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType]) -> pa.Table:
+def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType], quotes: bool) -> pa.Table:
     """Read whole rows with Arrow, columns as `types` says."""
     if plan.delimiter == BLANKS:
         data = re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", data)
@@ -322,7 +329,7 @@ def _read(data: bytes, plan: TextPlan, types: dict[str, pa.DataType]) -> pa.Tabl
     elif len(plan.delimiter) > 1:
         data = data.replace(plan.delimiter.encode(), UNIT_SEPARATOR)
     parse = pacsv.ParseOptions(
-        delimiter=plan.separator, quote_char='"' if plan.quotes else False, newlines_in_values=plan.quotes
+        delimiter=plan.separator, quote_char='"' if quotes else False, newlines_in_values=quotes
     )
     convert = pacsv.ConvertOptions(
         column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=True
