@@ -19,8 +19,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 from ss4rec.cli.train import train_command
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs.folder import RunFolder
-from tests.progress import started
-from tests.tuning.test_sweep_killed import epochs_in, log, wait_for
+from tests.progress import started, until
+from tests.tuning.test_sweep_killed import epochs_in, log
 from tuning.ray_tune import placement_groups_held
 from tuning.space import SearchSpace
 from tuning.study import REASON
@@ -120,7 +120,7 @@ def test_trials_of_several_workers_report_are_pruned_and_leave_nothing(cluster, 
     assert bad.state is TrialState.PRUNED
     assert len(bad.intermediate_values) < 3
     assert RunFolder(tmp_path / "two" / "trials" / "0000").record().workers == 2
-    wait_for(lambda: placement_groups_held() == 0)  # Ray Train's cleaner works beside us
+    until(lambda: placement_groups_held() == 0)  # Ray Train's cleaner works beside us
     assert summary["best"]["trial"] == 0
 
 
