@@ -179,6 +179,29 @@ def test_a_loss_that_climbs_goes_back_with_half_of_the_rate(prepared, tmp_path, 
     assert epochs == [1, 2, 3, 4]
 
 
+class EagerGraphs:
+    """Graphs that capture nothing."""
+
+    def fresh(self):
+        return EagerGraphs()
+
+    def compute(self, batch, function):
+        function(batch.inputs)
+
+    def replay(self, key, function):
+        function()
+
+
+def test_graphs_are_captured_anew_once_a_checkpoint_is_read(prepared, tmp_path, monkeypatch):
+    """They would go on with the tensors that the optimizer had before: garbage, or memory of somebody else."""
+    monkeypatch.setattr("ss4rec.train.loop._LOOK_EVERY", 2)
+    loop = climbs_at(make(prepared, tmp_path / "run", **{"train.epochs": 4}), 6)
+    first = loop.take_step._graphs = EagerGraphs()
+    loop.run()
+    assert loop.returns == 1
+    assert loop.take_step._graphs is not first
+
+
 def test_a_loss_that_keeps_climbing_ends_the_training_and_says_so(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("ss4rec.train.loop._LOOK_EVERY", 2)
     changes = {"train.epochs": 6, "train.divergence": "stop"}
