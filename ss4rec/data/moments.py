@@ -83,5 +83,5 @@ def _check_size(seconds: npt.NDArray[Any], name: str) -> None:
 
 
 def _no_moment(value: object, name: str) -> UsageError:
-    plain = value.item() if isinstance(value, np.generic) else value  # NumPy 2 names its types in repr
+    plain = value.item() if isinstance(value, np.number) else value  # NumPy 2 names its types in repr
     return UsageError(f"{name} has {plain!r}, which is no time; give unix seconds or datetimes")
