@@ -186,6 +186,16 @@ def lost(store: Path, seen: Seen) -> int:
     return len(set(seen.acknowledged) - kept)
 
 
+def stale_users(server: Server, seen: Seen) -> int:
+    """Return how many users' lists do not know their newest acknowledged event."""
+    newest: dict[str, int] = {}
+    for user, _, time_s in seen.acknowledged:
+        newest[user] = max(newest.get(user, 0), time_s)
+    return sum(
+        server.call("/recommend", {"user": user}, user)["newest"] < last for user, last in newest.items()
+    )
+
+
 def changes(seen: Seen) -> dict[str, list[float]]:
     """Return for each change of the model the seconds until its first answer and until the last one of another model."""
     found = {}
@@ -287,12 +297,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         server.kill_all()
     print(json.dumps({"load": figures(seen, options.seconds), "changes_s": changes(seen)}), flush=True)
     again = Server(link, store, folder / "second.log", more)
-    newest: dict[str, int] = {}
-    for user, _, time_s in seen.acknowledged:
-        newest[user] = max(newest.get(user, 0), time_s)
-    stale = sum(
-        again.call("/recommend", {"user": user}, user)["newest"] < last for user, last in newest.items()
-    )
+    stale = stale_users(again, seen)
     again.kill_all()
     print((folder / "first.log").read_text()[-2000:], flush=True)
     return {
