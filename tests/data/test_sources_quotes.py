@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.data.prepare.chunks import looks_sorted, parse_chunk, source_chunks
-from ss4rec.data.sources import Source, TableOptions
+from ss4rec.data.sources import Rules, Source, TableOptions
 from ss4rec.data.sources.features import read_features
 from ss4rec.data.sources.quotes import (
     field_quotes,
@@ -224,3 +224,13 @@ def test_carriage_returns_within_rows_end_rows_as_elsewhere(tmp_path):
         / "t.csv"
     )
     assert [row[:2] for row in read(path)] == [("1", "a"), ("2", "b")]
+
+
+def test_a_tab_that_became_a_blank_is_one_bad_row(tmp_path):
+    """Not a table of blanks, in which quotes stay in the values."""
+    path = tmp_path / "t.csv"
+    lines = ["user_id\titem_id\ttimestamp", "1\ta\t1004300923", "1\tb 1004300924", '2\t"c""d"\t1004300925']
+    path.write_text("\n".join(lines) + "\n")
+    parsed = Source.open(path).read(Rules(max_bad_share=1.0))
+    assert [str(value) for value in parsed.items.to_pylist()] == ["a", 'c"d']
+    assert parsed.quarantine["row"].to_pylist() == [3]

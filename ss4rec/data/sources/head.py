@@ -170,7 +170,7 @@ def find_head(
     heads = [head for head in heads if head.rows]
     known = [head for head in heads if is_known([name.strip() for name in head.rows[0]])]
     if known:
-        return max(known, key=_fitness)
+        return _seen(max(known, key=_fitness), known)
     even = [head for head in heads if _consistency(head) >= MIN_CONSISTENT]
     if even:
         return next((head for head in even if len(head.rows[0]) >= fields), even[0])
@@ -217,6 +217,17 @@ def is_value(text: str) -> bool:
         except pa.ArrowInvalid:
             continue
     return False
+
+
+def _seen(best: Head, heads: Sequence[Head]) -> Head:
+    """Return the head for a delimiter that is seen, where blanks fit a damaged row but another splits the header alike.
+
+    Blanks know no quotes: they would keep them in the values of all rows.
+    """
+    if best.delimiter not in (" ", BLANKS):
+        return best
+    others = [head for head in heads if head.delimiter not in (" ", BLANKS) and head.rows[0] == best.rows[0]]
+    return max((head for head in others if _consistency(head) > 0.5), key=_fitness, default=best)
 
 
 def _fitness(head: Head) -> tuple[bool, float, bool, int]:
