@@ -31,6 +31,8 @@ EVENT_BYTES = 16
 """An item, a time and a rating."""
 HELD_SHARE = 0.5
 """Share of the cluster's object store that shards may fill; more are read again by each pass."""
+HELD_BYTES = 256 << 20
+"""Maximum bytes of shards that are held: reading them again takes seconds, holding them memory that the cells need."""
 
 
 def hold_shards(paths: Sequence[AnyPath], events: int, num_items: int, columns: int = 0) -> Sequence[Shard]:
@@ -40,7 +42,7 @@ def hold_shards(paths: Sequence[AnyPath], events: int, num_items: int, columns: 
     returned, and each pass reads them.
     """
     store_bytes = ray.cluster_resources().get("object_store_memory", 0.0)
-    if events * (EVENT_BYTES + 4 * columns) > HELD_SHARE * store_bytes:
+    if events * (EVENT_BYTES + 4 * columns) > min(HELD_SHARE * store_bytes, HELD_BYTES):
         return paths
     read = ray.remote(read_shard)
     return [read.remote(path, num_items) for path in paths]
