@@ -16,7 +16,7 @@ test: setup
 	$(MAKE) -j2 SLOW="and not slow" test-fast
 	$(PYTEST) -m ray tests/test_end_to_end.py
 
-# Everything, meant for 20 minutes: two processes at a time.
+# Everything, two processes at a time: 25.5 minutes on two quiet cores (goal: 20).
 test-all: setup
 	$(MAKE) -j2 test-fast ray-shared $(RAY_PAIRED:%=ray/%)
 	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
