@@ -1,4 +1,6 @@
-"""A small model that is served from an event store of its own."""
+"""A small model that is served from an event store of its own, and trained runs to serve."""
+
+import shutil
 
 import pytest
 import torch
@@ -29,3 +31,17 @@ def store(tmp_path):
 @pytest.fixture
 def service(store):
     return Service(store, served())
+
+
+@pytest.fixture(scope="module")
+def runs(prepared, tmp_path_factory):
+    """Two runs of one data set, and a copy of the first."""
+    from ss4rec.cli.options import resolve_config
+    from ss4rec.train.worker import train_alone
+
+    base = tmp_path_factory.mktemp("runs")
+    for seed in (1, 2):
+        config = resolve_config("debug", ["train.epochs=1", "tracking.wandb=disabled", f"train.seed={seed}"])
+        train_alone(config, prepared, base / f"run-{seed}", torch.device("cpu"))
+    shutil.copytree(base / "run-1", base / "run-3")
+    return base

@@ -13,21 +13,6 @@ from ss4rec.serve.settings import ServeSettings, require_tokens
 from ss4rec.serve.sources import Follower, look, open_service
 
 
-@pytest.fixture(scope="module")
-def runs(prepared, tmp_path_factory):
-    """Two runs of one data set."""
-    import torch
-
-    from ss4rec.cli.options import resolve_config
-    from ss4rec.train.worker import train_alone
-
-    base = tmp_path_factory.mktemp("runs")
-    for seed in (1, 2):
-        config = resolve_config("debug", ["train.epochs=1", "tracking.wandb=disabled", f"train.seed={seed}"])
-        train_alone(config, prepared, base / f"run-{seed}", torch.device("cpu"))
-    return base
-
-
 def test_a_link_is_followed_and_a_broken_run_is_not(runs, prepared, tmp_path):
     link = tmp_path / "current"
     link.symlink_to(runs / "run-1")

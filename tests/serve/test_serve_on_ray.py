@@ -5,7 +5,6 @@ first, Ray's own proxy after that.
 """
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -24,21 +23,6 @@ pytestmark = [
         reason="ss4rec[serve] is not installed",
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def runs(prepared, tmp_path_factory):
-    import torch
-
-    from ss4rec.cli.options import resolve_config
-    from ss4rec.train.worker import train_alone
-
-    base = tmp_path_factory.mktemp("runs")
-    for seed in (1, 2):
-        config = resolve_config("debug", ["train.epochs=1", "tracking.wandb=disabled", f"train.seed={seed}"])
-        train_alone(config, prepared, base / f"run-{seed}", torch.device("cpu"))
-    shutil.copytree(base / "run-1", base / "run-3")
-    return base
 
 
 @pytest.mark.timeout(900)

@@ -26,22 +26,6 @@ from ss4rec.serve.store import NewEvent
 from tests.progress import until
 
 
-@pytest.fixture(scope="module")
-def runs(prepared, tmp_path_factory):
-    """Two runs of one data set, and a copy of the first."""
-    import torch
-
-    from ss4rec.cli.options import resolve_config
-    from ss4rec.train.worker import train_alone
-
-    base = tmp_path_factory.mktemp("runs")
-    for seed in (1, 2):
-        config = resolve_config("debug", ["train.epochs=1", "tracking.wandb=disabled", f"train.seed={seed}"])
-        train_alone(config, prepared, base / f"run-{seed}", torch.device("cpu"))
-    shutil.copytree(base / "run-1", base / "run-3")
-    return base
-
-
 @pytest.fixture
 def users(prepared):
     return [str(user) for user in PreparedFolder.open(prepared).users["source_id"].to_pylist()[:40]]
