@@ -31,5 +31,7 @@ def test_a_long_sentence_or_line_is_told(tmp_path, text, told):
 
 def test_every_page_of_the_user_guide_is_plain():
     """Pages of the guide that lie outside docs/guide are among them."""
-    assert {"README.md", "watch.md", "serving.md", "first-steps.md"} <= {page.name for page in TOOL["pages"]()}
+    assert {"README.md", "watch.md", "serving.md", "first-steps.md"} <= {
+        page.name for page in TOOL["pages"]()
+    }
     assert TOOL["main"]([]) == 0
