@@ -66,7 +66,7 @@ class Display(Screen):
         """Take a line: progress is drawn, anything else scrolls by."""
         progress = Progress.parse(text)
         if progress is None:
-            self.doing = text.strip() or self.doing
+            self.doing = text.strip().partition("\n")[0] or self.doing
             self.console.print(Text(text), soft_wrap=True)
         elif progress.steps:
             self.step = progress

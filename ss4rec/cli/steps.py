@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,12 @@ def say_next(*commands: str, err: bool = False) -> None:
         click.echo(f"{'next:' if number == 0 else '     '} {command}", err=err)
 
 
+def shown(path: str | AnyPath) -> str:
+    """Return a path as a reader types it here: from the working directory on, if it lies below."""
+    text, here = str(path), os.getcwd() + os.sep
+    return text.removeprefix(here)
+
+
 def quoted(path: str | AnyPath) -> str:
-    """Return a path as a shell takes it."""
-    return shlex.quote(str(path))
+    """Return a path as a shell takes it here."""
+    return shlex.quote(shown(path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say_next, shown
 
 if TYPE_CHECKING:
     from ss4rec.loop.watch import Round
@@ -50,7 +50,7 @@ def watch_command(config_file: Path, clear: str, address: str | None, as_json: b
     if found.outcome:
         click.echo(found.outcome)
     serves = "nothing serves yet" if found.champion is None else f"version {found.champion} serves"
-    click.echo(f"{serves}; page: {found.page}")
+    click.echo(f"{serves}; page: {shown(found.page)}")
     say_next(_after(found, config_file, config.model))
     return found.exit_code
 

@@ -46,6 +46,14 @@ def test_it_says_what_is_being_waited_for(screen):
         assert screen.draw().endswith("12s")
 
 
+def test_of_a_text_of_several_lines_the_first_says_what_is_being_done(screen):
+    """Seen to fail: with the whole text in the head, which then has several lines."""
+    with on_display():
+        say("2 trial(s) at a time\nthe cluster has no GPU: training on CPUs")
+        (line,) = screen.draw().splitlines()
+    assert "2 trial(s) at a time" in line
+
+
 def test_it_draws_progress_and_lets_other_lines_scroll_by(screen):
     with on_display():
         say("1 worker with 2 CPUs")
