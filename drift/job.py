@@ -30,7 +30,6 @@ from drift.report.store import (
     earlier_genres,
     merge_key,
     read_earlier,
-    stable_keys,
     write_all,
 )
 from drift.report.verdict import judge
@@ -38,6 +37,7 @@ from drift.report.wandb_summary import log_summary
 from drift.signals.context import context_columns
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
+from ss4rec.data.ids import stable_keys
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
 from ss4rec.data.prepared.tables import read_items
