@@ -132,9 +132,7 @@ CASES = (
     Case("data audit --data {whole} --split no-such", lambda seen: None, 2),
     Case(
         "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut",
-        lambda seen: _told(
-            seen, "\nnext: ss4rec train --data cut/past\n      ss4rec drift --data cut "
-        ),
+        lambda seen: _told(seen, "\nnext: ss4rec train --data cut/past\n      ss4rec drift --data cut "),
     ),
 )
 
