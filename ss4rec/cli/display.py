@@ -67,7 +67,7 @@ class Display(Screen):
         progress = Progress.parse(text)
         if progress is None:
             self.doing = text.strip().partition("\n")[0] or self.doing
-            self.console.print(Text(text), soft_wrap=True)
+            self.console.print(Text(text))
         elif progress.steps:
             self.step = progress
         else:
@@ -81,7 +81,7 @@ class Display(Screen):
         """Show what is being waited for."""
         self.doing = text
         if text.startswith(("warning", "stopping")):
-            self.console.print(Text(text), soft_wrap=True)
+            self.console.print(Text(text))
 
     def _take_epoch(self, progress: Progress) -> None:
         self.epoch = progress
