@@ -31,5 +31,5 @@ def gently(work: Callable[[], Result]) -> Result:
             done.set_exception(error)
 
     threading.Thread(target=run, name="gentle").start()
-    # Not `join`: interrupted there, Python 3.11 takes the thread for ended and leaves without it, in the midst of torch.
+    # Not `join`: interrupted there, Python 3.11 takes the thread for ended and leaves it behind, in the midst of torch.
     return done.result()
