@@ -311,9 +311,7 @@ class StateModel:
         codes = [state.profile + event.codes for state, event in zip(states, events, strict=True)]
         context = self._context(hours, [event.rating for event in events], codes)
         items_B, gaps_B = self._ints([event.item for event in events]), self._floats(gaps)
-        return take(
-            rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF
-        )
+        return take(rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF)
 
     @cached_property
     def _one_step(self) -> Step:
