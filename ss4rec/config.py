@@ -185,7 +185,7 @@ class OptimConfig(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's moment decays."""
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up; a warm start takes 50 of them at most, since its weights are trained."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up; cosine falls to `final_lr_share` at the last epoch."""
     final_lr_share: float = Field(default=0.05, ge=0.0, le=1.0)

@@ -34,7 +34,7 @@ REPORT, LOOKED, TRAINING, CHALLENGER, COMPARISON = (
     "challenger",
     "comparison.json",
 )
-HELD_OUT_USERS, HELD_OUT_SHARE = 2000, 0.1
+HELD_OUT_USERS, HELD_OUT_SHARE = 4000, 0.1
 """Minimum users whose last events choose a model, and their share where there are more."""
 
 
