@@ -80,6 +80,7 @@ check: setup
 	$(BIN)/bandit -q -c pyproject.toml -r ss4rec ray_jobs cluster drift tuning
 	$(BIN)/python tools/imports.py
 	$(BIN)/python -m tools.twice
+	$(BIN)/python -m tools.plain_english
 	$(BIN)/python -m tools.guard_texts
 	$(BIN)/python tools/audit.py
 
@@ -87,11 +88,10 @@ check: setup
 audit: setup
 	$(BIN)/python tools/audit.py --advisories
 
-# The site, in build/site. Warnings are errors: links, anchors and pictures are checked. The user guide and the README are
-# looked at for long sentences and lines.
+# The site, in build/site. Warnings are errors: links, anchors and pictures are checked. `make check` looks at the user
+# guide and the README for long sentences and lines.
 docs: setup
 	$(BIN)/python -c "import material, mkdocstrings" 2>/dev/null || $(BIN)/pip install -q -e '.[docs]'
-	$(BIN)/python -m tools.plain_english
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: setup

@@ -211,6 +211,14 @@ def changes(seen: Seen) -> dict[str, list[float]]:
     return found
 
 
+def write_trace(seen: Seen, file: Path) -> None:
+    """Write a line for each request, to look where the slow ones lie."""
+    rows = zip(seen.at_s, seen.times_ms, seen.paths, seen.answered_by, strict=True)
+    first = min(seen.at_s)
+    lines = [f"{at - first:.3f}\t{ms:.2f}\t{path}\t{model}" for at, ms, path, model in sorted(rows)]
+    file.write_text("second\tms\tpath\tmodel\n" + "\n".join(lines) + "\n")
+
+
 def slow_by_tenth(times_ms: FloatArray, at_s: FloatArray, seconds: float) -> list[int]:
     """Return how many requests of each tenth of the time took longer than the goal: which deed it was that cost."""
     tenths = ((at_s - at_s.min()) / seconds * 10).astype(int).clip(0, 9)
@@ -233,6 +241,7 @@ def main() -> None:
     parser.add_argument("--floor-seconds", type=float, default=20.0, help="of GET /health before the load")
     parser.add_argument("--no-ray", action="store_true", help="one process, no kill of a replica")
     parser.add_argument("--out", type=Path, help="folder of the record")
+    parser.add_argument("--trace", type=Path, help="file for a line a request: second, ms, path, model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="serve-load-") as name:
         row = measure(options, Path(name))
@@ -296,6 +305,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finally:
         server.kill_all()
     print(json.dumps({"load": figures(seen, options.seconds), "changes_s": changes(seen)}), flush=True)
+    if options.trace:
+        write_trace(seen, options.trace)
     again = Server(link, store, folder / "second.log", more)
     stale = stale_users(again, seen)
     again.kill_all()

@@ -30,7 +30,6 @@ from drift.report.store import (
     earlier_genres,
     merge_key,
     read_earlier,
-    stable_keys,
     write_all,
 )
 from drift.report.verdict import judge
@@ -38,10 +37,11 @@ from drift.report.wandb_summary import log_summary
 from drift.signals.context import context_columns
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.items import ItemCounts, ItemFacts, read_item_facts, unseen_shares
+from ss4rec.data.ids import stable_keys
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
 from ss4rec.data.prepared.tables import read_items
-from ss4rec.data.split import TIMELINE, SplitRecord
+from ss4rec.data.split import PAST, TIMELINE, SplitRecord
 
 EXIT_ALERT, EXIT_UNDECIDED, EXIT_INCOMPLETE = 10, 11, 1
 
@@ -220,6 +220,7 @@ def _rank(
     if run is None:
         return Quality()
     from drift.model.ray_quality import rank_quality
+    from drift.model.unseen import held_out
 
     return rank_quality(
         context,
@@ -229,6 +230,7 @@ def _rank(
         _counts_of(context),
         source.facts,
         source.keys_U,
+        held_out(run, PreparedFolder.open(source.data / PAST)),
         None if earlier is None else earlier.ranks,
     )
 

@@ -185,7 +185,7 @@ class OptimConfig(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's moment decays."""
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up; a warm start takes 50 of them at most, since its weights are trained."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up; cosine falls to `final_lr_share` at the last epoch."""
     final_lr_share: float = Field(default=0.05, ge=0.0, le=1.0)
@@ -349,7 +349,7 @@ class RunConfig(Section):
             if at(self, dotted) == at(start, dotted):
                 section, _, leaf = dotted.partition(".")
                 del decisive[section][leaf]
-        if decisive["protocol"] == start.protocol.model_dump(mode="json", exclude={"name"}):
+        if self.protocol.model_copy(update={"name": start.protocol.name}) == start.protocol:
             del decisive["protocol"]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -357,7 +357,7 @@ class RunConfig(Section):
 ADDED = (
     "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s",
     "train.start_from", "train.replay_share", "train.warm_share", "train.warm_optimizer", "model.item_features",
-    "model.id_dropout", "model.user_features", "model.context", "data.targets",
+    "model.id_dropout", "model.user_features", "model.context", "data.targets", "protocol.held_out_users",
 )  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 

@@ -38,6 +38,9 @@ class _Handler:
             os.write(2, b"\x1b[?25h\nended at once\n" if sys.stderr.isatty() else b"ended at once\n")
             os._exit(EXIT_CODE)
         if not self.finishing:
+            if _is_importing("torch"):
+                os.write(2, f"{_last_words}\n".encode())
+                os._exit(EXIT_CODE)
             raise Interrupted(_last_words)
         threading.Thread(
             target=self._finish, args=(self.finishing[-1],), name="stopping", daemon=True
@@ -53,6 +56,11 @@ class _Handler:
 
     def wake(self, number: int, frame: FrameType | None) -> None:
         raise Interrupted(_last_words)
+
+
+def _is_importing(name: str) -> bool:
+    """Return whether a module is being imported; in the middle of torch, an exception is an abort of the process."""
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
 _handler: _Handler | None = None

@@ -1,6 +1,8 @@
 """Check the user guide and the README: no sentence over 30 words, no line over 120 characters.
 
 python -m tools.plain_english [FILE ...]
+
+The pages are those that mkdocs.yml has under "User guide".
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 MAX_WORDS, MAX_LINE = 30, 120
 CODE = re.compile(r"^(```|:::|<!--|!\[)")
@@ -18,7 +22,10 @@ END = re.compile(r"(?<=[.!?:])\s+")
 
 def pages() -> list[Path]:
     """Return what is checked."""
-    return [ROOT / "README.md", ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+    tabs = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    (guide,) = [tab["User guide"] for tab in tabs if "User guide" in tab]
+    names = ["index.md", *(name for page in guide for name in page.values())]
+    return [ROOT / "README.md", *(ROOT / "docs" / name for name in names)]
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:

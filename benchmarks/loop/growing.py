@@ -28,8 +28,8 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.split import PAST, TIMELINE, split
 from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.loop.settings import How
+from ss4rec.loop.steps import first_protocol
 from ss4rec.presets import AUTO, preset
-from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RESULT_FILE
 from ss4rec.train.warm import Parent, cold_config, warm_config
 from ss4rec.train.worker import train_alone
@@ -222,10 +222,9 @@ class Growing:
     ) -> RunConfig:
         fields = FIXED | {"train.max_minutes": minutes, "train.fit_minutes": True} | changes
         if parent is None:
-            start = (
-                Auto(Protocol(), FIXED, minutes)(past, gpu) if self.preset == AUTO else preset(self.preset)
-            )
-            return override(start, fields)
+            protocol = first_protocol(past)
+            start = Auto(protocol, FIXED, minutes)(past, gpu) if self.preset == AUTO else preset(self.preset)
+            return override(start, fields | {"protocol.held_out_users": protocol.held_out_users})
         before = Parent.open(parent)
         if LR_SHARE in fields:
             fields["optim.lr"] = before.config.optim.lr * float(fields.pop(LR_SHARE))
@@ -235,7 +234,7 @@ class Growing:
 
 def hash_of(user: Any) -> float:
     """Return a number from 0 to 1 that depends on nothing but the user's id."""
-    from drift.report.store import stable_keys
+    from ss4rec.data.ids import stable_keys
 
     key = int(stable_keys([user])[0])
     return ((key * 0x9E3779B97F4A7C15) & (2**64 - 1)) / 2**64

@@ -16,6 +16,7 @@ from drift.model.rank import Baselines, RankTask
 from drift.model.retrained import Models, OwnOrder, later_task, own_order
 from drift.model.sample import choose_users
 from drift.model.targets import BEFORE_CUT, TargetChoice
+from drift.model.unseen import HeldOut
 from drift.ray_passes import Shard, count_follow, rank_windows
 from drift.signals.items import ItemCounts, ItemFacts, counts_before
 from ss4rec.data.prepared.event_columns import chosen_targets
@@ -32,6 +33,7 @@ def rank_quality(
     counts: ItemCounts,
     facts: ItemFacts,
     keys_U: NDArray[np.int64],
+    held_out: HeldOut,
     kept: pa.Table | None = None,
 ) -> Quality:
     """Rank the windows that are not in `kept` yet, and sum all of them up.
@@ -44,12 +46,13 @@ def rank_quality(
         counts: events by item and window.
         facts: what is known of the timeline's items; the first ones are the frozen model's.
         keys_U: stable key of each user of the timeline.
+        held_out: what the frozen model's training did not see before the cut.
         kept: ranks of an earlier report on the same run, whose finished windows stay as they are.
     """
     plan, config = context.plan, context.config
     done = set() if kept is None else set(kept["window"].to_pylist())
     fresh_windows = [window for window in plan.future if window not in done]
-    users = choose_users(context, fresh_windows, keys_U, with_reference=BEFORE_CUT not in done)
+    users = choose_users(context, fresh_windows, keys_U, None if BEFORE_CUT in done else held_out)
     data, order = (
         RunFolder.open(models.frozen).config().data,
         own_order(models.frozen, timeline, facts.vocabulary),
@@ -61,7 +64,7 @@ def rank_quality(
         cut_s=plan.cut_s,
         vocabulary=facts.vocabulary if order is None else order.size,
         per_user=config.targets_per_user,
-        reference_s=plan.windows[plan.reference[0]].start_s,
+        reference_s=max(plan.windows[plan.reference[0]].start_s, held_out.from_s),
         told=RunFolder.open(models.frozen).record().columns.context,
         context=timeline.manifest.context or (),
         remap_V=None if order is None else order.remap_V,
@@ -80,7 +83,7 @@ def rank_quality(
     if not parts:
         return Quality(compared_with="nothing: no user could be ranked for")
     ranks = pa.concat_tables(parts)
-    everyone = choose_users(context, plan.future, keys_U, with_reference=False)
+    everyone = choose_users(context, plan.future, keys_U, None)
     later = _rank_later(task, everyone, context, models, timeline, shards, keys_U)
     names = [(window, context.name(window)) for window in plan.future]
     records, compared = summarise(ranks, names, config, choice.vocabulary, later)

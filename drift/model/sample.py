@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from drift.cells.types import CellContext
 from drift.model.targets import BEFORE_CUT
+from drift.model.unseen import HeldOut
 
 REFERENCE_FACTOR = 8
 """Users of the reference for each of a window: they have one held-out event each, not twenty."""
 
 
 def choose_users(
-    context: CellContext, windows: Sequence[int], keys_U: NDArray[np.int64], *, with_reference: bool
+    context: CellContext, windows: Sequence[int], keys_U: NDArray[np.int64], reference: HeldOut | None
 ) -> dict[int, NDArray[np.int64]]:
     """Return the user indices to rank in each window, rising; `BEFORE_CUT` for the reference before the cut.
 
@@ -23,16 +24,18 @@ def choose_users(
         context: histograms with users by stable key.
         windows: the windows.
         keys_U: stable key of each user index.
-        with_reference: whether held-out events before the cut are asked for.
+        reference: what training did not see before the cut; None: it is not asked for.
     """
     config, made, plan = context.config, context.histograms, context.plan
     order = np.argsort(keys_U, kind="stable")
     chosen: dict[int, NDArray[np.int64]] = {}
     sides = [(window, [window], config.quality_users) for window in windows]
-    if with_reference:
+    if reference is not None:
         sides.append((BEFORE_CUT, plan.reference, REFERENCE_FACTOR * config.quality_users))
     for window, inside, limit in sides:
         keys = np.unique(made.user_R[np.isin(made.window_R, inside)])
+        if window == BEFORE_CUT and reference is not None:
+            keys = reference.of(keys)
         keys = keys[np.argsort(draws(keys, config.seed, window), kind="stable")[:limit]]
         places = np.searchsorted(keys_U[order], keys)
         if len(keys):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from drift.cells.types import CellContext, Row
 from drift.config import NOT_DECISIVE, DriftConfig
@@ -66,14 +63,6 @@ def write_all(
     write_tables(report, rows, out)
     write_page(out / PAGE_NAME, page(report, context.layout))
     (out / KEY_NAME).write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
-
-
-def stable_keys(source_ids: list[int] | list[str]) -> NDArray[np.int64]:
-    """Return a key of each user that stays the same when users are added: the id, or 63 bits of its hash."""
-    if isinstance(source_ids[0], int):
-        return np.array(source_ids, np.int64)
-    digests = (hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in source_ids)
-    return np.array([int.from_bytes(digest, "big") >> 1 for digest in digests], np.int64)
 
 
 def merge_key(config: DriftConfig, plan: Plan, facts: ItemFacts, run: Path | None) -> dict[str, Any]:

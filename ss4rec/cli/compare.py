@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say_next, shown
 from ss4rec.evaluation.evaluator import Seen, TargetTime
 
 
@@ -62,5 +62,5 @@ def compare_command(
     from ss4rec.cli.results import show_comparison
 
     show_comparison(found, verdicts(found), about(found))
-    click.echo(f"page: {out}")
+    click.echo(f"page: {shown(out)}")
     say_next(f"ss4rec registry promote registry/NAME --run {quoted(runs[0])} --reason TEXT")

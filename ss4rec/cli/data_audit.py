@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import data_folder, resolve_protocol, set_option
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say_next, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +73,7 @@ def audit_command(
         return
     show_audit(Console(highlight=False), found)
     if html:
-        click.echo(f"page: {html}")
+        click.echo(f"page: {shown(html)}")
     option = next((choice.value for choice in found.choices if choice.field == "--protocol"), None)
     say_next(f"ss4rec train --data {quoted(data)}{f' --protocol {option}' if option else ''}")
 

@@ -66,8 +66,8 @@ class Display(Screen):
         """Take a line: progress is drawn, anything else scrolls by."""
         progress = Progress.parse(text)
         if progress is None:
-            self.doing = text.strip() or self.doing
-            self.console.print(Text(text), soft_wrap=True)
+            self.doing = text.strip().partition("\n")[0] or self.doing
+            self.console.print(Text(text))
         elif progress.steps:
             self.step = progress
         else:
@@ -81,7 +81,7 @@ class Display(Screen):
         """Show what is being waited for."""
         self.doing = text
         if text.startswith(("warning", "stopping")):
-            self.console.print(Text(text), soft_wrap=True)
+            self.console.print(Text(text))
 
     def _take_epoch(self, progress: Progress) -> None:
         self.epoch = progress

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import assigned, set_option
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say, say_next, shown
 from ss4rec.config import parse_section
 from ss4rec.errors import UsageError
 
@@ -67,9 +67,10 @@ def drift_command(
         address=address,
     )
     summary = {"headline": report.headline, "verdict": report.verdict, "exit_code": code, "report": str(out)}
-    click.echo(json.dumps(summary) if as_json else f"{report.headline}\npage: {out / 'report.html'}")
     if as_json:
+        click.echo(json.dumps(summary))
         return code
+    say(f"{report.headline}\npage: {shown(out / 'report.html')}")
     if run_dir is None:
         say_next(
             f"ss4rec drift --data {quoted(data)} --run RUN --out {quoted(out)}  # what a run's model has lost"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import EventTargets, Manifest
     from ss4rec.data.sources import Rules, Source, TableOptions
     from ss4rec.data.sources.features import FeatureTable
-    from ss4rec.data.sources.ties import Ties
     from ss4rec.data.sources.times import Unit
+    from ss4rec.data.ties import Ties
     from ss4rec.io.paths import AnyPath
 
 

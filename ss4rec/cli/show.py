@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say_next, shown
 
 
 @click.command("show")
@@ -45,6 +45,6 @@ def show_command(run_dir: Path, name: str | None, metric: str, as_json: bool) ->
     from ss4rec.cli.results import show_run
 
     show_run(run_dir, saved, metric)
-    click.echo(f"page: {page}")
+    click.echo(f"page: {shown(page)}")
     given = quoted(run_dir)
     say_next(f"ss4rec serve --run {given}" if saved else f"ss4rec evaluate --run {given} --data DATA")

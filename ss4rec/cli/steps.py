@@ -1,8 +1,12 @@
-"""What to try next: the last lines that a verb prints."""
+"""What a verb prints last: what it found, in sentences, and what to try next."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +26,29 @@ def say_next(*commands: str, err: bool = False) -> None:
         click.echo(f"{'next:' if number == 0 else '     '} {command}", err=err)
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print sentences: a terminal gets them broken between words, a program a line each as they are.
+
+    Args:
+        text: one or more lines; an indent is kept.
+        err: print to stderr.
+    """
+    terminal = (sys.stderr if err else sys.stdout).isatty()
+    click.echo(wrapped(text, shutil.get_terminal_size().columns) if terminal else text, err=err)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return lines of at most `width` characters, broken between words; a word that is longer stays whole."""
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line if len(line) <= width else wrapper.fill(line) for line in text.split("\n"))
+
+
+def shown(path: str | AnyPath) -> str:
+    """Return a path as a reader types it here: from the working directory on, if it lies below."""
+    text, here = str(path), os.getcwd() + os.sep
+    return text.removeprefix(here)
+
+
 def quoted(path: str | AnyPath) -> str:
-    """Return a path as a shell takes it."""
-    return shlex.quote(str(path))
+    """Return a path as a shell takes it here."""
+    return shlex.quote(shown(path))

@@ -16,7 +16,7 @@ from ss4rec.cli.options import (
     set_option,
     workers_option,
 )
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say_next, shown
 from ss4rec.errors import ConfigError
 
 
@@ -105,6 +105,6 @@ def tune_command(
     best = summary["best"]
     click.echo(
         f"best trial {best['trial']}: {', '.join(f'{value:.4f}' for value in best['values'])} on validation\n"
-        f"page: {sweep_dir / 'report.html'}"
+        f"page: {shown(sweep_dir / 'report.html')}"
     )
     say_next(f"ss4rec train --data {quoted(data)} --preset @{quoted(sweep_dir / 'best.json')}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ss4rec.cli.steps import quoted, say_next
+from ss4rec.cli.steps import quoted, say, say_next, shown
 
 if TYPE_CHECKING:
     from ss4rec.loop.watch import Round
@@ -45,12 +45,12 @@ def watch_command(config_file: Path, clear: str, address: str | None, as_json: b
         click.echo(json.dumps(asdict(found)))
         return found.exit_code
     if found.repeated:
-        click.echo("these data were looked at already, nothing was done; the last decision:")
-    click.echo(f"{found.action}: {found.reason}")
+        say("these data were looked at already, nothing was done; the last decision:")
+    say(f"{found.action}: {found.reason}")
     if found.outcome:
-        click.echo(found.outcome)
+        say(found.outcome)
     serves = "nothing serves yet" if found.champion is None else f"version {found.champion} serves"
-    click.echo(f"{serves}; page: {found.page}")
+    say(f"{serves}; page: {shown(found.page)}")
     say_next(_after(found, config_file, config.model))
     return found.exit_code
 

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from ss4rec.errors import BackendError
 from ss4rec.kernels.cards import MAX_WIDTH
+from ss4rec.kernels.inputs import SelectiveInputs
+from ss4rec.kernels.steps import relation_state
+from ss4rec.model.segments import Segments
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class RelationBackend:
     name: str
     causal_conv: Callable[..., Tensor]
     selective_scan: Callable[..., Tensor]
+    selective_scan_left: Callable[..., tuple[Tensor, Tensor]]
+    """The scan and the state after each sequence, `[S, E, N]`; without gradients."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,20 @@ def resolve_relation_backend(name: str, device: torch.device | str) -> RelationB
         name = next((one for one in faster if _missing(one) is None), "reference")
     files = {"reference": "relation_torch", "mamba_ssm": "relation_mamba", "triton": "relation_triton"}
     module = _load(name, kind, files)
-    return RelationBackend(name, module.causal_conv, module.selective_scan)
+    left = getattr(module, "selective_scan_left", None) or _then_states(module.selective_scan)
+    return RelationBackend(name, module.causal_conv, module.selective_scan, left)
+
+
+def _then_states(scan: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return a scan that also gives the states after each sequence, for a backend whose scan keeps them to itself."""
+
+    def scan_left(inputs: SelectiveInputs, segments: Segments) -> tuple[Tensor, Tensor]:
+        left_SEN = relation_state(
+            inputs.u_TE, inputs.delta_TE, inputs.A_EN, inputs.B_TN, inputs.delta_bias_E, segments
+        )
+        return scan(inputs, segments), left_SEN
+
+    return scan_left
 
 
 def _triton_or_reference(kind: str) -> str:

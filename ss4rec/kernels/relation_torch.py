@@ -10,7 +10,7 @@ long dimension innermost. benchmarks/NOTES.md has the formulations that lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -77,12 +77,33 @@ def _spread(values_TE: Tensor, places_T: Tensor, segments: Segments, taps: int) 
 
 def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
     """Compute `ss4rec.kernels.naive.selective_scan` in the type of `A_EN` (float32 or float64)."""
+    return _gated(inputs, lambda *recurrence: _Scan.apply(*recurrence, segments))  # type: ignore[no-untyped-call]  # torch leaves it so
+
+
+def selective_scan_left(inputs: SelectiveInputs, segments: Segments) -> tuple[Tensor, Tensor]:
+    """Return what `selective_scan` does, and the state after each sequence, `[S, E, N]`; without gradients."""
+    rate_NE = _rate(inputs.A_EN)
+    left_SNE = rate_NE.new_empty(segments.num_sequences, *rate_NE.shape)
+    with torch.no_grad():
+        out_TE = _gated(
+            inputs, lambda drive, dt, _, B, C: _walk(drive, dt, rate_NE, B, C, segments, left_SNE=left_SNE)
+        )
+    return out_TE, left_SNE.transpose(1, 2).contiguous()
+
+
+def _gated(inputs: SelectiveInputs, recurrence: Callable[..., Tensor]) -> Tensor:
+    """Return the output of a recurrence of drive, dt, A, B and C, with skip and gate."""
     u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
     kind = A_EN.dtype
     u_TE = u_TE.to(kind)
     dt_TE = F.softplus(delta_TE.to(kind) + delta_bias_E)
-    y_TE = _Scan.apply(dt_TE * u_TE, dt_TE, A_EN, B_TN.to(kind), C_TN.to(kind), segments)  # type: ignore[no-untyped-call]  # torch leaves it so
+    y_TE = recurrence(dt_TE * u_TE, dt_TE, A_EN, B_TN.to(kind), C_TN.to(kind))
     return torch.addcmul(y_TE, D_E, u_TE) * F.silu(z_TE.to(kind))
+
+
+def _rate(A_EN: Tensor) -> Tensor:
+    """Return decay rates for exp2, `[N, E]`: it takes half of the time of exp."""
+    return (A_EN.T * math.log2(math.e)).contiguous()
 
 
 class _Chunk(NamedTuple):
@@ -136,27 +157,10 @@ class _Scan(torch.autograd.Function):
         C_TN: Tensor,
         segments: Segments,
     ) -> Tensor:
-        rate_NE = (A_EN.T * math.log2(math.e)).contiguous()  # exp2 takes half the time of exp
-        y_TE = torch.empty_like(drive_TE)
-        buffers = _Buffers(rate_NE, segments, 2)
-        boundaries = []
-        gradients = any(ctx.needs_input_grad)
-        sequences, chunk_rows = _sizes(rate_NE, gradients)
-        for layout in segments.time_major_groups(sequences):
-            drive, dt, B, C = (
-                values.index_select(0, layout.order_T) for values in (drive_TE, dt_TE, B_TN, C_TN)
-            )
-            y = torch.empty_like(drive)
-            carry = rate_NE.new_zeros(layout.active[0], *rate_NE.shape)
-            for rows, active in _chunks(layout, chunk_rows):
-                if gradients:
-                    boundaries.append(carry)
-                decay, state = buffers.first(rows.stop - rows.start)
-                _states(decay, state, carry, active, drive[rows], dt[rows], B[rows], rate_NE)
-                torch.bmm(C[rows, None, :], state, out=y[rows, None, :])
-                carry = state[-active[-1] :].clone()
-            y_TE.index_copy_(0, layout.order_T, y)
-        ctx.save_for_backward(drive_TE, dt_TE, rate_NE, B_TN, C_TN, *boundaries)
+        rate_NE = _rate(A_EN)
+        boundaries: list[Tensor] | None = [] if any(ctx.needs_input_grad) else None
+        y_TE = _walk(drive_TE, dt_TE, rate_NE, B_TN, C_TN, segments, boundaries)
+        ctx.save_for_backward(drive_TE, dt_TE, rate_NE, B_TN, C_TN, *(boundaries or ()))
         ctx.segments = segments
         return y_TE
 
@@ -192,6 +196,58 @@ class _Scan(torch.autograd.Function):
                 whole.index_copy_(0, layout.order_T, part)
         grad_drive_TE, grad_dt_TE, grad_B_TN, grad_C_TN = grads
         return grad_drive_TE, grad_dt_TE, grad_A_NE.T, grad_B_TN, grad_C_TN, None
+
+
+def _walk(
+    drive_TE: Tensor,
+    dt_TE: Tensor,
+    rate_NE: Tensor,
+    B_TN: Tensor,
+    C_TN: Tensor,
+    segments: Segments,
+    boundaries: list[Tensor] | None = None,
+    left_SNE: Tensor | None = None,
+) -> Tensor:
+    """Return C_k·h_k of every token.
+
+    Args:
+        drive_TE: dt·u.
+        dt_TE: steps.
+        rate_NE: see `_rate`.
+        B_TN: input weights.
+        C_TN: output weights.
+        segments: where sequences start.
+        boundaries: gets the states before each chunk, for the way back.
+        left_SNE: gets the state after each sequence.
+    """
+    y_TE = torch.empty_like(drive_TE)
+    buffers = _Buffers(rate_NE, segments, 2)
+    sequences, chunk_rows = _sizes(rate_NE, boundaries is not None)
+    for layout in segments.time_major_groups(sequences):
+        drive, dt, B, C = (values.index_select(0, layout.order_T) for values in (drive_TE, dt_TE, B_TN, C_TN))
+        y = torch.empty_like(drive)
+        carry = rate_NE.new_zeros(layout.active[0], *rate_NE.shape)
+        whose = torch.searchsorted(segments.last_S, layout.order_T[: layout.active[0]])
+        for rows, active in _chunks(layout, chunk_rows):
+            if boundaries is not None:
+                boundaries.append(carry)
+            decay, state = buffers.first(rows.stop - rows.start)
+            _states(decay, state, carry, active, drive[rows], dt[rows], B[rows], rate_NE)
+            torch.bmm(C[rows, None, :], state, out=y[rows, None, :])
+            if left_SNE is not None:
+                _keep_left(left_SNE, state, active, whose)
+            carry = state[-active[-1] :].clone()
+        y_TE.index_copy_(0, layout.order_T, y)
+    return y_TE
+
+
+def _keep_left(left_SNE: Tensor, state_RNE: Tensor, active: tuple[int, ...], whose: Tensor) -> None:
+    """Copy the states of those of a group's sequences, longest first, that end in a chunk or go on behind it."""
+    row = 0
+    for count, following in zip(active, (*active[1:], 0), strict=True):
+        if following < count:
+            left_SNE[whose[following:count]] = state_RNE[row + following : row + count]
+        row += count
 
 
 def _states(

@@ -22,8 +22,8 @@ from drift.model.rank import MODEL, ROLLING, Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.sample import draws
 from drift.model.targets import TargetChoice
-from drift.report.store import stable_keys
 from ss4rec.data.batches.windows import ragged
+from ss4rec.data.ids import stable_keys
 from ss4rec.data.prepared.event_columns import chosen_targets
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items, read_shard

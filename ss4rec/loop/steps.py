@@ -21,6 +21,7 @@ from ss4rec.io.atomic import new_folder, write_json
 from ss4rec.loop.compare import Gate, compare_on_gate, cut_of
 from ss4rec.loop.settings import How, WatchConfig
 from ss4rec.presets import AUTO, preset
+from ss4rec.protocol.settings import Protocol
 from ss4rec.registry import ModelRegistry
 from ss4rec.runs.folder import RESULT_FILE
 from ss4rec.train.status import say
@@ -33,6 +34,8 @@ REPORT, LOOKED, TRAINING, CHALLENGER, COMPARISON = (
     "challenger",
     "comparison.json",
 )
+HELD_OUT_USERS, HELD_OUT_SHARE = 4000, 0.1
+"""Minimum users whose last events choose a model, and their share where there are more."""
 
 
 @dataclass(frozen=True)
@@ -202,12 +205,25 @@ def training_config(
     if how == "warm" and parent is None:
         raise ConfigError("a warm start needs a champion, and there is none")
     if parent is None and config.train.preset == AUTO:
-        return Auto(RunConfig().protocol, fields, minutes)
+        return Auto(first_protocol(past), fields, minutes)
     if minutes is not None:
         fields = {"train.max_minutes": minutes, "train.fit_minutes": True} | fields
-    start = preset(config.train.preset) if parent is None else cold_config(parent.config)
+    if parent is None:
+        start = override(
+            preset(config.train.preset), {"protocol.held_out_users": first_protocol(past).held_out_users}
+        )
+    else:
+        start = cold_config(parent.config)
     asked = override(start, fields)
     return asked if how == "cold" or parent is None else warm_config(asked, parent, past, fields)
+
+
+def first_protocol(past: PreparedFolder) -> Protocol:
+    """Return what trains and chooses the first model; later ones take it from the champion.
+
+    A model that will be used has to learn the latest events, so only few users have any held out.
+    """
+    return Protocol(held_out_users=max(HELD_OUT_USERS, round(HELD_OUT_SHARE * past.manifest.users)))
 
 
 def compare(place: Place, looked: dict[str, Any], run: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import RelationBackend
 from ss4rec.kernels.inputs import SelectiveInputs
-from ss4rec.kernels.steps import conv_past, conv_step, relation_state, relation_step
+from ss4rec.kernels.steps import conv_past, conv_step, relation_step
 from ss4rec.model.init import log_uniform
 from ss4rec.model.segments import Segments
 
@@ -46,7 +46,8 @@ class RelationSSM(nn.Module):
         """Return `[T, D]` for inputs `[T, D]`."""
         past_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
         u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
-        return self._scan(u_TE, z_TE, self.select(u_TE), segments, backend)
+        projected_TD: Tensor = self.out_proj(backend.selective_scan(self.inputs(u_TE, z_TE), segments))
+        return projected_TD
 
     def encode(
         self, values_TD: Tensor, segments: Segments, backend: RelationBackend
@@ -55,32 +56,19 @@ class RelationSSM(nn.Module):
         states `[S, E, N]`."""
         past_TE, z_TE = self.in_proj(values_TD).chunk(2, dim=1)
         u_TE = backend.causal_conv(past_TE, self.conv_weight, self.conv_bias, segments)
-        delta_TE, B_TN, C_TN = self.select(u_TE)
-        out_TD = self._scan(u_TE, z_TE, (delta_TE, B_TN, C_TN), segments, backend)
-        past_SJE = conv_past(past_TE, self.conv_weight.shape[1], segments)
-        return out_TD, past_SJE, relation_state(u_TE, delta_TE, self.decay(), B_TN, self.dt_bias, segments)
+        y_TE, left_SEN = backend.selective_scan_left(self.inputs(u_TE, z_TE), segments)
+        return self.out_proj(y_TE), conv_past(past_TE, self.conv_weight.shape[1], segments), left_SEN
 
-    def _scan(
-        self,
-        u_TE: Tensor,
-        z_TE: Tensor,
-        selected: tuple[Tensor, Tensor, Tensor],
-        segments: Segments,
-        backend: RelationBackend,
-    ) -> Tensor:
-        delta_TE, B_TN, C_TN = selected
-        inputs = SelectiveInputs(u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias)
-        y_TE = backend.selective_scan(inputs, segments)
-        projected_TD: Tensor = self.out_proj(y_TE)
-        return projected_TD
+    def inputs(self, u_TE: Tensor, z_TE: Tensor) -> SelectiveInputs:
+        """Return what the scan is given: inputs after the convolution and gates, and what is made of the former."""
+        delta_TE, B_TN, C_TN = self.select(u_TE)
+        return SelectiveInputs(u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias)
 
     def step(self, values_BD: Tensor, past_BJE: Tensor, state_BEN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take one event of each user; returns `[B, D]` and both new states."""
         u_BE, z_BE = self.in_proj(values_BD).chunk(2, dim=1)
         u_BE, past_BJE = conv_step(u_BE, self.conv_weight, self.conv_bias, past_BJE)
-        delta_BE, B_BN, C_BN = self.select(u_BE)
-        inputs = SelectiveInputs(u_BE, delta_BE, self.decay(), B_BN, C_BN, self.skip, z_BE, self.dt_bias)
-        y_BE, state_BEN = relation_step(inputs, state_BEN)
+        y_BE, state_BEN = relation_step(self.inputs(u_BE, z_BE), state_BEN)
         return self.out_proj(y_BE), past_BJE, state_BEN
 
     def select(self, u_TE: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import LayerBackend
@@ -110,22 +110,24 @@ def step_states(
     gaps_B: Tensor,
     context: Context | None = None,
     layer_kernel: LayerBackend | None = None,
+    blocks: nn.ModuleList | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take one more event of each user; returns new rows and what left the blocks, as `encode_states` does.
 
     Args:
         model: the model, in evaluation mode.
-        rows_BX: what it remembers; zeros before the first event.
+        rows_BX: what it remembers; zeros before the first event. Blocks work in their type.
         items_B: the event's item.
         gaps_B: its gap in seconds, float32.
         context: what else is known of it.
         layer_kernel: what surrounds layers; None: as configured for the model's device.
+        blocks: the blocks of each member, in the type of `rows_BX`; None: its own.
     """
     old, new, outputs = StateLayout.of(model.config).split(rows_BX), [], []
-    for member in model.members:
-        values_BD = member.event_input(items_B, gaps_B, context)
+    for member, own in zip(model.members, blocks or [m.blocks for m in model.members], strict=True):
+        values_BD = member.event_input(items_B, gaps_B, context).to(rows_BX.dtype)
         kernel = layer_kernel or member.kernels[2]
-        for block in member.blocks:
+        for block in own.children():
             assert isinstance(block, SSBlock)
             values_BD, state = block.step(values_BD, gaps_B, next(old), kernel)
             new.append(state)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ss4rec.data.batches.windows import Ranked, Split, list_array, ragged
 from ss4rec.data.prepared.event_columns import Wanted
 from ss4rec.data.sources.rows import CODES, CONTEXT
-from ss4rec.data.sources.ties import hash_order, hashed
+from ss4rec.data.ties import hash_order, hashed
 from ss4rec.errors import DataError
 from ss4rec.model.columns import EventColumn
 from ss4rec.protocol.settings import Protocol, TargetChoice
@@ -124,7 +124,7 @@ class Rules:
     train_items_V: BoolArray | None = None
     """Items in the k-core after the cut."""
     withheld_N: BoolArray | None = None
-    """`validation=user`: users who do not train."""
+    """`validation=user`: users who do not train. `held_out_users`: those whose last events are held out."""
     index_V: npt.NDArray[np.int32] | None = None
     """The model's index of each item of the folder, 0 for items that it does not know. None: the folder's own."""
     trained: int | None = None
@@ -314,7 +314,7 @@ def _leave_one_out(shard: pa.Table, rules: Rules) -> Division:
     if not (as_it_is and protocol.ties != "hash" and protocol.repeats == "keep"):
         events = counted(events, rules)
         shard = replace(events, items_E=_index(events, rules)).table()
-    elif (short_U := events.counts_U < HELD_OUT + 1).any():
+    elif rules.withheld_N is None and (short_U := events.counts_U < HELD_OUT + 1).any():
         row = int(np.argmax(short_U))
         raise DataError(
             f"user {events.users_U[row]} has {events.counts_U[row]} events; leave-one-out needs 3: "
@@ -337,15 +337,17 @@ def held_out(events: Events, rules: Rules) -> tuple[IntArray, IntArray, IntArray
         Events of each user that train; rows of the users who have enough; places of their validation and test events.
     """
     counts_U = events.counts_U
+    chosen_U = np.ones(len(counts_U), bool) if rules.withheld_N is None else rules.withheld_N[events.users_U]
     if rules.wanted is None:
-        row_N = np.flatnonzero(counts_U > HELD_OUT)
+        row_N = np.flatnonzero(chosen_U & (counts_U > HELD_OUT))
         ends_N = events.offsets_U1[1:][row_N]
-        return np.maximum(counts_U - HELD_OUT, 0), row_N, ends_N - 2, ends_N - 1
+        return np.where(chosen_U, np.maximum(counts_U - HELD_OUT, 0), counts_U), row_N, ends_N - 2, ends_N - 1
     # What comes before a user's second event has no history to be ranked from.
     place_E = np.arange(len(events.items_E)) - np.repeat(events.offsets_U1[:-1], counts_U)
     places = np.flatnonzero(rules.is_wanted(events) & (place_E > 0))
     ends_U = np.searchsorted(places, events.offsets_U1[1:])
-    row_N = np.flatnonzero(ends_U - np.searchsorted(places, events.offsets_U1[:-1]) >= HELD_OUT)
+    enough_U = ends_U - np.searchsorted(places, events.offsets_U1[:-1]) >= HELD_OUT
+    row_N = np.flatnonzero(chosen_U & enough_U)
     valid_N, test_N = places[ends_U[row_N] - 2], places[ends_U[row_N] - 1]
     fit_U = counts_U.copy()
     fit_U[row_N] = place_E[valid_N]

@@ -77,7 +77,7 @@ def protocol_or_cut(text: str) -> Protocol:
 
 def describe(protocol: Protocol) -> str:
     """Say in a few sentences what a protocol does."""
-    parts = _global_time(protocol) if protocol.kind == "global_time" else _leave_one_out()
+    parts = _global_time(protocol) if protocol.kind == "global_time" else _leave_one_out(protocol)
     return " ".join([*_filters(protocol), *parts, *_ranking(protocol)])
 
 
@@ -101,9 +101,12 @@ def _filters(protocol: Protocol) -> list[str]:
     return found
 
 
-def _leave_one_out() -> list[str]:
+def _leave_one_out(protocol: Protocol) -> list[str]:
+    whose = "Each user's last event is"
+    if protocol.held_out_users is not None:
+        whose = f"The last event of each of {protocol.held_out_users:,} users is"
     return [
-        "Each user's last event is the test, the one before it chooses the model, all others train it.",
+        f"{whose} the test, the one before it chooses the model, all others train it.",
         "Training has events that are later than some tests.",
     ]
 

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ss4rec.data.batches.windows import Split, ragged, window_starts
+from ss4rec.data.ids import drawn
 from ss4rec.data.prepare.k_core import k_core, kept_events
 from ss4rec.data.prepared.event_columns import Wanted, chosen_context, chosen_targets
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_codes import chosen_features, described_items
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
 from ss4rec.model.columns import EventColumn
@@ -196,7 +197,8 @@ def make_plan(
     folder = PreparedFolder.open(folder)
     _check_folder(protocol, folder)
     start = Rules(protocol, context=context, wanted=chosen_targets(targets, folder.manifest))
-    plain = not features and start.wanted is None and not _filters(protocol, folder.manifest)
+    all_held_out = protocol.held_out_users is None
+    plain = all_held_out and not features and start.wanted is None and not _filters(protocol, folder.manifest)
     if protocol.kind == "leave_one_out" and plain:
         return _as_it_is(start, folder)
     return _plan(
@@ -217,9 +219,11 @@ def _plan(
     folder = PreparedFolder(to_path(place), Manifest.model_validate_json(manifest_json))
     events, manifest = _read(folder), folder.manifest
     described_V = described_items(folder.items, manifest, features) if features else None
-    rules = find_rules(
-        protocol, events, manifest, described_V, Rules(protocol, context=context, wanted=wanted)
-    )
+    start = Rules(protocol, context=context, wanted=wanted)
+    if protocol.held_out_users is not None:
+        ids = folder.users["source_id"].to_pylist()
+        start = replace(start, withheld_N=drawn(ids, protocol.held_out_users))
+    rules = find_rules(protocol, events, manifest, described_V, start)
     return plan_of(rules, events, manifest.items)
 
 

@@ -21,6 +21,8 @@ ONLY_GLOBAL_TIME = (
     "refit", "min_history", "seed",
 )  # fmt: skip
 """Fields that mean nothing for leave-one-out, which refuses other values than the defaults."""
+ONLY_LEAVE_ONE_OUT = ("held_out_users",)
+"""Fields that mean nothing for a cut in time, which refuses other values than the defaults."""
 ONLY_TEST = ("name", "targets", "min_history", "max_history", "seen", "target_time")
 """Fields that say what is ranked and shown in a test, and nothing about what a model was trained on."""
 
@@ -37,6 +39,9 @@ class Protocol(BaseModel):
     kind: Kind = "leave_one_out"
     """`leave_one_out`: each user's last event tests and the one before it validates. `global_time`: one moment for all
     users, `cut`; events after it test."""
+    held_out_users: PositiveInt | None = None
+    """`leave_one_out`: only so many users, drawn by a hash of their source ids, have their last two events held out; of
+    all others every event trains. For a model that will be used: it learns the latest events too. None: all users."""
     cut: float | int | str | None = None
     """`global_time`: last moment of training. Between 0 and 1 it is a quantile of all events' times; otherwise a date
     (the whole day is past), an ISO time, or unix seconds."""
@@ -87,6 +92,11 @@ class Protocol(BaseModel):
                     "protocol.kind=global_time and protocol.cut"
                 )
             return self
+        changed = [name for name in ONLY_LEAVE_ONE_OUT if getattr(self, name) != _default(name)]
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)}: only for kind leave_one_out; validation=user holds out users of a cut in time"
+            )
         if self.cut is None:
             raise ValueError(
                 "kind global_time needs a cut: a quantile such as 0.9, or a date such as 2000-11-30"

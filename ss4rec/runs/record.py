@@ -94,7 +94,8 @@ class RunRecord(BaseModel):
     def trained_until_s(self) -> int | None:
         """Last second (unix time) of which an event may have trained; None if the record does not say.
 
-        Of leave-one-out it is the last second of the data, though each user's last two events have not trained.
+        Of leave-one-out it is the last second of the data, though the last two events of a user who is held out have
+        not trained.
         """
         if self.protocol.kind == "leave_one_out":
             return self.cut_s if self.last_time_s is None else self.last_time_s

@@ -19,7 +19,7 @@ def serve_alone(settings: ServeSettings, host: str, port: int) -> None:
     """
     service, follower = open_service(settings)
     try:
-        uvicorn.run(
+        config = uvicorn.Config(
             make_app(service, settings.limits()),
             host=host,
             port=port,
@@ -27,6 +27,8 @@ def serve_alone(settings: ServeSettings, host: str, port: int) -> None:
             access_log=False,
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
+        # Not `uvicorn.run`, which keeps the interruption to itself.
+        uvicorn.Server(config).run()
     finally:
         follower.close()
         service.close()

@@ -30,7 +30,6 @@ def gently(work: Callable[[], Result]) -> Result:
         except BaseException as error:
             done.set_exception(error)
 
-    thread = threading.Thread(target=run, name="gentle")
-    thread.start()
-    thread.join()
+    threading.Thread(target=run, name="gentle").start()
+    # Not `join`: interrupted there, Python 3.11 takes the thread for ended and leaves it behind, in the midst of torch.
     return done.result()

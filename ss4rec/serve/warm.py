@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from ss4rec.serve.open_store import open_store
 
 logger = logging.getLogger(__name__)
-BATCH_USERS = 8
+BATCH_USERS = 16
 """Users whose states are made and kept together; more are no cheaper each."""
 LAST_PASS_S = 2.0
 """A pass takes in what came during the one before; after one as short as this, whoever answers does the rest."""

@@ -310,7 +310,8 @@ class StateModel:
 
     @cached_property
     def _one_step(self) -> Step:
-        return traced_step(self.model) if self.traced else StateStep(self.model)
+        step = StateStep(self.model, exact=self.device.type == "cpu" and self.kind == torch.float32)
+        return traced_step(step) if self.traced else step
 
     def _context(
         self, hours: Sequence[int], ratings: Sequence[float], codes: Sequence[tuple[int, ...]]

@@ -18,6 +18,8 @@ LATE, EARLY = 1.03, 0.93
 """A plan that would end this much too late is made anew, shorter; one that would end this early, longer."""
 GROWS_UNTIL = 0.75
 """Share of the steps after which a plan grows no more: the schedule is too far down."""
+WARM_START_WARMUP = 50
+"""Most steps of warm-up of a warm start: its weights are trained, and it has few steps."""
 
 
 def planned_epochs(train: TrainConfig) -> int:
@@ -101,12 +103,14 @@ class Pace:
     def lr(self, global_step: int) -> float:
         """Return the learning rate of a step (from 0): linear warm-up, then constant or cosine.
 
-        The warm-up takes a fifth of a short training.
+        The warm-up takes a fifth of a short training, and at most `WARM_START_WARMUP` steps of one that starts warm.
         """
         optim = self.optim
-        warmup = (
-            min(optim.warmup_steps, self.total_steps // 5) if self.train.fit_minutes else optim.warmup_steps
-        )
+        warmup = optim.warmup_steps
+        if self.train.fit_minutes:
+            warmup = min(warmup, self.total_steps // 5)
+        if self.train.start_from:
+            warmup = min(warmup, WARM_START_WARMUP)
         return optim.lr * lr_share(
             global_step,
             total_steps=self.total_steps,

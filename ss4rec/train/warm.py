@@ -157,6 +157,7 @@ def _require_unseen(config: RunConfig, parent: Parent, data: PreparedFolder) -> 
     """Refuse a protocol that ranks events which the parent has learned from."""
     plan, protocol = make_plan(config.protocol, data), config.protocol
     if protocol.kind == "leave_one_out":
+        _require_held_out_there(protocol.held_out_users, parent)
         return
     if protocol.validation != "time":
         raise ConfigError(
@@ -174,6 +175,16 @@ def _require_unseen(config: RunConfig, parent: Parent, data: PreparedFolder) -> 
         raise ConfigError(
             f"--from {parent.path.name} was trained up to {parent.trained_until_s} and validation begins at {valid_s} "
             "(unix seconds), so the run would be chosen by what it has learned; raise protocol.validation_quantile"
+        )
+
+
+def _require_held_out_there(users: int | None, parent: Parent) -> None:
+    """Refuse to hold out events of users of whom the parent has learned all."""
+    theirs = parent.record.protocol.held_out_users
+    if theirs is not None and (users is None or users > theirs):
+        raise ConfigError(
+            f"--from {parent.path.name} held out the last events of {theirs:,} users and learned all of the others, so "
+            f"protocol.held_out_users={users} would choose by what it has learned; set it to {theirs} or less"
         )
 
 

@@ -26,7 +26,7 @@ def _some_rows_bad(seen):
     )
     assert pq.read_table(seen.folder / "out" / "quarantine.parquet").num_rows > 20
     assert "in quarantine" in seen.out
-    _told(seen, "\nnext: ss4rec data audit --data {folder}/out\n      ss4rec train --data {folder}/out\n")
+    _told(seen, "\nnext: ss4rec data audit --data out\n      ss4rec train --data out\n")
 
 
 def _synth(seen):
@@ -70,7 +70,7 @@ CASES = (
         "data synth --out '{folder}/two words' --users 40 --items 100 --mean-len 24 --format csv",
         lambda seen: _told(
             seen,
-            "\nnext: ss4rec data prepare --source '{folder}/two words' --out '{folder}/two words-prepared'\n",
+            "\nnext: ss4rec data prepare --source 'two words' --out 'two words-prepared'\n",
         ),
     ),
     Case(
@@ -83,7 +83,7 @@ CASES = (
     ),
     Case(
         "data synth --out {folder}/out --users 40 --items 100 --mean-len 24",
-        lambda seen: _told(seen, "\nnext: ss4rec data audit --data {folder}/out\n"),
+        lambda seen: _told(seen, "\nnext: ss4rec data audit --data out\n"),
     ),
     Case(
         "data split --data {whole} --protocol time-to-split --set protocol.cut=0.6 --out {folder}/cut",
@@ -132,9 +132,7 @@ CASES = (
     Case("data audit --data {whole} --split no-such", lambda seen: None, 2),
     Case(
         "data split --data {whole} --cutoff 1970-01-25 --out {folder}/cut",
-        lambda seen: _told(
-            seen, "\nnext: ss4rec train --data {folder}/cut/past\n      ss4rec drift --data {folder}/cut "
-        ),
+        lambda seen: _told(seen, "\nnext: ss4rec train --data cut/past\n      ss4rec drift --data cut "),
     ),
 )
 

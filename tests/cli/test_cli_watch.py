@@ -25,18 +25,17 @@ def _said(seen):
         "retrain: It fell.",
         "It was not better.",
         "version 3 serves; page: /w/index.html",
-        f"next: ss4rec registry show {seen.folder}/registry/films",
+        "next: ss4rec registry show registry/films",
     ]
 
 
 def _fault(seen):
-    assert seen.out.splitlines()[-1].endswith(
-        "/watch.toml --clear REASON  # when the page's faults are mended"
-    )
+    told = "next: ss4rec watch --config watch.toml --clear REASON  # when the page's faults are mended"
+    assert seen.out.splitlines()[-1] == told
 
 
 def _none_serves(seen):
-    assert seen.out.splitlines()[-1].endswith("/watch.toml  # when the data are newer")
+    assert seen.out.splitlines()[-1] == "next: ss4rec watch --config watch.toml  # when the data are newer"
 
 
 CASES = (

@@ -1,6 +1,7 @@
 """The live display, drawn at 80 columns: what it says while waiting, training, and at the end."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -46,6 +47,14 @@ def test_it_says_what_is_being_waited_for(screen):
         assert screen.draw().endswith("12s")
 
 
+def test_of_a_text_of_several_lines_the_first_says_what_is_being_done(screen):
+    """Seen to fail: with the whole text in the head, which then has several lines."""
+    with on_display():
+        say("2 trial(s) at a time\nthe cluster has no GPU: training on CPUs")
+        (line,) = screen.draw().splitlines()
+    assert "2 trial(s) at a time" in line
+
+
 def test_it_draws_progress_and_lets_other_lines_scroll_by(screen):
     with on_display():
         say("1 worker with 2 CPUs")
@@ -63,6 +72,16 @@ def test_it_draws_progress_and_lets_other_lines_scroll_by(screen):
     assert validation == "validation NDCG@10 0.1600 (best 0.2000, epoch 2)  ▁█▅"
     assert run.count("━") > epoch.count("━") > 5 or "╸" in run
     assert "1 worker with 2 CPUs" in screen.console.file.getvalue()
+
+
+def test_long_lines_break_between_words(screen):
+    """Seen to fail: with `soft_wrap`, the terminal breaks them where it ends."""
+    with on_display():
+        say("worker " * 30)
+    told = re.sub(r"\x1b\[[?\d]*\w", "", screen.console.file.getvalue()).splitlines()
+    words = [line.split() for line in told if line.startswith("worker")]
+    assert max(map(len, told)) <= 80
+    assert words == [["worker"] * 11, ["worker"] * 11, ["worker"] * 8]
 
 
 def test_bars_never_run_backwards_between_epochs(screen):

@@ -180,7 +180,7 @@ def test_a_server_that_goes_away_while_batches_are_read(s3, away, tmp_path, rati
         for *_, batch in LocalSource(out, DataConfig(), **options).train_batches(0, 0, 2)
     ]
     source = LocalSource(out, DataConfig(), **options)
-    told = away(at=2)
+    told = away(at=1)
     found = [batch.items_T.tolist() for *_, batch in source.train_batches(0, 0, 2)]
     assert found == whole
     assert len(told) >= 2
@@ -202,7 +202,7 @@ def test_a_training_that_reads_from_a_bucket_which_goes_away(s3, away, tmp_path,
     prepare(ratings, tmp_path / "trains", rows_per_shard=9)
     config = small(**{"train.epochs": 2})
     data = data_folder(remote)
-    told = away(at=2)
+    told = away(at=1)
     train_alone(config, data, tmp_path / "remote", torch.device("cpu"))
     train_alone(config, tmp_path / "trains", tmp_path / "local", torch.device("cpu"))
     assert equal(tmp_path / "remote", tmp_path / "local")
@@ -233,6 +233,7 @@ def test_a_server_that_goes_away_while_a_folder_is_prepared(s3, away, tmp_path, 
 def test_a_server_that_stays_away_is_one_sentence(s3, server, monkeypatch):
     """Seen to fail: with PATIENCE_S never looked at, the wait has no end."""
     monkeypatch.setattr("ss4rec.io.patience.PATIENCE_S", 1.0)
+    monkeypatch.setattr("ss4rec.io.patience.FIRST_PAUSE_S", 1.5)  # each attempt of pyarrow's client takes 6 s
     server.end()
     try:
         with pytest.raises(

@@ -18,11 +18,19 @@ from drift.model.quality import decompose, quality_severity, summarise
 from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.targets import BEFORE_CUT, TargetChoice, choose_targets, pack, spread
-from ss4rec.config import DataConfig, ModelConfig
+from drift.model.unseen import held_out
+from ss4rec.config import DataConfig, ModelConfig, override
+from ss4rec.data.ids import stable_keys
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.manifest import Feature
 from ss4rec.model.columns import EVENT_CODES, EventColumn
 from ss4rec.model.last_state import encode_last
 from ss4rec.model.ss4rec import SS4Rec
+from ss4rec.presets import preset
+from ss4rec.protocol.plan import make_plan
+from ss4rec.protocol.settings import Protocol
+from ss4rec.runs.folder import RunFolder
+from ss4rec.train.worker import train_alone
 
 SIDE = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30)
 
@@ -260,3 +268,26 @@ def test_a_model_is_told_of_events_before_a_target_only():
     packed = pack([path], [0], True, np.array([[7]]))
     assert packed.profiles_TF.tolist() == [[7, EVENT_CODES + 2], [7, 0]]
     assert choose_targets(SHARD, choice)[0].passes[0][0].codes_TC.shape == (2, 0)
+
+
+def test_the_reference_before_the_cut_is_what_training_did_not_see(tmp_path, prepared):
+    """All users' last events, those of the users who are held out, or what is later than all training."""
+    past = PreparedFolder.open(prepared)
+    keys = np.sort(stable_keys(past.users["source_id"].to_pylist()))
+    found = {}
+    for name, changes in {
+        "all": {},
+        "some": {"protocol.held_out_users": 20},
+        "later": {"protocol": {"kind": "global_time", "cut": 0.9}},
+    }.items():
+        config = override(preset("debug"), {"tracking.wandb": "disabled", "train.epochs": 1} | changes)
+        train_alone(config, past, tmp_path / name, torch.device("cpu"))
+        found[name] = held_out(tmp_path / name, past)
+    assert found["all"].of(keys).tolist() == keys.tolist()
+    plan = make_plan(Protocol(held_out_users=20), past)
+    held_U = past.users["count"].to_numpy() > plan.fit_U
+    mine = stable_keys(past.users["source_id"].to_pylist())[held_U]
+    assert found["some"].of(keys).tolist() == np.sort(mine).tolist()
+    record = RunFolder(tmp_path / "later").record()
+    assert found["later"].of(keys).tolist() == keys.tolist()
+    assert found["later"].from_s == record.trained_until_s + 1 > past.manifest.first_time_s

@@ -7,6 +7,7 @@ import torch
 
 from ss4rec.kernels import naive, relation_torch, time_torch
 from ss4rec.kernels.inputs import SelectiveInputs, TimeSystem
+from ss4rec.kernels.steps import relation_state, relation_step
 from ss4rec.model.segments import Segments
 
 LENGTHS = [1, 2, 63, 64, 65, 200]
@@ -128,6 +129,36 @@ def test_ranking_gets_the_bits_of_training(inner):
     with torch.inference_mode():
         ranked = relation_torch.selective_scan(SelectiveInputs(*inputs), Segments.from_lengths(lengths))
     assert torch.equal(ranked, trained)
+
+
+def test_states_left_are_those_of_single_steps(monkeypatch):
+    """Sequences that end in the middle of a chunk, at its end, and before the first step of the next one.
+
+    Seen to fail: with only those kept that run at the last step of a chunk.
+    """
+    torch.manual_seed(2)
+    lengths = [3, 1, 9, 2, 7, 7, 4, 1, 5, 6, 8]
+    inputs = SelectiveInputs(*relation_inputs(sum(lengths), 4))
+    wanted = []
+    for first, stop in Segments.from_lengths(lengths).host_offsets_S1.unfold(0, 2, 1).tolist():
+        state = torch.zeros(1, *inputs.A_EN.shape, dtype=torch.float64)
+        for k in range(first, stop):
+            token = [
+                x[k : k + 1] if name in ("u_TE", "delta_TE", "B_TN", "C_TN", "z_TE") else x
+                for name, x in inputs._asdict().items()
+            ]
+            _, state = relation_step(SelectiveInputs(*token), state)
+        wanted.append(state[0])
+    for rows in (4, 16, 100):
+        monkeypatch.setattr(relation_torch, "RANKING_BYTES", rows * inputs.A_EN.nbytes)
+        monkeypatch.setattr(relation_torch, "RANKING_ROWS", 1)
+        segments = Segments.from_lengths(lengths)
+        out, left = relation_torch.selective_scan_left(inputs, segments)
+        torch.testing.assert_close(left, torch.stack(wanted), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(out, relation_torch.selective_scan(inputs, segments))
+        torch.testing.assert_close(
+            left, relation_state(*inputs[:4], inputs.delta_bias_E, segments), rtol=1e-9, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("taps", [1, 4, 8])

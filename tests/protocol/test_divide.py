@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.data.batches.windows import ragged, target_windows, train_windows
+from ss4rec.data.ids import drawn
+from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.errors import DataError
-from ss4rec.protocol.divide import Events, divide
-from ss4rec.protocol.plan import find_rules, plan_of, sizes_of
+from ss4rec.protocol.divide import Events, Rules, divide
+from ss4rec.protocol.plan import find_rules, make_plan, plan_of, sizes_of
 from ss4rec.protocol.settings import Protocol
 from tests.protocol import naive
 
@@ -167,6 +169,47 @@ def test_leave_one_out_holds_out_the_last_two(users, ties, repeats, core):
             chosen = targets.row_N == user
             assert source[targets.items_N[chosen]].tolist() == ([expected[-back][0]] if enough else [])
             assert targets.ends_N[chosen].tolist() == ([len(expected) - back] if enough else [])
+
+
+@checked
+@given(histories, st.lists(st.booleans(), min_size=9, max_size=9), st.sampled_from(["keep", "drop"]))
+def test_all_events_of_users_who_are_not_held_out_train(users, held, repeats):
+    all_events = events_of(users)
+    protocol = Protocol(held_out_users=4, repeats=repeats)
+    rules = Rules(protocol, withheld_N=np.array(held[: len(users)]))
+    division = divide(all_events.table(), rules)
+    for user, expected in naive.arranged(as_histories(all_events), protocol).items():
+        enough = held[user] and len(expected) >= 3
+        trains = len(expected) if not held[user] else max(0, len(expected) - 2)
+        assert division.fit_U[user] == trains
+        for targets, back in ((division.valid, 2), (division.test, 1)):
+            chosen = targets.row_N == user
+            assert targets.items_N[chosen].tolist() == ([expected[-back][0]] if enough else [])
+
+
+def test_a_folder_holds_out_as_many_users_as_asked(prepared):
+    folder = PreparedFolder.open(prepared)
+    plan = make_plan(Protocol(held_out_users=20), folder)
+    counts_U = folder.users["count"].to_numpy()
+    held_U = drawn(folder.users["source_id"].to_pylist(), 20)
+    assert (plan.valid.users, plan.test.users, held_U.sum()) == (20, 20, 20)
+    assert plan.fit_U.tolist() == np.where(held_U, counts_U - 2, counts_U).tolist()
+    everybody = make_plan(Protocol(held_out_users=10_000), folder)
+    assert everybody.fit_U.tolist() == make_plan(Protocol(), folder).fit_U.tolist()
+
+
+@checked
+@given(
+    st.lists(st.integers(-(2**40), 2**40), min_size=2, max_size=40, unique=True),
+    st.integers(1, 20),
+    st.booleans(),
+)
+def test_whoever_is_held_out_later_was_before(ids, count, words):
+    ids = [str(one) for one in ids] if words else ids
+    today = ids[: max(1, len(ids) // 2)]
+    before, later = drawn(today, count), drawn(ids, count)
+    assert later.sum() == min(count, len(ids))
+    assert before[later[: len(today)]].all()
 
 
 @checked

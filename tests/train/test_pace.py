@@ -65,6 +65,12 @@ def test_a_short_plan_warms_up_shortly():
     assert pace.lr(9) == pytest.approx(1.0)
 
 
+def test_a_warm_start_warms_up_shortly():
+    train = TrainConfig(epochs=100, start_from="runs/first", warm_share=1.0)
+    pace = Pace(train, OptimConfig(lr=1.0, warmup_steps=500), 50)
+    assert (pace.lr(24), pace.lr(49)) == (pytest.approx(0.5), pytest.approx(1.0))
+
+
 @pytest.mark.parametrize(
     ("losses", "diverges"),
     [

@@ -358,3 +358,13 @@ def test_records_of_earlier_versions_do_not_say_until_when(parent, tmp_path):
     (run / "record.json").write_text(json.dumps(raw))
     with pytest.raises(DataError, match="does not say until when"):
         Parent.open(run)
+
+
+def test_nobody_is_held_out_whom_the_parent_has_learned(pasts, tmp_path):
+    config = override(CONFIG, {"protocol.held_out_users": 30, "train.epochs": 1})
+    train_alone(config, pasts[0], tmp_path / "run", CPU)
+    parent, late = Parent.open(tmp_path / "run"), PreparedFolder.open(pasts[1])
+    assert warm_config(config, parent, late).protocol.held_out_users == 30
+    for users in (31, None):
+        with pytest.raises(ConfigError, match="held out the last events of 30 users"):
+            warm_config(override(config, {"protocol.held_out_users": users}), parent, late)

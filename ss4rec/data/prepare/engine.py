@@ -44,7 +44,7 @@ from ss4rec.data.sources.features import FeatureTable, as_profiles, join_profile
 from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.data.sources.tables_in_memory import WHERE, table_file
 from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
-from ss4rec.data.sources.ties import Ties
+from ss4rec.data.ties import Ties
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.beside import begin
