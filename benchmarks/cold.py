@@ -36,7 +36,7 @@ from ss4rec.data.prepared.item_attributes import release_year
 from ss4rec.data.prepared.manifest import Feature, Filters
 from ss4rec.data.sources.features import FeatureTable
 from ss4rec.data.sources.rows import Catalogue
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 from ss4rec.evaluation.bootstrap import bootstrap_mean
 from ss4rec.evaluation.evaluator import rank_users
 from ss4rec.evaluation.lists import history_shares, one_hot

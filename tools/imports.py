@@ -4,7 +4,8 @@ Four rules keep the layers apart:
 
 1. Only `ss4rec/cluster/ray_private.py` imports Ray's internals, which change without notice.
 2. The core loads no Ray: importing a module outside the Ray layer must not import Ray, itself or by others.
-3. No circle of imports, late imports included; `if TYPE_CHECKING:` does not count.
+3. No circle of imports, late imports included; `if TYPE_CHECKING:` does not count. None through a package either:
+   who imports `a.b.c` from outside loads `a.b` first.
 4. No two test files of one name: pytest imports them by that alone.
 """
 
@@ -89,13 +90,24 @@ def faults(modules: Mapping[str, Module]) -> Iterator[str]:
     }
     packages = {name.rpartition(".")[0] for name in modules}
     graph = {name: () if name in packages else targets for name, targets in graph.items()}
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        yield f"circle of imports: {' <- '.join(error.args[1])}"
+    for one in (graph, {name: _loaded(module, modules) for name, module in modules.items()}):
+        try:
+            TopologicalSorter(one).prepare()
+        except CycleError as error:
+            yield f"circle of imports: {' <- '.join(error.args[1])}"
     tests = Counter(name.rpartition(".")[2] for name in modules if name.startswith("tests."))
     for name in sorted(name for name, count in tests.items() if count > 1 and name.startswith("test_")):
         yield f"{tests[name]} test files are named {name}.py: pytest knows them by that name alone"
+
+
+def _loaded(module: Module, modules: Mapping[str, Module]) -> set[str]:
+    """Return what runs before a module is loaded: what it imports, and the packages around that, if it is outside."""
+    found = set()
+    for target in module.at_load & modules.keys() - {module.name}:
+        parts = target.split(".")
+        around = {".".join(parts[:end]) for end in range(1, len(parts))} & modules.keys()
+        found |= {target} | {name for name in around if not f"{module.name}.".startswith(f"{name}.")}
+    return found
 
 
 def _way_to_ray(name: str, modules: Mapping[str, Module]) -> list[str]:

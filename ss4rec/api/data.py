@@ -22,8 +22,8 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.sources import Rules, Source, TableOptions, resolve_source
 from ss4rec.data.sources.checks import rules_for
 from ss4rec.data.sources.tables_in_memory import WHERE, is_table, table_file
-from ss4rec.data.sources.ties import Ties
 from ss4rec.data.sources.times import Unit
+from ss4rec.data.ties import Ties
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
 from ss4rec.protocol.named import protocol_or_cut

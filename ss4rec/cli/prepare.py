@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ss4rec.data.prepared.manifest import EventTargets, Manifest
     from ss4rec.data.sources import Rules, Source, TableOptions
     from ss4rec.data.sources.features import FeatureTable
-    from ss4rec.data.sources.ties import Ties
     from ss4rec.data.sources.times import Unit
+    from ss4rec.data.ties import Ties
     from ss4rec.io.paths import AnyPath
 
 
@@ -259,8 +259,10 @@ def _ray_mapper(address: str | None) -> Iterator[Mapper]:
     """Connect to a cluster and yield what runs tasks on it."""
     from ss4rec.cluster.connect import cluster
     from ss4rec.data.prepare.ray_map import ray_map
+    from ss4rec.train.status import announce
 
     with cluster(address, dashboard=False):
+        announce("preparing ...")
         yield ray_map
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ss4rec.data.batches.windows import Ranked, Split, list_array, ragged
 from ss4rec.data.prepared.event_columns import Wanted
 from ss4rec.data.sources.rows import CODES, CONTEXT
-from ss4rec.data.sources.ties import hash_order, hashed
+from ss4rec.data.ties import hash_order, hashed
 from ss4rec.errors import DataError
 from ss4rec.model.columns import EventColumn
 from ss4rec.protocol.settings import Protocol, TargetChoice

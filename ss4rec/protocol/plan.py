@@ -18,7 +18,7 @@ from ss4rec.data.prepared.event_columns import Wanted, chosen_context, chosen_ta
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_codes import chosen_features, described_items
 from ss4rec.data.prepared.manifest import Manifest
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 from ss4rec.errors import DataError
 from ss4rec.io.paths import AnyPath, to_path
 from ss4rec.model.columns import EventColumn

@@ -4,6 +4,7 @@ import random
 import zipfile
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ss4rec.data.prepare import chunks
+from ss4rec.data.prepare.block import BlockFile, make_block, save_block
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepare.k_core import kept_events
 from ss4rec.data.prepared.build import training_gaps
@@ -20,8 +22,10 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.gap_median import LOW, GapCounts
 from ss4rec.data.prepared.manifest import Manifest
 from ss4rec.data.sources import Rules
+from ss4rec.data.sources.checks import QUARANTINE_SCHEMA, Parsed
 from ss4rec.data.sources.event_order import repeated, sorted_places
 from ss4rec.errors import DataError
+from ss4rec.io.beside import begin
 from tests.data.reference import content, many_blocks
 
 IDS = st.one_of(st.integers(8, 12), st.sampled_from(["x", "8", "08", "y,z"]))
@@ -349,3 +353,25 @@ def test_events_are_kept_and_gaps_counted_as_one_by_one(users, rarest, least):
     assert (kept_E.tolist(), kept_U.tolist()) == (kept, counts)
     gaps = [b - a for user in users for a, b in zip(user[:-2], user[1:-2], strict=False)]
     assert training_gaps(items_E, offsets_U1).tolist() == gaps
+
+
+@pytest.mark.parametrize("ratings", [[0.5, 5.0, 127.5], [-1.0, 3.0], [3.7, 4.0], [1e30, np.inf], [128.0]])
+def test_ratings_of_a_block_come_back(tmp_path, ratings):
+    users = pa.array([1] * len(ratings))
+    times_R = np.arange(len(ratings))
+    ratings_R = np.array(ratings, np.float32)
+    nothing = QUARANTINE_SCHEMA.empty_table()
+    parsed = Parsed(users, users, times_R, ratings_R, times_R, nothing, len(ratings))
+    save_block(tmp_path / "block", make_block(parsed, repeats=True, together=True))
+    rows = BlockFile.load(tmp_path / "block").rows
+    np.testing.assert_array_equal(rows.read_ratings(0, len(ratings)), ratings_R)
+
+
+def test_what_runs_beside_raises_where_it_is_asked():
+    assert begin(lambda: 7).result() == 7
+    with pytest.raises(DataError, match="no such file"):
+        begin(partial(_refuse, "no such file")).result()
+
+
+def _refuse(text):
+    raise DataError(text)

@@ -137,14 +137,22 @@ def test_overwrite_replaces_a_prepared_folder_only_when_asked(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "p.csv"]
 
 
-def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "where",
+    [
+        "ss4rec.data.prepare.assemble.write_table",
+        "ss4rec.data.prepared.tables.write_table",
+        "ss4rec.data.sources.archive.sha256_of",
+    ],
+)
+def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old_folder(tmp_path, monkeypatch, where):
     source = write_rows(tmp_path / "p.csv", ROWS)
     prepare(source, tmp_path / "out", name="first")
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ss4rec.data.prepare.assemble.write_table", full)
+    monkeypatch.setattr(where, full)
     with pytest.raises(DataError, match="No space left"):
         prepare(source, tmp_path / "out", overwrite=True)
     PreparedFolder.open(tmp_path / "out").verify()

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 
 
 def k_core(histories, k):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ss4rec.data.audit.facts import Division, IntArray
 from ss4rec.data.audit.scan import Scan
 from ss4rec.data.batches.windows import ragged
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 from ss4rec.io.moments import DAY_S
 from ss4rec.protocol import divide as dividing
 from ss4rec.protocol.named import describe

@@ -11,7 +11,7 @@ from ss4rec.auto.look import time_step_s
 from ss4rec.data.audit.facts import Copies, IntArray, Repeats, Ties
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.gap_median import GapCounts
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 from ss4rec.io.moments import DAY_S
 from ss4rec.protocol.divide import Events
 

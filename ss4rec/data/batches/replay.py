@@ -12,7 +12,7 @@ from ss4rec.config import DataConfig, RunConfig
 from ss4rec.data.batches.windows import last_target_times, ragged
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_shard
-from ss4rec.data.sources.ties import hashed
+from ss4rec.data.ties import hashed
 from ss4rec.protocol.plan import Plan
 
 _WORD = 2.0**64

@@ -16,7 +16,7 @@ from ss4rec.data.prepare.context import ContextColumn
 from ss4rec.data.prepare.k_core import Core, counts_of
 from ss4rec.data.prepared.build import WrittenShard, written_shard
 from ss4rec.data.prepared.tables import read_shard, shard_name, shard_table, write_table
-from ss4rec.data.sources.ties import Ties, hash_order
+from ss4rec.data.ties import Ties, hash_order
 from ss4rec.io.paths import AnyPath
 
 

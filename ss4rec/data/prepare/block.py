@@ -28,8 +28,11 @@ from ss4rec.data.sources.rows import plain_ids
 from ss4rec.io.atomic import write_whole
 from ss4rec.io.paths import AnyPath, read_range
 
-BLOCK_FORMAT = 4
+BLOCK_FORMAT = 5
 """Changes when files of blocks do: what a job of another version left is not used."""
+
+HALF_STARS = np.dtype("u1")
+"""Type of ratings in a file that counts half stars."""
 
 SPAN_PER_ROW = 4
 """Item ids that are this close together, for each row, are looked up in a table."""
@@ -178,7 +181,10 @@ class RowsFile:
 
     def read_ratings(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the ratings of rows `start` to `stop`, float32."""
-        return self._read(2, start, stop).astype(np.float32)
+        values = self._read(2, start, stop)
+        if values.dtype == HALF_STARS:
+            return np.multiply(values, np.float32(0.5), dtype=np.float32)
+        return values.astype(np.float32)
 
     def read_context(self, number: int, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the codes of a column about the event, of rows `start` to `stop`, an unsigned type."""
@@ -239,10 +245,11 @@ def _kinds(block: Block) -> tuple[str, str]:
 
 
 def _small_ratings(ratings_E: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return ratings in half precision where that holds them, as whole and half stars; else as they are."""
-    with np.errstate(over="ignore"):
-        half_E = ratings_E.astype("<f2")
-    return half_E if (half_E == ratings_E).all() else ratings_E.astype("<f4", copy=False)
+    """Return ratings as numbers of half stars in a byte each where they are such; else as they are."""
+    doubled_E = ratings_E * np.float32(2)
+    with np.errstate(invalid="ignore"):
+        halves_E = doubled_E.astype(HALF_STARS)
+    return halves_E if (halves_E == doubled_E).all() else ratings_E.astype("<f4", copy=False)
 
 
 def _ordered(column: pa.Array, order_R: Order) -> pa.Array:
@@ -272,20 +279,27 @@ def _ranked(users: pa.Array, together: bool) -> tuple[pa.Array, npt.NDArray[Any]
 
 def _coded(items: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:
     """Return the distinct items and each row's code."""
-    if items.type == pa.int64() and len(items):
-        values_R = items.to_numpy()
-        least = int(values_R.min())
-        span = int(values_R.max()) - least + 1
-        if span <= SPAN_PER_ROW * len(values_R):
-            # A table of all numbers in between is faster than a hash table, where it is not too long.
-            places_R = values_R - least
-            present_V = np.zeros(span, bool)
-            present_V[places_R] = True
-            codes_V = np.cumsum(present_V, dtype=np.int32) - np.int32(1)
-            return pa.array(np.flatnonzero(present_V) + least), codes_V[places_R]
+    if items.type == pa.int64() and (found := coded_numbers(items.to_numpy())) is not None:
+        return found
     encoded = items if pa.types.is_dictionary(items.type) else items.dictionary_encode()
     ids = encoded.dictionary
     return ids if ids.type == pa.int64() else plain_ids(ids), encoded.indices.to_numpy()
+
+
+def coded_numbers(values_R: npt.NDArray[Any]) -> tuple[pa.Array, npt.NDArray[Any]] | None:
+    """Return the distinct whole numbers, ascending, and each one's place among them; None if they lie too far apart."""
+    if not len(values_R):
+        return None
+    least = int(values_R.min())
+    span = int(values_R.max()) - least + 1
+    if span > SPAN_PER_ROW * len(values_R):
+        return None
+    # A table of all numbers in between is faster than a hash table, where it is not too long.
+    places_R = values_R - least if least else values_R
+    present_V = np.zeros(span, bool)
+    present_V[places_R] = True
+    codes_V = np.cumsum(present_V, dtype=np.int32) - np.int32(1)
+    return pa.array(np.flatnonzero(present_V) + least), codes_V[places_R]
 
 
 def _valued(column: pa.Array) -> tuple[pa.Array, npt.NDArray[Any]]:

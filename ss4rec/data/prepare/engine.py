@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ss4rec.data.prepare import partition
-from ss4rec.data.prepare.assemble import Assembly, ShardPlan, number_users, plan_shards, write_shard
+from ss4rec.data.prepare.assemble import Assembly, number_users, plan_shards, write_shard
 from ss4rec.data.prepare.block import (
     BLOCK_FORMAT,
     BlockFile,
@@ -34,7 +35,7 @@ from ss4rec.data.prepare.chunks import Chunk, looks_sorted, parse_chunk, source_
 from ss4rec.data.prepare.context import describe_context, known_targets
 from ss4rec.data.prepare.k_core import Core, core_and_dropped, vocabulary
 from ss4rec.data.prepare.work_folder import WorkFolder
-from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, WrittenShard, describe_items, finish_folder
+from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, describe_items, finish_folder
 from ss4rec.data.prepared.features import check_kinds, encode_features
 from ss4rec.data.prepared.manifest import EventTargets, Feature, Filters, Manifest, SourceRecord
 from ss4rec.data.sources import Rules, Source, TableOptions
@@ -43,9 +44,10 @@ from ss4rec.data.sources.features import FeatureTable, as_profiles, join_profile
 from ss4rec.data.sources.rows import Catalogue, UserProfiles
 from ss4rec.data.sources.tables_in_memory import WHERE, table_file
 from ss4rec.data.sources.text import BLOCK_BYTES, QuotesFoundError
-from ss4rec.data.sources.ties import Ties
+from ss4rec.data.ties import Ties
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import write_whole
+from ss4rec.io.beside import begin
 from ss4rec.io.paths import AnyPath, RemotePath
 
 WHOLE_BYTES = 64 << 20
@@ -231,11 +233,7 @@ def _open(path: AnyPath, columns: Mapping[str, str] | TableOptions | None, *wher
 def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
     """Run the job of `prepare`."""
     asked = _split_kinds(source, asked)
-    options = {
-        "k_core": asked.k_core,
-        "rows_per_shard": asked.rows_per_shard,
-        "block_bytes": asked.block_bytes,
-    }
+    options = {name: getattr(asked, name) for name in ("k_core", "rows_per_shard", "block_bytes")}
     work, again = WorkFolder.enter(
         out, asked.overwrite, _stamp(source, asked.rules, asked.ties, options, asked.context_kinds)
     )
@@ -258,6 +256,8 @@ def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
             raise DataError(f"{source.plan.where} has no rows; give a file with ratings")
         enforce_limit(found.quarantine, found.rows, asked.rules, source.plan.where)
         asked.progress(f"{asked.k_core}-core of {found.rows:,} rows")
+        # Neither needs the rows, and the cores are not busy while the k-core is counted.
+        record, known = begin(partial(_source_record, source, found.rows)), begin(source.catalogue)
         item_ids, codes = vocabulary(found.blocks)
         core, dropped = core_and_dropped(found.blocks, codes, asked.k_core, asked.mapper)
         if not core.rows:
@@ -266,8 +266,8 @@ def _prepare(source: Source, out: AnyPath, asked: Options) -> Manifest:
                 f"{MIN_EVENTS} events a user; ask for a smaller core or give more data"
             )
         asked.progress(f"writing {out}")
-        items = describe_items(item_ids.filter(pa.array(core.mask_V)), source.catalogue())
-        return _write(work.result, source, found, core, codes, items, dropped, asked)
+        items = describe_items(item_ids.filter(pa.array(core.mask_V)), known.result())
+        return _write(work.result, source, found, core, codes, items, dropped, record, asked)
 
 
 def _write(
@@ -278,9 +278,10 @@ def _write(
     codes: tuple[npt.NDArray[Any], ...],
     items: Catalogue,
     dropped: Mapping[str, int],
+    record: Future[SourceRecord],
     asked: Options,
 ) -> Manifest:
-    """Write shards, tables and manifest into `result`."""
+    """Write shards, tables and manifest into `result`; `record` will say where the rows came from."""
     features: dict[Literal["items", "users"], tuple[Feature, ...]] = {}
     known = asked.item_features or source.item_features()
     if known is not None:
@@ -298,9 +299,7 @@ def _write(
     targets = None if asked.targets is None else known_targets(asked.targets, context)
     assembly = Assembly.of(result, found.blocks, core, codes, asked.ties, context)
     shards = plan_shards(index, found.blocks, len(user_ids), asked.rows_per_shard)
-    # The checksum of the source is one more task, the longest, and so the first.
-    (size, sha256), *written = asked.mapper(partial(_write_or_sum, source, assembly), [None, *shards])
-    path = source.path.resolve()
+    written = asked.mapper(partial(write_shard, assembly), shards)
     return finish_folder(
         result,
         written,
@@ -312,11 +311,9 @@ def _write(
         quarantine=found.quarantine,
         rows_per_shard=asked.rows_per_shard,
         mapper=asked.mapper,
-        name=asked.name or path.stem,
+        name=asked.name or source.path.resolve().stem,
         rows_dropped=dropped,
-        source=SourceRecord(
-            name=path.name, layout=source.plan.layout, rows=found.rows, bytes=size, sha256=sha256
-        ),
+        source=record,
         filters=Filters(k_core=asked.k_core, ties="hash" if asked.ties == "hash" else None),
         features=features or None,
         context=tuple(column.feature for column in context) or None,
@@ -338,11 +335,11 @@ def _stamp(
     return {**stamp, **options, "rules": fixed, "ties": ties, **({"context": context} if context else {})}
 
 
-def _write_or_sum(
-    source: Source, assembly: Assembly, shard: ShardPlan | None
-) -> WrittenShard | tuple[int, str]:
-    """Write a shard, or with None return size and checksum of the source."""
-    return source.archive.identity(source.files) if shard is None else write_shard(assembly, shard)
+def _source_record(source: Source, rows: int) -> SourceRecord:
+    """Say where the rows came from, with a checksum, for which the source is read once more."""
+    size, sha256 = source.archive.identity(source.files)
+    name = source.path.resolve().name
+    return SourceRecord(name=name, layout=source.plan.layout, rows=rows, bytes=size, sha256=sha256)
 
 
 def _blocks(job: Job, mapper: Mapper, progress: Callable[[str], None]) -> Blocks:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ss4rec.data.prepare.block import BlockFile, ids_of_one_type
+from ss4rec.data.prepare.block import BlockFile, coded_numbers, ids_of_one_type
 from ss4rec.data.prepared.build import MIN_EVENTS, Mapper, Sequences
 from ss4rec.io.paths import AnyPath
+
+TOGETHER = 8
+"""Blocks that one task counts: of one alone, starting the task takes longer."""
 
 Count = Callable[[npt.NDArray[Any], int], tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]]
 """Given the items that still count (a mask) and the minimum rows of a user: rows of each item, and of each user of each
@@ -71,20 +75,21 @@ def core_and_dropped(
         mapper: runs the tasks.
     """
     folders = tuple(block.folder for block in blocks)
+    groups = [range(at, min(at + TOGETHER, len(blocks))) for at in range(0, len(blocks), TOGETHER)]
+    total_V = np.zeros(max((int(code.max(initial=-1)) for code in codes), default=-1) + 1, np.int64)
+    for block, code in zip(blocks, codes, strict=True):
+        total_V[code] += block.items["count"].to_numpy()
 
     def count(
         mask_V: npt.NDArray[Any], min_user: int
     ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...]]:
-        counts_V, kept = np.zeros(len(mask_V), np.int64), []
-        found = mapper(partial(_count_block, folders, codes, mask_V, min_user), range(len(blocks)))
-        for codes_of, (counts, kept_U) in zip(codes, found, strict=True):
-            counts_V[codes_of] += counts
+        counts_V, kept = total_V.copy(), []
+        found = chain.from_iterable(mapper(partial(_count_blocks, folders, codes, mask_V, min_user), groups))
+        for codes_of, (codes_D, counts_D, kept_U) in zip(codes, found, strict=True):
+            counts_V[codes_of[codes_D]] -= counts_D
             kept.append(kept_U)
         return counts_V, tuple(kept)
 
-    total_V = np.zeros(max((int(code.max(initial=-1)) for code in codes), default=-1) + 1, np.int64)
-    for block, code in zip(blocks, codes, strict=True):
-        total_V[code] += block.items["count"].to_numpy()
     first = last = k_core(count, total_V >= max(least, 1), max(least, 1), least)
     if least < MIN_EVENTS:
         last = k_core(count, first.mask_V, MIN_EVENTS, least)
@@ -108,25 +113,32 @@ def core_of_events(events: Sequences, least: int) -> npt.NDArray[Any]:
 def vocabulary(blocks: Sequence[BlockFile]) -> tuple[pa.Array, tuple[npt.NDArray[Any], ...]]:
     """Return all item ids, ascending, and the place of each block's items among them."""
     ids = ids_of_one_type([block.items["item"] for block in blocks])
+    bounds = np.cumsum([block.items.num_rows for block in blocks])[:-1]
+    if ids.type == pa.int64() and (found := coded_numbers(ids.to_numpy())) is not None:
+        return found[0], tuple(np.split(found[1], bounds))
     distinct = ids.unique()
     distinct = distinct.take(pc.sort_indices(distinct))
-    places = pc.index_in(ids, distinct).to_numpy()
-    return distinct, tuple(np.split(places, np.cumsum([block.items.num_rows for block in blocks])[:-1]))
+    return distinct, tuple(np.split(pc.index_in(ids, distinct).to_numpy(), bounds))
 
 
-def _count_block(
+def _count_blocks(
     folders: tuple[AnyPath, ...],
     codes: tuple[npt.NDArray[Any], ...],
     mask_V: npt.NDArray[Any],
     min_user: int,
-    place: int,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return how often each item of a block occurs with the users that have enough rows, and these users' rows."""
-    block = BlockFile.load(folders[place])
-    items_E = block.rows.read_items(0, block.rows.total)
-    kept_E, kept_U = kept_events(items_E, block.offsets_U1, mask_V[codes[place]], min_user)
-    left_E = items_E if kept_E.all() else items_E[kept_E]
-    return np.bincount(left_E, minlength=block.items.num_rows), kept_U.astype(np.int32)
+    places: Sequence[int],
+) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Return of some blocks which items are dropped, how often, and the rows that are left of each user."""
+    found = []
+    for place in places:
+        block = BlockFile.load(folders[place])
+        items_E = block.rows.read_items(0, block.rows.total)
+        kept_E, kept_U = kept_events(items_E, block.offsets_U1, mask_V[codes[place]], min_user)
+        # Few are dropped as a rule, so that counting them is much less work than counting those that stay.
+        counts = np.bincount(items_E[np.flatnonzero(~kept_E)], minlength=block.items.num_rows)
+        dropped = np.flatnonzero(counts)
+        found.append((dropped, counts[dropped], kept_U.astype(np.int32)))
+    return found
 
 
 def kept_events(

@@ -6,7 +6,8 @@ part of a damaged folder) is written by `write_prepared`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from ss4rec.data.prepared.manifest import (
     MANIFEST_NAME,
     EventTargets,
     Feature,
+    FileRecord,
     Filters,
     Manifest,
     ShardRecord,
@@ -35,6 +37,7 @@ from ss4rec.data.sources.checks import count_reasons
 from ss4rec.data.sources.rows import CONTEXT, Catalogue, UserProfiles
 from ss4rec.errors import DataError
 from ss4rec.io.atomic import new_folder
+from ss4rec.io.beside import begin
 from ss4rec.io.paths import AnyPath
 
 MIN_EVENTS = 3
@@ -226,7 +229,7 @@ def fill_folder(
 
 def finish_folder(
     folder: AnyPath,
-    shards: Sequence[WrittenShard],
+    shards: Iterable[WrittenShard],
     *,
     items: Catalogue,
     item_counts_V: npt.NDArray[Any],
@@ -235,14 +238,15 @@ def finish_folder(
     profiles: UserProfiles | None,
     quarantine: pa.Table | None,
     rows_per_shard: int,
+    source: SourceRecord | Future[SourceRecord],
     mapper: Mapper = map,
     **facts: Any,
 ) -> Manifest:
     """Write the tables beside the shards, and last the manifest.
 
     Args:
-        folder: holds the shards.
-        shards: in user order.
+        folder: holds the shards, once all of `shards` are there.
+        shards: in user order; may be written while they are asked for.
         items: id, title and genres of items 1, 2, ...
         item_counts_V: interactions of each.
         user_ids: source id of each user index, ascending.
@@ -250,8 +254,9 @@ def finish_folder(
         profiles: what the source says about users.
         quarantine: rows that cannot be used.
         rows_per_shard: users per shard.
+        source: where the rows came from; is waited for at the end.
         mapper: runs tasks that read shards again, if their gaps are long.
-        facts: `name`, `source`, `filters`, `rows_dropped` and `features` of the manifest.
+        facts: `name`, `filters`, `rows_dropped` and `features` of the manifest.
     """
     profile_table, profile_values = profiles_table(user_ids, profiles)
     written = {
@@ -264,19 +269,19 @@ def finish_folder(
     schemas = {"items": schemas["items"], "users": schemas["users"], "shards": _shard_schema(facts)} | schemas
     if quarantine is not None and quarantine.num_rows:
         written[tables.QUARANTINE_NAME] = quarantine
-    for table_name, table in written.items():
-        tables.write_table(table, folder / table_name)
-    gaps = GapCounts()
-    for shard in shards:
-        gaps.add(shard.gaps)
-    names = [shard.record.name for shard in shards]
+    files = begin(partial(_write_tables, folder, written))
+    try:
+        records, gaps, first_s, last_s = _joined(shards)
+    finally:
+        wait([files])  # whoever cleans up after an error must not be followed by a thread that still writes
+    names = [record.name for record in records]
     manifest = Manifest(
         users=len(user_ids),
         items=len(item_counts_V),
         interactions=int(lengths_U.sum()),
         quarantined=count_reasons(quarantine) if tables.QUARANTINE_NAME in written else {},
-        first_time_s=min(shard.first_s for shard in shards),
-        last_time_s=max(shard.last_s for shard in shards),
+        first_time_s=first_s,
+        last_time_s=last_s,
         training_gaps=gaps.total,
         zero_gaps=gaps.zero,
         median_gap_s=gaps.median(lambda bucket: mapper(partial(_gaps_within, folder, bucket), names)),
@@ -289,12 +294,31 @@ def finish_folder(
             table_name: {field.name: str(field.type) for field in schema}
             for table_name, schema in schemas.items()
         },
-        shards=tuple(shard.record for shard in shards),
-        files={table_name: file_record(folder / table_name) for table_name in written},
+        source=source if isinstance(source, SourceRecord) else source.result(),
+        shards=records,
+        files=files.result(),
         **facts,
     )
     manifest.save(folder)
     return manifest
+
+
+def _write_tables(folder: AnyPath, written: Mapping[str, pa.Table]) -> dict[str, FileRecord]:
+    """Write tables by name and describe their files."""
+    for name, table in written.items():
+        tables.write_table(table, folder / name)
+    return {name: file_record(folder / name) for name in written}
+
+
+def _joined(shards: Iterable[WrittenShard]) -> tuple[tuple[ShardRecord, ...], GapCounts, int, int]:
+    """Return the records of shards, the counts of all their gaps, and their earliest and latest second."""
+    records, gaps, firsts, lasts = [], GapCounts(), [], []
+    for shard in shards:
+        gaps.add(shard.gaps)
+        records.append(shard.record)
+        firsts.append(shard.first_s)
+        lasts.append(shard.last_s)
+    return tuple(records), gaps, min(firsts), max(lasts)
 
 
 def _shard_schema(facts: Mapping[str, Any]) -> pa.Schema:

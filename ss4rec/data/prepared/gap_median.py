@@ -23,16 +23,15 @@ class GapCounts:
     def of(cls, gaps: npt.NDArray[Any]) -> GapCounts:
         """Count gaps in seconds, 0 or more."""
         counts = cls()
-        is_low = gaps < LOW
-        counts.low_B = np.bincount(gaps[is_low], minlength=LOW)
-        sizes_B = np.bincount(gaps[~is_low] >> LOW_BITS)
+        counts.low_B = np.bincount(np.minimum(gaps, LOW), minlength=LOW + 1)[:LOW]
+        sizes_B = np.bincount(gaps[np.flatnonzero(gaps >= LOW)] >> LOW_BITS)
         buckets = np.flatnonzero(sizes_B)
         counts.high = dict(zip(buckets.tolist(), sizes_B[buckets].tolist(), strict=True))
         return counts
 
     def add(self, other: GapCounts) -> None:
         """Add the counts of other gaps."""
-        self.low_B = self.low_B + other.low_B
+        self.low_B += other.low_B
         for bucket, size in other.high.items():
             self.high[bucket] = self.high.get(bucket, 0) + size
 

@@ -63,7 +63,7 @@ class Filters(Record):
     k_core: NonNegativeInt
     """Every user and every item has at least this many interactions; 0 keeps all."""
     ties: Literal["hash"] | None = None
-    """`hash`: events of one user and second are in the order of a hash (`ss4rec.data.sources.ties`); None: in that of
+    """`hash`: events of one user and second are in the order of a hash (`ss4rec.data.ties`); None: in that of
     the file, and then the field is not written."""
     cut_s: NonNegativeInt | None = None
     """Last second that was kept (`ss4rec data split`); None keeps all, and then the field is not written."""

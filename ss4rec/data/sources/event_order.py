@@ -21,7 +21,7 @@ def sorted_places(users_R: npt.NDArray[Any], times_R: npt.NDArray[Any]) -> Order
         users_R: codes from 0.
         times_R: int64 unix seconds.
     """
-    if not len(users_R):
+    if not len(users_R) or _in_order(users_R, times_R):
         return slice(None)
     first_s = int(times_R.min())
     time_bits = (int(times_R.max()) - first_s).bit_length()
@@ -31,8 +31,6 @@ def sorted_places(users_R: npt.NDArray[Any], times_R: npt.NDArray[Any]) -> Order
     keys_R = users_R.astype(np.int64)
     keys_R <<= time_bits
     keys_R |= times_R - first_s
-    if (keys_R[1:] >= keys_R[:-1]).all():
-        return slice(None)
     place_bits = (len(keys_R) - 1).bit_length()
     if bits + place_bits <= 63:
         # With the place in its lowest bits each key is another, and NumPy sorts numbers faster than places of numbers.
@@ -47,6 +45,14 @@ def sorted_places(users_R: npt.NDArray[Any], times_R: npt.NDArray[Any]) -> Order
         digits_R = (keys_R >> shift).astype(np.uint16)
         order_R = order_R[np.argsort(digits_R[order_R], kind="stable")]
     return order_R
+
+
+def _in_order(users_R: npt.NDArray[Any], times_R: npt.NDArray[Any]) -> bool:
+    """Return whether rows stand in the order of (user, time) already."""
+    in_order = times_R[1:] >= times_R[:-1]
+    in_order &= users_R[1:] == users_R[:-1]
+    in_order |= users_R[1:] > users_R[:-1]
+    return bool(in_order.all())
 
 
 def repeated(
