@@ -31,6 +31,8 @@ least a few, are taken in one by one."""
 SAVE_EVERY = 4
 """New events of a user after which the state is kept on disk again."""
 SAVE_TOGETHER = 32
+REFRESH_TOGETHER, GIVE_WAY_S = 4, 0.001
+"""Users whose new events are taken in while a question may have to wait, and the pause while one waits."""
 
 
 class UnknownUserError(UsageError):
@@ -127,6 +129,8 @@ class Service:
         self.counts = Counts()
         self._current = _Current(model)
         self._asking = threading.Lock()
+        self._waiting = False
+        """Whether a question waits for the lock."""
 
     @property
     def model(self) -> ServedModel:
@@ -161,13 +165,23 @@ class Service:
             self._cached(self._current, dict.fromkeys(users))
 
     def refresh(self, users: Iterable[str]) -> None:
-        """Take new events of those of these users that are kept into their states, before anybody asks."""
-        with self._asking:
-            self._cached(self._current, [user for user in users if user in self._current.cache])
+        """Take new events of those of these users that are kept into their states, before anybody asks.
+
+        A few users at a time, and not while somebody waits for a list, who would wait for all of it.
+        """
+        left = list(users)
+        while left:
+            while self._waiting:
+                time.sleep(GIVE_WAY_S)
+            some, left = left[:REFRESH_TOGETHER], left[REFRESH_TOGETHER:]
+            with self._asking:
+                self._cached(self._current, [user for user in some if user in self._current.cache])
 
     def recommend(self, asks: Sequence[Ask]) -> list[Answer | SS4RecError]:
         """Return a list for each question, or why there is none."""
+        self._waiting = True
         with self._asking:
+            self._waiting = False
             current = self._current
             cached = self._cached(current, dict.fromkeys(ask.user for ask in asks if ask.user is not None))
             found: list[Answer | SS4RecError] = [UnknownUserError("no question was asked") for _ in asks]

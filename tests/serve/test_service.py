@@ -262,3 +262,22 @@ def test_a_start_leaves_the_cores_to_others():
     assert nice() == before
     with pytest.raises(UsageError, match="wrong"):
         gently(lambda: (_ for _ in ()).throw(UsageError("wrong")))
+
+
+def test_new_events_are_taken_in_behind_questions(service):
+    """Seen to fail: with no look at who waits."""
+    users = [f"u{number}" for number in range(6)]
+    service.add_events([NewEvent(user, "i001", 1000) for user in users])
+    service.warm(users)
+    service.add_events([NewEvent(user, "i002", 2000) for user in users])
+    service._waiting = True
+    refreshing = threading.Thread(target=service.refresh, args=(users,))
+    refreshing.start()
+    refreshing.join(0.2)
+    assert refreshing.is_alive()
+    assert service.counts.steps == 0
+    service._waiting = False
+    refreshing.join()
+    assert service.counts.steps == len(users)
+    assert ask(service, "u5").events == 2
+    assert not service._waiting
