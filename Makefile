@@ -9,19 +9,20 @@ PYTEST = $(BIN)/python -m pytest -q --durations=5
 demo: setup
 	$(BIN)/ss4rec demo
 
+# Three processes at a time: tests wait for one another, for a server, for Ray, so two would leave two cores idle.
+JOBS = 3
+
 # What a change may break first, meant for 6 minutes on two quiet cores: every test without Ray but those of
-# tests/slow.tsv, two files at a time, and then the real thing: one head, jobs, two workers, a sweep.
+# tests/slow.tsv, and the real thing: one head, jobs, two workers, a sweep.
 # `python -m benchmarks.newcomer test` and `... test-all` measure.
 test: setup
-	$(MAKE) -j2 SLOW="and not slow" test-fast
-	$(PYTEST) -m ray tests/test_end_to_end.py
+	$(MAKE) -j$(JOBS) SLOW="and not slow" test-fast ray/tests/test_end_to_end.py
 
-# Everything, two processes at a time: 25.5 minutes on two quiet cores (goal: 20).
+# Everything, meant for 20 minutes.
 test-all: setup
-	$(MAKE) -j2 test-fast ray-shared $(RAY_PAIRED:%=ray/%)
-	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
+	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) test-fast $(RAY_FILES)
 
-# Two halves of about the same length: `make -j2 test-fast` (or -j3 with test-kernels) runs them at the same time.
+# Two halves of about the same length: `make -j2 test-fast` runs them at the same time.
 test-fast: test-fast-1 test-fast-2
 
 HALF = tests/faults tests/data tests/drift tests/loop tests/auto
@@ -41,30 +42,32 @@ test-python:
 
 # Files that leave the cluster as they found it share one (`small_cluster` of tests/conftest.py) in one process. Each other
 # file with Ray tests gets a process of its own: in one that has left a Ray cluster, Ray Data cancels its actors on the
-# next. Two files run side by side, the longest first; what looks for every Ray of this machine runs alone, at the end.
+# next. They run side by side, the longest first. RAY_ALONE looks for every Ray of this machine: with ALONE, all others
+# wait for its end; tests without Ray do not.
 RAY_SHARED = $(shell grep -rl small_cluster tests --include='test_*.py')
-RAY_LONELY = tests/cluster/test_joining.py
-RAY_LONG = tests/cluster/test_nodes.py tests/faults/test_ray_faults.py tests/tuning/test_sweep_ray.py
-RAY_OTHER = $(filter-out $(RAY_SHARED) $(RAY_LONELY) $(RAY_LONG),$(shell grep -rl "mark.ray" tests --include='test_*.py'))
-RAY_PAIRED = $(RAY_LONG) $(RAY_OTHER)
+RAY_ALONE = tests/cluster/test_joining.py
+RAY_LONG = tests/cluster/test_nodes.py tests/tuning/test_sweep_ray.py tests/faults/test_ray_faults.py
+RAY_OTHER = $(filter-out $(RAY_SHARED) $(RAY_ALONE) $(RAY_LONG),$(shell grep -rl "mark.ray" tests --include='test_*.py'))
+RAY_FILES = $(RAY_ALONE:%=ray/%) $(RAY_LONG:%=ray/%) ray-shared $(RAY_OTHER:%=ray/%)
 
 .PHONY: ray-shared test-ray test-ray-ci
 
-ray-shared: setup
+ray-shared: setup | $(ALONE)
 	$(PYTEST) -m ray $(RAY_SHARED)
 
-ray/%: setup
+$(RAY_ALONE:%=ray/%): setup
+	$(PYTEST) -m ray $(@:ray/%=%)
+
+ray/%: setup | $(ALONE)
 	$(PYTEST) -m ray $*
 
 test-ray: setup
-	$(MAKE) -j2 ray-shared $(RAY_PAIRED:%=ray/%)
-	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
+	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) $(RAY_FILES)
 
 # The Ray files that CI runs beside those of `make test`. `make test-ray` runs all; the others start many processes
 # and are run by hand before a release.
 test-ray-ci: setup
-	$(MAKE) -j2 ray-shared ray/tests/cli/test_on_ray.py
-	for file in $(RAY_LONELY); do $(PYTEST) -m ray $$file || exit 1; done
+	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) $(RAY_ALONE:%=ray/%) ray-shared ray/tests/cli/test_on_ray.py
 
 # Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
 # GPU image's torch. It stays out of the environment: with it torch.compile would look for a GPU.

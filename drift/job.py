@@ -42,6 +42,7 @@ from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.item_months import read_item_months
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.data.split import PAST, TIMELINE, SplitRecord
+from ss4rec.train.status import announce
 
 EXIT_ALERT, EXIT_UNDECIDED, EXIT_INCOMPLETE = 10, 11, 1
 
@@ -115,10 +116,12 @@ def run_drift(
     key = merge_key(config, source.plan, source.facts, run)
     earlier = read_earlier(out, key) if since_last else None
     with cluster(address):
+        announce("reading the events ...")
         shards = _hold(timeline)
         context, rows, fresh = _compute(source, shards, earlier)
         quality = _rank(source, shards, context, run, retrained, earlier)
         rows += _alibi_on_model(context, quality)
+    announce("writing the report ...")
     judge(context, rows)
     report = assemble(
         context, rows, quality, _counts_of(context), events, fresh, _metadata(source, earlier, run)
@@ -168,6 +171,7 @@ def _compute(
     )
     parts = [] if earlier is None else [earlier.histograms]
     if fresh or earlier is None:
+        announce(f"looking at every user in {len(plan.windows)} windows ...")
         made = make_histograms(shards, make, num_items)
         parts.append(replace(made, user_R=source.keys_U[made.user_R]))
     made = UserHistograms.merge(parts)
@@ -175,12 +179,14 @@ def _compute(
     context = CellContext(
         config, plan, made, source.facts.layout, unseen, counts, source.facts, tables.mean_V
     )
+    announce("comparing windows of the past ...")
     past_tests = partial(run_past, context.without_titles(), workers=config.workers)
     context = replace(context, wander=past_wander(context, past_tests))
     kept = [] if earlier is None else _still_valid(earlier.rows, context)
     done = {row.window for row in kept if row.comparison == REFERENCE}
     todo = [window for window in plan.future if context.name(window) not in done]
     cells = all_cells(plan, todo) + alibi_cells(context, todo)
+    announce(f"comparing windows in {len(cells)} tests ...")
     rows = kept + run_cells(context.without_titles(), cells, config.workers)
     return context, rows + volume_rows(context) + identical_rows(context), [context.name(w) for w in fresh]
 
@@ -222,6 +228,7 @@ def _rank(
     from drift.model.ray_quality import rank_quality
     from drift.model.unseen import held_out
 
+    announce("ranking with the model ...")
     return rank_quality(
         context,
         Models(run, tuple(retrained)),

@@ -131,7 +131,9 @@ def test_train_as_a_job_with_two_workers_then_evaluate(jobs, head, prepared):
     assert (
         result["test"]["model"]["num_users"] == json.loads((prepared / "manifest.json").read_text())["users"]
     )
-    code, said = ended(submit(head, "ray_jobs.evaluate", "--run", run, "--data", prepared, "--json"))
+    code, said = ended(
+        submit(head, "ray_jobs.evaluate", "--run", run, "--data", prepared, "--workers", "2", "--json")
+    )
     assert code == 0, said[-3000:]
     printed = next(json.loads(line) for line in said.splitlines() if line.startswith("{"))
     assert printed["model"] == result["test"]["model"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ss4rec.cli.steps import say
+from ss4rec.cli.steps import say_sentences
 from ss4rec.cluster.secrets import adopt_in_driver, redact
 from ss4rec.errors import SS4RecError
 from ss4rec.interrupt import EXIT_CODE, interruptible, last_words
@@ -151,7 +151,7 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> None:
             result = command.main(args=None if args is None else list(args), standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except SS4RecError as error:
-        say(redact(f"error: {error}"), err=True)
+        say_sentences(redact(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

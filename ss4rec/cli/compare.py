@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from ss4rec.cli.steps import quoted, say_next, shown
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.evaluation.evaluator import Seen, TargetTime
+from ss4rec.train.status import shown
 
 
 @click.command("compare")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import data_folder, resolve_protocol, set_option
-from ss4rec.cli.steps import quoted, say_next, shown
+from ss4rec.cli.steps import quoted, say_next
+from ss4rec.train.status import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

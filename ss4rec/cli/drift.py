@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ss4rec.cli.options import assigned, set_option
-from ss4rec.cli.steps import quoted, say, say_next, shown
+from ss4rec.cli.steps import quoted, say_next, say_sentences
 from ss4rec.config import parse_section
 from ss4rec.errors import UsageError
+from ss4rec.train.status import shown
 
 if TYPE_CHECKING:
     from drift.config import DriftConfig
@@ -70,7 +71,7 @@ def drift_command(
     if as_json:
         click.echo(json.dumps(summary))
         return code
-    say(f"{report.headline}\npage: {shown(out / 'report.html')}")
+    say_sentences(f"{report.headline}\npage: {shown(out / 'report.html')}")
     if run_dir is None:
         say_next(
             f"ss4rec drift --data {quoted(data)} --run RUN --out {quoted(out)}  # what a run's model has lost"

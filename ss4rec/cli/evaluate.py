@@ -53,8 +53,10 @@ def evaluate_command(
     protocol = resolve_protocol(own, protocol_name, assignments)
     from ss4rec.cluster.connect import cluster
     from ss4rec.evaluation.report import evaluate_run
+    from ss4rec.train.status import announce
 
     with cluster(address):
+        announce("ranking ...")
         results = evaluate_run(run.path, folder, split=split, workers=workers, use_gpu=gpu, protocol=protocol)
     if as_json:
         click.echo(json.dumps(results))

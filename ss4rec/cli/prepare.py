@@ -259,8 +259,10 @@ def _ray_mapper(address: str | None) -> Iterator[Mapper]:
     """Connect to a cluster and yield what runs tasks on it."""
     from ss4rec.cluster.connect import cluster
     from ss4rec.data.prepare.ray_map import ray_map
+    from ss4rec.train.status import announce
 
     with cluster(address, dashboard=False):
+        announce("preparing ...")
         yield ray_map
 
 

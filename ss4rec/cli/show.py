@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ss4rec.cli.steps import quoted, say_next, shown
+from ss4rec.cli.steps import quoted, say_next
+from ss4rec.train.status import shown
 
 
 @click.command("show")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -10,6 +9,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import click
+
+from ss4rec.train.status import shown
 
 if TYPE_CHECKING:
     from ss4rec.io.paths import AnyPath
@@ -26,7 +27,7 @@ def say_next(*commands: str, err: bool = False) -> None:
         click.echo(f"{'next:' if number == 0 else '     '} {command}", err=err)
 
 
-def say(text: str, err: bool = False) -> None:
+def say_sentences(text: str, err: bool = False) -> None:
     """Print sentences: a terminal gets them broken between words, a program a line each as they are.
 
     Args:
@@ -41,12 +42,6 @@ def wrapped(text: str, width: int) -> str:
     """Return lines of at most `width` characters, broken between words; a word that is longer stays whole."""
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     return "\n".join(line if len(line) <= width else wrapper.fill(line) for line in text.split("\n"))
-
-
-def shown(path: str | AnyPath) -> str:
-    """Return a path as a reader types it here: from the working directory on, if it lies below."""
-    text, here = str(path), os.getcwd() + os.sep
-    return text.removeprefix(here)
 
 
 def quoted(path: str | AnyPath) -> str:

@@ -16,8 +16,9 @@ from ss4rec.cli.options import (
     set_option,
     workers_option,
 )
-from ss4rec.cli.steps import quoted, say_next, shown
+from ss4rec.cli.steps import quoted, say_next
 from ss4rec.errors import ConfigError
+from ss4rec.train.status import shown
 
 
 @click.command("tune")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ss4rec.cli.steps import quoted, say, say_next, shown
+from ss4rec.cli.steps import quoted, say_next, say_sentences
+from ss4rec.train.status import shown
 
 if TYPE_CHECKING:
     from ss4rec.loop.watch import Round
@@ -45,12 +46,12 @@ def watch_command(config_file: Path, clear: str, address: str | None, as_json: b
         click.echo(json.dumps(asdict(found)))
         return found.exit_code
     if found.repeated:
-        say("these data were looked at already, nothing was done; the last decision:")
-    say(f"{found.action}: {found.reason}")
+        say_sentences("these data were looked at already, nothing was done; the last decision:")
+    say_sentences(f"{found.action}: {found.reason}")
     if found.outcome:
-        say(found.outcome)
+        say_sentences(found.outcome)
     serves = "nothing serves yet" if found.champion is None else f"version {found.champion} serves"
-    say(f"{serves}; page: {shown(found.page)}")
+    say_sentences(f"{serves}; page: {shown(found.page)}")
     say_next(_after(found, config_file, config.model))
     return found.exit_code
 

@@ -56,13 +56,16 @@ def conv_step(
 
 
 def relation_step(inputs: SelectiveInputs, state_BEN: Tensor) -> tuple[Tensor, Tensor]:
-    """Take one step of `naive.selective_scan`; returns the output `[B, E]` and the new state `[B, E, N]`."""
+    """Take one step of `naive.selective_scan`; returns the output `[B, E]` and the new state `[B, E, N]`.
+
+    What has a number for each of the many states is computed in their type, all else in that of the decay rates.
+    """
     u_BE, delta_BE, A_EN, B_BN, C_BN, D_E, z_BE, delta_bias_E = inputs
-    kind = A_EN.dtype
+    kind, held = A_EN.dtype, state_BEN.dtype
     u_BE, dt_BE = u_BE.to(kind), F.softplus(delta_BE.to(kind) + delta_bias_E)
-    drive_BEN = (dt_BE * u_BE)[:, :, None] * B_BN.to(kind)[:, None, :]
-    state_BEN = torch.exp(dt_BE[:, :, None] * A_EN) * state_BEN + drive_BEN
-    y_BE = (state_BEN @ C_BN.to(kind)[:, :, None]).squeeze(2)
+    drive_BEN = (dt_BE * u_BE).to(held)[:, :, None] * B_BN.to(held)[:, None, :]
+    state_BEN = torch.exp(dt_BE.to(held)[:, :, None] * A_EN.to(held)) * state_BEN + drive_BEN
+    y_BE = (state_BEN @ C_BN.to(held)[:, :, None]).squeeze(2).to(kind)
     return (y_BE + D_E * u_BE) * F.silu(z_BE.to(kind)), state_BEN
 
 

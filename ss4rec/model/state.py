@@ -116,22 +116,23 @@ def step_states(
 
     Args:
         model: the model, in evaluation mode.
-        rows_BX: what it remembers; zeros before the first event. Blocks work in their type.
+        rows_BX: what it remembers; zeros before the first event.
         items_B: the event's item.
         gaps_B: its gap in seconds, float32.
         context: what else is known of it.
         layer_kernel: what surrounds layers; None: as configured for the model's device.
-        blocks: the blocks of each member, in the type of `rows_BX`; None: its own.
+        blocks: the blocks of each member, in another type than the model's; None: its own.
     """
     old, new, outputs = StateLayout.of(model.config).split(rows_BX), [], []
     for member, own in zip(model.members, blocks or [m.blocks for m in model.members], strict=True):
-        values_BD = member.event_input(items_B, gaps_B, context).to(rows_BX.dtype)
+        values_BD = member.event_input(items_B, gaps_B, context)
+        values_BD = values_BD if blocks is None else values_BD.to(next(own.parameters()).dtype)
         kernel = layer_kernel or member.kernels[2]
         for block in own.children():
             assert isinstance(block, SSBlock)
             values_BD, state = block.step(values_BD, gaps_B, next(old), kernel)
-            new.append(state)
-        outputs.append(values_BD)
+            new.append(BlockState(*(part.to(rows_BX.dtype) for part in state)))
+        outputs.append(values_BD.to(rows_BX.dtype))
     return StateLayout.join(new), torch.cat(outputs, dim=1)
 
 

@@ -182,7 +182,7 @@ class StateModel:
         """Return hidden states at the moments of asking, `[B, MD]`."""
         if self.target_time:
             gap_s = [self.recommender.unknown_gap_s if gap is None else gap for gap in gaps]
-            _, outputs_BD = self._take_newest(states, gap_s)
+            _, outputs_BD = self._take_newest(states, gap_s, self._look_ahead)
         else:
             outputs_BD = torch.stack([state.output_D for state in states if state.output_D is not None])
         elapsed_B = torch.tensor([-1.0 if gap is None else gap for gap in gaps], device=self.device)
@@ -276,11 +276,11 @@ class StateModel:
         """Return the states after one more event of each user."""
         gaps = [event.time_s - state.newest.time_s for state, event in zip(states, events, strict=True)]
         if self.target_time:
-            rows_BX, _ = self._take_newest(states, gaps)
+            rows_BX, _ = self._take_newest(states, gaps, self._one_step)
             outputs: Sequence[Tensor | None] = [None] * len(states)
         else:
             hours = [event.time_s // HOUR_S for event in events]
-            rows_BX, outputs_BD = self._take(states, events, gaps, hours)
+            rows_BX, outputs_BD = self._take(states, events, gaps, hours, self._one_step)
             outputs = [output_D.clone() for output_D in outputs_BD]
         packed = Packed.of(rows_BX, self.precision, self.layout)
         return [
@@ -288,29 +288,47 @@ class StateModel:
             for user, (state, event) in enumerate(zip(states, events, strict=True))
         ]
 
-    def _take_newest(self, states: Sequence[State], gaps: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def _take_newest(
+        self, states: Sequence[State], gaps: Sequence[float], take: Step
+    ) -> tuple[Tensor, Tensor]:
         """Take the event that waits, for gaps in seconds from it to the next moment."""
         hours = [
             (state.newest.time_s + round(float(gap))) // HOUR_S
             for state, gap in zip(states, gaps, strict=True)
         ]
-        return self._take(states, [state.newest for state in states], gaps, hours)
+        return self._take(states, [state.newest for state in states], gaps, hours, take)
 
     def _take(
-        self, states: Sequence[State], events: Sequence[Known], gaps: Sequence[float], hours: Sequence[int]
+        self,
+        states: Sequence[State],
+        events: Sequence[Known],
+        gaps: Sequence[float],
+        hours: Sequence[int],
+        take: Step,
     ) -> tuple[Tensor, Tensor]:
         """Return `step_states` of one event of each user."""
         rows_BX = Packed.join([state.memory for state in states]).rows(self.kind)
         codes = [state.profile + event.codes for state, event in zip(states, events, strict=True)]
         context = self._context(hours, [event.rating for event in events], codes)
         items_B, gaps_B = self._ints([event.item for event in events]), self._floats(gaps)
-        return self._one_step(
-            rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF
-        )
+        return take(rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF)
 
     @cached_property
     def _one_step(self) -> Step:
-        step = StateStep(self.model, exact=self.device.type == "cpu" and self.kind == torch.float32)
+        """The step that makes the next state: its rounding adds up."""
+        return self._recorded(exact=self._exact)
+
+    @cached_property
+    def _look_ahead(self) -> Step:
+        """The step of a question, which makes no state."""
+        return self._recorded(exact=False) if self._exact else self._one_step
+
+    @property
+    def _exact(self) -> bool:
+        return self.device.type == "cpu" and self.kind == torch.float32
+
+    def _recorded(self, *, exact: bool) -> Step:
+        step = StateStep(self.model, exact=exact)
         return traced_step(step) if self.traced else step
 
     def _context(

@@ -17,7 +17,7 @@ from ss4rec.data.salvage import DROPPED, intact_folder
 from ss4rec.evaluation.evaluator import EvalResult
 from ss4rec.io.atomic import write_json
 from ss4rec.runs.folder import CHOOSE_FOLDER, CONFIG_FILE, RESULT_FILE, RunFolder
-from ss4rec.train.status import log_as, say
+from ss4rec.train.status import log_as, say, shown
 from ss4rec.train.tracking import tracked
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def train(
     write_json(run_dir / RESULT_FILE, result)
     from ss4rec.evaluation.run_page import write_run_page
 
-    say(f"page of the run: {write_run_page(run_dir)}")
+    say(f"page of the run: {shown(write_run_page(run_dir))}")
     return result
 
 

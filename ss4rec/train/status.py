@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from ss4rec.io.paths import AnyPath
+
 LOG_VARIABLE = "SS4REC_LOG"
 _context: dict[str, Any] = {}
 
@@ -32,6 +34,12 @@ def log_is_json() -> bool:
 def log_as(**context: Any) -> None:
     """Put fields (run, worker) into every JSON line of this process from here on."""
     _context.update(context)
+
+
+def shown(path: str | AnyPath) -> str:
+    """Return a path as a reader types it here: from the working directory on, if it lies below."""
+    text, here = str(path), os.getcwd() + os.sep
+    return text.removeprefix(here)
 
 
 def say(line: str, **fields: Any) -> None:

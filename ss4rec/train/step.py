@@ -8,8 +8,9 @@ is some hundred kernels of a few microseconds, which a host cannot launch as fas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -185,11 +186,26 @@ class StepGraphs:
         if graph is None:
             graph = self._graphs[key] = torch.cuda.CUDAGraph()
             # Only this thread must keep to what a capture allows: others copy batches meanwhile.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            with (
+                _without_collection(),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ),
             ):
                 function()
         graph.replay()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python's garbage collector away: what it frees on the device, as an earlier run's graphs, ends a capture."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def choose_graphs(config: RunConfig, objective: Objective, device: torch.device) -> bool:

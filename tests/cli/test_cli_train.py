@@ -1,4 +1,4 @@
-"""`ss4rec train`, `demo` and `config`: options become a configuration and a folder; tests/cli/test_on_ray.py trains."""
+"""`ss4rec train`, `demo` and `config`: options become a configuration and a folder; tests/test_end_to_end.py trains."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`ss4rec tune`: options become a search and a base configuration; tests/cli/test_on_ray.py runs one."""
+"""`ss4rec tune`: options become a search and a base configuration; tests/tuning/test_sweep_ray.py runs one."""
 
 from tests.cli.harness import Case, parametrised
 

@@ -1,4 +1,4 @@
-"""The verbs that need Ray, for real, on one Ray: train, evaluate, a sweep of two-worker trials, a drift report."""
+"""Verbs on a Ray, for real, one after another: from ratings to a drift report. tests/test_end_to_end.py has jobs."""
 
 import json
 import re
@@ -27,50 +27,6 @@ def call(capsys, *words):
     said = capsys.readouterr()
     print(said.out, said.err)
     return ended.value.code, said.out
-
-
-def test_train_then_evaluate(places, tmp_path, capsys):
-    options = [
-        "--preset",
-        "debug",
-        "--set",
-        "train.epochs=1",
-        "--set",
-        "tracking.wandb=disabled",
-        "--workers",
-        2,
-    ]
-    code, out = call(
-        capsys,
-        "train",
-        "--data",
-        places["prepared"],
-        "--storage",
-        tmp_path,
-        "--name",
-        "two",
-        *options,
-        "--json",
-    )
-    assert code == 0
-    trained = json.loads(out.splitlines()[-1])
-    code, out = call(
-        capsys, "evaluate", "--run", tmp_path / "two", "--data", places["prepared"], "--workers", 2, "--json"
-    )
-    assert code == 0
-    assert json.loads(out.splitlines()[-1])["model"] == trained["test"]["model"]
-
-
-def test_a_sweep_of_trials_with_two_workers(places, tmp_path, capsys):
-    """`--workers 2` ended in a TypeError once."""
-    options = ["--trials", 1, "--workers", 2, "--pruner", "none", "--set", "data.source=local", "--json"]
-    code, out = call(
-        capsys, "tune", "--data", places["prepared"], "--space", places["space"], "--storage", tmp_path,
-        "--name", "s", *options,
-    )  # fmt: skip
-    assert code == 0
-    assert json.loads(out.splitlines()[-1])["trials"]["complete"] == 1
-    assert json.loads((tmp_path / "s/trials/0000/record.json").read_text())["workers"] == 2
 
 
 def test_the_whole_path_in_one_command_and_once_more(tmp_path, capsys):

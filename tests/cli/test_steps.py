@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from ss4rec.cli.steps import quoted, say, shown, wrapped
+from ss4rec.cli.steps import quoted, say_sentences, wrapped
+from ss4rec.train.status import shown
 
 
 def test_a_path_is_told_from_here_on(tmp_path, monkeypatch):
@@ -40,5 +41,5 @@ def test_lines_break_between_words_and_a_long_word_stays_whole():
 
 
 def test_a_program_gets_a_sentence_as_one_line(capsys):
-    say(LONG, err=True)
+    say_sentences(LONG, err=True)
     assert capsys.readouterr() == ("", LONG + "\n")

@@ -17,6 +17,7 @@ from sqlalchemy import event
 from wandb.proto.wandb_internal_pb2 import Record
 
 from ss4rec.cli.train import train_command
+from ss4rec.cli.tune import tune_command
 from ss4rec.errors import ResourceError, SS4RecError
 from ss4rec.runs.folder import RunFolder
 from tests.progress import started, until
@@ -28,6 +29,19 @@ from tuning.sweep import SweepConfig, run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 FIXED = {"train.epochs": 3, "tracking.wandb": "disabled", "train.patience": 0}
+
+
+TWO = f"""
+from optuna.distributions import CategoricalDistribution
+from tuning.space import SearchSpace
+
+SPACE = SearchSpace(
+    base="debug",
+    fixed={FIXED},
+    parameters={{"optim.lr": CategoricalDistribution([1e-2, 1e-7])}},
+    first=[{{"optim.lr": 1e-2}}, {{"optim.lr": 1e-7}}],
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +69,11 @@ def trials_of(folder):
 
 def test_a_sweep_prunes_reports_and_its_best_trial_can_be_trained_again(cluster, small, space, tmp_path):
     folder = tmp_path / "sweep"
-    summary = run_sweep(space, small, folder, SweepConfig(trials=9))
-    assert summary["trials"]["complete"] + summary["trials"]["pruned"] == 9
+    summary = run_sweep(space, small, folder, SweepConfig(trials=6))
+    assert summary["trials"]["complete"] + summary["trials"]["pruned"] == 6
     assert summary["trials"]["pruned"] >= 1
     assert summary["placement_groups_left"] == placement_groups_held() == 0
-    assert summary["epochs"] < 9 * 9
+    assert summary["epochs"] < 6 * 9
     best = json.loads((folder / "best.json").read_text())
     told = train_again(small, tmp_path, f"@{folder / 'best.json'}")
     assert told["best_score"] == best["values"][0]  # exactly, though Ray Train and Ray Data ran it
@@ -68,7 +82,7 @@ def test_a_sweep_prunes_reports_and_its_best_trial_can_be_trained_again(cluster,
     exec((folder / "preset.py").read_text(), scope)
     again = RunFolder(tmp_path / "again").config()
     assert scope["sweep_best"]().fingerprint() == again.fingerprint()
-    again = run_sweep(space, small, folder, SweepConfig(trials=9))  # nothing is left to do
+    again = run_sweep(space, small, folder, SweepConfig(trials=6))  # nothing is left to do
     assert again["best"] == summary["best"]
 
 
@@ -107,13 +121,13 @@ def test_a_sweep_without_a_result_says_why(cluster, small, tmp_path):
 
 
 def test_trials_of_several_workers_report_are_pruned_and_leave_nothing(cluster, small, tmp_path):
-    space = SearchSpace(
-        base="debug",
-        fixed=FIXED | {"resources.workers": 2, "data.source": "local"},
-        parameters={"optim.lr": CategoricalDistribution([1e-2, 1e-7])},
-        first=[{"optim.lr": 1e-2}, {"optim.lr": 1e-7}],
-    )
-    summary = run_sweep(space, small, tmp_path / "two", SweepConfig(trials=2, concurrent=1, grace_epochs=1))
+    """Given as a command: `--workers 2` ended in a TypeError once."""
+    (tmp_path / "space.py").write_text(TWO)
+    words = ["--data", small, "--space", tmp_path / "space.py", "--storage", tmp_path, "--name", "two"]
+    words += ["--trials", 2, "--workers", 2, "--concurrent", 1, "--grace-epochs", 1]
+    words += ["--set", "data.source=local", "--json"]
+    told = CliRunner().invoke(tune_command, list(map(str, words)), catch_exceptions=False)
+    summary = json.loads(told.stdout.splitlines()[-1])
     good, bad = trials_of(tmp_path / "two")
     assert good.state is TrialState.COMPLETE
     assert sorted(good.intermediate_values) == [1, 2, 3]
@@ -171,11 +185,11 @@ def test_a_full_disk_ends_the_sweep_in_one_sentence_and_no_trial_is_lost(cluster
     first = run_sweep(space, small, folder, SweepConfig(trials=1))
     study = folder / "study.db"
     with full_disk(study), pytest.raises(SS4RecError, match=r"is the disk full\?.*the same command again"):
-        run_sweep(space, small, folder, SweepConfig(trials=60))
+        run_sweep(space, small, folder, SweepConfig(trials=60, concurrent=2))
     assert placement_groups_held() == 0
     before = trials_of(folder)
     assert 1 < len(before) < 60
-    run_sweep(space, small, folder, SweepConfig(trials=len(before)))
+    run_sweep(space, small, folder, SweepConfig(trials=len(before), concurrent=2))
     after = trials_of(folder)
     assert after[0].values == first["best"]["values"]
     assert [trial.number for trial in after] == list(range(len(before)))
