@@ -46,7 +46,8 @@ test-python:
 # wait for its end; tests without Ray do not.
 RAY_SHARED = $(shell grep -rl small_cluster tests --include='test_*.py')
 RAY_ALONE = tests/cluster/test_joining.py
-RAY_LONG = tests/cluster/test_nodes.py tests/tuning/test_sweep_ray.py tests/faults/test_ray_faults.py
+RAY_LONG = tests/cluster/test_nodes.py tests/tuning/test_sweep_ray.py tests/faults/test_ray_faults.py \
+	tests/tuning/test_sweep_killed.py tests/faults/test_driver_killed.py tests/test_end_to_end.py
 RAY_OTHER = $(filter-out $(RAY_SHARED) $(RAY_ALONE) $(RAY_LONG),$(shell grep -rl "mark.ray" tests --include='test_*.py'))
 RAY_FILES = $(RAY_ALONE:%=ray/%) $(RAY_LONG:%=ray/%) ray-shared $(RAY_OTHER:%=ray/%)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -54,3 +55,8 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self._stop.wait(SAMPLE_S):
             self.peak = max(self.peak, tree_bytes(os.getpid()))
+
+
+def watched(wanted: bool) -> AbstractContextManager[PeakMemory | None]:
+    """Return a context that samples memory, or one that does nothing: samples take time from what is measured."""
+    return PeakMemory() if wanted else nullcontext()

@@ -1,4 +1,4 @@
-"""A head of `ray start --head --block`, as a process of its own."""
+"""A head or another node of `ray start --block`, as a process of its own."""
 
 import subprocess
 
@@ -6,17 +6,17 @@ from tests.progress import until
 
 
 def begun(command, environment, log):
-    """Start a head and return its process once it says that it runs.
+    """Start a node and return its process once it says that it runs.
 
     Raises:
         AssertionError: with what it printed, if it ended.
     """
     with log.open("w") as file:
-        head = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        node = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
     def runs():
-        assert head.poll() is None, log.read_text()
+        assert node.poll() is None, log.read_text()
         return "Ray runtime started" in log.read_text()
 
     until(runs, every_s=0.2)
-    return head
+    return node

@@ -6,7 +6,8 @@
 
 Needs about 6 GB of disk. Ray is started first and left idle; its memory then is what "above an idle Ray" refers to. Each
 peer runs in a process of its own. Memory is the proportional set size of all processes, sampled four times a second;
-files in the kernel's cache do not count. `load` in a row is the machine's load when the row was done: above the number
+files in the kernel's cache do not count. A sample stops the process that it looks at for a while, so seconds are
+from turns that nothing samples, Polars' too, and memory is from one turn more. `load` in a row is the machine's load when the row was done: above the number
 of cores, others took part of the time, so `cpu_s` is given too where it can be. With `--repeat` Polars and the
 preparation take turns and the best of each counts; in the first turn Ray's workers start and import, which no peer's time
 holds. `--ratings` takes a folder that `ss4rec data synth --format csv` made, and leaves the generation out. `--recbole` is
@@ -33,7 +34,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmarks.memory import PeakMemory, tree_bytes
+from benchmarks.memory import PeakMemory, tree_bytes, watched
 from benchmarks.record import headline, write_record
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.ray_source import RaySource
@@ -62,9 +63,10 @@ def add(name: str, **values: Any) -> dict[str, Any]:
     return row
 
 
-def peer(*arguments: str) -> dict[str, Any]:
-    """Run one peer of `benchmarks.data.peers` and keep its row."""
-    return timed(f"peer {arguments[0]}", [sys.executable, "-m", "benchmarks.data.peers", *arguments])
+def peer(*arguments: str, watch: bool = False) -> dict[str, Any]:
+    """Run one peer of `benchmarks.data.peers` and keep its row; with `watch` its memory is sampled."""
+    more = ["--watch"] if watch else []
+    return timed(f"peer {arguments[0]}", [sys.executable, "-m", "benchmarks.data.peers", *arguments, *more])
 
 
 def timed(name: str, command: list[str], **options: Any) -> dict[str, Any]:
@@ -73,8 +75,9 @@ def timed(name: str, command: list[str], **options: Any) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    peak_gib = found.pop("peak_bytes") / GIB
-    return add(name, **found, peak_gib=peak_gib)
+    if "peak_bytes" in found:
+        found["peak_gib"] = found.pop("peak_bytes") / GIB
+    return add(name, **found)
 
 
 def recbole(python: str, work: Path) -> dict[str, Any]:
@@ -111,12 +114,20 @@ def make(source: Path, like: str, users: int | None) -> dict[str, Any]:
     )
 
 
-def etl(source: Path, out: Path, name: str, idle: int, columns: TableOptions | None = None) -> dict[str, Any]:
-    """Prepare on the running Ray, which took `idle` bytes before anything ran on it."""
+def etl(
+    source: Path,
+    out: Path,
+    name: str,
+    idle: int,
+    columns: TableOptions | None = None,
+    *,
+    watch: bool = False,
+) -> dict[str, Any]:
+    """Prepare on the running Ray, which took `idle` bytes before anything ran on it; with `watch` memory is sampled."""
     shutil.rmtree(out, ignore_errors=True)
     marks: list[tuple[float, str]] = []
     began = time.perf_counter()
-    with PeakMemory() as memory:
+    with watched(watch) as memory:
         manifest = prepare(
             source,
             out,
@@ -124,11 +135,11 @@ def etl(source: Path, out: Path, name: str, idle: int, columns: TableOptions | N
             mapper=ray_map,
             progress=lambda text: marks.append((round(time.perf_counter() - began, 2), text.split()[0])),
         )
+    seen = {"peak_gib_above_idle": (memory.peak - idle) / GIB, "idle_gib": idle / GIB} if memory else {}
     return add(
         name,
         seconds=time.perf_counter() - began,
-        peak_gib_above_idle=(memory.peak - idle) / GIB,
-        idle_gib=idle / GIB,
+        **seen,
         interactions=manifest.interactions,
         shards=len(manifest.shards),
         phases=marks,
@@ -153,6 +164,7 @@ def etl_with_columns(source: Path, work: Path, idle: int, repeat: int) -> tuple[
         own.append(
             etl(wide / "ratings.csv", work / "wide-out", "etl, three columns", idle, options)["seconds"]
         )
+    etl(wide / "ratings.csv", work / "wide-out", "etl, three columns, watched", idle, options, watch=True)
     return min(own), min(plain)
 
 
@@ -265,10 +277,12 @@ def measure(work: Path, options: argparse.Namespace) -> None:
     for _ in range(options.repeat):
         plain.append(peer("group", csv)["seconds"])
         runs.append(etl(source, work / "out", "etl", idle))
+    peer("group", csv, watch=True)
+    peak = etl(source, work / "out", "etl, watched", idle, watch=True)["peak_gib_above_idle"]
     first_s = first_batch(work / "out")
     wide_s, wide_plain_s = etl_with_columns(source, work, idle, options.repeat)
     reference = "Polars, one process: read, sort by (user, time), group"
-    best, peak = min(run["seconds"] for run in runs), max(run["peak_gib_above_idle"] for run in runs)
+    best = min(run["seconds"] for run in runs)
     same_job = f"{reference}; 5-core, renumbering, zstd Parquet files"
     same_file = f"{reference}, same file"
     headlines = [
@@ -296,6 +310,7 @@ def others(source: Path, work: Path, idle: int, options: argparse.Namespace) -> 
     for _ in range(options.repeat):
         mixed_plain.append(peer("group", str(work / "mixed/ratings.csv"))["seconds"])
         mixed.append(etl(work / "mixed", work / "mixed-out", "etl, shuffled", idle)["seconds"])
+    etl(work / "mixed", work / "mixed-out", "etl, shuffled, watched", idle, watch=True)
     ray.shutdown()
     same_file = "Polars, one process: read, sort by (user, time), group, same file"
     found = [

@@ -4,6 +4,8 @@ python -m benchmarks.data.peers group CSV             Polars: read, sort by (use
 python -m benchmarks.data.peers job CSV OUT           the same, then 5-core, renumbering and zstd Parquet files
 python -m benchmarks.data.peers shuffle CSV OUT       writes the rows in random order (no measurement)
 python -m benchmarks.data.peers widen CSV OUT         writes the rows with three columns more (no measurement)
+
+With --watch as the last argument memory is sampled too, which takes time from what is measured.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import PeakMemory
+from benchmarks.memory import watched
 
 
 def group(csv: str) -> dict[str, Any]:
@@ -72,14 +75,24 @@ def widen(csv: str, out: str) -> dict[str, Any]:
     return {}
 
 
+PEERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "group": group,
+    "job": job,
+    "shuffle": shuffle,
+    "widen": widen,
+}
+
+
 def main() -> None:
     """Run the peer that is named and print what it cost; the import comes first and does not count."""
     import polars  # noqa: F401
 
+    name, *arguments = [argument for argument in sys.argv[1:] if argument != "--watch"]
     began = time.perf_counter()
-    with PeakMemory() as memory:
-        found = {"group": group, "job": job, "shuffle": shuffle, "widen": widen}[sys.argv[1]](*sys.argv[2:])
-    print(json.dumps({"seconds": time.perf_counter() - began, "peak_bytes": memory.peak, **found}))
+    with watched("--watch" in sys.argv) as memory:
+        found = PEERS[name](*arguments)
+    seen = {"peak_bytes": memory.peak} if memory else {}
+    print(json.dumps({"seconds": time.perf_counter() - began, **seen, **found}))
 
 
 if __name__ == "__main__":

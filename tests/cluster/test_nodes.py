@@ -19,6 +19,7 @@ from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
 from ss4rec.train.ray_gauges import GAUGES, PREFIX
 from tests.progress import started, until
+from tests.ray_head import begun
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -86,8 +87,8 @@ class Nodes:
         if private is not None:
             script = 'mount -t tmpfs none "$0" && exec "$@"'
             ray = ["unshare", "--mount", "sh", "-c", script, str(private), *ray]
-        log = (self.folder / f"node-{number}.log").open("w")
-        self.joined.append(subprocess.Popen(ray, env=self.environment, stdout=log, stderr=log))
+        log = self.folder / f"node-{number}.log"
+        self.joined.append(started(lambda: begun(ray, self.environment, log)))
 
     def ss4rec(self, *arguments, **environment):
         """Run the command line in a process of its own."""
@@ -208,7 +209,7 @@ def test_tune_drift_storage_and_doctor(nodes, data, folders):
         "--space",
         space,
         "--trials",
-        "2",
+        "1",
         "--name",
         "sweep",
         "--storage",
