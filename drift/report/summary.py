@@ -106,6 +106,8 @@ def _of_model(verdicts: Verdicts) -> str:
     if verdicts.model_fall is None:
         return "The model was not examined (give --run)."
     if verdicts.model_fall.now == "undecided":
+        if verdicts.model_fall.severity in ALARMS:
+            return "The model ranked worse before; whether it still does is undecided."
         return "Whether the model ranks worse is undecided."
     return "The model does not rank worse, as far as can be told."
 

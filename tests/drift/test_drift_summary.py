@@ -75,4 +75,11 @@ def test_what_would_decide_is_said_once():
     given = verdicts(model_fall=verdict("undecided", "wait", wait_for="25 users are too few"))
     said = headline(given, [], LAST)
     assert said.count("25 users are too few") == 1
-    assert "undecided" in said
+    assert "Whether the model ranks worse is undecided." in said
+
+
+def test_an_undecided_newest_window_does_not_hide_an_earlier_fall():
+    fall = verdict("undecided", "wait", severity="severe", wait_for="25 users are too few")
+    assert "The model ranked worse before; whether it still does is undecided." in headline(
+        verdicts(model_fall=fall), [], LAST
+    )
