@@ -37,6 +37,8 @@ from benchmarks.loop.ranking import Ranking
 from benchmarks.record import headline, write_record
 from ss4rec.loop.settings import CompareConfig, DecideConfig
 from ss4rec.report import Line, charts, render, write_page
+from ss4rec.report.axis import Axis
+from ss4rec.report.parts import Frame
 
 GOALS = {"globo": (0.97, 0.30), "union": (0.97, 0.50)}
 """Quality and cost of `by decide` as shares of those of training cold in every window."""
@@ -49,6 +51,7 @@ RULES = {
     # windows, since new films need what is old beside them. One from nothing ends with its epochs, before its minutes.
     "union": Rules(DecideConfig(how="warm", max_age=1), 20, 0.3, {"train.replay_share": 1.0}),
 }
+WIDE = Frame(width=700, height=260)
 TONES = ("muted", "s1", "s2", "s3", "s4", "s5")
 
 
@@ -183,12 +186,13 @@ def page(
         for (policy, rows), tone in zip(lived.items(), TONES, strict=False)
     ]
     never = next((row for row in table if row["policy"] == "never"), None)
+    windows = [row["window"] for row in next(iter(lived.values()))]
     return render(
         "benchmarks.loop",
         "replay.html.j2",
         name=name,
-        chart=charts.lines("HR@10", "by window", lines),
-        windows=[row["window"] for row in next(iter(lived.values()))],
+        chart=charts.lines("HR@10", "by window", lines, x=Axis.of(windows), frame=WIDE),
+        windows=windows,
         head=[
             "policy",
             "HR@10",
