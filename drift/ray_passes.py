@@ -22,6 +22,7 @@ from drift.model.rank import RankTask, rank_shard
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.past import PastCounts
 from ss4rec.data.prepared.tables import read_shard
+from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.io.paths import AnyPath
 from ss4rec.runs.load import load_model
 
@@ -156,6 +157,7 @@ class Ranker:
     """Holds a model and turns shards into ranks."""
 
     def __init__(self, run: Path, task: RankTask) -> None:
+        keep_freed_memory()
         self.model, _ = load_model(run, "cpu")
         self.task = task
 

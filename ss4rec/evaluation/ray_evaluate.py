@@ -27,6 +27,7 @@ from ss4rec.evaluation.evaluator import EvalResult, rank_users, require_all_targ
 from ss4rec.evaluation.recommended import ListSpec
 from ss4rec.evaluation.scorers import ModelScorer, Scorer
 from ss4rec.evaluation.successive import history_batches
+from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.protocol.plan import Plan, plan_of_run
 from ss4rec.protocol.settings import Protocol
 from ss4rec.runs.folder import RunFolder
@@ -118,6 +119,7 @@ class _Ranker:
         profiles_UF: npt.NDArray[Any] | None,
         lists: ListSpec | None,
     ) -> None:
+        keep_freed_memory()
         self.scorers = make_scorers()
         self.config = config
         self.plan = plan

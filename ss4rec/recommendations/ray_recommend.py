@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy
 
 from ss4rec import errors
 from ss4rec.cluster.pool import dataset_name, require_room
+from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.recommendations.start import Start, open_card
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class _Maker:
     """
 
     def __init__(self, work: bytes, device: str, asked_at: float) -> None:
+        keep_freed_memory()
         self._start = Start(asked_at)
         self._start.note("actor_started_s")
         context = open_card(device)

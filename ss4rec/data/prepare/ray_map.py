@@ -9,6 +9,8 @@ from typing import Any
 
 import ray
 
+from ss4rec.io.kept_memory import keep_freed_memory
+
 AHEAD = 2
 """Tasks that wait for each CPU, so that none is idle between two."""
 CANCEL_S = 10.0
@@ -17,6 +19,7 @@ CANCEL_S = 10.0
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_retries=3)
 def _call(function: list[ray.ObjectRef[Any]], item: Any) -> Any:
+    keep_freed_memory()
     return _fetched(function[0])(item)
 
 
