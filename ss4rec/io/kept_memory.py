@@ -26,4 +26,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     wanted = {_MMAP_THRESHOLD: LARGE, _TRIM_THRESHOLD: MOST_KEPT, _TOP_PAD: AHEAD}
-    return min(mallopt(parameter, value) for parameter, value in wanted.items()) == 1
+    return bool(min(mallopt(parameter, value) for parameter, value in wanted.items()))
