@@ -51,6 +51,8 @@ RULES = {
     # windows, since new films need what is old beside them. One from nothing ends with its epochs, before its minutes.
     "union": Rules(DecideConfig(how="warm", max_age=1), 20, 0.3, {"train.replay_share": 1.0}),
 }
+CHAINS = ("never", "cold", "warm")
+"""Chains of champions whose reports can be made ahead."""
 WIDE = Frame(width=700, height=260)
 TONES = ("muted", "s1", "s2", "s3", "s4", "s5")
 
@@ -124,6 +126,8 @@ def main(
                 continue
             if reports is not None:
                 chain, _, part = reports.partition(":")
+                if chain not in CHAINS:
+                    raise click.BadParameter(f"no chain {chain!r}; chains: {', '.join(CHAINS)}")
                 life.report_ahead(chain, *_part(part))
                 continue
             lived = {policy.name: life.live(policy) for policy in policies}

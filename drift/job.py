@@ -225,8 +225,8 @@ def _rank(
     """Rank with the model, where there is one."""
     if run is None:
         return Quality()
+    from drift.model.held_out import held_out
     from drift.model.ray_quality import rank_quality
-    from drift.model.unseen import held_out
 
     announce("ranking with the model ...")
     return rank_quality(

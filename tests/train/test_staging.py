@@ -121,7 +121,7 @@ def test_dropout_differs_between_replays(prepared, tmp_path):
 
 
 def test_no_garbage_is_collected_while_steps_are_captured(monkeypatch):
-    """Freeing an earlier run's graphs or events ends a capture (seen once in 26 trainings in one process)."""
+    """Freeing an earlier run's graphs or events ends a capture (seen once, in the third training of a process)."""
     allowed = []
     monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: None)
     for name in ("Stream", "CUDAGraph"):

@@ -1,4 +1,4 @@
-"""What training has not seen of the past: the events before the cut that a model can be asked for in earnest."""
+"""What was held out of training before the cut: events that say how good a model was when it was new."""
 
 from __future__ import annotations
 
