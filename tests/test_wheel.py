@@ -16,7 +16,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("ss4rec", "ray_jobs", "tuning", "drift", "cluster")
 FOR_READERS = {"tuning/README.md"}
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_verbs_run_from_it(installed, tmp_path):
     assert str(ROOT) not in where.stdout, "a checkout is used instead"
     assert installed("-m", "cluster.local", "status", SS4REC_STATE=str(tmp_path)).stdout == "not running\n"
     made = installed(
-        "-m", "ss4rec.cli", "data", "synth", "--out", tmp_path / "d", "--users", 40, "--items", 100
+        "-m", "ss4rec.cli", "data", "synth", "--out", tmp_path / "d", "--users", 40, "--items", 150
     )
     assert made.returncode == 0, made.stderr
     audit = ("data", "audit", "--data", tmp_path / "d", "--html", tmp_path / "page.html")

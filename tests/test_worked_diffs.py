@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 TRY = """
@@ -20,7 +18,7 @@ import pytest
 
 from drift.signals.definitions import signals
 from ss4rec.cli import main_group, run
-from ss4rec.data.sources import resolve_source
+from ss4rec.data.sources import Source
 from ss4rec.errors import BackendError
 from ss4rec.evaluation.metrics import METRICS, RankedTargets
 from ss4rec.kernels import resolve_time_backend
@@ -39,7 +37,7 @@ here = Path(sys.argv[1])
 (here / "userid-timestamp-artid-artname-traid-traname.tsv").write_text(
     "".join(f"user_{n}\\t2009-05-0{n}T23:08:57Z\\tart\\tname\\ttrack_{n}\\tsong\\n" for n in range(1, 6))
 )
-source = resolve_source(here)
+source = Source.open(here)
 assert source.layout.name == "lastfm-1k"
 found = source.read()
 assert found.rows == 5
@@ -94,7 +92,6 @@ def apply(path, diff):
     path.write_text("\n".join([*new, *waiting, *old[place:]]) + "\n")
 
 
-@pytest.mark.slow
 def test_each_worked_diff_fits_and_works(tmp_path, prepared):
     """Seen to fail: with a metric whose discount has no cut-off, as the page showed for a while."""
     for folder in ("ss4rec", "drift"):

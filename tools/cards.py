@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for cards that are not there, and prints what each program asks of its card.
 
-    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--threads N] [--out FOLDER]   (no GPU is needed)
+    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--threads N] [--out FOLDER]  (needs no GPU)
 
 What was compiled is kept in TRITON_CACHE_DIR: with several cores, start one process for each ARCH, then all at once.
 One line a kernel and shape: shared memory, registers a thread, bytes of spills a thread. Exit code 1 if a card cannot

@@ -42,8 +42,8 @@ def test_the_next_line_is_shown_again(take):
 
 
 NOISY = (
-    "core_worker.cc:2465 Actor with class name: 'PreemptionWatcher' and ID: '7' has constructor arguments in the object store",
-    "Actor with class name: 'MapWorker(_Ranker)' and ID: 'ab' has constructor arguments in the object store and max_restarts",
+    "core_worker.cc:2465 Actor with class name: 'PreemptionWatcher' has constructor arguments in the object store",
+    "Actor with class name: 'MapWorker(_Ranker)' and ID: 'a' has constructor arguments in the object store and",
     "WARNING: 4 PYTHON worker processes have been started on node: 1 with address: 10.0.0.1.",
     "Failed to query Ray Train Controller actor state. State API may be temporarily unavailable.",
     "WebSocket closed",
