@@ -44,6 +44,8 @@ def haproxy_environment(folder: Path | None = None) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Ray's own 15 leaves replicas behind everything else, and none of them any way to do something gently.
+        "RAY_worker_niceness": "0",
         # A request needs no second event loop where the work has threads of its own.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         # Ray looks after replicas ten times a second and counts as often, which takes an eighth of a core.
