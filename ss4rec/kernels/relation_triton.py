@@ -4,7 +4,6 @@ Both honour sequence boundaries (a program works inside one sequence), need no c
 atomics, so results repeat bit by bit. The scan keeps `[N, channels]` states in float32 registers; the forward pass
 stores them every `CHUNK` tokens, and the backward pass recomputes a chunk's states from there.
 """
-# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -46,6 +45,7 @@ def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Return y `[T, E]` of u, delta, A, B, C, D, z, the bias of delta and the segments."""
         *given, segments = arguments
         u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = given
         inputs = [x.contiguous() for x in (u_TE, delta_TE, A_EN.T, B_TN, C_TN, D_E, z_TE, delta_bias_E)]
@@ -64,6 +64,7 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the eight tensors, each in its shape."""
         *inputs, checkpoints_RNE = ctx.saved_tensors
         u_TE, delta_TE, A_NE, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
         (num_tokens, channels), num_states = u_TE.shape, A_NE.shape[0]
@@ -114,7 +115,9 @@ def _scan_tile(B_TN: Tensor, C_TN: Tensor) -> dict[str, int]:
 
 
 @triton.jit
-def _places(E, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr):
+def _places(
+    E: tl.tensor, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return state [BLOCK_E, LANES, EACH] and channel [BLOCK_E, LANES, 1] of a tile, and its places in `[N, E]`.
 
     The compiler gives a load the layout in which neighbours in memory are neighbours in a warp, and moves what it loads
@@ -132,9 +135,9 @@ def _places(E, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr):
 
 @triton.jit
 def _load_states(
-    row_ptr, n, live,
-    N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
-):  # fmt: skip
+    row_ptr: tl.tensor, n: tl.tensor, live: tl.tensor, N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
+    BLOCK_E: tl.constexpr, PACK: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Load the N values of a token, for every channel alike; PACK = 4 takes four bf16 values as one."""
     if PACK == 1:
         values = tl.load(row_ptr + n, mask=live & (n < N), other=0.0).to(tl.float32)
@@ -152,13 +155,13 @@ def _load_states(
 
 
 @triton.jit
-def _sum_states(x):
+def _sum_states(x: tl.tensor) -> tl.tensor:
     """Return the sum over states of a tile as `[BLOCK_E, 1, 1]`."""
     return tl.sum(tl.sum(x, 2), 1)[:, None, None]
 
 
 @triton.jit
-def _sum_channels(x, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr):
+def _sum_channels(x: tl.tensor, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr) -> tl.tensor:
     """Return the sums over channels of a tile; the thread of channel e keeps the states from e * EACH / BLOCK_E on.
 
     At each step a thread gives away the half of its states that its partner keeps: 7 shuffles for 8 channels and 8
@@ -180,10 +183,11 @@ def _sum_channels(x, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.conste
 
 @triton.jit
 def _scan_forward_kernel(
-    u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, offsets_ptr, y_ptr, checkpoint_ptr, E,
-    N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
+    u_ptr: tl.tensor, delta_ptr: tl.tensor, A_ptr: tl.tensor, B_ptr: tl.tensor, C_ptr: tl.tensor, D_ptr: tl.tensor,
+    z_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, y_ptr: tl.tensor, checkpoint_ptr: tl.tensor,
+    E: tl.tensor, N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
     CHUNK: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program (s, e): sequence s, channel block e, token by token; the state before each chunk is stored.
 
     The inputs of AHEAD tokens are loaded before the first is used.
@@ -231,11 +235,13 @@ def _scan_forward_kernel(
 
 @triton.jit
 def _scan_backward_kernel(
-    u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, offsets_ptr, checkpoint_ptr, grad_ptr,
-    grad_u_ptr, grad_delta_ptr, grad_z_ptr, partial_B_ptr, partial_C_ptr, partial_A_ptr, partial_ptr, T, E,
+    u_ptr: tl.tensor, delta_ptr: tl.tensor, A_ptr: tl.tensor, B_ptr: tl.tensor, C_ptr: tl.tensor, D_ptr: tl.tensor,
+    z_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, checkpoint_ptr: tl.tensor, grad_ptr: tl.tensor,
+    grad_u_ptr: tl.tensor, grad_delta_ptr: tl.tensor, grad_z_ptr: tl.tensor, partial_B_ptr: tl.tensor,
+    partial_C_ptr: tl.tensor, partial_A_ptr: tl.tensor, partial_ptr: tl.tensor, T: tl.tensor, E: tl.tensor,
     N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
     CHUNK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program (s, e) as in the forward kernel, chunks and tokens from last to first.
 
     Sums over channels (B, C) leave one part for each channel block, sums over tokens one for each sequence.
