@@ -1,15 +1,19 @@
-"""Ray layer: shards are read once, pass 1 takes one a task, pass 2 gives cells to a few actors; ranking by a model."""
+"""Ray layer: shards are read once, pass 1 takes one a task, pass 2 gives cells to a few actors; ranking by a model.
+
+Importing torch takes each process more than a second and 100 MiB, so only who ranks imports it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import ray
-from ray.util import ActorPool
 from scipy.sparse import csr_matrix
 
 from drift.calendar import Window
@@ -18,13 +22,13 @@ from drift.cells.types import Cell, CellContext, Row
 from drift.cells.wander import PastPair, Squares, past_squares
 from drift.config import DriftConfig
 from drift.model.followers import count_pairs
-from drift.model.rank import RankTask, rank_shard
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.past import PastCounts
 from ss4rec.data.prepared.tables import read_shard
-from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.io.paths import AnyPath
-from ss4rec.runs.load import load_model
+
+if TYPE_CHECKING:
+    from drift.model.rank import RankTask
 
 Shard = AnyPath | ray.ObjectRef[pa.Table]
 """Where a shard is: its file, or what was read of it."""
@@ -118,26 +122,44 @@ class CellWorker:
 def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
     """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
     run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
-    return [row for rows in _on_actors(context, run, cells, workers) for row in rows]
+    return [row for rows in _on_context(context, run, cells, workers) for row in rows]
 
 
 def run_past(context: CellContext, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
     """Test pairs of the past on `workers` actors; results come back in the order of `pairs`."""
-    return _on_actors(context, lambda actor, pair: actor.past.remote(pair), pairs, workers)
+    return _on_context(context, lambda actor, pair: actor.past.remote(pair), pairs, workers)
 
 
-def _on_actors(context: CellContext, run: Callable[..., Any], todo: Sequence[Any], workers: int) -> list[Any]:
+def _on_context(
+    context: CellContext, run: Callable[..., Any], todo: Sequence[Any], workers: int
+) -> list[Any]:
     """Deal work to actors that hold the context; results come back in its order."""
-    if not todo:
-        return []
     shared = ray.put(context)
     worker: Any = ray.remote(num_cpus=1)(CellWorker)
-    actors = [worker.remote(shared) for _ in range(min(workers, len(todo)))]
+    return _on_actors(partial(worker.remote, shared), run, todo, workers)
+
+
+def _on_actors(
+    make: Callable[[], Any], run: Callable[..., Any], todo: Sequence[Any], workers: int
+) -> list[Any]:
+    """Deal work to new actors, the next piece to whoever is free; results come back in its order.
+
+    `ray.util.ActorPool.map` deals in order: an actor that has finished waits until those before it have, too.
+    """
+    actors = [make() for _ in range(min(workers, len(todo)))]
+    found, doing, waiting = [None] * len(todo), {}, iter(enumerate(todo))
     try:
-        return list(ActorPool(actors).map(run, list(todo)))
+        for actor, (number, one) in zip(actors, waiting, strict=False):
+            doing[run(actor, one)] = number, actor
+        while doing:
+            ready = ray.wait(list(doing), num_returns=1)[0][0]
+            number, actor = doing.pop(ready)
+            for after, one in islice(waiting, 1):
+                doing[run(actor, one)] = after, actor
+            found[number] = ray.get(ready)
+        return found
     finally:
-        # Handles live in the pool's reference cycle until Python collects it; until then the actors keep their CPUs,
-        # and on a small cluster the ranking that follows waits for ever.
+        # Until their handles are collected actors keep their CPUs, and on a small cluster what follows waits for ever.
         for actor in actors:
             ray.kill(actor)
 
@@ -153,22 +175,8 @@ def run_alibi_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], conf
     return ray.get(ray.remote(num_cpus=1)(run).remote(ranks))
 
 
-class Ranker:
-    """Holds a model and turns shards into ranks."""
-
-    def __init__(self, run: Path, task: RankTask) -> None:
-        keep_freed_memory()
-        self.model, _ = load_model(run, "cpu")
-        self.task = task
-
-    def run(self, shard: pa.Table | AnyPath, part: tuple[int, int]) -> pa.Table | None:
-        """Choose and rank targets of a part of a shard's users; None if it has none."""
-        table = shard if isinstance(shard, pa.Table) else read_shard(shard)
-        return rank_shard(self.model, table, self.task, part)
-
-
-PARTS = 4
-"""Parts of the work for each worker, so that none waits long for the last one."""
+PARTS = 16
+"""Parts of the work for each worker: whoever is free takes the next, so none waits longer than for a small one."""
 
 
 def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: int) -> pa.Table | None:
@@ -177,15 +185,13 @@ def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: in
     Returns:
         A row for each target, in order of shards; None if no user of any shard was chosen.
     """
+    from drift.model.ranker import Ranker
+
     shared = ray.put(task)
+    count = math.ceil(PARTS * workers / len(shards))
+    todo = [(*numbered, (part, count)) for numbered in enumerate(shards) for part in range(count)]
     worker: Any = ray.remote(num_cpus=1)(Ranker)
-    count = 1 if workers == 1 else math.ceil(PARTS * workers / len(shards))
-    todo = [(shard, (number, count)) for shard in shards for number in range(count)]
-    actors = [worker.remote(run, shared) for _ in range(min(workers, len(todo)))]
-    try:
-        tables = list(ActorPool(actors).map(lambda actor, one: actor.run.remote(*one), todo))
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    make = partial(worker.remote, run, shared)
+    tables = _on_actors(make, lambda actor, one: actor.run.remote(*one), todo, workers)
     found = [table for table in tables if table is not None]
     return pa.concat_tables(found) if found else None
