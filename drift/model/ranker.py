@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from drift.model.rank import RankTask, chosen_users, rank_chosen
+from drift.model.rank import RankTask, rank_chosen
+from drift.model.targets import chosen_users
 from ss4rec.data.prepared.tables import read_shard
 from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.io.paths import AnyPath

@@ -12,7 +12,8 @@ from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.windows import ranges
 from ss4rec.model.item_scores import ItemScores
 
-Floats, Ints = npt.NDArray[np.float64], npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 class _OwnItems(ABC):
