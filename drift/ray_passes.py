@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from scipy.sparse import csr_matrix
 
 from drift.calendar import Window
 from drift.cells.run import run_cell
-from drift.cells.types import Cell, CellContext, Row
+from drift.cells.types import Cell, CellContext, Row, Wander
 from drift.cells.wander import PastPair, Squares, past_squares
 from drift.config import DriftConfig
 from drift.model.followers import count_pairs
@@ -107,8 +108,8 @@ def make_histograms(shards: Sequence[Shard], maker: HistogramMaker, num_items: i
 class CellWorker:
     """Holds the histograms and computes cells; long-lived, since importing a detector library takes seconds."""
 
-    def __init__(self, context: CellContext) -> None:
-        self.context = context
+    def __init__(self, context: CellContext, wander: Wander | None = None) -> None:
+        self.context = replace(context, wander=wander)
 
     def run(self, cell: Cell) -> list[Row]:
         """Compute one cell."""
@@ -119,24 +120,30 @@ class CellWorker:
         return past_squares(self.context, pair)
 
 
-def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
-    """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
-    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
-    return [row for rows in _on_context(context, run, cells, workers) for row in rows]
+Held = CellContext | ray.ObjectRef[CellContext]
+"""What `hold_context` returned."""
 
 
-def run_past(context: CellContext, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
-    """Test pairs of the past on `workers` actors; results come back in the order of `pairs`."""
-    return _on_context(context, lambda actor, pair: actor.past.remote(pair), pairs, workers)
+def hold_context(context: CellContext) -> Held:
+    """Leave what every worker needs in the object store, once for both passes: histograms are large."""
+    return cast(Held, ray.put(context))
 
 
-def _on_context(
-    context: CellContext, run: Callable[..., Any], todo: Sequence[Any], workers: int
-) -> list[Any]:
-    """Deal work to actors that hold the context; results come back in its order."""
-    shared = ray.put(context)
+def run_cells(held: Held, wander: Wander, cells: Sequence[Cell], workers: int) -> list[Row]:
+    """Run pass 2 on `workers` actors, with the past's wander; rows come back in the order of `cells`."""
     worker: Any = ray.remote(num_cpus=1)(CellWorker)
-    return _on_actors(partial(worker.remote, shared), run, todo, workers)
+    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
+    return [
+        row for rows in _on_actors(partial(worker.remote, held, wander), run, cells, workers) for row in rows
+    ]
+
+
+def run_past(held: Held, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
+    """Test pairs of the past on `workers` actors; results come back in the order of `pairs`."""
+    worker: Any = ray.remote(num_cpus=1)(CellWorker)
+    return _on_actors(
+        partial(worker.remote, held), lambda actor, pair: actor.past.remote(pair), pairs, workers
+    )
 
 
 def _on_actors(
