@@ -6,7 +6,8 @@ Importing torch takes each process more than a second and 100 MiB, so only who r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -131,44 +132,45 @@ def hold_context(context: CellContext) -> Held:
 
 def run_cells(held: Held, wander: Wander, cells: Sequence[Cell], workers: int) -> list[Row]:
     """Run pass 2 on `workers` actors, with the past's wander; rows come back in the order of `cells`."""
-    worker: Any = ray.remote(num_cpus=1)(CellWorker)
-    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
-    return [
-        row for rows in _on_actors(partial(worker.remote, held, wander), run, cells, workers) for row in rows
-    ]
+    with _actors(CellWorker, min(workers, len(cells)), held, wander) as actors:
+        parts = _deal(actors, lambda actor, cell: actor.run.remote(cell), cells)
+    return [row for rows in parts for row in rows]
 
 
 def run_past(held: Held, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
     """Test pairs of the past on `workers` actors; results come back in the order of `pairs`."""
-    worker: Any = ray.remote(num_cpus=1)(CellWorker)
-    return _on_actors(
-        partial(worker.remote, held), lambda actor, pair: actor.past.remote(pair), pairs, workers
-    )
+    with _actors(CellWorker, min(workers, len(pairs)), held) as actors:
+        return _deal(actors, lambda actor, pair: actor.past.remote(pair), pairs)
 
 
-def _on_actors(
-    make: Callable[[], Any], run: Callable[..., Any], todo: Sequence[Any], workers: int
-) -> list[Any]:
-    """Deal work to new actors, the next piece to whoever is free; results come back in its order.
-
-    `ray.util.ActorPool.map` deals in order: an actor that has finished waits until those before it have, too.
-    """
-    actors = [make() for _ in range(min(workers, len(todo)))]
-    found, doing, waiting = [None] * len(todo), {}, iter(enumerate(todo))
+@contextmanager
+def _actors(kind: type, count: int, *given: Any) -> Iterator[list[Any]]:
+    """Start actors of a core each for the length of the block."""
+    worker: Any = ray.remote(num_cpus=1)(kind)
+    actors = [worker.remote(*given) for _ in range(count)]
     try:
-        for actor, (number, one) in zip(actors, waiting, strict=False):
-            doing[run(actor, one)] = number, actor
-        while doing:
-            ready = ray.wait(list(doing), num_returns=1)[0][0]
-            number, actor = doing.pop(ready)
-            for after, one in islice(waiting, 1):
-                doing[run(actor, one)] = after, actor
-            found[number] = ray.get(ready)
-        return found
+        yield actors
     finally:
         # Until their handles are collected actors keep their CPUs, and on a small cluster what follows waits for ever.
         for actor in actors:
             ray.kill(actor)
+
+
+def _deal(actors: Sequence[Any], run: Callable[..., Any], todo: Sequence[Any]) -> list[Any]:
+    """Give the next piece of work to whoever is free; results come back in the order of the work.
+
+    `ray.util.ActorPool.map` deals in order: an actor that has finished waits until those before it have, too.
+    """
+    found, doing, waiting = [None] * len(todo), {}, iter(enumerate(todo))
+    for actor, (number, one) in zip(actors, waiting, strict=False):
+        doing[run(actor, one)] = number, actor
+    while doing:
+        ready = ray.wait(list(doing), num_returns=1)[0][0]
+        number, actor = doing.pop(ready)
+        for after, one in islice(waiting, 1):
+            doing[run(actor, one)] = after, actor
+        found[number] = ray.get(ready)
+    return found
 
 
 def run_alibi_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], config: DriftConfig) -> list[Row]:
@@ -192,13 +194,25 @@ def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: in
     Returns:
         A row for each target, in order of shards; None if no user of any shard was chosen.
     """
+    with rankers(workers) as rank:
+        return rank(shards, run, task)
+
+
+@contextmanager
+def rankers(workers: int) -> Iterator[Callable[[Sequence[Shard], Path, RankTask], pa.Table | None]]:
+    """Start `workers` actors, which takes seconds, and hand out what ranks on them, for one model after another."""
     from drift.model.ranker import Ranker
 
+    with _actors(Ranker, workers) as actors:
+        yield partial(_rank, actors)
+
+
+def _rank(actors: Sequence[Any], shards: Sequence[Shard], run: Path, task: RankTask) -> pa.Table | None:
+    """Rank on actors; see `rank_windows`."""
     shared = ray.put(task)
-    count = math.ceil(PARTS * workers / len(shards))
+    ray.get([actor.load.remote(run, shared) for actor in actors])
+    count = math.ceil(PARTS * len(actors) / len(shards))
     todo = [(*numbered, (part, count)) for numbered in enumerate(shards) for part in range(count)]
-    worker: Any = ray.remote(num_cpus=1)(Ranker)
-    make = partial(worker.remote, run, shared)
-    tables = _on_actors(make, lambda actor, one: actor.run.remote(*one), todo, workers)
+    tables = _deal(actors, lambda actor, one: actor.run.remote(*one), todo)
     found = [table for table in tables if table is not None]
     return pa.concat_tables(found) if found else None

@@ -1,7 +1,7 @@
 """Seconds of ranking with a model on one worker and on two: `python -m benchmarks.drift.ranking --data CUT --run RUN`.
 
 What is ranked are up to 20 events of each user after the cut, as by a drift report and by the gate of `ss4rec watch`
-(`drift.ray_passes.rank_windows`). The start of the workers is part of the time, so take enough users for half a minute
+(`drift.ray_passes.rankers`). The start of the workers is part of the time, so take enough users for half a minute
 on one. One worker and two take turns, so that what else the machine does meets both. Seconds say something on a machine
 without other work alone, and of two workers where it has two cores. Both give the same table; that is checked.
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import click
 import pyarrow as pa
 
 from benchmarks.record import headline, write_record
-from drift.ray_passes import rank_windows
+from drift.ray_passes import rankers
 from ss4rec.cluster.connect import cluster
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.split import TIMELINE, SplitRecord
@@ -45,8 +44,8 @@ def main(data: Path, run: Path, users: int, repeats: int, out: Path | None) -> N
     with cluster("local"):
         for workers in (1, 2) * repeats:
             started = time.perf_counter()
-            rank = partial(rank_windows, workers=workers)
-            tables.append(rank_gate(run, timeline, gate, chosen, config, cut_s, rank=rank))
+            with rankers(workers) as rank:
+                tables.append(rank_gate(run, timeline, gate, chosen, config, cut_s, rank=rank))
             seconds[workers].append(time.perf_counter() - started)
             print(f"{workers} of 2: {seconds[workers][-1]:.1f} s", flush=True)
     if not all(table.equals(tables[0]) for table in tables):

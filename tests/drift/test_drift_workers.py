@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -40,35 +41,31 @@ class StandIn:
             raise ValueError("it failed")
         return 10 * seconds
 
+    def remote(self, num_cpus):
+        assert num_cpus == 1
+        return lambda kind: SimpleNamespace(remote=kind)
+
     def kill(self, actor):
         self.killed.append(actor)
 
 
 def test_whoever_is_free_takes_the_next_piece(monkeypatch):
     """Seen to fail: with `ActorPool.map`, which deals in order, so that the second actor waits for the first one."""
-    ray, actors = StandIn(), []
+    ray, actors, todo = StandIn(), [[], []], [9, 1, 2, 3, 1, 1, 1]
     monkeypatch.setattr(ray_passes, "ray", ray)
-
-    def make():
-        actors.append([])
-        return actors[-1]
-
-    todo = [9, 1, 2, 3, 1, 1, 1]
-    assert ray_passes._on_actors(make, ray.begin, todo, 2) == [10 * one for one in todo]
+    assert ray_passes._deal(actors, ray.begin, todo) == [10 * one for one in todo]
     assert actors == [[9], [1, 2, 3, 1, 1, 1]]
     assert ray.now == 9
-    assert len(ray.killed) == 2
+    assert ray_passes._deal(actors, ray.begin, []) == []
+    assert ray_passes._deal([[], [], []], ray.begin, [2]) == [20]
 
 
-def test_actors_end_with_their_work(monkeypatch):
+def test_actors_end_when_their_work_fails(monkeypatch):
     ray = StandIn()
     monkeypatch.setattr(ray_passes, "ray", ray)
-    assert ray_passes._on_actors(list, ray.begin, [], 2) == []
-    assert ray_passes._on_actors(list, ray.begin, [1], 4) == [10]
-    assert len(ray.killed) == 1
-    with pytest.raises(ValueError, match="it failed"):
-        ray_passes._on_actors(list, ray.begin, [1, -1, 3], 2)
-    assert len(ray.killed) == 3
+    with pytest.raises(ValueError, match="it failed"), ray_passes._actors(list, 2) as actors:
+        ray_passes._deal(actors, ray.begin, [1, -1, 3])
+    assert len(ray.killed) == 2
 
 
 def test_a_shard_in_parts_is_read_once_and_ranked_as_the_whole(monkeypatch):
@@ -80,7 +77,8 @@ def test_a_shard_in_parts_is_read_once_and_ranked_as_the_whole(monkeypatch):
     task, read = RankTask(choice, seed=1), []
     monkeypatch.setattr(ranker, "load_model", lambda run, device: (model, None))
     monkeypatch.setattr(ranker, "read_shard", lambda path: read.append(path) or shard)
-    worker = ranker.Ranker("run", task)
+    worker = ranker.Ranker()
+    worker.load("run", task)
     found = [worker.run(number, "file", (part, 3)) for number in (0, 1) for part in range(3)]
     assert read == ["file", "file"]
     whole = rank_shard(model, shard, task)
