@@ -92,6 +92,20 @@ def _softmax(dim: int, kind: torch.dtype, held: bool) -> None:
     ).backward()  # fmt: skip
 
 
+def _softmax_stored(kind: torch.dtype, held: bool) -> None:
+    from ss4rec.kernels.softmax_stored_triton import softmax_loss
+    from ss4rec.kernels.softmax_triton import held_bits
+
+    hidden_TD, weight_VD = torch.zeros(64, 64, requires_grad=True), torch.zeros(1001, 64, requires_grad=True)
+    items_T = torch.ones(64, dtype=torch.int64)
+    bits_TW = held_bits(items_T, 1001, Segments.from_lengths([32, 32])) if held else None
+    logit = torch.tensor(1.0, requires_grad=True) if held else None
+    softmax_loss(
+        hidden_TD, weight_VD, items_T, torch.arange(64), smoothing=0.1 if held else 0.0, kind=kind,
+        bits_TW=bits_TW, held_logit=logit,
+    ).backward()  # fmt: skip
+
+
 def _habits(dim: int, kind: torch.dtype) -> None:
     from ss4rec.kernels.softmax_triton import held_bits, log_sum_exp
 
@@ -159,6 +173,8 @@ def sample() -> Iterator[Shape]:
             yield f"{name} {dim} held", partial(_softmax, dim, kind, True)
         yield f"{name} 64 plain", partial(_softmax, 64, kind, False)
         yield f"{name} 64 habits", partial(_habits, 64, kind)
+        for held in (True, False):
+            yield f"{name} {'held' if held else 'plain'} in memory", partial(_softmax_stored, kind, held)
         for dim in (64, 512):
             yield f"{name} {dim} layers", partial(_layers, dim, kind)
         yield f"{name} N 32", partial(_relation, 32, kind)
