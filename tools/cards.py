@@ -1,7 +1,8 @@
 """Compiles every Triton kernel for cards that are not there, and prints what each program asks of its card.
 
-    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--out FOLDER]      (no GPU is needed)
+    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--threads N] [--out FOLDER]  (needs no GPU)
 
+What was compiled is kept in TRITON_CACHE_DIR: with several cores, start one process for each ARCH, then all at once.
 One line a kernel and shape: shared memory, registers a thread, bytes of spills a thread. Exit code 1 if a card cannot
 start one of them. CI takes the sample of shapes; all of them are in the record.
 """
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,20 +94,6 @@ def _softmax(dim: int, kind: torch.dtype, held: bool) -> None:
     ).backward()  # fmt: skip
 
 
-def _softmax_stored(kind: torch.dtype, held: bool) -> None:
-    from ss4rec.kernels.softmax_stored_triton import softmax_loss
-    from ss4rec.kernels.softmax_triton import held_bits
-
-    hidden_TD, weight_VD = torch.zeros(64, 64, requires_grad=True), torch.zeros(1001, 64, requires_grad=True)
-    items_T = torch.ones(64, dtype=torch.int64)
-    bits_TW = held_bits(items_T, 1001, Segments.from_lengths([32, 32])) if held else None
-    logit = torch.tensor(1.0, requires_grad=True) if held else None
-    softmax_loss(
-        hidden_TD, weight_VD, items_T, torch.arange(64), smoothing=0.1 if held else 0.0, kind=kind,
-        bits_TW=bits_TW, held_logit=logit,
-    ).backward()  # fmt: skip
-
-
 def _habits(dim: int, kind: torch.dtype) -> None:
     from ss4rec.kernels.softmax_triton import held_bits, log_sum_exp
 
@@ -173,8 +161,6 @@ def sample() -> Iterator[Shape]:
             yield f"{name} {dim} held", partial(_softmax, dim, kind, True)
         yield f"{name} 64 plain", partial(_softmax, 64, kind, False)
         yield f"{name} 64 habits", partial(_habits, 64, kind)
-        for held in (True, False):
-            yield f"{name} {'held' if held else 'plain'} in memory", partial(_softmax_stored, kind, held)
         for dim in (64, 512):
             yield f"{name} {dim} layers", partial(_layers, dim, kind)
         yield f"{name} N 32", partial(_relation, 32, kind)
@@ -211,17 +197,24 @@ def _name(kind: torch.dtype) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def compile_for(card: Card, wanted: Iterable[Shape]) -> Iterator[Use]:
-    """Compile the kernels of these shapes, each once, and yield what each asks for."""
-    seen: set[object] = set()
+def compile_for(card: Card, wanted: Iterable[Shape], threads: int = 1) -> Iterator[Use]:
+    """Compile the kernels of these shapes, each once, and yield what each asks for.
+
+    Args:
+        card: what to compile for.
+        wanted: names of shapes, and work that launches kernels.
+        threads: kernels at a time; most of a compilation is C++ that releases Python's lock.
+    """
+    jobs: dict[Hashable, Callable[[], Use]] = {}
     before = driver._active  # asking for `active` would look for a card
     driver.set_active(NoCard(card.arch))
     launching.current_arch.cache_clear()
     try:
         for shape, work in wanted:
-            noted = _noted_by(work)
-            yield from (_use(shape, noted[key]()) for key in noted.keys() - seen)
-            seen |= noted.keys()
+            for key, job in _noted_by(work).items():
+                jobs.setdefault(key, partial(_use, shape, job))
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(lambda job: job(), jobs.values())
     finally:  # a card that is there is used again
         driver._active = before
         launching.current_arch.cache_clear()
@@ -237,7 +230,8 @@ def _noted_by(work: Callable[[], None]) -> dict[Hashable, Callable[[], object]]:
         launching._noted = None
 
 
-def _use(shape: str, compiled: Any) -> Use:
+def _use(shape: str, compiler: Callable[[], Any]) -> Use:
+    compiled = compiler()
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -249,10 +243,10 @@ def _use(shape: str, compiled: Any) -> Use:
     return Use(meta.name, shape, meta.shared, registers, stack, 32 * meta.num_warps)
 
 
-def check(card: Card, only_sample: bool) -> list[dict[str, Any]]:
+def check(card: Card, only_sample: bool, threads: int) -> list[dict[str, Any]]:
     """Compile for a card, print a line a kernel, and return them as rows of a record."""
     rows = []
-    for use in compile_for(card, sample() if only_sample else shapes()):
+    for use in compile_for(card, sample() if only_sample else shapes(), threads):
         problem = use.problem(card)
         print(
             f"sm_{card.arch} {use.kernel:24s}{use.shape:20s}{use.shared_bytes / 1024:6.1f} KiB "
@@ -270,9 +264,11 @@ def main() -> int:
     )
     parser.add_argument("archs", nargs="*", type=int, default=[card.arch for card in CARDS])
     parser.add_argument("--sample", action="store_true", help="the shapes of CI only")
+    parser.add_argument("--threads", type=int, default=1, help="kernels at a time")
     parser.add_argument("--out", type=Path, help="write a record cards-YYYYMMDD.json into this folder")
     options = parser.parse_args()
-    rows = [row for card in CARDS if card.arch in options.archs for row in check(card, options.sample)]
+    cards = [card for card in CARDS if card.arch in options.archs]
+    rows = [row for card in cards for row in check(card, options.sample, options.threads)]
     failed = sum(row["problem"] is not None for row in rows)
     print(f"{failed} of {len(rows)} kernels over a limit")
     if options.out and not options.sample and len(options.archs) == len(CARDS):

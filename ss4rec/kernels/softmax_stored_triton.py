@@ -32,41 +32,12 @@ BLOCK = 2048
 WARPS = 8
 
 
-def softmax_loss(
-    hidden_TD: Tensor,
-    weight_VD: Tensor,
-    targets_T: Tensor,
-    rows_R: Tensor,
-    *,
-    smoothing: float,
-    kind: torch.dtype,
-    bits_TW: Tensor | None = None,
-    held_logit: Tensor | None = None,
-    needs_grad: bool = True,
-) -> Tensor:
-    """Compute `ss4rec.kernels.softmax_triton.softmax_loss`, with the same arguments; logits are rounded to `kind`."""
-    total: Tensor = _StoredLoss.apply(
-        hidden_TD, weight_VD, targets_T, rows_R, smoothing, kind, bits_TW, held_logit, needs_grad
-    )
-    return total
-
-
-class _StoredLoss(torch.autograd.Function):
-    """Loss and all gradients in one pass over the logits."""
+class StoredLoss(torch.autograd.Function):
+    """Loss and all gradients in one pass over the logits, which are rounded to `kind`; arguments as of `softmax_loss`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_TD: Tensor,
-        weight_VD: Tensor,
-        targets_T: Tensor,
-        rows_R: Tensor,
-        smoothing: float,
-        kind: torch.dtype,
-        bits_TW: Tensor | None,
-        held_logit: Tensor | None,
-        needs_grad: bool,
-    ) -> Tensor:
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        hidden_TD, weight_VD, targets_T, rows_R, smoothing, kind, bits_TW, held_logit, needs_grad = arguments
         num_rows, dim = weight_VD.shape
         filled = triton.cdiv(num_rows, ALIGNED) * ALIGNED
         items_FD = weight_VD.new_zeros(filled, dim, dtype=kind)

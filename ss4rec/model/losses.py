@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ss4rec.kernels.cards import stores_logits
 from ss4rec.model.segments import Segments
 
 
@@ -81,9 +80,9 @@ def cross_entropy(
 ) -> Tensor:
     """Sum the full-softmax cross entropy over tokens that have a target.
 
-    Nothing of size T x V is ever stored: `triton` keeps logits in registers, or those of some targets in memory where
-    that is faster; `reference` has those of `chunk_tokens` targets in memory, and computes their gradients with
-    them. Under autocast the matrix products are in its type, everything else is in float32 or wider.
+    Nothing of size T x V is ever stored: `triton` keeps logits in registers; `reference` has those of `chunk_tokens`
+    targets in memory at a time, and computes their gradients with them. Under autocast the matrix products are in its
+    type, everything else is in float32 or wider.
 
     Args:
         hidden_TD: hidden states.
@@ -102,17 +101,13 @@ def cross_entropy(
     logit = None if repeats is None else repeats.logit
     needs_grad = torch.is_grad_enabled()
     if backend == "triton":
-        from ss4rec.kernels import softmax_stored_triton, softmax_triton
+        from ss4rec.kernels.softmax_triton import held_bits, softmax_loss
 
-        bits_TW = None
-        if repeats is not None:
-            bits_TW = softmax_triton.held_bits(repeats.items_T, len(weight_VD), repeats.segments)
-        stored = stores_logits(weight_VD.shape[1], kind == torch.bfloat16, held=repeats is not None)
-        loss: Tensor = (softmax_stored_triton if stored else softmax_triton).softmax_loss(
+        bits_TW = None if repeats is None else held_bits(repeats.items_T, len(weight_VD), repeats.segments)
+        return softmax_loss(
             hidden_TD, weight_VD, targets_T, rows_R,
             smoothing=label_smoothing, kind=kind, bits_TW=bits_TW, held_logit=logit, needs_grad=needs_grad,
         )  # fmt: skip
-        return loss
     total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
         hidden_TD.index_select(0, rows_R),
         weight_VD,

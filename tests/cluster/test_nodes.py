@@ -13,11 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
+from ss4rec.config import override
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
+from ss4rec.presets import preset
 from ss4rec.train.ray_gauges import GAUGES, PREFIX
+from ss4rec.train.worker import train_alone
 from tests.progress import started, until
 from tests.ray_head import begun
 
@@ -51,7 +55,7 @@ class Nodes:
     """A head with one CPU and no GPU; others join it."""
 
     def __init__(self, folder, ray_folder):
-        self.folder, self.ray_folder, self.joined = folder, ray_folder, []
+        self.folder, self.ray_folder, self.joined = folder, ray_folder, {}
         self.environment = os.environ | {
             "SS4REC_STATE": str(folder / "state"),
             "SS4REC_PORT": str(PORT),
@@ -75,7 +79,9 @@ class Nodes:
         started(start)
 
     def join(self, number, gpus, private=None):
-        """Start a node with one CPU; `private` is a folder that is another one there (a mount of its own)."""
+        """Start a node with one CPU, once; `private` is a folder that is another one there (a mount of its own)."""
+        if number in self.joined:
+            return
         ray = [sys.executable, "-c", START, "start", "--block", f"--address=127.0.0.1:{PORT}", "--num-cpus=1"]
         ray += [f"--node-ip-address=127.0.0.{number}", f"--num-gpus={gpus}", "--disable-usage-stats"]
         ray += [
@@ -88,7 +94,7 @@ class Nodes:
             script = 'mount -t tmpfs none "$0" && exec "$@"'
             ray = ["unshare", "--mount", "sh", "-c", script, str(private), *ray]
         log = self.folder / f"node-{number}.log"
-        self.joined.append(started(lambda: begun(ray, self.environment, log)))
+        self.joined[number] = started(lambda: begun(ray, self.environment, log))
 
     def ss4rec(self, *arguments, **environment):
         """Run the command line in a process of its own."""
@@ -106,9 +112,9 @@ class Nodes:
         return self.ss4rec("submit", verb, "--address", URL, *flags, "--", *options, **environment)
 
     def stop(self):
-        for process in self.joined:
+        for process in self.joined.values():
             process.send_signal(signal.SIGTERM)
-        for process in self.joined:
+        for process in self.joined.values():
             process.wait()
         subprocess.run([ROOT / "cluster/local.sh", "stop"], env=self.environment, capture_output=True)
 
@@ -197,10 +203,13 @@ def test_jobs_on_nodes_that_come(nodes, data, folders):
 
 
 def test_tune_drift_storage_and_doctor(nodes, data, folders):
-    """On the nodes and the run of the test above: a sweep and a drift report run over HTTP, storage that one node does
-    not share is refused by its name, and doctor finds what is wrong with these nodes.
+    """On three nodes: a sweep and a drift report run over HTTP, storage that one node does not share is refused by its
+    name, and doctor finds what is wrong with these nodes.
     """
     storage, private = folders
+    nodes.join(3, gpus=1, private=private)
+    config = override(preset("debug"), {"train.epochs": 1, "tracking.wandb": "disabled"})
+    train_alone(config, data / "past", storage / "alone", torch.device("cpu"))
     space = storage / "space.py"
     space.write_text(SPACE)
     options = [
@@ -221,7 +230,7 @@ def test_tune_drift_storage_and_doctor(nodes, data, folders):
 
     few = [word for field in ("min_users=10", "wandb=disabled", "window=year") for word in ("--set", field)]
     drifted = nodes.submit(
-        "drift", "--data", data, "--run", storage / "three", "--out", storage / "drift", *few
+        "drift", "--data", data, "--run", storage / "alone", "--out", storage / "drift", *few
     )
     assert drifted.returncode in (0, 10), drifted.stdout + drifted.stderr
     assert (storage / "drift/report.html").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -54,8 +55,8 @@ def naive(hidden, weight, sequence, targets, lengths, smoothing, logit):
     return [loss.detach(), *torch.autograd.grad(3 * loss, leaves)]
 
 
-def by_kernels(module, hidden, weight, sequence, targets, lengths, smoothing, logit, pad):
-    """The same from the kernels of `module`, with `pad` rows that count for nothing."""
+def by_kernels(hidden, weight, sequence, targets, lengths, smoothing, logit, pad):
+    """The same from the kernels, with `pad` rows that count for nothing."""
     hidden, weight, sequence, targets = (x.to(DEVICE) for x in (hidden, weight, sequence, targets))
     leaves, bits = [hidden.requires_grad_(), weight.requires_grad_()], None
     if logit is not None:
@@ -63,7 +64,7 @@ def by_kernels(module, hidden, weight, sequence, targets, lengths, smoothing, lo
         bits = softmax_triton.held_bits(sequence, len(weight), Segments.from_lengths(lengths, DEVICE))
     rows = torch.cat([targets.nonzero().squeeze(1), torch.full((pad,), -1, device=DEVICE)])
     held_logit = leaves[2] if logit is not None else None
-    loss = module.softmax_loss(
+    loss = softmax_triton.softmax_loss(
         hidden,
         weight,
         targets,
@@ -79,11 +80,12 @@ def by_kernels(module, hidden, weight, sequence, targets, lengths, smoothing, lo
 def check(lengths, items, dim, dtype=torch.float32, smoothing=0.0, logit=None, pad=0):
     drawn = draw(lengths, items, dim, dtype)
     expected = naive(*drawn, lengths, smoothing, logit)
-    for module in (softmax_triton, softmax_stored_triton):
-        found = by_kernels(module, *drawn, lengths, smoothing, logit, pad)
+    for stored in (False, True):
+        with patch.object(softmax_triton, "stores_logits", lambda *_, stored=stored, **__: stored):
+            found = by_kernels(*drawn, lengths, smoothing, logit, pad)
         for name, mine, theirs in zip(("loss", "hidden", "weight", "logit"), found, expected, strict=False):
             error = float((mine.cpu().double() - theirs).norm() / theirs.norm())
-            assert error < TOLERANCE[dtype], (module.__name__, name, error)
+            assert error < TOLERANCE[dtype], (stored, name, error)
         assert not found[2][0].any()
 
 
