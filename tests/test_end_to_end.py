@@ -19,7 +19,8 @@ from tests.progress import started
 
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-PORT, DASHBOARD, AGENT = 26379, 28265, 28366
+APART = int(os.environ.get("SS4REC_TEST_PORTS", "0"))  # two of these tests beside each other need other ports
+PORT, DASHBOARD, AGENT, CLIENT = (port + APART for port in (26379, 28265, 28366, 20001))
 pytestmark = pytest.mark.ray
 
 
@@ -40,7 +41,7 @@ def head(tmp_path_factory):
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
     command += [
         f"--dashboard-agent-listen-port={AGENT}",
-        "--ray-client-server-port=20001",
+        f"--ray-client-server-port={CLIENT}",
         "--disable-usage-stats",
     ]
     command += [f"--temp-dir=/tmp/ss4rec-{os.getpid()}"]

@@ -41,8 +41,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 started again, with the bits of a run that nothing stopped."""
 GROUPS = (("internals",), ("training", "sweep", "job"), ("resume",))
 """Parts that share a cluster, and so one process of tests."""
-PATIENT = {"RAY_raylet_start_wait_time_s": "150", "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "150"}
-"""Ray gives its own processes less time to start than a busy machine needs."""
+BESIDE = {
+    "RAY_raylet_start_wait_time_s": "150",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "150",
+    "SS4REC_TEST_PORTS": "40",
+}
+"""Beside other work Ray's own processes need longer to start than it gives them, and the tests ports of their own."""
 TIMEOUT_S = 1200
 
 
@@ -79,7 +83,7 @@ def run_parts(python: Path, parts: Sequence[str]) -> tuple[dict[str, bool], str]
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=os.environ | PATIENT | {"PATH": path, "PYTHONPATH": str(ROOT)},
+            env=os.environ | BESIDE | {"PATH": path, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
