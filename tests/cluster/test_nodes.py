@@ -13,15 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
-from ss4rec.config import override
+import ss4rec
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.split import parse_cut, split
 from ss4rec.data.synth.generate import synth
-from ss4rec.presets import preset
 from ss4rec.train.ray_gauges import GAUGES, PREFIX
-from ss4rec.train.worker import train_alone
 from tests.progress import started, until
 from tests.ray_head import begun
 
@@ -208,8 +205,8 @@ def test_tune_drift_storage_and_doctor(nodes, data, folders):
     """
     storage, private = folders
     nodes.join(3, gpus=1, private=private)
-    config = override(preset("debug"), {"train.epochs": 1, "tracking.wandb": "disabled"})
-    train_alone(config, data / "past", storage / "alone", torch.device("cpu"))
+    changes = {"train.epochs": 1, "tracking.wandb": "disabled"}
+    run = ss4rec.train(data / "past", "debug", changes=changes, storage=storage, name="alone")
     space = storage / "space.py"
     space.write_text(SPACE)
     options = [
@@ -229,9 +226,7 @@ def test_tune_drift_storage_and_doctor(nodes, data, folders):
     assert (storage / "sweep/best.json").exists()
 
     few = [word for field in ("min_users=10", "wandb=disabled", "window=year") for word in ("--set", field)]
-    drifted = nodes.submit(
-        "drift", "--data", data, "--run", storage / "alone", "--out", storage / "drift", *few
-    )
+    drifted = nodes.submit("drift", "--data", data, "--run", run.path, "--out", storage / "drift", *few)
     assert drifted.returncode in (0, 10), drifted.stdout + drifted.stderr
     assert (storage / "drift/report.html").exists()
 
