@@ -192,8 +192,7 @@ def test_jobs_on_nodes_that_come(nodes, data, folders):
     for epochs in EPOCHS:  # a busy machine shows gauges later; more epochs continue the run
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(nodes.submit, "train", *three(epochs), env=["SS4REC_LOG=json"])
-            until(lambda job=job: job.done() or not missing_gauges(nodes, "three"), every_s=0.5)
-            missing = missing_gauges(nodes, "three")
+            (missing,) = until(lambda job=job: gauges_or_the_end(nodes, "three", job), every_s=0.5)
             trained = job.result()
         assert trained.returncode == 0, trained.stdout + trained.stderr
         if not missing:
@@ -251,6 +250,13 @@ def missing_gauges(nodes, run):
     scraped = nodes.metrics()
     labels = {name: " ".join(scraped.get(f"ray_{PREFIX}{name}", {})) for name in GAUGES}
     return [name for name, text in labels.items() if f'run="{run}"' not in text or 'worker="0"' not in text]
+
+
+def gauges_or_the_end(nodes, run, job):
+    """Return (missing gauges,) once there are none or the job has ended."""
+    over = job.done()
+    missing = missing_gauges(nodes, run)
+    return (missing,) if over or not missing else None
 
 
 def nodes_listed(nodes):
