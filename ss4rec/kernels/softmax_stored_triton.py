@@ -33,10 +33,11 @@ WARPS = 8
 
 
 class StoredLoss(torch.autograd.Function):
-    """Loss and all gradients in one pass over the logits, which are rounded to `kind`; arguments as of `softmax_loss`."""
+    """Loss and all gradients in one pass over the logits, which are rounded to the type of the products' inputs."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Return the sum; arguments as of `ss4rec.kernels.softmax_triton.softmax_loss`, in its order."""
         hidden_TD, weight_VD, targets_T, rows_R, smoothing, kind, bits_TW, held_logit, needs_grad = arguments
         num_rows, dim = weight_VD.shape
         filled = triton.cdiv(num_rows, ALIGNED) * ALIGNED
@@ -71,6 +72,7 @@ class StoredLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what the forward pass has computed."""
         grad_TD, grad_items_VD, grad_held_R = ctx.saved_tensors
         hidden_kind, weight_kind, held = ctx.kinds
         return (
