@@ -12,6 +12,9 @@ demo: setup
 # Three processes at a time: tests wait for one another, for a server, for Ray, so two would leave two cores idle.
 JOBS = 3
 
+# Ray starts a worker for each CPU as soon as a driver joins, most of them for nothing: an eighth of a Ray test's CPU.
+export RAY_prestart_worker_first_driver = 0
+
 # What a change may break first, meant for 6 minutes on two quiet cores: every test without Ray but those of
 # tests/slow.tsv, and the real thing: one head, jobs, two workers, a sweep.
 # `python -m benchmarks.newcomer test` and `... test-all` measure.

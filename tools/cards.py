@@ -1,7 +1,8 @@
 """Compiles every Triton kernel for cards that are not there, and prints what each program asks of its card.
 
-    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--out FOLDER]      (no GPU is needed)
+    PYTHONPATH=.venv/triton python -m tools.cards [ARCH ...] [--sample] [--threads N] [--out FOLDER]  (needs no GPU)
 
+What was compiled is kept in TRITON_CACHE_DIR: with several cores, start one process for each ARCH, then all at once.
 One line a kernel and shape: shared memory, registers a thread, bytes of spills a thread. Exit code 1 if a card cannot
 start one of them. CI takes the sample of shapes; all of them are in the record.
 """
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,17 +197,28 @@ def _name(kind: torch.dtype) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def compile_for(card: Card, wanted: Iterable[Shape]) -> Iterator[Use]:
-    """Compile the kernels of these shapes, each once, and yield what each asks for."""
-    seen: set[object] = set()
+def compile_for(card: Card, wanted: Iterable[Shape], threads: int = 1) -> Iterator[Use]:
+    """Compile the kernels of these shapes, each once, and yield what each asks for.
+
+    Args:
+        card: what to compile for.
+        wanted: names of shapes, and work that launches kernels.
+        threads: kernels at a time; most of a compilation is C++ that releases Python's lock.
+    """
+    jobs: dict[Hashable, tuple[str, Callable[[], Any]]] = {}
+    seen: set[str] = set()
     before = driver._active  # asking for `active` would look for a card
     driver.set_active(NoCard(card.arch))
     launching.current_arch.cache_clear()
     try:
         for shape, work in wanted:
-            noted = _noted_by(work)
-            yield from (_use(shape, noted[key]()) for key in noted.keys() - seen)
-            seen |= noted.keys()
+            for key, job in _noted_by(work).items():
+                jobs.setdefault(key, (shape, job))
+        with ThreadPoolExecutor(threads) as pool:
+            for shape, compiled in pool.map(lambda job: (job[0], job[1]()), jobs.values()):
+                if compiled.hash not in seen:  # else other numbers gave the same program
+                    seen.add(compiled.hash)
+                    yield _use(shape, compiled)
     finally:  # a card that is there is used again
         driver._active = before
         launching.current_arch.cache_clear()
@@ -233,10 +246,10 @@ def _use(shape: str, compiled: Any) -> Use:
     return Use(meta.name, shape, meta.shared, registers, stack, 32 * meta.num_warps)
 
 
-def check(card: Card, only_sample: bool) -> list[dict[str, Any]]:
+def check(card: Card, only_sample: bool, threads: int) -> list[dict[str, Any]]:
     """Compile for a card, print a line a kernel, and return them as rows of a record."""
     rows = []
-    for use in compile_for(card, sample() if only_sample else shapes()):
+    for use in compile_for(card, sample() if only_sample else shapes(), threads):
         problem = use.problem(card)
         print(
             f"sm_{card.arch} {use.kernel:24s}{use.shape:20s}{use.shared_bytes / 1024:6.1f} KiB "
@@ -254,9 +267,11 @@ def main() -> int:
     )
     parser.add_argument("archs", nargs="*", type=int, default=[card.arch for card in CARDS])
     parser.add_argument("--sample", action="store_true", help="the shapes of CI only")
+    parser.add_argument("--threads", type=int, default=1, help="kernels at a time")
     parser.add_argument("--out", type=Path, help="write a record cards-YYYYMMDD.json into this folder")
     options = parser.parse_args()
-    rows = [row for card in CARDS if card.arch in options.archs for row in check(card, options.sample)]
+    cards = [card for card in CARDS if card.arch in options.archs]
+    rows = [row for card in cards for row in check(card, options.sample, options.threads)]
     failed = sum(row["problem"] is not None for row in rows)
     print(f"{failed} of {len(rows)} kernels over a limit")
     if options.out and not options.sample and len(options.archs) == len(CARDS):

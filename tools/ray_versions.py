@@ -3,8 +3,8 @@
     python -m tools.ray_versions [VERSION ...] [--out FOLDER]      (needs the dev packages and a package index)
 
 An environment is a small one on top of that of the running Python: only Ray is installed anew (about 240 MB each), all
-else is shared. What runs in it are the project's own tests of each part. Exit code 1 if one fails. On two cores a
-version takes about six minutes. With `--work FOLDER --go-on` what passed in an earlier call is not run again; the
+else is shared. What runs in it are the project's own tests of each part, those of one cluster in one process. Exit
+code 1 if one fails. With `--work FOLDER --go-on` what passed in an earlier call is not run again; the
 record names the commit at which each part passed.
 """
 
@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import site
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from ss4rec.io.journal import Journal
@@ -38,6 +40,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """What must pass: a job that trains on two workers and one that ranks; a sweep; a refusal; a driver that is killed and
 started again, with the bits of a run that nothing stopped."""
+GROUPS = (("internals",), ("training", "sweep", "job"), ("resume",))
+"""Parts that share a cluster, and so one process of tests."""
+BESIDE = {
+    "RAY_raylet_start_wait_time_s": "150",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "150",
+    "SS4REC_TEST_PORTS": "40",
+}
+"""Beside other work Ray's own processes need longer to start than it gives them, and the tests ports of their own."""
 TIMEOUT_S = 1200
 
 
@@ -64,44 +74,81 @@ def make_environment(version: str, folder: Path) -> Path:
     return python
 
 
-def run_part(python: Path, part: str) -> tuple[bool, float, str]:
-    """Run the tests of one part; return whether they passed, seconds, and the end of what they printed."""
-    command = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PARTS[part]]
+def run_parts(python: Path, parts: Sequence[str], tell: Callable[[str], None]) -> tuple[set[str], str]:
+    """Run the tests of some parts in one process.
+
+    Args:
+        python: of the environment.
+        parts: names in `PARTS`.
+        tell: gets each part that has passed, as soon as it has.
+
+    Returns:
+        The parts that have passed, and the end of what was printed.
+    """
+    tests = [test for part in parts for test in PARTS[part]]
+    command = [str(python), "-m", "pytest", "-v", "-p", "no:cacheprovider", *tests]
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
-    began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-        passed, text = done.returncode == 0, done.stdout + done.stderr
-    except subprocess.TimeoutExpired:
-        passed, text = False, f"not done after {TIMEOUT_S} s"
-    return passed, time.perf_counter() - began, text[-3000:]
+    environment = os.environ | BESIDE | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    lines: list[str] = []
+    ends: list[tuple[str, str]] = []
+    good: set[str] = set()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
+        limit = Timer(TIMEOUT_S, process.kill)
+        limit.start()
+        for line in process.stdout or ():
+            lines.append(line)
+            if found := re.match(r"(\S+::\S+) (PASSED|FAILED|ERROR)", line):
+                ends.append((found[2], found[1]))
+            over = re.match(r"=+ .* in [\d.]+s.* =+$", line) is not None
+            for part in parts:
+                # Of a whole file more tests may come.
+                named = all("::" in test for test in PARTS[part])
+                if part not in good and (named or over) and passed(PARTS[part], ends):
+                    good.add(part)
+                    tell(part)
+        limit.cancel()
+    return good, "".join(lines)[-3000:]
+
+
+def passed(tests: Sequence[str], ends: Sequence[tuple[str, str]]) -> bool:
+    """Return whether each of these tests (or files) has passed, and none of them has failed.
+
+    Args:
+        tests: ids of tests, or files.
+        ends: (PASSED, FAILED or ERROR; id of a test) of each test that ran.
+    """
+
+    def of(test: str) -> list[str]:
+        return [end for end, name in ends if name == test or name.startswith(f"{test}::")]
+
+    return all(of(test) and set(of(test)) == {"PASSED"} for test in tests)
 
 
 def run_version(version: str, folder: Path, parts: list[str], go_on: bool) -> dict[str, Any]:
     """Run all parts with one version, or those that have not passed yet; return a row of the table."""
     python = make_environment(version, folder)
     journal = Journal(folder / "parts.jsonl")
-    before = {row["part"]: row["commit"] for row in journal.rows() if go_on and row["ray"] == version}
-    row: dict[str, Any] = {"ray": version, "commits": {}}
-    for part in parts:
-        commit = before.get(part) or git_commit()
-        passed, seconds, text = (True, 0.0, "") if part in before else run_part(python, part)
-        row[part] = "passed" if passed else "failed"
-        row["commits"][part] = commit
-        print(
-            f"ray {version:8s}{part:12s}{row[part]:8s}{seconds:6.0f} s, commit {str(commit)[:9]}", flush=True
-        )
-        if not passed:
+    commits = {row["part"]: row["commit"] for row in journal.rows() if go_on and row["ray"] == version}
+    row: dict[str, Any] = {"ray": version, "commits": commits} | dict.fromkeys(parts, "passed")
+    for group in GROUPS:
+        wanted = [part for part in group if part in parts and part not in commits]
+        if not wanted:
+            continue
+        began = time.perf_counter()
+
+        def tell(part: str, began: float = began) -> None:
+            commits[part] = git_commit()
+            journal.append({"ray": version, "part": part, "commit": commits[part]})
+            print(f"ray {version:8s}{part:12s}passed after {time.perf_counter() - began:.0f} s", flush=True)
+
+        good, text = run_parts(python, wanted, tell)
+        for part in sorted(set(wanted) - good):
+            row[part] = "failed"
+            print(f"ray {version:8s}{part:12s}failed", flush=True)
+        if set(wanted) - good:
             print(text, flush=True)
-        elif part not in before:
-            journal.append({"ray": version, "part": part, "commit": commit})
+    row["commits"] = {part: commits.get(part) for part in parts}
     row["passed"] = all(row[part] == "passed" for part in parts)
     return row
 

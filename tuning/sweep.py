@@ -55,7 +55,7 @@ class SweepConfig(Section):
     trials_per_gpu: PositiveInt = 1
     """One-worker trials that share a GPU."""
     concurrent: NonNegativeInt = 0
-    """Most trials at a time; 0: as many as fit."""
+    """Maximum concurrent trials; 0: as many as fit."""
     minutes: NonNegativeFloat = 0.0
     """Minutes after which this attempt ends in order, its start included; 0: when all trials are done."""
 

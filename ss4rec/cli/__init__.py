@@ -26,7 +26,7 @@ VERBS = {
     "recommend": ("recommend", "Write the best items of every user into files."),
     "score": ("score", "Write the scores of given pairs of user and item."),
     "similar": ("similar", "Show or write items that are like an item."),
-    "show": ("show", "Show a run: data, learning curves, metrics, segments, cost."),
+    "show": ("show", "Show a run: data, curves, metrics, segments; or list runs."),
     "compare": ("compare", "Say which of several runs is better, and whether it is luck."),
     "serve": ("serve", "Serve a run over HTTP: events in, lists out."),
     "tune": ("tune", "Search hyperparameters with Ray Tune and Optuna."),

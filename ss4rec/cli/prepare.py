@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="Least events of users and items.",
+    help="Minimum events per user and item.",
 )
 @click.option("--name", help="Name of the data set; by default the source's.")
 @click.option(
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     help="Format of times, as in '%d/%m/%Y %H:%M' or %Y%m%d; by default ISO 8601.",
 )
 @click.option(
-    "--rows-per-shard", type=click.IntRange(min=1), default=2048, show_default=True, help="Users a shard."
+    "--rows-per-shard", type=click.IntRange(min=1), default=2048, show_default=True, help="Users per shard."
 )
 @click.option(
     "--engine",

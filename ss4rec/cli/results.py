@@ -15,6 +15,7 @@ from ss4rec.evaluation.table import rich_table
 
 if TYPE_CHECKING:
     from ss4rec.evaluation.compare import Comparison
+    from ss4rec.evaluation.run_list import RunLine
     from ss4rec.evaluation.saved import SavedEvaluation
 
 
@@ -112,6 +113,21 @@ def show_run(run: Path, saved: SavedEvaluation | None, metric: str) -> None:
         _segments(console, saved, metric)
     console.print()
     _pairs(console, speed(run, saved))
+
+
+def show_runs(runs: Sequence[RunLine]) -> None:
+    """Print runs in 80 columns, a row each; `-` is what a run does not have yet."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "data"):
+        table.add_column(name, overflow="fold")
+    for name in ("epochs", "valid NDCG@10", "test NDCG@10"):
+        table.add_column(name, justify="right")
+    table.add_column("begun", no_wrap=True)
+    for run in runs:
+        valid, test = ("-" if value is None else f"{value:.4f}" for value in (run.valid, run.test))
+        begun = (run.created or "-")[:16].replace("T", " ")
+        table.add_row(run.name, run.data or "-", str(run.epochs), valid, test, begun)
+    Console(highlight=False).print(table)
 
 
 def show_comparison(found: Comparison, verdicts: Sequence[str], about: str) -> None:

@@ -54,7 +54,7 @@ from ss4rec.train.status import shown
 @click.option(
     "--trials-per-gpu", default=1, show_default=True, type=click.IntRange(min=1), help="Trials on a card."
 )
-@click.option("--concurrent", default=0, help="Most trials at a time; 0: as many as fit.")
+@click.option("--concurrent", default=0, help="Maximum concurrent trials; 0: as many as fit.")
 @click.option(
     "--minutes",
     default=0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,19 @@ class TimeSystem(NamedTuple):
     """With `gap_bias_P`, s = softplus(weight · log1p(gap) + bias) · exp(log_step) instead."""
     gap_bias_P: Tensor | None = None
     """See `gap_weight_P`."""
+
+    @classmethod
+    def joined(cls, systems: Sequence[TimeSystem]) -> TimeSystem:
+        """Return systems beside one another, with all their P as one."""
+        weights = [system.gap_weight_P for system in systems if system.gap_weight_P is not None]
+        biases = [system.gap_bias_P for system in systems if system.gap_bias_P is not None]
+        return cls(
+            torch.cat([system.lambda_re_P for system in systems]),
+            torch.cat([system.lambda_im_P for system in systems]),
+            torch.cat([system.log_step_P for system in systems]),
+            torch.cat(weights) if weights else None,
+            torch.cat(biases) if biases else None,
+        )
 
     def steps(self, gaps_X: Tensor) -> Tensor:
         """Return the steps `[X, P]` of gaps in seconds, in the type of Λ."""

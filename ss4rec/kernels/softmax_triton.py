@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ss4rec.kernels.cards import softmax_tile
+from ss4rec.kernels.cards import softmax_tile, stores_logits
 from ss4rec.kernels.launch import current_arch, launch
 from ss4rec.kernels.math_triton import INTERPRETED, exp2
+from ss4rec.kernels.softmax_stored_triton import StoredLoss
 from ss4rec.model.segments import Segments
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -61,7 +62,8 @@ def softmax_loss(
 ) -> Tensor:
     """Sum -(1-ε) log p(target) - ε mean(log p) over the tokens `rows_R`; p is the softmax over items 1 .. V-1.
 
-    Arithmetic outside the matrix products is float32. Products of float32 inputs take three TF32 products each, which
+    Where that is faster, logits are in memory part by part (`softmax_stored_triton`). Arithmetic outside the matrix
+    products is float32. Products of float32 inputs take three TF32 products each, which
     keeps float32's accuracy.
 
     Args:
@@ -75,7 +77,8 @@ def softmax_loss(
         held_logit: float32 scalar that is added to the logits of held items; needs `bits_TW`.
         needs_grad: whether gradients may be asked for.
     """
-    total: Tensor = _SoftmaxLoss.apply(
+    stored = stores_logits(weight_VD.shape[1], kind == torch.bfloat16, held=bits_TW is not None)
+    total: Tensor = (StoredLoss if stored else _SoftmaxLoss).apply(
         hidden_TD, weight_VD, targets_T, rows_R, smoothing, kind, bits_TW, held_logit, needs_grad
     )
     return total

@@ -5,6 +5,8 @@ All arithmetic is real and all shapes follow from the arguments, so the steps ca
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,43 +18,60 @@ CHUNK_TOKENS = 128
 """Tokens whose decays are in memory at one time: 4 MB with 256 channels of 32 states."""
 
 
-def time_step(drive_B2P: Tensor, gaps_B: Tensor, system: TimeSystem, state_B2P: Tensor) -> Tensor:
-    """Take one step of `naive.time_scan` for each user; returns the new state `[B, 2P]`.
+class TimeDecay(NamedTuple):
+    """What a step's gaps make of the system, whatever the state is: complex factors as pairs, `[B, P]` each."""
 
-    Arguments are those of the scan, with one event for each of B users. e^(Λs) - 1 is written so that nothing is
-    subtracted from one: with Λs = a + ib its real part is expm1(a) cos b - 2 sin²(b/2).
+    left_re_BP: Tensor
+    """Of the state, e^(Λs)."""
+    left_im_BP: Tensor
+    taken_re_BP: Tensor
+    """Of the input, (e^(Λs) - 1)/Λ."""
+    taken_im_BP: Tensor
+
+
+def time_decay(gaps_B: Tensor, system: TimeSystem) -> TimeDecay:
+    """Return the factors of a step for each user's gap in seconds.
+
+    e^(Λs) - 1 is written so that nothing is subtracted from one: with Λs = a + ib its real part is
+    expm1(a) cos b - 2 sin²(b/2).
     """
     lambda_re_P, lambda_im_P, steps_BP = *system[:2], system.steps(gaps_B)
     angle_BP = lambda_im_P * steps_BP
     cos_BP, shrink_BP = torch.cos(angle_BP), torch.expm1(lambda_re_P * steps_BP)
-    decay_re_BP, decay_im_BP = (shrink_BP + 1) * cos_BP, (shrink_BP + 1) * torch.sin(angle_BP)
+    left_re_BP, left_im_BP = (shrink_BP + 1) * cos_BP, (shrink_BP + 1) * torch.sin(angle_BP)
     less_one_BP = shrink_BP * cos_BP - 2 * torch.sin(angle_BP / 2).square()
-    drive_re_BP, drive_im_BP = drive_B2P.to(lambda_re_P.dtype).chunk(2, dim=1)
-    added_re_BP = less_one_BP * drive_re_BP - decay_im_BP * drive_im_BP
-    added_im_BP = less_one_BP * drive_im_BP + decay_im_BP * drive_re_BP
     # Division by Λ is multiplication by its conjugate over |Λ|².
     size_P = lambda_re_P.square() + lambda_im_P.square()
     re_P, im_P = lambda_re_P / size_P, -lambda_im_P / size_P
-    old_re_BP, old_im_BP = state_B2P.chunk(2, dim=1)
-    return torch.cat(
-        [
-            decay_re_BP * old_re_BP - decay_im_BP * old_im_BP + re_P * added_re_BP - im_P * added_im_BP,
-            decay_re_BP * old_im_BP + decay_im_BP * old_re_BP + re_P * added_im_BP + im_P * added_re_BP,
-        ],
-        dim=1,
+    return TimeDecay(
+        left_re_BP,
+        left_im_BP,
+        re_P * less_one_BP - im_P * left_im_BP,
+        re_P * left_im_BP + im_P * less_one_BP,
     )
 
 
-def conv_step(
-    values_BE: Tensor, weight_EK: Tensor, bias_E: Tensor, past_BJE: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Take one step of `naive.causal_conv`; the state are the J = K - 1 inputs before, oldest first, 0 where none was.
+def turning(re_XP: Tensor, im_XP: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `turned` multiplies by, for complex factors: `[..., 2P]` each."""
+    return torch.cat([re_XP, re_XP], dim=-1), torch.cat([-im_XP, im_XP], dim=-1)
 
-    Returns:
-        The output `[B, E]` and the new state.
+
+def turned(values_X2P: Tensor, by: tuple[Tensor, Tensor], added_X2P: Tensor | None = None) -> Tensor:
+    """Return complex values, real parts then imaginary parts, times complex factors (`turning`), plus something."""
+    re_X2P, im_X2P = by
+    crossed_X2P = values_X2P.roll(values_X2P.shape[-1] // 2, -1)
+    own_X2P = values_X2P * re_X2P if added_X2P is None else torch.addcmul(added_X2P, values_X2P, re_X2P)
+    return torch.addcmul(own_X2P, crossed_X2P, im_X2P)
+
+
+def time_step(drive_B2P: Tensor, gaps_B: Tensor, system: TimeSystem, state_B2P: Tensor) -> Tensor:
+    """Take one step of `naive.time_scan` for each user; returns the new state `[B, 2P]`.
+
+    Arguments are those of the scan, with one event for each of B users.
     """
-    window_BKE = torch.cat([past_BJE, values_BE[:, None]], dim=1)
-    return F.silu((window_BKE * weight_EK.T).sum(1) + bias_E), window_BKE[:, 1:]
+    decay = time_decay(gaps_B, system)
+    left_B2P = turned(state_B2P, turning(*decay[:2]))
+    return turned(drive_B2P.to(left_B2P.dtype), turning(*decay[2:]), left_B2P)
 
 
 def relation_step(inputs: SelectiveInputs, state_BEN: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,14 +82,16 @@ def relation_step(inputs: SelectiveInputs, state_BEN: Tensor) -> tuple[Tensor, T
     u_BE, delta_BE, A_EN, B_BN, C_BN, D_E, z_BE, delta_bias_E = inputs
     kind, held = A_EN.dtype, state_BEN.dtype
     u_BE, dt_BE = u_BE.to(kind), F.softplus(delta_BE.to(kind) + delta_bias_E)
-    drive_BEN = (dt_BE * u_BE).to(held)[:, :, None] * B_BN.to(held)[:, None, :]
-    state_BEN = torch.exp(dt_BE.to(held)[:, :, None] * A_EN.to(held)) * state_BEN + drive_BEN
-    y_BE = (state_BEN @ C_BN.to(held)[:, :, None]).squeeze(2).to(kind)
-    return (y_BE + D_E * u_BE) * F.silu(z_BE.to(kind)), state_BEN
+    # `unsqueeze`, since an index with None is three nodes of a recorded graph.
+    drive_BEN = (dt_BE * u_BE).to(held).unsqueeze(2) * B_BN.to(held).unsqueeze(1)
+    decay_BEN = torch.exp(dt_BE.to(held).unsqueeze(2) * A_EN.to(held))
+    state_BEN = torch.addcmul(drive_BEN, decay_BEN, state_BEN)
+    y_BE = (state_BEN @ C_BN.to(held).unsqueeze(2)).squeeze(2).to(kind)
+    return torch.addcmul(y_BE, D_E, u_BE) * F.silu(z_BE.to(kind)), state_BEN
 
 
 def conv_past(values_TE: Tensor, taps: int, segments: Segments) -> Tensor:
-    """Return the state of `conv_step` after each sequence, `[S, taps - 1, E]`."""
+    """Return the last inputs of the convolution in each sequence, 0 where there was none, `[S, taps - 1, E]`."""
     age_J = torch.arange(taps - 2, -1, -1, device=values_TE.device)
     token_SJ = segments.last_S[:, None] - age_J
     inside_SJ = token_SJ >= segments.first_S[:, None]

@@ -75,6 +75,21 @@ class BlockState(NamedTuple):
     """States of the relation-aware SSM."""
 
 
+class BlockAhead(NamedTuple):
+    """What of a step depends on the state and the gap alone, for B users (`ss4rec.model.state.look_ahead`)."""
+
+    left_B2P: Tensor
+    """What the gap has left of the time-aware states."""
+    taken: tuple[Tensor, Tensor]
+    """What the gap makes of the time-aware SSM's inputs (`ss4rec.kernels.steps.turned`)."""
+    window_BE: Tensor
+    """What the convolution says of the inputs before."""
+    past_BJE: Tensor
+    """As in `BlockState`."""
+    relation_BEN: Tensor
+    """As in `BlockState`."""
+
+
 Layer = Callable[[Tensor], Tensor]
 
 
@@ -141,19 +156,21 @@ class SSBlock(nn.Module):
         return values_TD, BlockState(*states)
 
     def step(
-        self, values_BD: Tensor, gaps_B: Tensor, state: BlockState, layer_backend: LayerBackend
+        self, values_BD: Tensor, ahead: BlockAhead, layer_backend: LayerBackend
     ) -> tuple[Tensor, BlockState]:
         """Take one event of each user; returns `[B, D]` and the new state."""
         states: list[Tensor] = []
 
         def time(x_BD: Tensor) -> Tensor:
-            out_BD, *new = self.time.step(x_BD, gaps_B, state.time_B2P)
+            out_BD, *new = self.time.step(x_BD, ahead.left_B2P, ahead.taken)
             states.extend(new)
             return out_BD
 
         def relation(x_BD: Tensor) -> Tensor:
-            out_BD, *new = self.relation.step(x_BD, state.past_BJE, state.relation_BEN)
-            states.extend(new)
+            out_BD, past_BE, state_BEN = self.relation.step(x_BD, ahead.window_BE, ahead.relation_BEN)
+            states.extend(
+                (torch.cat([ahead.past_BJE, past_BE[:, None].to(ahead.past_BJE)], 1)[:, 1:], state_BEN)
+            )
             return out_BD
 
         values_BD = self.through(values_BD, time, relation, layer_backend)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,17 +24,36 @@ class SeenItems:
         device: where the pairs live.
     """
 
+    _starts_V1: Tensor | None
+
     def __init__(
         self, seen_X: Tensor, seen_offsets_B1: Tensor, width: int, device: torch.device | str
     ) -> None:
-        self.num_rows = len(seen_offsets_B1) - 1
-        self.device = torch.device(device)
+        num_rows = len(seen_offsets_B1) - 1
         lengths_B = seen_offsets_B1.diff().to(device)
         row_X = torch.repeat_interleave(lengths_B, output_size=len(seen_X))
-        pairs_P = torch.unique(seen_X.to(device, torch.int64) * self.num_rows + row_X)
-        self._item_P, self._row_P = pairs_P // self.num_rows, pairs_P % self.num_rows
-        edges_V1 = torch.arange(width + 1, device=device)
-        self._starts_V1 = torch.searchsorted(self._item_P, edges_V1).cpu()
+        pairs_P = torch.unique(seen_X.to(device, torch.int64) * num_rows + row_X)
+        self._take(pairs_P // num_rows, pairs_P % num_rows, num_rows, width)
+        self._starts_V1 = self._starts()  # while the device is waited for anyway
+
+    @classmethod
+    def in_order(cls, item_P: Tensor, row_P: Tensor, num_rows: int, width: int) -> SeenItems:
+        """Take pairs as they are: in order, each once and without padding, int64."""
+        seen = cls.__new__(cls)
+        seen._take(item_P, row_P, num_rows, width)
+        return seen
+
+    def _take(self, item_P: Tensor, row_P: Tensor, num_rows: int, width: int) -> None:
+        self.num_rows = num_rows
+        self.device = item_P.device
+        self._item_P, self._row_P = item_P, row_P
+        self._width = width
+        self._starts_V1 = None
+
+    def _starts(self) -> Tensor:
+        """Return where the pairs of each item begin."""
+        edges_V1 = torch.arange(self._width + 1, device=self.device)
+        return torch.searchsorted(self._item_P, edges_V1).cpu()
 
     @property
     def num_pairs(self) -> int:
@@ -41,6 +62,9 @@ class SeenItems:
 
     def part(self, first: int, stop: int) -> slice:
         """Return where the pairs with items `first` to `stop - 1` stand among all."""
+        if self._starts_V1 is None and (first, stop) == (1, self._width):
+            return slice(0, self.num_pairs)
+        self._starts_V1 = self._starts() if self._starts_V1 is None else self._starts_V1
         return slice(int(self._starts_V1[first]), int(self._starts_V1[stop]))
 
     def between(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -139,6 +163,19 @@ class ItemScores:
         if best_BK is None or items_BK is None:
             raise ValueError("there are no items to choose from")
         return best_BK, items_BK
+
+
+def best_of(scores_V: npt.NDArray[np.float32], k: int) -> tuple[list[float], list[int]]:
+    """Return what `ItemScores.top` does for one user's scores on a CPU, where a dozen calls of torch take longer.
+
+    Column 0 is not looked at.
+    """
+    scores_I = scores_V[1:]
+    k = min(k, len(scores_I))
+    least = np.partition(scores_I, len(scores_I) - k)[len(scores_I) - k]
+    found_X = np.flatnonzero(scores_I >= least)
+    best_K = found_X[np.argsort(-scores_I[found_X], kind="stable")[:k]]
+    return scores_I[best_K].tolist(), (best_K + 1).tolist()
 
 
 def _top_in_order(scores_BC: Tensor, k: int) -> tuple[Tensor, Tensor]:

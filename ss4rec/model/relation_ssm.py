@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import RelationBackend
 from ss4rec.kernels.inputs import SelectiveInputs
-from ss4rec.kernels.steps import conv_past, conv_step, relation_step
+from ss4rec.kernels.steps import conv_past, relation_step
 from ss4rec.model.init import log_uniform
 from ss4rec.model.segments import Segments
 
@@ -64,12 +65,18 @@ class RelationSSM(nn.Module):
         delta_TE, B_TN, C_TN = self.select(u_TE)
         return SelectiveInputs(u_TE, delta_TE, self.decay(), B_TN, C_TN, self.skip, z_TE, self.dt_bias)
 
-    def step(self, values_BD: Tensor, past_BJE: Tensor, state_BEN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take one event of each user; returns `[B, D]` and both new states."""
-        u_BE, z_BE = self.in_proj(values_BD).chunk(2, dim=1)
-        u_BE, past_BJE = conv_step(u_BE, self.conv_weight, self.conv_bias, past_BJE)
+    def step(self, values_BD: Tensor, window_BE: Tensor, state_BEN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one event of each user; returns `[B, D]`, the input of the convolution, and the new states.
+
+        Args:
+            values_BD: inputs.
+            window_BE: what the convolution says of the inputs before.
+            state_BEN: the states before.
+        """
+        past_BE, z_BE = self.in_proj(values_BD).chunk(2, dim=1)
+        u_BE = F.silu(torch.addcmul(window_BE, past_BE, self.conv_weight[:, -1]))
         y_BE, state_BEN = relation_step(self.inputs(u_BE, z_BE), state_BEN)
-        return self.out_proj(y_BE), past_BJE, state_BEN
+        return self.out_proj(y_BE), past_BE, state_BEN
 
     def select(self, u_TE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return steps before bias and softplus, input and output weights of each token."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import LayerBackend
-from ss4rec.model.block import BlockState, SSBlock
+from ss4rec.kernels.inputs import TimeSystem
+from ss4rec.kernels.steps import time_decay, turned, turning
+from ss4rec.model.block import BlockAhead, BlockState, SSBlock
 from ss4rec.model.inputs import Context
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel, SS4Rec
@@ -50,11 +53,11 @@ class StateLayout:
     def _sizes(self) -> tuple[int, int, int]:
         return self.time, self.past[0] * self.past[1], self.relation[0] * self.relation[1]
 
-    def split(self, rows_BX: Tensor) -> Iterator[BlockState]:
-        """Yield the state of each block, member after member, as views of the rows."""
-        parts = rows_BX.split([*self._sizes] * (self.members * self.blocks), dim=1)
-        for time, past, relation in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-            yield BlockState(time, past.unflatten(1, self.past), relation.unflatten(1, self.relation))
+    def split(self, rows_BX: Tensor) -> BlockState:
+        """Return the states of all blocks, member after member, as views of the rows: `[B, blocks, ...]` each."""
+        rows_BLX = rows_BX.unflatten(1, (self.members * self.blocks, sum(self._sizes)))
+        time, past, relation = rows_BLX.split(self._sizes, dim=2)
+        return BlockState(time, past.unflatten(2, self.past), relation.unflatten(2, self.relation))
 
     def by_kind(self, rows_BX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return all time-aware states, inputs of convolutions and relation-aware states, `[B, ...]` each."""
@@ -123,17 +126,43 @@ def step_states(
         layer_kernel: what surrounds layers; None: as configured for the model's device.
         blocks: the blocks of each member, in another type than the model's; None: its own.
     """
-    old, new, outputs = StateLayout.of(model.config).split(rows_BX), [], []
-    for member, own in zip(model.members, blocks or [m.blocks for m in model.members], strict=True):
+    layout = StateLayout.of(model.config)
+    own = blocks or [member.blocks for member in model.members]
+    ahead = look_ahead(
+        [cast(SSBlock, block) for some in own for block in some.children()], rows_BX, gaps_B, layout
+    )
+    new, outputs = [], []
+    for member, some in zip(model.members, own, strict=True):
         values_BD = member.event_input(items_B, gaps_B, context)
-        values_BD = values_BD if blocks is None else values_BD.to(next(own.parameters()).dtype)
+        values_BD = values_BD if blocks is None else values_BD.to(next(some.parameters()).dtype)
         kernel = layer_kernel or member.kernels[2]
-        for block in own.children():
+        for block in some.children():
             assert isinstance(block, SSBlock)
-            values_BD, state = block.step(values_BD, gaps_B, next(old), kernel)
+            values_BD, state = block.step(values_BD, next(ahead), kernel)
             new.append(BlockState(*(part.to(rows_BX.dtype) for part in state)))
         outputs.append(values_BD.to(rows_BX.dtype))
-    return StateLayout.join(new), torch.cat(outputs, dim=1)
+    return layout.join(new), torch.cat(outputs, dim=1)
+
+
+def look_ahead(
+    blocks: list[SSBlock], rows_BX: Tensor, gaps_B: Tensor, layout: StateLayout
+) -> Iterator[BlockAhead]:
+    """Yield what of a step depends on rows and gaps alone: one computation for all blocks of all members."""
+    count = len(blocks)
+    states = layout.split(rows_BX)
+    times, relations = [block.time for block in blocks], [block.relation for block in blocks]
+    system = TimeSystem.joined([time.system() for time in times])
+    re_BLP, im_BLP, *taken = (part.unflatten(1, (count, -1)) for part in time_decay(gaps_B, system))
+    left_BL2P = turned(states.time_B2P, turning(re_BLP, im_BLP))
+    weight_LJE = torch.stack([relation.conv_weight[:, :-1].T for relation in relations])
+    bias_LE = torch.stack([relation.conv_bias for relation in relations])
+    window_BLE = (states.past_BJE * weight_LJE).sum(2) + bias_LE
+    re_BL2P, im_BL2P = turning(*taken)
+    for parts in zip(
+        *(part.unbind(1) for part in (left_BL2P, re_BL2P, im_BL2P, window_BLE, *states[1:])), strict=True
+    ):
+        left_B2P, re_B2P, im_B2P, *rest = parts
+        yield BlockAhead(left_B2P, (re_B2P, im_B2P), *rest)
 
 
 def read_out(model: SequenceModel, outputs_BD: Tensor, elapsed_B: Tensor | None = None) -> Tensor:

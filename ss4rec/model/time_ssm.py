@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ss4rec.config import ModelConfig
 from ss4rec.kernels import TimeBackend
 from ss4rec.kernels.inputs import TimeSystem
-from ss4rec.kernels.steps import time_step
+from ss4rec.kernels.steps import turned
 from ss4rec.model.init import hippo_normal_eigen, lecun_normal, log_uniform
 from ss4rec.model.segments import Segments
 
@@ -57,9 +57,17 @@ class TimeSSM(nn.Module):
         states_T2P = backend.time_scan(F.linear(values_TD, self.input_2PD), gaps_T, self.system(), segments)
         return self.output(states_T2P, values_TD), states_T2P
 
-    def step(self, values_BD: Tensor, gaps_B: Tensor, state_B2P: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one event of each user; returns `[B, D]` and the new states."""
-        state_B2P = time_step(F.linear(values_BD, self.input_2PD), gaps_B, self.system(), state_B2P)
+    def step(
+        self, values_BD: Tensor, left_B2P: Tensor, taken: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Take one event of each user; returns `[B, D]` and the new states.
+
+        Args:
+            values_BD: inputs.
+            left_B2P: what the gap has left of the states.
+            taken: what the gap makes of inputs, as `turned` takes it.
+        """
+        state_B2P = turned(F.linear(values_BD, self.input_2PD), taken, left_B2P)
         return self.output(state_B2P, values_BD), state_B2P
 
     def system(self) -> TimeSystem:

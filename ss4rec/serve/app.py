@@ -47,7 +47,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorOut, "description": "Nothing is known of the user."},
     503: {"model": ErrorOut, "description": "Too many wait, or the event store does not answer: try again."},
 }
-LINGER_S = 0.1
+LINGER_S = 0.5
 """New events wait so long before they are taken into states, so that one step takes those of several users: eight cost
 less than twice as much as one. A question for a user does not wait: it takes the user's new events in itself."""
 TURN_S = 0.0005
@@ -129,7 +129,7 @@ class _Work:
 
     def __init__(self, service: Service) -> None:
         self.events: Batcher[Sequence[NewEvent], list[Accepted]] = Batcher("events", partial(_write, service))
-        self.asks: Batcher[Ask, Answer] = Batcher("asks", service.recommend, most=64)
+        self.asks: Batcher[Ask, Answer] = Batcher("asks", service.recommend, most=16)
         self.states: Batcher[set[str], None] = Batcher(
             "states", partial(_refresh, service), linger_s=LINGER_S
         )

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 NICE = 10
-"""Of a thread that works gently: where cores are short it gets about a tenth of what another one gets."""
+"""By how much a thread that works gently is nicer: where cores are short it gets a tenth of what another one gets."""
 
 
 def gently(work: Callable[[], Result]) -> Result:
@@ -25,7 +25,7 @@ def gently(work: Callable[[], Result]) -> Result:
         try:
             if sys.platform == "linux":
                 own = threading.get_native_id()
-                os.setpriority(os.PRIO_PROCESS, own, max(NICE, os.getpriority(os.PRIO_PROCESS, own)))
+                os.setpriority(os.PRIO_PROCESS, own, min(19, NICE + os.getpriority(os.PRIO_PROCESS, own)))
             done.set_result(work())
         except BaseException as error:
             done.set_exception(error)

@@ -108,16 +108,20 @@ class KeptStates:
             logger.warning("whose states are kept in %s cannot be read: %s", self.path, error)
             return []
 
-    def lacking(self, model: StateModel, users: Iterable[str]) -> list[str]:
-        """Return those of some users of whom no state is kept for a model."""
-        query = "SELECT user FROM states WHERE model = ?"
+    def numbers(self, model: StateModel, users: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of the last events of kept states, 0 where there is none."""
+        query = "SELECT user, number FROM states WHERE model = ?"
         try:
             with self._reading:
-                there = {user for (user,) in self._reader.execute(query, (_key(model),))}
+                there = dict(self._reader.execute(query, (_key(model),)).fetchall())
         except sqlite3.Error as error:
-            logger.warning("whose states are kept in %s cannot be read: %s", self.path, error)
-            there = set()
-        return [user for user in users if user not in there]
+            logger.warning("states kept in %s cannot be read: %s", self.path, error)
+            there = {}
+        return {user: there.get(user, 0) for user in users}
+
+    def lacking(self, model: StateModel, users: Iterable[str]) -> list[str]:
+        """Return those of some users of whom no state is kept for a model."""
+        return [user for user, number in self.numbers(model, users).items() if not number]
 
     def close(self) -> None:
         """Let go of the file."""

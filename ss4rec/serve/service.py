@@ -31,7 +31,7 @@ least a few, are taken in one by one."""
 SAVE_EVERY = 4
 """New events of a user after which the state is kept on disk again."""
 SAVE_TOGETHER = 32
-REFRESH_TOGETHER, GIVE_WAY_S = 4, 0.001
+REFRESH_TOGETHER, GIVE_WAY_S = 8, 0.001
 """Users whose new events are taken in while a question may have to wait, and the pause while one waits."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import logging
 import os
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 CORE_SHARE = 0.35
 """Of a core, for taking up the states of present users for a new model; requests go first."""
 
+FEW_BEHIND = 5
+"""Events a user that a replica takes into its states by itself when it changes its model."""
+TURN_LOOK_S = 0.2
+"""Between two looks whether it is this replica's turn to change its model."""
 SAVE_PAUSE_S = 1.0
 """Between two looks whether states are to be kept on disk."""
 
@@ -138,20 +143,61 @@ class Follower:
             if found.mark == self._mark:
                 return False
             self._mark = found.mark  # one that cannot be loaded is not tried again until it changes
+        except (SS4RecError, OSError) as error:
+            return self._refuse(error)
+        with self._turn() as mine:
+            return mine and self._change(found)
+
+    def _change(self, found: Found) -> bool:
+        """Load a model and let the service take it over; returns whether it has."""
+        try:
             # Not gently: this thread holds Python's lock, for which requests would wait while it waits for a core.
             model = self._load(found)
         except (SS4RecError, OSError) as error:
-            self.service.counts.refused += 1
-            logger.warning("another model cannot be served, %s goes on: %s", self.service.model.name, error)
-            return False
+            return self._refuse(error)
         if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
             return False
         with self._file() as file:
-            if not self._make_states(found, file):
+            if self._far_behind(model, file) and not self._make_states(found, file):
                 return False
             self.service.take_over(model, file, share=CORE_SHARE)
         logger.info("%s (%s) serves now", model.name, model.fingerprint)
         return True
+
+    def _refuse(self, error: Exception) -> bool:
+        self.service.counts.refused += 1
+        logger.warning("another model cannot be served, %s goes on: %s", self.service.model.name, error)
+        return False
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Wait until no other replica of this machine changes its model: together they would leave no core to requests.
+        False if asked to end meanwhile."""
+        kept = self.service.kept
+        if kept is None:
+            yield True
+            return
+        with kept.path.with_name(kept.path.name + ".turn").open("w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if self._stop.wait(TURN_LOOK_S):
+                        break
+                else:
+                    break
+            yield not self._stop.is_set()
+
+    def _far_behind(self, model: ServedModel, file: KeptStates) -> bool:
+        """Return whether the states of present users are to be made for a model, or only to be brought up to date.
+
+        Another replica may just have had them made.
+        """
+        users = self._present(file)
+        if file.lacking(model.states, users):
+            return True
+        events = self.service.store.since(file.numbers(model.states, users))
+        return sum(map(len, events.values())) > FEW_BEHIND * len(users)
 
     @contextmanager
     def _file(self) -> Iterator[KeptStates]:
@@ -164,9 +210,13 @@ class Follower:
             yield file
             file.close()
 
+    def _present(self, file: KeptStates) -> list[str]:
+        """Return the users whose states are to be there, those who asked last at the front."""
+        return list(dict.fromkeys([*reversed(self.service.users), *file.users()]))[: file.most]
+
     def _make_states(self, found: Found, file: KeptStates) -> bool:
         """Have the states of present users made for a model, in a process of its own; false if asked to end."""
-        users = list(dict.fromkeys([*reversed(self.service.users), *file.users()]))[: file.most]
+        users = self._present(file)
         if not users:
             return True
         order = Order(

@@ -65,7 +65,11 @@ class Packed:
     def join(cls, rows: Sequence[Packed]) -> Packed:
         """Put rows of the same precision and layout together."""
         parts = zip(*(row.parts for row in rows), strict=True)
-        return cls(rows[0].precision, rows[0].layout, tuple(torch.cat(part) for part in parts))
+        return cls(
+            rows[0].precision,
+            rows[0].layout,
+            tuple(torch.cat(part) if len(part) > 1 else part[0] for part in parts),
+        )
 
     @property
     def nbytes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -17,13 +17,14 @@ from ss4rec.data.prepared.user_profiles import profile_codes
 from ss4rec.errors import UsageError
 from ss4rec.model.habits import Habits, Held, held_logits
 from ss4rec.model.inputs import Context
-from ss4rec.model.item_scores import ItemScores, SeenItems
+from ss4rec.model.item_scores import CHUNK_SCORES, ItemScores, SeenItems, best_of
 from ss4rec.model.segments import Segments
 from ss4rec.model.state import StateLayout, encode_states, read_out
 from ss4rec.recommender import History, Recommendation, Recommender
+from ss4rec.states.known import known_events, known_history, require_order
 from ss4rec.states.packed import Packed, Precision
 from ss4rec.states.state import Event, Known, Seen, State
-from ss4rec.states.traced import StateStep, Step, traced_step
+from ss4rec.states.traced import Question, StateStep, Step, traced_question, traced_step
 
 BATCH_USERS = 1024
 """Users that one step takes together."""
@@ -80,7 +81,7 @@ class StateModel:
 
     def encode_many(self, histories: Sequence[History], *, ignore_unknown: bool = False) -> list[State]:
         """Return the states after whole histories; arguments and errors as for `encode`."""
-        known = [self._known_history(history, ignore_unknown) for history in histories]
+        known = [known_history(self.recommender, history, ignore_unknown) for history in histories]
         profiles = [self.profile_codes(history.profile) for history in histories]
         states: list[State] = []
         first, tokens = 0, 0
@@ -104,9 +105,9 @@ class StateModel:
             raise UsageError(f"{len(states)} states and {len(events)} lists of events; give one list a state")
         for state in states:
             self._require_own(state)
-        known = [self._known(some, ignore_unknown) for some in events]
+        known = [known_events(self.recommender, some, ignore_unknown) for some in events]
         for state, some in zip(states, known, strict=True):
-            _require_order([state.newest, *some])
+            require_order([state.newest, *some])
         new = list(states)
         for step in range(max(map(len, known), default=0)):
             active = [user for user, some in enumerate(known) if len(some) > step]
@@ -149,8 +150,7 @@ class StateModel:
         found = []
         for first in range(0, len(states), BATCH_USERS):
             part = slice(first, first + BATCH_USERS)
-            best = self.scores(states[part], moments[part]).top(k, exclude_seen=exclude_seen)
-            for scores_K, items_K in zip(*(x.tolist() for x in best), strict=True):
+            for scores_K, items_K in self._best(states[part], moments[part], k, exclude_seen):
                 found.append(
                     [
                         Recommendation(ids[item - 1], score, titles[item - 1])
@@ -160,29 +160,51 @@ class StateModel:
                 )
         return found
 
+    def _best(
+        self, states: Sequence[State], at: Sequence[Moment | None], k: int, exclude_seen: bool
+    ) -> Iterator[tuple[list[float], list[int]]]:
+        """Yield scores and items of the best for each user."""
+        if not self._at_once or len(states) * len(self._items_VD) > CHUNK_SCORES:
+            best = self.scores(states, at).top(k, exclude_seen=exclude_seen)
+            yield from zip(*(values_BK.tolist() for values_BK in best), strict=True)
+            return
+        gaps = self._gaps(states, at)
+        elapsed_B = self._floats([-1.0 if gap is None else gap for gap in gaps])
+        arguments = self._newest_arguments(states, self._until_asked(gaps))
+        with torch.no_grad():
+            scores_BV = self._question(elapsed_B, *arguments).numpy()
+        for scores_V, state in zip(scores_BV, states, strict=True):
+            if exclude_seen:
+                scores_V[state.seen.items_X] = -np.inf
+            elif self._seen_logit is not None:
+                scores_V[state.seen.items_X] += self._seen_logit
+            yield best_of(scores_V, k)
+
     @torch.no_grad()
     def scores(self, states: Sequence[State], at: Sequence[Moment | None] | None = None) -> ItemScores:
         """Return the scores of all items for some users; arguments and errors as for `recommend`."""
-        for state in states:
-            self._require_own(state)
-        gaps = [
-            None if moment is None else self._gap_s(state, moment)
-            for state, moment in zip(states, at or [None] * len(states), strict=True)
-        ]
+        gaps = self._gaps(states, at or [None] * len(states))
         hidden_BD = self._hidden(states, gaps)
-        lengths = torch.tensor([0, *(len(state.seen.items_X) for state in states)])
-        seen_X = torch.from_numpy(np.concatenate([state.seen.items_X for state in states]))
-        seen = SeenItems(seen_X, lengths.cumsum(0), len(self._items_VD), self.device)
+        seen = self._seen(states)
         logit = self.model.repeat_logit
         if self.model.config.repeats == "habits":
             logit = self._habit_logits(states, gaps, hidden_BD, seen)
         return ItemScores.of_products(hidden_BD, self._items_VD, seen, logit)
 
+    def _seen(self, states: Sequence[State]) -> SeenItems:
+        """Return the items of some histories."""
+        items_P = np.concatenate([state.seen.items_X for state in states], dtype=np.int64)
+        rows_P = np.repeat(np.arange(len(states)), [len(state.seen.items_X) for state in states])
+        order_P = np.argsort(items_P, kind="stable")
+        item_P, row_P = (
+            torch.from_numpy(values_P[order_P]).to(self.device) for values_P in (items_P, rows_P)
+        )
+        return SeenItems.in_order(item_P, row_P, len(states), len(self._items_VD))
+
     def _hidden(self, states: Sequence[State], gaps: Sequence[float | None]) -> Tensor:
         """Return hidden states at the moments of asking, `[B, MD]`."""
         if self.target_time:
-            gap_s = [self.recommender.unknown_gap_s if gap is None else gap for gap in gaps]
-            _, outputs_BD = self._take_newest(states, gap_s, self._look_ahead)
+            _, outputs_BD = self._look_ahead(*self._newest_arguments(states, self._until_asked(gaps)))
         else:
             outputs_BD = torch.stack([state.output_D for state in states if state.output_D is not None])
         elapsed_B = torch.tensor([-1.0 if gap is None else gap for gap in gaps], device=self.device)
@@ -276,11 +298,11 @@ class StateModel:
         """Return the states after one more event of each user."""
         gaps = [event.time_s - state.newest.time_s for state, event in zip(states, events, strict=True)]
         if self.target_time:
-            rows_BX, _ = self._take_newest(states, gaps, self._one_step)
+            rows_BX, _ = self._one_step(*self._newest_arguments(states, gaps))
             outputs: Sequence[Tensor | None] = [None] * len(states)
         else:
             hours = [event.time_s // HOUR_S for event in events]
-            rows_BX, outputs_BD = self._take(states, events, gaps, hours, self._one_step)
+            rows_BX, outputs_BD = self._one_step(*self._arguments(states, events, gaps, hours))
             outputs = [output_D.clone() for output_D in outputs_BD]
         packed = Packed.of(rows_BX, self.precision, self.layout)
         return [
@@ -288,47 +310,65 @@ class StateModel:
             for user, (state, event) in enumerate(zip(states, events, strict=True))
         ]
 
-    def _take_newest(
-        self, states: Sequence[State], gaps: Sequence[float], take: Step
-    ) -> tuple[Tensor, Tensor]:
-        """Take the event that waits, for gaps in seconds from it to the next moment."""
+    def _newest_arguments(self, states: Sequence[State], gaps: Sequence[float]) -> tuple[Tensor, ...]:
+        """Return what takes in the event that waits, for gaps in seconds from it to the next moment."""
         hours = [
             (state.newest.time_s + round(float(gap))) // HOUR_S
             for state, gap in zip(states, gaps, strict=True)
         ]
-        return self._take(states, [state.newest for state in states], gaps, hours, take)
+        return self._arguments(states, [state.newest for state in states], gaps, hours)
 
-    def _take(
-        self,
-        states: Sequence[State],
-        events: Sequence[Known],
-        gaps: Sequence[float],
-        hours: Sequence[int],
-        take: Step,
-    ) -> tuple[Tensor, Tensor]:
-        """Return `step_states` of one event of each user."""
+    def _arguments(
+        self, states: Sequence[State], events: Sequence[Known], gaps: Sequence[float], hours: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        """Return the arguments of `StateStep` for one event of each user."""
         rows_BX = Packed.join([state.memory for state in states]).rows(self.kind)
         codes = [state.profile + event.codes for state, event in zip(states, events, strict=True)]
         context = self._context(hours, [event.rating for event in events], codes)
         items_B, gaps_B = self._ints([event.item for event in events]), self._floats(gaps)
-        return take(rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF)
+        return rows_BX, items_B, gaps_B, context.hours_T, context.ratings_T, context.profiles_TF
+
+    def _gaps(self, states: Sequence[State], at: Sequence[Moment | None]) -> list[float | None]:
+        """Return the seconds from each newest event to the moment of asking, None where that is not told."""
+        for state in states:
+            self._require_own(state)
+        return [
+            None if moment is None else self._gap_s(state, moment)
+            for state, moment in zip(states, at, strict=True)
+        ]
+
+    def _until_asked(self, gaps: Sequence[float | None]) -> list[float]:
+        return [self.recommender.unknown_gap_s if gap is None else gap for gap in gaps]
+
+    @cached_property
+    def _at_once(self) -> bool:
+        """Whether a question is one recorded graph: each call of torch more may wait for Python's lock."""
+        return self.traced and self.target_time and self.model.config.repeats != "habits"
+
+    @cached_property
+    def _question(self) -> Callable[..., Tensor]:
+        return traced_question(Question(self.model, self._items_VD))
+
+    @cached_property
+    def _seen_logit(self) -> float | None:
+        logit = self.model.repeat_logit
+        return None if logit is None else float(logit.detach())
 
     @cached_property
     def _one_step(self) -> Step:
         """The step that makes the next state: its rounding adds up."""
-        return self._recorded(exact=self._exact)
+        return self._recorded(StateStep(self.model, exact=self._exact))
 
     @cached_property
     def _look_ahead(self) -> Step:
         """The step of a question, which makes no state."""
-        return self._recorded(exact=False) if self._exact else self._one_step
+        return self._recorded(StateStep(self.model, keep=False))
 
     @property
     def _exact(self) -> bool:
         return self.device.type == "cpu" and self.kind == torch.float32
 
-    def _recorded(self, *, exact: bool) -> Step:
-        step = StateStep(self.model, exact=exact)
+    def _recorded(self, step: StateStep) -> Step:
         return traced_step(step) if self.traced else step
 
     def _context(
@@ -336,13 +376,14 @@ class StateModel:
     ) -> Context:
         columns = max(map(len, codes))
         rows = [[*some, *[0] * (columns - len(some))] for some in codes]
-        return Context(self._ints(hours), self._floats(ratings), torch.tensor(rows, device=self.device))
+        codes_BF = torch.from_numpy(np.array(rows, np.int64)).to(self.device)
+        return Context(self._ints(hours), self._floats(ratings), codes_BF)
 
     def _ints(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
+        return torch.from_numpy(np.array(values, np.int64)).to(self.device)
 
     def _floats(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
+        return torch.from_numpy(np.array(values, np.float32)).to(self.device)
 
     def _gap_s(self, state: State, moment: Moment) -> float:
         """Return the seconds from the newest event to a moment."""
@@ -362,67 +403,8 @@ class StateModel:
         """
         return tuple(profile_codes(profile or {}, self.recommender.profile_values)) or (0,)
 
-    def _known_history(self, history: History, ignore_unknown: bool) -> list[Known]:
-        """Return the events of a history, oldest first."""
-        ratings = history.ratings if history.ratings is not None else [None] * len(history.items)
-        for values, name in ((history.times, "time"), (ratings, "rating")):
-            if len(history.items) != len(values):
-                raise UsageError(
-                    f"{len(history.items)} items but {len(values)} {name}s; give one {name} for each item"
-                )
-        if len(history.items):
-            self.recommender.context_codes(history)  # refuses columns of another length
-        columns = history.context or {}
-        events = [
-            Event(item, time, rating, {name: values[place] for name, values in columns.items()})
-            for place, (item, time, rating) in enumerate(
-                zip(history.items, history.times, ratings, strict=True)
-            )
-        ]
-        known = sorted(self._known(events, ignore_unknown), key=lambda event: event.time_s)
-        if not known:
-            raise UsageError("the history has no known item; a sequential recommender needs at least one")
-        return known
-
-    def _known(self, events: Sequence[Event], ignore_unknown: bool) -> list[Known]:
-        """Look up items and times; what the run does not know is left out or refused."""
-        if not events:
-            return []
-        times = unix_seconds([event.time for event in events], "time").tolist()
-        index = self.recommender.index
-        unknown = [event.item for event in events if event.item not in index]
-        if unknown and not ignore_unknown:
-            raise UsageError(
-                f"the run does not know {len(unknown)} items: {unknown[:20]}; ids are those of the ratings file, "
-                "ignore_unknown=True leaves them out"
-            )
-        return [
-            Known(index[event.item], time, np.nan if event.rating is None else float(event.rating), codes)
-            for event, time, codes in zip(events, times, self._codes(events), strict=True)
-            if event.item in index
-        ]
-
-    def _codes(self, events: Sequence[Event]) -> list[tuple[int, ...]]:
-        """Return the codes of what is known about each event."""
-        if not self.model.columns.context and not any(event.context for event in events):
-            return [()] * len(events)
-        names = {name for event in events for name in event.context or {}}
-        told = {name: [(event.context or {}).get(name) for event in events] for name in sorted(names)}
-        history = History([event.item for event in events], [event.time for event in events], context=told)
-        return [tuple(codes) for codes in self.recommender.context_codes(history).tolist()]
-
     def _require_own(self, state: State) -> None:
         if state.model is not self and state.fingerprint != self.fingerprint:
             raise UsageError(
                 f"the state belongs to model {state.fingerprint}, this is {self.fingerprint}; encode the history again"
-            )
-
-
-def _require_order(events: Sequence[Known]) -> None:
-    """Refuse an event that is older than the one before it."""
-    for earlier, later in pairwise(events):
-        if later.time_s < earlier.time_s:
-            raise UsageError(
-                f"an event at {later.time_s} comes after one at {earlier.time_s}; a state takes events in order: "
-                "encode the whole history again to put it in its place"
             )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ss4rec.model.inputs import Context
 from ss4rec.model.ss4rec import SequenceModel
-from ss4rec.model.state import StateLayout, step_states
+from ss4rec.model.state import StateLayout, read_out, step_states
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows, items, gaps in seconds, hours, ratings, profiles -> new rows and what left the blocks."""
@@ -28,16 +29,18 @@ class StateStep(nn.Module):
 
     Args:
         model: the model.
+        keep: whether new rows are made; without, those that come back have no columns.
         exact: have the blocks work in float64, whatever the model's type; states stay in theirs. Where a norm meets
             values that are nearly equal, a block enlarges the rounding of float32 a thousandfold, and a state is to be
             as good as encoding the whole history. It costs a tenth to a third of the time of a step on a CPU.
     """
 
-    def __init__(self, model: SequenceModel, *, exact: bool = False) -> None:
+    def __init__(self, model: SequenceModel, *, exact: bool = False, keep: bool = True) -> None:
         super().__init__()
         self.model = model
         copies = [copy.deepcopy(member.blocks).double() for member in model.members if exact]
         self.blocks = nn.ModuleList(copies) if exact else None
+        self.keep = keep
 
     def forward(
         self,
@@ -50,7 +53,31 @@ class StateStep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return new rows and what left the blocks; arguments as in `step_states` and `Context`."""
         context = Context(hours_B, ratings_B, profiles_BF)
-        return step_states(self.model, rows_BX, items_B, gaps_B, context, blocks=self.blocks)
+        new_BX, outputs_BD = step_states(self.model, rows_BX, items_B, gaps_B, context, blocks=self.blocks)
+        return new_BX if self.keep else rows_BX[:, :0], outputs_BD
+
+
+class Question(nn.Module):
+    """From rows of a model that waits for the next moment to the scores of all items, with tensors alone as arguments.
+
+    Args:
+        model: the model.
+        items_VD: its item rows.
+        exact: as for `StateStep`.
+    """
+
+    def __init__(self, model: SequenceModel, items_VD: Tensor, *, exact: bool = False) -> None:
+        super().__init__()
+        self.step = StateStep(model, exact=exact, keep=False)
+        self.register_buffer("items_VD", items_VD)
+
+    items_VD: Tensor
+
+    def forward(self, elapsed_B: Tensor, *step: Tensor) -> Tensor:
+        """Return scores `[B, V]` without what repeats add; `elapsed_B` as in `read_out`, the rest as in `StateStep`."""
+        _, outputs_BD = self.step(*step)
+        hidden_BD = read_out(self.step.model, outputs_BD, elapsed_B)
+        return hidden_BD.to(self.items_VD.dtype) @ self.items_VD.T
 
 
 def example_step(model: SequenceModel, users: int = EXAMPLE_USERS) -> tuple[Tensor, ...]:
@@ -69,12 +96,23 @@ def example_step(model: SequenceModel, users: int = EXAMPLE_USERS) -> tuple[Tens
 
 def traced_step(step: StateStep) -> Step:
     """Record the step of a model whose weights will not change any more."""
-    example = example_step(step.model)
+    recorded: Step = _traced(step, example_step(step.model))
+    return recorded
+
+
+def traced_question(question: Question) -> Callable[..., Tensor]:
+    """Record the questions to a model whose weights will not change any more."""
+    example = example_step(question.step.model)
+    recorded: Callable[..., Tensor] = _traced(question, (torch.ones_like(example[2]), *example))
+    return recorded
+
+
+def _traced(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., Any]:
     with warnings.catch_warnings(), torch.no_grad():
         # Of torch's future, and that the number of rows is compared with that of items: either way is right.
         warnings.simplefilter("ignore")
-        graph = torch.jit.freeze(torch.jit.trace(step.eval(), example, check_trace=False))
+        graph = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))
         for _ in range(3):  # its first calls look for what can be made faster
             graph(*example)
-    recorded: Step = graph
+    recorded: Callable[..., Any] = graph
     return recorded

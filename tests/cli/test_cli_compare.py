@@ -19,6 +19,21 @@ def _shown(seen):
     assert "page:" in seen.out
 
 
+def _listed(seen):
+    """Both runs were trained and tested; they begin in the same second, so their order is not looked at."""
+    head, *rows = seen.out.splitlines()[:3]
+    assert head.split()[:3] == ["run", "data", "epochs"]
+    assert sorted(row.split()[:3] for row in rows) == [["other", "synth", "1"], ["run", "synth", "1"]]
+    assert all(0 < float(row.split()[3]) < 1 for row in rows)
+    assert max(map(len, (head, *rows))) <= 80
+    assert "next: ss4rec " in seen.out
+
+
+def _listed_as_json(seen):
+    assert sorted(run["name"] for run in seen.json["runs"]) == ["other", "run"]
+    assert {run["data"] for run in seen.json["runs"]} == {"synth"}
+
+
 CASES = (
     Case(
         "compare {run} {other} --evaluation test --metric HR@5 --metric MRR@20 --seen excluded --target-time unknown "
@@ -32,6 +47,9 @@ CASES = (
     Case("show {run} --evaluation test --json", lambda seen: seen.json["results"]["model"]),
     Case("show {run} --metric HR@10", lambda seen: seen.out.index("HR@10")),
     Case("show {run} --metric ABC@10 --json", lambda seen: "ABC" in seen.err, 2),
+    Case("show {run}/..", _listed),
+    Case("show {run}/.. --json", _listed_as_json),
+    Case("show", lambda seen: seen.err.index("runs is not a run folder"), 2),
     Case("show {run} --evaluation valid", lambda seen: seen.err.index("it has test"), 2),
 )
 

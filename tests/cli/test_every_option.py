@@ -68,6 +68,16 @@ def test_the_list_of_verbs_is_whole(group, capsys, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_help_names_every_preset(capsys):
+    from ss4rec.cli import main_group, run
+    from ss4rec.presets import PRESETS
+
+    with pytest.raises(SystemExit):
+        run(main_group, ["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert [name for name in PRESETS if name not in text] == []
+
+
 def test_a_missing_option_would_be_seen():
     assert given("train --data x --json") == ("train", {"data", "as_json"})
     assert isinstance(CASES[0], Case)

@@ -357,3 +357,21 @@ def test_a_head_that_ray_gave_up_is_started_again(tmp_path):
     assert told.stderr.count("trying again") == 2
     assert "three tries" in told.stderr
     assert (tmp_path / "tries").read_text() == "x\n" * 3
+
+
+def test_stopping_a_head_leaves_no_address_behind(machine, tmp_path):
+    """Ray's file of its last cluster goes too, if it names this head: the next `train` would look for it there.
+
+    Seen to fail: without the `rm` in `stop`.
+    """
+    (tmp_path / "bin/ray").write_text("#!/bin/sh\necho 'Ray runtime started'; exec sleep 600\n")
+    left = tmp_path / "ray/ray_current_cluster"
+    left.parent.mkdir()
+    environment = machine | {"SS4REC_STATE": str(tmp_path / "state"), "RAY_TMPDIR": str(tmp_path)}
+    environment |= {"SS4REC_PORT": "26999", "RAY_AUTH_TOKEN": "x" * 32, "SS4REC_CPUS": "1"}
+    for address, stays in (("127.0.0.1:26999", False), ("10.0.0.7:6379", True)):
+        started = run("local.sh", "start", env=environment | {"SS4REC_DASHBOARD_PORT": str(listen())})[0]
+        assert started.returncode == 0, started.stderr
+        left.write_text(address)
+        assert run("local.sh", "stop", env=environment)[0].stdout == "stopped\n"
+        assert left.exists() is stays

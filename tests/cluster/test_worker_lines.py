@@ -39,3 +39,20 @@ def test_a_real_error_is_shown_whole(take, text):
 
 def test_the_next_line_is_shown_again(take):
     assert take(GONE + "\nwarning: the disk is full")["lines"] == ["warning: the disk is full"]
+
+
+NOISY = (
+    "core_worker.cc:2465 Actor with class name: 'PreemptionWatcher' has constructor arguments in the object store",
+    "Actor with class name: 'MapWorker(_Ranker)' and ID: 'a' has constructor arguments in the object store and",
+    "WARNING: 4 PYTHON worker processes have been started on node: 1 with address: 10.0.0.1.",
+    "Failed to query Ray Train Controller actor state. State API may be temporarily unavailable.",
+    "WebSocket closed",
+)
+"""What good runs showed to a newcomer."""
+
+
+@pytest.mark.parametrize("line", NOISY)
+def test_a_line_of_good_runs_is_not_shown(take, line):
+    """Seen to fail: with its pattern taken out of `NOISE`."""
+    assert take(line) is None
+    assert take(f"{line}\nRuntimeError: CUDA error")["lines"] == ["RuntimeError: CUDA error"]

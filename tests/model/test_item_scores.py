@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model import item_scores
-from ss4rec.model.item_scores import ItemScores, SeenItems
+from ss4rec.model.item_scores import ItemScores, SeenItems, best_of
 
 
 def whole_matrix(hidden, weight, seen, logit):
@@ -60,6 +61,11 @@ def test_ranks_and_best_items_equal_those_of_the_whole_matrix(problem, chunk_sco
             assert found == right + [float("-inf")] * (len(found) - len(right))
             assert at[: len(right)] == sorted(allowed, key=lambda i: (-expected[row][i], i))[:k]
             assert len(set(at)) == len(at) == min(k, len(weight) - 1)
+            own_V = np.array(
+                [s if i in allowed else -np.inf for i, s in enumerate(expected[row])], np.float32
+            )
+            assert best_of(own_V, k)[0] == found
+            assert best_of(own_V, k)[1][: len(right)] == at[: len(right)]
 
 
 def test_random_scores_rank_as_in_float64():

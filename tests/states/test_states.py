@@ -82,9 +82,10 @@ def test_steps_keep_the_digits_of_the_whole_history():
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_recommendations_equal_those_of_the_recommender():
+@pytest.mark.parametrize("traced", [True, False])
+def test_recommendations_equal_those_of_the_recommender(traced):
     recommender = recommender_of(torch.float32, **OPTIONS["ml_1m_best"])
-    states, history = StateModel(recommender), random_history(np.random.default_rng(2), 30)
+    states, history = StateModel(recommender, traced=traced), random_history(np.random.default_rng(2), 30)
     found = states.recommend(states.encode(history), k=7)
     expected = recommender.recommend(
         history.items, history.times, 7, ratings=history.ratings, profile=history.profile
