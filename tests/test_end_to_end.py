@@ -19,8 +19,14 @@ from tests.progress import started
 
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-PORT, DASHBOARD, AGENT = 26379, 28265, 28366
+APART = int(os.environ.get("SS4REC_TEST_PORTS", "0"))  # two of these tests beside each other need other ports
+PORT, DASHBOARD, AGENT, CLIENT = (port + APART for port in (26379, 28265, 28366, 20001))
 pytestmark = pytest.mark.ray
+TESTS = {
+    "train": "test_train_as_a_job_with_two_workers_then_evaluate",
+    "tune": "test_a_sweep_as_a_job_names_its_best_trial",
+    "error": "test_a_users_error_ends_the_job_with_one_sentence",
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,7 @@ def head(tmp_path_factory):
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={DASHBOARD}"]
     command += [
         f"--dashboard-agent-listen-port={AGENT}",
-        "--ray-client-server-port=20001",
+        f"--ray-client-server-port={CLIENT}",
         "--disable-usage-stats",
     ]
     command += [f"--temp-dir=/tmp/ss4rec-{os.getpid()}"]
@@ -71,8 +77,11 @@ def _answers(place) -> bool:
 
 
 @pytest.fixture(scope="module")
-def jobs(head, prepared, tmp_path_factory):
-    """Three jobs at the same time, as colleagues send them: {name: (its process, its folder)}."""
+def jobs(head, prepared, tmp_path_factory, request):
+    """Three jobs at the same time, as colleagues send them, but for those of tests that were not asked for.
+
+    Returns {name: (its process, its folder)}.
+    """
     folder = tmp_path_factory.mktemp("storage")
     space = folder / "space.py"
     space.write_text(
@@ -84,13 +93,13 @@ def jobs(head, prepared, tmp_path_factory):
     )
     training = ("--preset", "debug", "--workers", "2", "--set", "train.epochs=1")
     kept = ("--data", prepared, "--storage", folder)
-    sent = {
-        "train": submit(head, "ray_jobs.train", *kept, "--name", "job", *training),
-        "tune": submit(
-            head, "ray_jobs.tune", *kept, "--name", "sweep", "--space", space, "--trials", "2", "--json"
-        ),
-        "error": submit(head, "ray_jobs.train", "--data", folder / "nothing", "--preset", "debug"),
+    asked = {
+        "train": ("ray_jobs.train", *kept, "--name", "job", *training),
+        "tune": ("ray_jobs.tune", *kept, "--name", "sweep", "--space", space, "--trials", "2", "--json"),
+        "error": ("ray_jobs.train", "--data", folder / "nothing", "--preset", "debug"),
     }
+    tests = {item.name for item in request.session.items}
+    sent = {name: submit(head, *asked[name]) for name, test in TESTS.items() if test in tests}
     yield {name: (process, folder) for name, process in sent.items()}
     for process in sent.values():
         process.kill()

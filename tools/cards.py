@@ -205,16 +205,20 @@ def compile_for(card: Card, wanted: Iterable[Shape], threads: int = 1) -> Iterat
         wanted: names of shapes, and work that launches kernels.
         threads: kernels at a time; most of a compilation is C++ that releases Python's lock.
     """
-    jobs: dict[Hashable, Callable[[], Use]] = {}
+    jobs: dict[Hashable, tuple[str, Callable[[], Any]]] = {}
+    seen: set[str] = set()
     before = driver._active  # asking for `active` would look for a card
     driver.set_active(NoCard(card.arch))
     launching.current_arch.cache_clear()
     try:
         for shape, work in wanted:
             for key, job in _noted_by(work).items():
-                jobs.setdefault(key, partial(_use, shape, job))
+                jobs.setdefault(key, (shape, job))
         with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(lambda job: job(), jobs.values())
+            for shape, compiled in pool.map(lambda job: (job[0], job[1]()), jobs.values()):
+                if compiled.hash not in seen:  # else other numbers gave the same program
+                    seen.add(compiled.hash)
+                    yield _use(shape, compiled)
     finally:  # a card that is there is used again
         driver._active = before
         launching.current_arch.cache_clear()
@@ -230,8 +234,7 @@ def _noted_by(work: Callable[[], None]) -> dict[Hashable, Callable[[], object]]:
         launching._noted = None
 
 
-def _use(shape: str, compiler: Callable[[], Any]) -> Use:
-    compiled = compiler()
+def _use(shape: str, compiled: Any) -> Use:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])

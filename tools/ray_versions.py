@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from ss4rec.io.journal import Journal
@@ -41,8 +42,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 started again, with the bits of a run that nothing stopped."""
 GROUPS = (("internals",), ("training", "sweep", "job"), ("resume",))
 """Parts that share a cluster, and so one process of tests."""
-PATIENT = {"RAY_raylet_start_wait_time_s": "150", "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "150"}
-"""Ray gives its own processes less time to start than a busy machine needs."""
+BESIDE = {
+    "RAY_raylet_start_wait_time_s": "150",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "150",
+    "SS4REC_TEST_PORTS": "40",
+}
+"""Beside other work Ray's own processes need longer to start than it gives them, and the tests ports of their own."""
 TIMEOUT_S = 1200
 
 
@@ -69,26 +74,41 @@ def make_environment(version: str, folder: Path) -> Path:
     return python
 
 
-def run_parts(python: Path, parts: Sequence[str]) -> tuple[dict[str, bool], str]:
-    """Run the tests of some parts in one process; return which parts passed, and the end of what was printed."""
+def run_parts(python: Path, parts: Sequence[str], tell: Callable[[str], None]) -> tuple[set[str], str]:
+    """Run the tests of some parts in one process.
+
+    Args:
+        python: of the environment.
+        parts: names in `PARTS`.
+        tell: gets each part that has passed, as soon as it has.
+
+    Returns:
+        The parts that have passed, and the end of what was printed.
+    """
     tests = [test for part in parts for test in PARTS[part]]
-    # Lines "PASSED test" at the end, without what the tests printed.
-    command = [str(python), "-m", "pytest", "-q", "-rpfE", "-p", "no:cacheprovider", *tests]
+    command = [str(python), "-m", "pytest", "-v", "-p", "no:cacheprovider", *tests]
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=os.environ | PATIENT | {"PATH": path, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-        text = done.stdout + done.stderr
-    except subprocess.TimeoutExpired:
-        text = f"not done after {TIMEOUT_S} s"
-    ends = re.findall(r"^(PASSED|FAILED|ERROR) (\S+)", text, re.M)
-    return {part: passed(PARTS[part], ends) for part in parts}, text[-3000:]
+    environment = os.environ | BESIDE | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    lines: list[str] = []
+    ends: list[tuple[str, str]] = []
+    good: set[str] = set()
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
+        limit = Timer(TIMEOUT_S, process.kill)
+        limit.start()
+        for line in process.stdout or ():
+            lines.append(line)
+            if found := re.match(r"(\S+::\S+) (PASSED|FAILED|ERROR)", line):
+                ends.append((found[2], found[1]))
+            over = re.match(r"=+ .* in [\d.]+s.* =+$", line) is not None
+            for part in parts:
+                # Of a whole file more tests may come.
+                named = all("::" in test for test in PARTS[part])
+                if part not in good and (named or over) and passed(PARTS[part], ends):
+                    good.add(part)
+                    tell(part)
+        limit.cancel()
+    return good, "".join(lines)[-3000:]
 
 
 def passed(tests: Sequence[str], ends: Sequence[tuple[str, str]]) -> bool:
@@ -116,16 +136,18 @@ def run_version(version: str, folder: Path, parts: list[str], go_on: bool) -> di
         if not wanted:
             continue
         began = time.perf_counter()
-        found, text = run_parts(python, wanted)
-        for part, good in found.items():
-            row[part] = "passed" if good else "failed"
-            print(f"ray {version:8s}{part:12s}{row[part]}", flush=True)
-            if good:
-                commits[part] = git_commit()
-                journal.append({"ray": version, "part": part, "commit": commits[part]})
-        print(
-            f"{time.perf_counter() - began:.0f} s" + ("" if all(found.values()) else f"\n{text}"), flush=True
-        )
+
+        def tell(part: str, began: float = began) -> None:
+            commits[part] = git_commit()
+            journal.append({"ray": version, "part": part, "commit": commits[part]})
+            print(f"ray {version:8s}{part:12s}passed after {time.perf_counter() - began:.0f} s", flush=True)
+
+        good, text = run_parts(python, wanted, tell)
+        for part in sorted(set(wanted) - good):
+            row[part] = "failed"
+            print(f"ray {version:8s}{part:12s}failed", flush=True)
+        if set(wanted) - good:
+            print(text, flush=True)
     row["commits"] = {part: commits.get(part) for part in parts}
     row["passed"] = all(row[part] == "passed" for part in parts)
     return row
