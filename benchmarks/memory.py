@@ -1,4 +1,4 @@
-"""Peak memory of this process and everything it started, sampled."""
+"""Peak memory of a process and everything it started, sampled."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def tree_bytes(root: int) -> int:
 
 
 class PeakMemory:
-    """Context in which the peak of `tree_bytes` of this process is kept in `peak`."""
+    """Context in which the peak of `tree_bytes` of process `root`, None for this one, is kept in `peak`."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: int | None = None) -> None:
+        self.root = os.getpid() if root is None else root
         self.before = self.peak = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> PeakMemory:
-        self.before = self.peak = tree_bytes(os.getpid())
+        self.before = self.peak = tree_bytes(self.root)
         self._thread.start()
         return self
 
@@ -54,9 +55,9 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            self.peak = max(self.peak, tree_bytes(os.getpid()))
+            self.peak = max(self.peak, tree_bytes(self.root))
 
 
-def watched(wanted: bool) -> AbstractContextManager[PeakMemory | None]:
+def watched(wanted: bool, root: int | None = None) -> AbstractContextManager[PeakMemory | None]:
     """Return a context that samples memory, or one that does nothing: samples take time from what is measured."""
-    return PeakMemory() if wanted else nullcontext()
+    return PeakMemory(root) if wanted else nullcontext()

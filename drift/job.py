@@ -144,7 +144,7 @@ def _compute(
     source: Source, shards: Sequence[Any], earlier: Earlier | None
 ) -> tuple[CellContext, list[Row], list[str]]:
     """Run both passes; return the context, all rows that are not judged yet, and the windows that are new."""
-    from drift.ray_passes import count_past, make_histograms, run_cells, run_past
+    from drift.ray_passes import count_past, hold_context, run_cells, run_past
 
     plan, config = source.plan, source.config
     num_items = source.timeline.manifest.items
@@ -169,26 +169,37 @@ def _compute(
         plan.lookback,
         plan.known_s,
     )
-    parts = [] if earlier is None else [earlier.histograms]
-    if fresh or earlier is None:
-        announce(f"looking at every user in {len(plan.windows)} windows ...")
-        made = make_histograms(shards, make, num_items)
-        parts.append(replace(made, user_R=source.keys_U[made.user_R]))
-    made = UserHistograms.merge(parts)
+    made = _histograms(source, shards, make, earlier, fresh)
     unseen = unseen_shares(counts, plan.windows, [w for w in plan.wanted if w <= plan.reference[-1]])
     context = CellContext(
         config, plan, made, source.facts.layout, unseen, counts, source.facts, tables.mean_V
     )
     announce("comparing windows of the past ...")
-    past_tests = partial(run_past, context.without_titles(), workers=config.workers)
-    context = replace(context, wander=past_wander(context, past_tests))
+    held = hold_context(context.without_titles())
+    past_tests = partial(run_past, held, workers=config.workers)
+    wander = past_wander(context, past_tests)
+    context = replace(context, wander=wander)
     kept = [] if earlier is None else _still_valid(earlier.rows, context)
     done = {row.window for row in kept if row.comparison == REFERENCE}
     todo = [window for window in plan.future if context.name(window) not in done]
     cells = all_cells(plan, todo) + alibi_cells(context, todo)
     announce(f"comparing windows in {len(cells)} tests ...")
-    rows = kept + run_cells(context.without_titles(), cells, config.workers)
+    rows = kept + run_cells(held, wander, cells, config.workers)
     return context, rows + volume_rows(context) + identical_rows(context), [context.name(w) for w in fresh]
+
+
+def _histograms(
+    source: Source, shards: Sequence[Any], make: HistogramMaker, earlier: Earlier | None, fresh: list[int]
+) -> UserHistograms:
+    """Run pass 1 on new windows and add those of an earlier report; users by key."""
+    from drift.ray_passes import make_histograms
+
+    parts = [] if earlier is None else [earlier.histograms]
+    if fresh or earlier is None:
+        announce(f"looking at every user in {len(source.plan.windows)} windows ...")
+        made = make_histograms(shards, make, source.timeline.manifest.items)
+        parts.append(replace(made, user_R=source.keys_U[made.user_R]))
+    return UserHistograms.merge(parts)
 
 
 def _still_valid(rows: list[Row], context: CellContext) -> list[Row]:

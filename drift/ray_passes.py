@@ -1,30 +1,36 @@
-"""Ray layer: shards are read once, pass 1 takes one a task, pass 2 gives cells to a few actors; ranking by a model."""
+"""Ray layer: shards are read once, pass 1 takes one a task, pass 2 gives cells to a few actors; ranking by a model.
+
+Importing torch takes each process more than a second and 100 MiB, so only who ranks imports it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import ray
-from ray.util import ActorPool
 from scipy.sparse import csr_matrix
 
 from drift.calendar import Window
 from drift.cells.run import run_cell
-from drift.cells.types import Cell, CellContext, Row
+from drift.cells.types import Cell, CellContext, Row, Wander
 from drift.cells.wander import PastPair, Squares, past_squares
 from drift.config import DriftConfig
 from drift.model.followers import count_pairs
-from drift.model.rank import RankTask, rank_shard
 from drift.signals.histograms import HistogramMaker, UserHistograms
 from drift.signals.past import PastCounts
 from ss4rec.data.prepared.tables import read_shard
-from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.io.paths import AnyPath
-from ss4rec.runs.load import load_model
+
+if TYPE_CHECKING:
+    from drift.model.rank import RankTask
 
 Shard = AnyPath | ray.ObjectRef[pa.Table]
 """Where a shard is: its file, or what was read of it."""
@@ -103,8 +109,8 @@ def make_histograms(shards: Sequence[Shard], maker: HistogramMaker, num_items: i
 class CellWorker:
     """Holds the histograms and computes cells; long-lived, since importing a detector library takes seconds."""
 
-    def __init__(self, context: CellContext) -> None:
-        self.context = context
+    def __init__(self, context: CellContext, wander: Wander | None = None) -> None:
+        self.context = replace(context, wander=wander)
 
     def run(self, cell: Cell) -> list[Row]:
         """Compute one cell."""
@@ -115,31 +121,56 @@ class CellWorker:
         return past_squares(self.context, pair)
 
 
-def run_cells(context: CellContext, cells: Sequence[Cell], workers: int) -> list[Row]:
-    """Run pass 2 on `workers` actors; rows come back in the order of `cells`."""
-    run: Callable[..., Any] = lambda actor, cell: actor.run.remote(cell)  # noqa: E731
-    return [row for rows in _on_actors(context, run, cells, workers) for row in rows]
+Held = CellContext | ray.ObjectRef[CellContext]
+"""What `hold_context` returned."""
 
 
-def run_past(context: CellContext, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
+def hold_context(context: CellContext) -> Held:
+    """Leave what every worker needs in the object store, once for both passes: histograms are large."""
+    return cast(Held, ray.put(context))
+
+
+def run_cells(held: Held, wander: Wander, cells: Sequence[Cell], workers: int) -> list[Row]:
+    """Run pass 2 on `workers` actors, with the past's wander; rows come back in the order of `cells`."""
+    with _actors(CellWorker, min(workers, len(cells)), held, wander) as actors:
+        parts = _deal(actors, lambda actor, cell: actor.run.remote(cell), cells)
+    return [row for rows in parts for row in rows]
+
+
+def run_past(held: Held, pairs: Sequence[PastPair], workers: int) -> list[Squares | None]:
     """Test pairs of the past on `workers` actors; results come back in the order of `pairs`."""
-    return _on_actors(context, lambda actor, pair: actor.past.remote(pair), pairs, workers)
+    with _actors(CellWorker, min(workers, len(pairs)), held) as actors:
+        return _deal(actors, lambda actor, pair: actor.past.remote(pair), pairs)
 
 
-def _on_actors(context: CellContext, run: Callable[..., Any], todo: Sequence[Any], workers: int) -> list[Any]:
-    """Deal work to actors that hold the context; results come back in its order."""
-    if not todo:
-        return []
-    shared = ray.put(context)
-    worker: Any = ray.remote(num_cpus=1)(CellWorker)
-    actors = [worker.remote(shared) for _ in range(min(workers, len(todo)))]
+@contextmanager
+def _actors(kind: type, count: int, *given: Any) -> Iterator[list[Any]]:
+    """Start actors of a core each for the length of the block."""
+    worker: Any = ray.remote(num_cpus=1)(kind)
+    actors = [worker.remote(*given) for _ in range(count)]
     try:
-        return list(ActorPool(actors).map(run, list(todo)))
+        yield actors
     finally:
-        # Handles live in the pool's reference cycle until Python collects it; until then the actors keep their CPUs,
-        # and on a small cluster the ranking that follows waits for ever.
+        # Until their handles are collected actors keep their CPUs, and on a small cluster what follows waits for ever.
         for actor in actors:
             ray.kill(actor)
+
+
+def _deal(actors: Sequence[Any], run: Callable[..., Any], todo: Sequence[Any]) -> list[Any]:
+    """Give the next piece of work to whoever is free; results come back in the order of the work.
+
+    `ray.util.ActorPool.map` deals in order: an actor that has finished waits until those before it have, too.
+    """
+    found, doing, waiting = [None] * len(todo), {}, iter(enumerate(todo))
+    for actor, (number, one) in zip(actors, waiting, strict=False):
+        doing[run(actor, one)] = number, actor
+    while doing:
+        ready = ray.wait(list(doing), num_returns=1)[0][0]
+        number, actor = doing.pop(ready)
+        for after, one in islice(waiting, 1):
+            doing[run(actor, one)] = after, actor
+        found[number] = ray.get(ready)
+    return found
 
 
 def run_alibi_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], config: DriftConfig) -> list[Row]:
@@ -153,22 +184,8 @@ def run_alibi_on_model(ranks: pa.Table, windows: Sequence[tuple[int, str]], conf
     return ray.get(ray.remote(num_cpus=1)(run).remote(ranks))
 
 
-class Ranker:
-    """Holds a model and turns shards into ranks."""
-
-    def __init__(self, run: Path, task: RankTask) -> None:
-        keep_freed_memory()
-        self.model, _ = load_model(run, "cpu")
-        self.task = task
-
-    def run(self, shard: pa.Table | AnyPath, part: tuple[int, int]) -> pa.Table | None:
-        """Choose and rank targets of a part of a shard's users; None if it has none."""
-        table = shard if isinstance(shard, pa.Table) else read_shard(shard)
-        return rank_shard(self.model, table, self.task, part)
-
-
-PARTS = 4
-"""Parts of the work for each worker, so that none waits long for the last one."""
+PARTS = 16
+"""Parts of the work for each worker: whoever is free takes the next, so none waits longer than for a small one."""
 
 
 def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: int) -> pa.Table | None:
@@ -177,15 +194,25 @@ def rank_windows(shards: Sequence[Shard], run: Path, task: RankTask, workers: in
     Returns:
         A row for each target, in order of shards; None if no user of any shard was chosen.
     """
+    with rankers(workers) as rank:
+        return rank(shards, run, task)
+
+
+@contextmanager
+def rankers(workers: int) -> Iterator[Callable[[Sequence[Shard], Path, RankTask], pa.Table | None]]:
+    """Start `workers` actors, which takes seconds, and hand out what ranks on them, for one model after another."""
+    from drift.model.ranker import Ranker
+
+    with _actors(Ranker, workers) as actors:
+        yield partial(_rank, actors)
+
+
+def _rank(actors: Sequence[Any], shards: Sequence[Shard], run: Path, task: RankTask) -> pa.Table | None:
+    """Rank on actors; see `rank_windows`."""
     shared = ray.put(task)
-    worker: Any = ray.remote(num_cpus=1)(Ranker)
-    count = 1 if workers == 1 else math.ceil(PARTS * workers / len(shards))
-    todo = [(shard, (number, count)) for shard in shards for number in range(count)]
-    actors = [worker.remote(run, shared) for _ in range(min(workers, len(todo)))]
-    try:
-        tables = list(ActorPool(actors).map(lambda actor, one: actor.run.remote(*one), todo))
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    ray.get([actor.load.remote(run, shared) for actor in actors])
+    count = math.ceil(PARTS * len(actors) / len(shards))
+    todo = [(*numbered, (part, count)) for numbered in enumerate(shards) for part in range(count)]
+    tables = _deal(actors, lambda actor, one: actor.run.remote(*one), todo)
     found = [table for table in tables if table is not None]
     return pa.concat_tables(found) if found else None

@@ -55,6 +55,7 @@ class _Handler:
         signal.pthread_kill(threading.main_thread().ident or 0, _WAKE)
 
     def wake(self, number: int, frame: FrameType | None) -> None:
+        """Answer the signal with which `_finish` says that it is done: stop the main thread."""
         raise Interrupted(_last_words)
 
 

@@ -105,6 +105,7 @@ class _Reports(TuneReportCallback):
     """Hands each report of the workers to Tune; the last one comes with the trial's end."""
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Hand on the first worker's report, unless it is the last one."""
         if not metrics[0]["ended"]:
             super().after_report(run_context, [_running(metrics[0])], checkpoint)
 

@@ -49,6 +49,7 @@ class _Bridge:
         """What broke the study itself, as a full disk does; Tune would bury it."""
 
     def ask(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the settings of a new trial; None if the study asks for no more."""
         asked = self._guard(self.sweep.ask)
         if asked is None:
             return None
@@ -118,21 +119,23 @@ class _Search(Searcher):
         self._bridge = bridge
 
     def suggest(self, trial_id: str) -> Any:  # a dict, or a word
+        """Return the settings of a trial, or Tune's word that no more will come."""
         return self._bridge.ask(trial_id) or Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        pass  # the scheduler has told the study already
+        """Do nothing: the scheduler has told the study already."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        """Tell the study how a trial ended."""
         self._bridge.end(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
-        pass  # the study is the state
+        """Save nothing: the study is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        pass
+        """Restore nothing."""
 
 
 class _Pruner(FIFOScheduler):
@@ -143,10 +146,12 @@ class _Pruner(FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Return whether a trial goes on."""
         stop = self._bridge.report(trial.trial_id, result)
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keep why a trial failed, for the study."""
         what = last_failure(Path(trial.error_file).read_text()) if trial.error_file else "unknown"
         self._bridge.causes[trial.trial_id] = (
             f"failed {trial.run_metadata.num_failures} times, resources.max_failures is {trial.max_failures}; "
@@ -154,7 +159,7 @@ class _Pruner(FIFOScheduler):
         )
 
     def save(self, checkpoint_path: str) -> None:
-        pass
+        """Save nothing."""
 
 
 def run_trials(

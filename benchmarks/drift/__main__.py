@@ -40,7 +40,7 @@ from benchmarks.drift.controls import (
     profiler,
     still_context,
 )
-from benchmarks.drift.large import seconds_12m
+from benchmarks.drift.large import report_12m
 from benchmarks.drift.peers import (
     EVIDENTLY,
     KS_ROWS,
@@ -193,7 +193,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if "time_1m" not in done:
             keep("time_1m", seconds_1m(args.evidently))
         if "time_12m" not in done and args.large:
-            keep("time_12m", seconds_12m(args.large.resolve()))
+            cut = args.large.resolve()
+            keep("time_12m", report_12m(cut) | {"peak_gib": report_12m(cut, watch=True)["peak_gib"]})
         if "same_rule" not in done and args.evidently:
             keep("same_rule", same_as_evidently(args.evidently, QUIET, range(30_000, 30_005)))
     todo = [

@@ -17,9 +17,10 @@ from drift.cells.run import run_cell
 from drift.cells.types import Cell, CellContext
 from drift.config import DriftConfig
 from drift.model.followers import count_pairs
+from drift.model.names import BEFORE_CUT
 from drift.model.quality import summarise
 from drift.model.rank import Baselines, RankTask, rank_shard
-from drift.model.targets import BEFORE_CUT, TargetChoice
+from drift.model.targets import TargetChoice
 from drift.plan import Plan
 from drift.report.verdict import judge
 from drift.signals.definitions import Signal

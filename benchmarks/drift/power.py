@@ -28,10 +28,11 @@ from benchmarks.record import headline, write_record
 from drift.calendar import Window
 from drift.config import ALARMS, DriftConfig
 from drift.model.followers import count_pairs
+from drift.model.names import BEFORE_CUT, FOLLOW, MODEL, K
 from drift.model.quality import HIT, UserMeans, summarise
-from drift.model.rank import FOLLOW, MODEL, Baselines, K, RankTask, rank_shard
+from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.sample import REFERENCE_FACTOR
-from drift.model.targets import BEFORE_CUT, TargetChoice, spread
+from drift.model.targets import TargetChoice, spread
 from ss4rec.config import DataConfig
 from ss4rec.data.prepare.engine import prepare
 from ss4rec.data.prepared.folder import PreparedFolder

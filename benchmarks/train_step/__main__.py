@@ -5,7 +5,8 @@
 
 (a) the published step rebuilt from s5-pytorch and mamba-ssm, one target a prefix (`benchmarks.train_step.official`);
 (b) ours with the paper's model on ML-1M, (c) wider and deeper, (d) with larger catalogues of random histories;
-(e) full softmax over 84,432 items and 50,000 targets, forward and backward, against its three bare matrix products.
+(e) full softmax over 84,432 items and 50,000 targets, forward and backward, against its three bare matrix products;
+(f) `ml_20m_best` with ML-20M's catalogue: targets a second, and the share of the H100's bf16 matrix rate.
 
 Ours are read from the run's own status lines once they are steady (`benchmarks.train_step.steady`). The next row's process
 starts and imports while a row is measured, and waits for its turn before it touches the device.
@@ -33,12 +34,14 @@ from benchmarks.record import headline, write_record
 from benchmarks.timing import side_stream, time_calls
 from benchmarks.train_step.official import Shape, mamba, time_official
 from benchmarks.train_step.steady import make_catalogue, train_steady
+from ss4rec.auto.cost import H100, products_per_token
 from ss4rec.cli.options import resolve_config
 from ss4rec.config import LossConfig
 from ss4rec.kernels import resolve_loss_backend
 from ss4rec.model.losses import cross_entropy
 
 OFFICIAL, PAPER, SOFTMAX = "(a) published", "(b) paper's model", "(e) softmax, 84,432 items"
+WIDE = "(f) ml_20m_best, 26,744 items"
 OURS: dict[str, tuple[str, ...]] = {
     PAPER: (),
     "(c) d 128, 3 blocks": ("model.dim=128", "model.blocks=3"),
@@ -47,13 +50,15 @@ OURS: dict[str, tuple[str, ...]] = {
     "(c) d 256, 4 blocks": ("model.dim=256", "model.blocks=4"),
     "(d) 26,744 items": (),
     "(d) 84,432 items": (),
+    WIDE: ("model.item_attributes=false",),
 }
-"""Overrides of the paper's configuration by row."""
-CATALOGUES = {"(d) 26,744 items": 26_744, "(d) 84,432 items": 84_432}
-ROWS = (OFFICIAL, *OURS, SOFTMAX)
+"""Overrides of a preset's configuration by row: `ml_20m_best` for the last, the paper's for all others."""
+CATALOGUES = {"(d) 26,744 items": 26_744, "(d) 84,432 items": 84_432, WIDE: 26_744}
+ROWS = (OFFICIAL, *[name for name in OURS if name != WIDE], SOFTMAX, WIDE)
 SOFTMAX_TOKENS, SOFTMAX_ITEMS = 50_000, 84_432
 DEFAULTS = ("train.precision=bf16", "train.batch_size=256")
 GIB = 2**30
+SHOWN = ("data_wait_share", "spread", "ratio_to_products", "products_ms", "share_of_matrix_rate")
 
 
 @click.command(help=__doc__)
@@ -160,8 +165,12 @@ def measure(
         if data is None:
             raise click.UsageError("--data is missing")
         small = ("data.max_len=16", "data.overlap=4", "train.batch_size=8") if smoke else ()
-        config = resolve_config("paper", (*DEFAULTS, *small, *OURS[name], *assignments))
+        preset = "ml_20m_best" if name == WIDE else "paper"
+        config = resolve_config(preset, (*DEFAULTS, *small, *OURS[name], *assignments))
         figures = train_steady(config, data, folder / "run", device, seconds)
+        if "targets_per_s" in figures:
+            rate = products_per_token(config, figures["items"]) * figures["targets_per_s"]
+            figures["share_of_matrix_rate"] = rate / H100.products
     result.write_text(json.dumps(figures))
 
 
@@ -229,7 +238,7 @@ def _show(row: Mapping[str, Any]) -> None:
         print(f"{row['row']:26s} FAILED after {row['wall_s']} s: {row['error']}", flush=True)
         return
     memory = "" if row.get("memory_gib") is None else f"{row['memory_gib']:6.2f} GiB  "
-    extra = {name: row[name] for name in ("data_wait_share", "spread", "ratio_to_products", "products_ms") if name in row}  # fmt: skip
+    extra = {name: row[name] for name in SHOWN if name in row}  # fmt: skip
     figures = "  ".join(f"{name} {value:.3f}" for name, value in extra.items())
     print(
         f"{row['row']:26s} {row.get('targets_per_s', 0):13,.0f} targets/s  {row.get('step_ms', 0):8.2f} ms  {memory}"
@@ -241,8 +250,14 @@ def _show(row: Mapping[str, Any]) -> None:
 
 def headlines(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the figures that the goals are about, of the rows that gave one."""
-    official, paper, softmax = (rows.get(name, {}) for name in (OFFICIAL, PAPER, SOFTMAX))
+    official, paper, softmax, wide = (rows.get(name, {}) for name in (OFFICIAL, PAPER, SOFTMAX, WIDE))
     found = []
+    if "targets_per_s" in wide:
+        shape = "ml_20m_best, 26,744 items"
+        found += [
+            headline("scale.wide_targets_per_s", wide["targets_per_s"], "targets/s", 2e6, shape),
+            headline("scale.wide_mfu", wide["share_of_matrix_rate"], "share", 0.15, "989 TFLOP/s of bf16 products"),
+        ]  # fmt: skip
     if "targets_per_s" in paper:
         found += [
             headline("train_step.targets_per_s", paper["targets_per_s"], "targets/s", 4e6, "paper's model, ML-1M"),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from drift.cells.compare import sides
 from drift.cells.types import ALIBI, CONTROL, REFERENCE, Cell, CellContext, Row
 from drift.config import DriftConfig
-from drift.model.targets import BEFORE_CUT
+from drift.model.names import BEFORE_CUT
 from drift.signals.definitions import Signal
 from drift.stats.distances import slices
 from drift.stats.resampling import Blocks

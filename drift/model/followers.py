@@ -7,7 +7,7 @@ import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from ss4rec.data.batches.windows import ragged
-from ss4rec.evaluation.markov import count_transitions
+from ss4rec.evaluation.transitions import count_transitions
 
 
 def count_pairs(shard: pa.Table, vocabulary: int, cut_s: int) -> csr_matrix:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from drift.config import DriftConfig, Severity
-from drift.model.rank import MODEL, K
+from drift.model.names import MODEL, K
 from drift.stats.resampling import at_least, drop_test, holm
 from ss4rec.evaluation.metrics import hit_rate
 

@@ -18,8 +18,7 @@ from scipy import stats
 
 from drift.config import DriftConfig, Severity
 from drift.model.lists import beliefs, judge_lists, list_tests, with_lists, without_tests
-from drift.model.rank import MODEL, RANKINGS, ROLLING, K
-from drift.model.targets import BEFORE_CUT
+from drift.model.names import BEFORE_CUT, MODEL, RANKINGS, ROLLING, K
 from drift.stats.distances import Array
 from drift.stats.mmd import mmd_test
 from drift.stats.resampling import drop_test, holm, paired_test

@@ -13,17 +13,13 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from drift.model.count_ranks import Seen, count_ranks, follower_ranks
-from drift.model.targets import BEFORE_CUT, Pass, TargetChoice, Targets, choose_targets, pack
+from drift.model.names import FOLLOW, FROZEN, MODEL, RANKINGS, ROLLING, SHUFFLED, K
+from drift.model.targets import Pass, TargetChoice, Targets, choose_targets, chosen_users, pack
 from ss4rec.evaluation.ranks import target_ranks
 from ss4rec.model.habits import Asked
 from ss4rec.model.item_scores import ItemScores
 from ss4rec.model.last_state import Encoder, encode_all, encode_last, events_of
 
-K = 10
-MODEL, SHUFFLED, FROZEN, ROLLING, FOLLOW = "model", "shuffled", "pop_frozen", "pop_rolling", "follow"
-RANKINGS = (MODEL, SHUFFLED, FROZEN, ROLLING, FOLLOW)
-"""The model; the model with each history in random order; popularity at the cut; popularity before the window; what
-followed the last item most often in the past."""
 BATCH_USERS = 32
 
 
@@ -71,11 +67,18 @@ def rank_shard(
         same last targets: `top10` items, `top10_mass` and `entropy` of the softmax (float64), `hidden` state, and of
         the list `list_popularity`, `novelty` and `miscalibration`. Null elsewhere.
     """
-    users = choose_targets(shard, task.choice)
+    return rank_chosen(model, chosen_users(shard, task.choice), task, part)
+
+
+def rank_chosen(
+    model: Encoder, chosen: pa.Table, task: RankTask, part: tuple[int, int] = (0, 1)
+) -> pa.Table | None:
+    """Rank the targets of histories from `chosen_users`; see `rank_shard`."""
     number, count = part
-    every = range(0, len(users), BATCH_USERS)
+    every = range(0, chosen.num_rows, BATCH_USERS)
     starts = every[number * len(every) // count : (number + 1) * len(every) // count]
-    tables = [rank(model, users[at : at + BATCH_USERS], task) for at in starts]
+    batches = (choose_targets(chosen.slice(at, BATCH_USERS), task.choice) for at in starts)
+    tables = [rank(model, users, task) for users in batches if users]
     return pa.concat_tables(tables) if tables else None
 
 
@@ -246,6 +249,3 @@ def _table(
         values = [extras.get(row, {}).get(name) for row in range(len(flat))]
         columns[name] = pa.array(values, lists.get(name, pa.float64()))
     return pa.table(columns)
-
-
-__all__ = ["BEFORE_CUT", "RANKINGS", "Baselines", "K", "RankTask", "rank", "rank_shard"]

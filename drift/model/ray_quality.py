@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from drift.cells.types import CellContext
 from drift.model.held_out import HeldOut
+from drift.model.names import BEFORE_CUT
 from drift.model.quality import Quality, summarise
 from drift.model.rank import Baselines, RankTask
 from drift.model.retrained import Models, OwnOrder, later_task, own_order
 from drift.model.sample import choose_users
-from drift.model.targets import BEFORE_CUT, TargetChoice
+from drift.model.targets import TargetChoice
 from drift.ray_passes import Shard, count_follow, rank_windows
 from drift.signals.items import ItemCounts, ItemFacts, counts_before
 from ss4rec.data.prepared.event_columns import chosen_targets

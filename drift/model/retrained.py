@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from drift.model.rank import RankTask
 from ss4rec.data.prepared.folder import PreparedFolder
 from ss4rec.data.prepared.tables import read_items
 from ss4rec.errors import ContractError
 from ss4rec.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from drift.model.rank import RankTask
 
 
 @dataclass(frozen=True)

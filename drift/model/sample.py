@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from drift.cells.types import CellContext
 from drift.model.held_out import HeldOut
-from drift.model.targets import BEFORE_CUT
+from drift.model.names import BEFORE_CUT
 
 REFERENCE_FACTOR = 8
 """Users of the reference for each of a window: they have one held-out event each, not twenty."""

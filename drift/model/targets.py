@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from drift.calendar import Window, window_of
+from drift.model.names import BEFORE_CUT
 from ss4rec.config import DataConfig
 from ss4rec.data.batches.batch import Histories
 from ss4rec.data.batches.windows import HOUR_S, ragged
@@ -24,8 +25,6 @@ from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.model.columns import EVENT_CODES, EventColumn
 
 MIN_HISTORY = 2
-BEFORE_CUT = -1
-"""Number of the window of held-out events before the cut."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,13 @@ class Targets:
 
     def __len__(self) -> int:
         return len(self.user)
+
+
+def chosen_users(shard: pa.Table, choice: TargetChoice) -> pa.Table:
+    """Return the histories of a shard's users who are to be ranked, in their order."""
+    anyone = np.concatenate([np.zeros(0, np.int64), *choice.users.values()])
+    mask = pa.array(np.isin(shard["user"].to_numpy(), anyone))
+    return shard.filter(mask).combine_chunks()
 
 
 def choose_targets(shard: pa.Table, choice: TargetChoice) -> list[Targets]:

@@ -11,8 +11,8 @@ from typing_extensions import TypedDict
 
 from drift.config import Severity
 from drift.model.lists import LISTS
+from drift.model.names import RANKINGS, K
 from drift.model.quality import GROUPS, METRICS
-from drift.model.rank import RANKINGS, K
 
 STRICT = ConfigDict(extra="forbid")
 

@@ -21,7 +21,6 @@ from ss4rec.data.sources.rows import CONTEXT
 from ss4rec.errors import ContractError
 from ss4rec.io.untrusted import read_json
 from ss4rec.report import write_page
-from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import RunFolder
 
 HISTOGRAMS_NAME, KEY_NAME, PAGE_NAME = "profile.parquet", "profile.json", "report.html"
@@ -85,6 +84,8 @@ def merge_key(config: DriftConfig, plan: Plan, facts: ItemFacts, run: Path | Non
 
 def _run_mark(run: Path) -> str:
     """Return what tells one run's best checkpoint from another's."""
+    from ss4rec.runs import checkpoint
+
     record = RunFolder.open(run).record()
     return f"{record.name} {record.created} {checkpoint.best(RunFolder.open(run).checkpoints).path.name}"
 

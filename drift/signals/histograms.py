@@ -61,8 +61,8 @@ class UserHistograms:
             for name in ("window_R", "user_R", "events_R")
         )
         order = np.lexsort((user, window))
-        counts_RK = np.concatenate([part.counts_RK for part in parts])[order]
         content = np.concatenate([part.contents() for part in parts])[order]
+        counts_RK = _gathered([part.counts_RK for part in parts], order)
         window, user, events = window[order], user[order], events[order]
         first = (
             np.flatnonzero(np.r_[True, (np.diff(window) != 0) | (np.diff(user) != 0)]) if len(user) else order
@@ -121,7 +121,9 @@ class UserHistograms:
     @classmethod
     def of_table(cls, table: pa.Table) -> UserHistograms:
         """Read what `table` returned."""
-        bins = table["counts"].combine_chunks()
+        column = table["counts"]
+        # `combine_chunks` copies even a single chunk.
+        bins = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         width = bins.type.list_size
         counts_RK = bins.flatten().to_numpy().reshape(-1, width)
         window_R, user_R, events_R, content_R = (
@@ -362,6 +364,17 @@ class _Events:
         starts_E[self.first_R] = True
         first = np.flatnonzero(starts_E)
         return self.row_E[first], np.diff(np.r_[first, len(self.row_E)])
+
+
+def _gathered(parts: list[NDArray[np.uint32]], order: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return row `order[r]` of all parts, one under another, as row r; the parts' rows are copied only once."""
+    place_R = np.empty_like(order)
+    place_R[order] = np.arange(len(order))
+    rows_RK = np.empty((len(order), parts[0].shape[1]), parts[0].dtype)
+    ends = np.cumsum([len(part) for part in parts])
+    for part, end in zip(parts, ends.tolist(), strict=True):
+        rows_RK[place_R[end - len(part) : end]] = part
+    return rows_RK
 
 
 def _repeated(

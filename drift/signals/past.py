@@ -17,7 +17,7 @@ from drift.calendar import Window
 from drift.signals.items import ItemCounts
 from drift.stats.distances import Array
 from ss4rec.data.batches.windows import ragged
-from ss4rec.evaluation.markov import count_transitions
+from ss4rec.evaluation.transitions import count_transitions
 
 FOLLOWERS = 10
 """Most frequent followers of an item that count as expected."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ss4rec.config import RunConfig
+from ss4rec.kernels.cards import PART_LOGITS, stores_logits
 
 BYTES_PER_PARAMETER = 20
 """Weight, gradient, two moments and an average or a copy, float32."""
@@ -51,28 +52,33 @@ def peak_gib(config: RunConfig, items: int, tokens: int) -> float:
         items: size of the catalogue.
         tokens: events of a step on this card.
     """
-    held = config.model.members * tokens * _held_bytes(config, items)
+    held = config.model.members * (tokens * _held_bytes(config, items) + _logit_bytes(config))
     return (BYTES_PER_PARAMETER * parameters(config, items) + held) / 2**30
 
 
 def most_tokens(config: RunConfig, items: int, card_gib: float) -> int:
     """Return the events of the largest step that a card of `card_gib` GiB has room for; 0 if it has none at all."""
-    left = SPARE * card_gib * 2**30 - BYTES_PER_PARAMETER * parameters(config, items)
+    fixed = BYTES_PER_PARAMETER * parameters(config, items) + config.model.members * _logit_bytes(config)
+    left = SPARE * card_gib * 2**30 - fixed
     return max(0, int(left / (config.model.members * _held_bytes(config, items))))
 
 
 def floor_s(config: RunConfig, items: int, tokens: int, card: Rates) -> float:
     """Return the minimum seconds of a training step: bytes, products and exponentials one after another."""
     model = config.model
-    scored = items if config.loss.kind == "cross_entropy" else config.loss.negatives
     held = model.dim * (BLOCK_BYTES * model.blocks + OUTSIDE_BYTES)
     moved = PASSES * tokens * held + BYTES_PER_PARAMETER * parameters(config, items) / model.members
-    products = 6.0 * tokens * (_block_weights(config) + scored * model.dim)
+    products = tokens * products_per_token(config, items)
     # Forward, and again in the backward pass from what was kept at boundaries; the softmax computes its logits twice.
     states = model.blocks * model.expand * model.dim * model.relation_states
-    exponentials = 2.0 * tokens * (states + scored)
+    exponentials = 2.0 * tokens * (states + _scored(config, items))
     one = moved / card.bytes + products / card.products + exponentials / card.exponentials
     return model.members * one
+
+
+def products_per_token(config: RunConfig, items: int) -> float:
+    """Return the floating-point operations of matrix products that a token of one member takes, both passes."""
+    return 6.0 * (_block_weights(config) + _scored(config, items) * config.model.dim)
 
 
 def fitting_batch(config: RunConfig, items: int, window_tokens: float, card_gib: float) -> int:
@@ -83,13 +89,28 @@ def fitting_batch(config: RunConfig, items: int, window_tokens: float, card_gib:
     return batch
 
 
+def _scored(config: RunConfig, items: int) -> int:
+    """Return the number of items that a target's loss looks at."""
+    return items if config.loss.kind == "cross_entropy" else int(config.loss.negatives)
+
+
 def _held_bytes(config: RunConfig, items: int) -> float:
     """Return the bytes that a token of one member holds until the backward pass."""
     model = config.model
     held = model.dim * (BLOCK_BYTES * model.blocks + OUTSIDE_BYTES)
     # The full softmax keeps one bit for each item that a history holds.
-    bits = model.repeats != "ignore" and config.loss.kind == "cross_entropy"
-    return held + (items / 8 if bits else 0.0)
+    return held + (items / 8 if _holds_items(config) else 0.0)
+
+
+def _holds_items(config: RunConfig) -> bool:
+    """Return whether the full softmax has a logit of its own for items of the history."""
+    return config.model.repeats != "ignore" and config.loss.kind == "cross_entropy"
+
+
+def _logit_bytes(config: RunConfig) -> float:
+    """Return the bytes of logits that the full softmax of one member has in memory at a time."""
+    narrow = config.train.precision == "bf16" and config.loss.kind == "cross_entropy"
+    return 2.0 * PART_LOGITS if stores_logits(config.model.dim, narrow, _holds_items(config)) else 0.0
 
 
 def _block_weights(config: RunConfig) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,33 +11,12 @@ from scipy.sparse import csr_matrix
 
 from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.evaluation.training import TrainingPart, training_parts
+from ss4rec.evaluation.transitions import count_transitions
 from ss4rec.io.paths import AnyPath
 from ss4rec.model.item_scores import ItemScores
 
 PRIOR_COUNT = 20.0
 """Weight of popularity in transitions: the same as that of 20 of them. From ML-1M's validation items."""
-
-
-def count_transitions(
-    items_E: npt.NDArray[Any],
-    users_E: npt.NDArray[Any],
-    num_items: int,
-    counted_E: npt.NDArray[np.bool_] | None = None,
-) -> csr_matrix:
-    """Return `[V, V]` int32 counts of (item, next item of the same user), V = num_items + 1; counts of shards add up.
-
-    Args:
-        items_E: items 1..num_items of events, in order of user and time.
-        users_E: whose each event is.
-        num_items: size of the vocabulary.
-        counted_E: events that count as the next one; None: all.
-    """
-    same_P = users_E[1:] == users_E[:-1]
-    if counted_E is not None:
-        same_P &= counted_E[1:]
-    pairs = (items_E[:-1][same_P], items_E[1:][same_P])
-    size = num_items + 1
-    return csr_matrix((np.ones(len(pairs[0]), np.int32), pairs), shape=(size, size))
 
 
 class MarkovChain:

@@ -12,6 +12,9 @@ from ss4rec.data.batches.batch import EvalBatch
 from ss4rec.data.batches.windows import ranges
 from ss4rec.model.item_scores import ItemScores
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
 
 class _OwnItems(ABC):
     """Scores items of the history above 1, all others by their popularity below 1.
@@ -37,21 +40,14 @@ class _OwnItems(ABC):
         return ItemScores.of_matrix(torch.from_numpy(scores_BV), batch.seen_X, batch.seen_offsets_S1)
 
     @abstractmethod
-    def _set(
-        self,
-        scores_BV: npt.NDArray[np.float64],
-        row_X: npt.NDArray[np.int64],
-        items_X: npt.NDArray[np.int64],
-        place_X: npt.NDArray[np.int64],
-        lengths_B: npt.NDArray[np.int64],
-    ) -> None:
+    def _set(self, scores_BV: Floats, row_X: Ints, items_X: Ints, place_X: Ints, lengths_B: Ints) -> None:
         """Write the scores of the items of each history; `place_X` is an event's place in it, from 0."""
 
 
 class OwnMostRecent(_OwnItems):
     """The user's own items, the latest first."""
 
-    def _set(self, scores_BV, row_X, items_X, place_X, lengths_B) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _set(self, scores_BV: Floats, row_X: Ints, items_X: Ints, place_X: Ints, lengths_B: Ints) -> None:
         # Of several writes to one cell the last one stays: NumPy assigns in order.
         scores_BV[row_X, items_X] = 1.0 + place_X
 
@@ -59,6 +55,6 @@ class OwnMostRecent(_OwnItems):
 class OwnMostFrequent(_OwnItems):
     """The user's own items by how often they occur; of equally frequent ones the later first."""
 
-    def _set(self, scores_BV, row_X, items_X, place_X, lengths_B) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _set(self, scores_BV: Floats, row_X: Ints, items_X: Ints, place_X: Ints, lengths_B: Ints) -> None:
         scores_BV[row_X, items_X] = (place_X + 1.0) / (lengths_B[row_X] + 1.0)
         np.add.at(scores_BV, (row_X, items_X), 1.0)

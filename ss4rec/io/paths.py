@@ -127,19 +127,24 @@ class _Raw(io.RawIOBase):
         self._path, self._file = path, file
 
     def readable(self) -> bool:
+        """Return that it can be read."""
         return True
 
     def seekable(self) -> bool:
+        """Return that any place can be gone to."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a byte, counted as `io.IOBase.seek` does; return the place."""
         self._file.seek(offset, whence)
         return int(self._file.tell())
 
     def tell(self) -> int:
+        """Return the place in bytes."""
         return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` and return how many bytes came; a read that fails for a while is tried again."""
         at = self._file.tell()
 
         def read() -> bytes:
@@ -151,6 +156,7 @@ class _Raw(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
         super().close()
 

@@ -2,7 +2,6 @@
 
 Adding with atomics would collide at few addresses and give other last digits each time.
 """
-# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -37,8 +36,9 @@ def bucket_sums(values_X: Tensor, code_X: Tensor, size: int) -> Tensor:
 
 @triton.jit
 def _bucket_kernel(
-    values_ptr, code_ptr, partial_ptr, X, PROGRAMS, SIZE: tl.constexpr, SIZE_2: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+    values_ptr: tl.tensor, code_ptr: tl.tensor, partial_ptr: tl.tensor, X: tl.tensor, PROGRAMS: tl.tensor,
+    SIZE: tl.constexpr, SIZE_2: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
     """Program g: the sums of every `PROGRAMS`-th block."""
     n = tl.arange(0, SIZE_2)
     sums = tl.zeros([SIZE_2], tl.float32)

@@ -3,7 +3,6 @@
 A program walks through a block of tokens of one sequence, so it honours sequence boundaries; its threads hold the
 channels, and the values in reach, in registers. No atomics, so results repeat bit by bit.
 """
-# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -39,6 +38,7 @@ def causal_conv(values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: 
 class _CausalConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: Segments) -> Tensor:
+        """Return the convolution, `[T, E]`."""
         values_TE, weight_EK = values_TE.contiguous(), weight_EK.contiguous()
         result_TE = torch.empty_like(values_TE)
         channels, taps = weight_EK.shape
@@ -52,6 +52,7 @@ class _CausalConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of values `[T, E]`, weights `[E, K]` and bias `[E]`."""
         values_TE, weight_EK, bias_E = ctx.saved_tensors
         channels, taps = weight_EK.shape
         grid = _conv_grid(channels, ctx.segments, CONV_TOKENS_BACKWARD)
@@ -75,7 +76,9 @@ def _conv_tile(taps: int) -> dict[str, int]:
 
 
 @triton.jit
-def _conv_weights(weight_ptr, bias_ptr, channel, E, TAPS: tl.constexpr):
+def _conv_weights(
+    weight_ptr: tl.tensor, bias_ptr: tl.tensor, channel: tl.tensor, E: tl.tensor, TAPS: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return the taps by age of the value they weigh, newest first, and the bias."""
     taps = ()
     for age in tl.static_range(TAPS):
@@ -85,7 +88,9 @@ def _conv_weights(weight_ptr, bias_ptr, channel, E, TAPS: tl.constexpr):
 
 
 @triton.jit
-def _load_rows(ptr, first, length, channel, E, COUNT: tl.constexpr):
+def _load_rows(
+    ptr: tl.tensor, first: tl.tensor, length: tl.tensor, channel: tl.tensor, E: tl.tensor, COUNT: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return the rows from `first` on, as float32; tokens outside 0 : length give zeros."""
     rows = ()
     for i in tl.static_range(COUNT):
@@ -96,9 +101,9 @@ def _load_rows(ptr, first, length, channel, E, COUNT: tl.constexpr):
 
 @triton.jit
 def _conv_forward_kernel(
-    values_ptr, weight_ptr, bias_ptr, offsets_ptr, result_ptr, E,
-    TAPS: tl.constexpr, TOKENS: tl.constexpr, AHEAD: tl.constexpr, BLOCK_E: tl.constexpr,
-):  # fmt: skip
+    values_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, result_ptr: tl.tensor,
+    E: tl.tensor, TAPS: tl.constexpr, TOKENS: tl.constexpr, AHEAD: tl.constexpr, BLOCK_E: tl.constexpr,
+) -> None:  # fmt: skip
     """Program (s, b, e): block b of sequence s, channel block e, AHEAD tokens at a time."""
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
@@ -119,9 +124,10 @@ def _conv_forward_kernel(
 
 @triton.jit
 def _conv_backward_kernel(
-    values_ptr, weight_ptr, bias_ptr, offsets_ptr, grad_ptr, grad_values_ptr, partial_ptr, E,
-    TAPS: tl.constexpr, TOKENS: tl.constexpr, AHEAD: tl.constexpr, BLOCK_E: tl.constexpr,
-):  # fmt: skip
+    values_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, grad_ptr: tl.tensor,
+    grad_values_ptr: tl.tensor, partial_ptr: tl.tensor, E: tl.tensor, TAPS: tl.constexpr, TOKENS: tl.constexpr,
+    AHEAD: tl.constexpr, BLOCK_E: tl.constexpr,
+) -> None:  # fmt: skip
     """Program (s, b, e) as in the forward kernel: gradients of its values, and its part of the taps' and bias's sums.
 
     A value reaches the `TAPS` tokens from its own on, so the gradients before SiLU are computed for AHEAD + TAPS - 1.

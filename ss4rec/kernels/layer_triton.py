@@ -4,7 +4,6 @@ torch takes eight kernels for dropout of both kinds, sum and norm, and twelve fo
 each of them moves a few megabytes, so most of its time is its start. Here nothing is stored but the result: masks
 come from a counter-based generator (Philox, as torch's own) and a seed, and the backward pass draws them again.
 """
-# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -62,6 +61,7 @@ class _ResidualNorm(torch.autograd.Function):
         dropout: float,
         layer_dropout: float,
     ) -> Tensor:
+        """Return the normed sum, `[T, D]`."""
         values_TD, branch_TD = values_TD.contiguous(), branch_TD.contiguous()
         result_TD = torch.empty_like(values_TD)
         tile = _tile(values_TD.shape[1])
@@ -83,6 +83,7 @@ class _ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both summands `[T, D]`, weight and bias `[D]`."""
         values_TD, branch_TD, weight_D, _ = ctx.saved_tensors
         tile = _tile(values_TD.shape[1])
         programs = min(PROGRAMS, triton.cdiv(len(values_TD), tile["BLOCK_T"]))
@@ -99,6 +100,7 @@ class _ResidualNorm(torch.autograd.Function):
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up_T2F: Tensor) -> Tensor:
+        """Return the gated values, `[T, F]`."""
         gate_up_T2F = gate_up_T2F.contiguous()
         tokens, width = gate_up_T2F.shape
         result_TF = gate_up_T2F.new_empty(tokens, width // 2)
@@ -116,6 +118,7 @@ class _SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TF: Tensor) -> Tensor:
+        """Return the gradient of gates and values side by side, `[T, 2F]`."""
         (gate_up_T2F,) = ctx.saved_tensors
         tokens, width = gate_up_T2F.shape
         grad_T2F = torch.empty_like(gate_up_T2F)
@@ -139,7 +142,9 @@ def _tile(width: int) -> dict[str, int]:
 
 
 @triton.jit
-def _kept(seed, row, column, dropout, layer_dropout, D: tl.constexpr):
+def _kept(
+    seed: tl.tensor, row: tl.tensor, column: tl.tensor, dropout: tl.tensor, layer_dropout: tl.tensor, D: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Return what each value of the branch is multiplied with: 0, or what keeps the mean."""
     kept = tl.rand(seed, row * D + column) >= dropout
     kept &= tl.rand(seed + 1, row) >= layer_dropout
@@ -148,9 +153,9 @@ def _kept(seed, row, column, dropout, layer_dropout, D: tl.constexpr):
 
 @triton.jit
 def _normed_sum(
-    values_ptr, branch_ptr, seed_ptr, row, column, T, eps, dropout, layer_dropout,
-    DROPS: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
+    values_ptr: tl.tensor, branch_ptr: tl.tensor, seed_ptr: tl.tensor, row: tl.tensor, column: tl.tensor,
+    T: tl.tensor, eps: tl.tensor, dropout: tl.tensor, layer_dropout: tl.tensor, DROPS: tl.constexpr, D: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return (values + kept · branch) with mean 0 and variance 1, the variance's inverse root, and kept."""
     live = (row < T) & (column < D)
     at = row.to(tl.int64) * D + column
@@ -168,9 +173,10 @@ def _normed_sum(
 
 @triton.jit
 def _norm_forward_kernel(
-    values_ptr, branch_ptr, weight_ptr, seed_ptr, bias_ptr, result_ptr, T, eps, dropout, layer_dropout,
+    values_ptr: tl.tensor, branch_ptr: tl.tensor, weight_ptr: tl.tensor, seed_ptr: tl.tensor, bias_ptr: tl.tensor,
+    result_ptr: tl.tensor, T: tl.tensor, eps: tl.tensor, dropout: tl.tensor, layer_dropout: tl.tensor,
     DROPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program t: rows t BLOCK_T and following."""
     row = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)[:, None]
     column = tl.arange(0, BLOCK_D)[None, :]
@@ -185,10 +191,11 @@ def _norm_forward_kernel(
 
 @triton.jit
 def _norm_backward_kernel(
-    values_ptr, branch_ptr, weight_ptr, seed_ptr, grad_ptr, grad_values_ptr, grad_branch_ptr, partial_ptr,
-    T, eps, dropout, layer_dropout,
-    DROPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
-):  # fmt: skip
+    values_ptr: tl.tensor, branch_ptr: tl.tensor, weight_ptr: tl.tensor, seed_ptr: tl.tensor, grad_ptr: tl.tensor,
+    grad_values_ptr: tl.tensor, grad_branch_ptr: tl.tensor, partial_ptr: tl.tensor, T: tl.tensor, eps: tl.tensor,
+    dropout: tl.tensor, layer_dropout: tl.tensor, DROPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+) -> None:  # fmt: skip
     """Every program takes each PROGRAMS-th tile; with n the normed sum and g = weight · grad,
     d sum = (g - mean(g) - n mean(g n)) / deviation.
     """
@@ -219,8 +226,9 @@ def _norm_backward_kernel(
 
 @triton.jit
 def _swiglu_forward_kernel(
-    gate_up_ptr, result_ptr, T, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr
-):
+    gate_up_ptr: tl.tensor, result_ptr: tl.tensor, T: tl.tensor, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+) -> None:  # fmt: skip
     """Program t: rows t BLOCK_T and following."""
     row = (tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)[:, None]).to(tl.int64)
     column = tl.arange(0, BLOCK_D)[None, :]
@@ -232,8 +240,9 @@ def _swiglu_forward_kernel(
 
 @triton.jit
 def _swiglu_backward_kernel(
-    gate_up_ptr, grad_ptr, grad_gate_up_ptr, T, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr
-):
+    gate_up_ptr: tl.tensor, grad_ptr: tl.tensor, grad_gate_up_ptr: tl.tensor, T: tl.tensor, D: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
+) -> None:  # fmt: skip
     """Program t: rows t BLOCK_T and following; SiLU'(x) = σ(x) (1 + x (1 - σ(x)))."""
     row = (tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)[:, None]).to(tl.int64)
     column = tl.arange(0, BLOCK_D)[None, :]

@@ -1,5 +1,4 @@
 """Scalar functions that several kernels need, accurate to float32 rounding on all of their range."""
-# ruff: noqa: ANN001, ANN201 - arguments of Triton functions are tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
-def exp2(x):
+def exp2(x: tl.tensor) -> tl.tensor:
     """Return 2^x; results below the smallest normal number are 0, which saves three of four instructions."""
     if INTERPRETED:
         return tl.exp2(x)
@@ -21,7 +20,7 @@ def exp2(x):
 
 
 @triton.jit
-def exp2_again(x):
+def exp2_again(x: tl.tensor) -> tl.tensor:
     """Return `exp2(x)`, computed anew even where the compiler could keep an equal value in a register."""
     if INTERPRETED:
         return tl.exp2(x)
@@ -31,13 +30,13 @@ def exp2_again(x):
 
 
 @triton.jit
-def exp(x):
+def exp(x: tl.tensor) -> tl.tensor:
     """Return e^x by `exp2`."""
     return exp2(x * 1.4426950408889634)
 
 
 @triton.jit
-def reciprocal(x):
+def reciprocal(x: tl.tensor) -> tl.tensor:
     """Return 1 / x to two units in the last place."""
     if INTERPRETED:
         return 1.0 / x
@@ -47,13 +46,13 @@ def reciprocal(x):
 
 
 @triton.jit
-def sigmoid(x):
+def sigmoid(x: tl.tensor) -> tl.tensor:
     """Return 1 / (1 + e^-x)."""
     return reciprocal(1.0 + exp(-x))
 
 
 @triton.jit
-def softplus(x):
+def softplus(x: tl.tensor) -> tl.tensor:
     """Return ln(1 + e^x), with full relative accuracy where it is small."""
     small = exp(-tl.abs(x))
     # Below 1/8 the series of ln(1 + v); above, 1 + v keeps enough of v.
@@ -67,7 +66,7 @@ def softplus(x):
 
 
 @triton.jit
-def complex_expm1(bits, turns):
+def complex_expm1(bits: tl.tensor, turns: tl.tensor) -> tuple[tl.tensor, ...]:
     """Return e^z - 1 (real, imaginary) and e^z (real, imaginary) of z = bits ln 2 + 2 pi i turns, for bits <= 0.
 
     Re(e^z - 1) = expm1(Re z) - 2 |e^z| sin²(Im z / 2) subtracts nothing from one, so small z keep their accuracy.

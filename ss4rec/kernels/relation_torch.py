@@ -39,6 +39,7 @@ class _Taps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values_TE: Tensor, weight_EK: Tensor, bias_E: Tensor, segments: Segments) -> Tensor:
+        """Return the weighted sums, `[T, E]`."""
         taps = weight_EK.shape[1]
         starts_T = (segments.positions_T == 0).cumsum(0) * (taps - 1)
         places_T = starts_T + torch.arange(segments.num_tokens, device=starts_T.device)
@@ -54,6 +55,7 @@ class _Taps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of values `[T, E]`, weights `[E, K]` and bias `[E]`."""
         spread_RE, weight_KE, places_T = ctx.saved_tensors
         taps = len(weight_KE)
         grad_RE = _spread(grad_TE, places_T, ctx.segments, taps)
@@ -157,6 +159,7 @@ class _Scan(torch.autograd.Function):
         C_TN: Tensor,
         segments: Segments,
     ) -> Tensor:
+        """Return y, `[T, E]`."""
         rate_NE = _rate(A_EN)
         boundaries: list[Tensor] | None = [] if any(ctx.needs_input_grad) else None
         y_TE = _walk(drive_TE, dt_TE, rate_NE, B_TN, C_TN, segments, boundaries)
@@ -166,6 +169,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of drive and dt `[T, E]`, A `[E, N]`, B and C `[T, N]`."""
         drive_TE, dt_TE, rate_NE, B_TN, C_TN, *boundaries = ctx.saved_tensors
         inputs = (drive_TE, dt_TE, B_TN, C_TN)
         grads = tuple(torch.empty_like(values) for values in inputs)

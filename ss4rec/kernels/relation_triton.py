@@ -4,7 +4,6 @@ Both honour sequence boundaries (a program works inside one sequence), need no c
 atomics, so results repeat bit by bit. The scan keeps `[N, channels]` states in float32 registers; the forward pass
 stores them every `CHUNK` tokens, and the backward pass recomputes a chunk's states from there.
 """
-# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -24,8 +23,6 @@ from ss4rec.model.segments import Segments
 __all__ = ["causal_conv", "selective_scan"]
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-CHUNK = 4
-"""Tokens between stored states; the backward pass holds so many states in registers."""
 AHEAD = 2
 """Tokens whose inputs the forward pass loads before it uses the first; divides CHUNK."""
 BACKWARD_REGISTERS = 128
@@ -35,6 +32,8 @@ At 128 a few values a token are spilled. 100 sequences of 128 channels are 1,600
 """
 CHANNELS = 8
 """Channels of one program of the scan; 32 / CHANNELS threads share the states of one."""
+CHUNK = 32 // CHANNELS
+"""Tokens between stored states: one for each thread of a channel. The backward pass holds so many states."""
 
 
 def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
@@ -46,6 +45,7 @@ def selective_scan(inputs: SelectiveInputs, segments: Segments) -> Tensor:
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Return y `[T, E]` of u, delta, A, B, C, D, z, the bias of delta and the segments."""
         *given, segments = arguments
         u_TE, delta_TE, A_EN, B_TN, C_TN, D_E, z_TE, delta_bias_E = given
         inputs = [x.contiguous() for x in (u_TE, delta_TE, A_EN.T, B_TN, C_TN, D_E, z_TE, delta_bias_E)]
@@ -56,7 +56,8 @@ class _SelectiveScan(torch.autograd.Function):
         rows = num_tokens // CHUNK + segments.num_sequences
         checkpoints_RNE = u_TE.new_empty(rows, num_states, channels, dtype=torch.float32)
         launch(_scan_forward_kernel, _scan_grid(channels, segments),
-            *inputs, segments.offsets_S1, y_TE, checkpoints_RNE, channels, AHEAD=AHEAD, **_scan_tile(*inputs[3:5]),
+            *inputs, segments.offsets_S1, y_TE, checkpoints_RNE, channels, CHUNK=CHUNK, AHEAD=AHEAD,
+            **_scan_tile(*inputs[3:5]),
         )  # fmt: skip
         ctx.save_for_backward(*inputs, checkpoints_RNE)
         ctx.segments = segments
@@ -64,6 +65,7 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the eight tensors, each in its shape."""
         *inputs, checkpoints_RNE = ctx.saved_tensors
         u_TE, delta_TE, A_NE, B_TN, C_TN, D_E, z_TE, delta_bias_E = inputs
         (num_tokens, channels), num_states = u_TE.shape, A_NE.shape[0]
@@ -108,13 +110,14 @@ def _scan_tile(B_TN: Tensor, C_TN: Tensor) -> dict[str, int]:
     whole = all(x.dtype == torch.bfloat16 and x.storage_offset() % 4 == 0 for x in (B_TN, C_TN))
     pack = 4 if whole and num_states % 4 == 0 and each % 4 == 0 else 1
     return {
-        "N": num_states, "EACH": each, "LANES": lanes, "BLOCK_E": CHANNELS, "PACK": pack, "CHUNK": CHUNK,
-        "num_warps": 1,
+        "N": num_states, "EACH": each, "LANES": lanes, "BLOCK_E": CHANNELS, "PACK": pack, "num_warps": 1,
     }  # fmt: skip
 
 
 @triton.jit
-def _places(E, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr):
+def _places(
+    E: tl.tensor, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return state [BLOCK_E, LANES, EACH] and channel [BLOCK_E, LANES, 1] of a tile, and its places in `[N, E]`.
 
     The compiler gives a load the layout in which neighbours in memory are neighbours in a warp, and moves what it loads
@@ -132,9 +135,9 @@ def _places(E, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr):
 
 @triton.jit
 def _load_states(
-    row_ptr, n, live,
-    N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
-):  # fmt: skip
+    row_ptr: tl.tensor, n: tl.tensor, live: tl.tensor, N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
+    BLOCK_E: tl.constexpr, PACK: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Load the N values of a token, for every channel alike; PACK = 4 takes four bf16 values as one."""
     if PACK == 1:
         values = tl.load(row_ptr + n, mask=live & (n < N), other=0.0).to(tl.float32)
@@ -152,13 +155,13 @@ def _load_states(
 
 
 @triton.jit
-def _sum_states(x):
+def _sum_states(x: tl.tensor) -> tl.tensor:
     """Return the sum over states of a tile as `[BLOCK_E, 1, 1]`."""
     return tl.sum(tl.sum(x, 2), 1)[:, None, None]
 
 
 @triton.jit
-def _sum_channels(x, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr):
+def _sum_channels(x: tl.tensor, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr) -> tl.tensor:
     """Return the sums over channels of a tile; the thread of channel e keeps the states from e * EACH / BLOCK_E on.
 
     At each step a thread gives away the half of its states that its partner keeps: 7 shuffles for 8 channels and 8
@@ -180,10 +183,11 @@ def _sum_channels(x, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.conste
 
 @triton.jit
 def _scan_forward_kernel(
-    u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, offsets_ptr, y_ptr, checkpoint_ptr, E,
-    N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
+    u_ptr: tl.tensor, delta_ptr: tl.tensor, A_ptr: tl.tensor, B_ptr: tl.tensor, C_ptr: tl.tensor, D_ptr: tl.tensor,
+    z_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, y_ptr: tl.tensor, checkpoint_ptr: tl.tensor,
+    E: tl.tensor, N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
     CHUNK: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program (s, e): sequence s, channel block e, token by token; the state before each chunk is stored.
 
     The inputs of AHEAD tokens are loaded before the first is used.
@@ -230,14 +234,23 @@ def _scan_forward_kernel(
 
 
 @triton.jit
+def _of_token(x: tl.tensor, i: tl.tensor, BLOCK_E: tl.constexpr, LANES: tl.constexpr) -> tl.tensor:
+    """Return what thread i of each channel holds, `[BLOCK_E, 1, 1]`; whatever place the compiler gave that thread."""
+    token = tl.arange(0, LANES)[None, :, None] + tl.zeros([BLOCK_E, LANES, 1], tl.int32)
+    return tl.sum(tl.where(token == i, x, 0.0), 1)[:, None, :]
+
+
+@triton.jit
 def _scan_backward_kernel(
-    u_ptr, delta_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, offsets_ptr, checkpoint_ptr, grad_ptr,
-    grad_u_ptr, grad_delta_ptr, grad_z_ptr, partial_B_ptr, partial_C_ptr, partial_A_ptr, partial_ptr, T, E,
+    u_ptr: tl.tensor, delta_ptr: tl.tensor, A_ptr: tl.tensor, B_ptr: tl.tensor, C_ptr: tl.tensor, D_ptr: tl.tensor,
+    z_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, checkpoint_ptr: tl.tensor, grad_ptr: tl.tensor,
+    grad_u_ptr: tl.tensor, grad_delta_ptr: tl.tensor, grad_z_ptr: tl.tensor, partial_B_ptr: tl.tensor,
+    partial_C_ptr: tl.tensor, partial_A_ptr: tl.tensor, partial_ptr: tl.tensor, T: tl.tensor, E: tl.tensor,
     N: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr, PACK: tl.constexpr,
-    CHUNK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program (s, e) as in the forward kernel, chunks and tokens from last to first.
 
+    Thread i of a channel loads, gates and stores token i of a chunk, so that each of these values is computed once.
     Sums over channels (B, C) leave one part for each channel block, sums over tokens one for each sequence.
     """
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
@@ -247,68 +260,74 @@ def _scan_backward_kernel(
     A = tl.load(A_ptr + tile, mask=in_tile, other=0.0).to(tl.float32) * LOG2_E
     D = tl.load(D_ptr + e, mask=e < E, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + e, mask=e < E, other=0.0).to(tl.float32)
-    column = start * E + e
+    token = tl.arange(0, LANES)[None, :, None] + tl.zeros([BLOCK_E, LANES, 1], tl.int32)
+    column = (start + token) * E + e
     B_ptr += start * N
     C_ptr += start * N
     kept: tl.constexpr = EACH // BLOCK_E if EACH > BLOCK_E else 1
     n_sum = tl.arange(0, LANES)[None, :, None] * EACH + tl.arange(0, kept)[None, None, :]
     n_sum = tl.max_contiguous(n_sum + (tl.arange(0, BLOCK_E) * EACH // BLOCK_E)[:, None, None], [1, 1, 1])
     part = (tl.program_id(1).to(tl.int64) * T + start) * N + n_sum
-    checkpoint_ptr += (start // CHUNK + tl.program_id(0)) * E * N + tile
+    checkpoint_ptr += (start // LANES + tl.program_id(0)) * E * N + tile
 
     grad_state = tl.zeros([BLOCK_E, LANES, EACH], tl.float32)
     sum_A = tl.zeros([BLOCK_E, LANES, EACH], tl.float32)
     sum_D = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
     sum_bias = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
-    chunks = tl.cdiv(length, CHUNK)
+    chunks = tl.cdiv(length, LANES)
     for back in range(0, chunks):
-        chunk = chunks - 1 - back
-        state = tl.load(checkpoint_ptr + chunk.to(tl.int64) * E * N, mask=in_tile, other=0.0)
+        first = (chunks - 1 - back) * LANES
+        at = column + first * E
+        live = (e < E) & (first + token < length)
+        u = tl.load(u_ptr + at, mask=live, other=0.0).to(tl.float32)
+        delta = tl.load(delta_ptr + at, mask=live, other=0.0).to(tl.float32) + bias
+        z = tl.load(z_ptr + at, mask=live, other=0.0).to(tl.float32)
+        grad = tl.load(grad_ptr + at, mask=live, other=0.0).to(tl.float32)
+        chunk = (chunks - 1 - back).to(tl.int64)
+        state = tl.load(checkpoint_ptr + chunk * E * N, mask=in_tile, other=0.0)
         states = (state,)
-        steps = ()
-        for i in tl.static_range(CHUNK):
-            k = chunk * CHUNK + i
-            live = (e < E) & (k < length)
-            u = tl.load(u_ptr + column + k * E, mask=live, other=0.0).to(tl.float32)
-            delta = tl.load(delta_ptr + column + k * E, mask=live, other=0.0).to(tl.float32) + bias
+        dt = softplus(delta)
+        drive = dt * u
+        gate = sigmoid(z)
+        grad_y = grad * z * gate
+        for i in tl.static_range(LANES):
+            k = first + i
             B = _load_states(B_ptr + k * N, n, k < length, N, EACH, LANES, BLOCK_E, PACK)
-            dt = softplus(delta)
-            state = exp2(dt * A) * state + (dt * u) * B
+            decay = exp2(_of_token(dt, i, BLOCK_E, LANES) * A)
+            state = decay * state + _of_token(drive, i, BLOCK_E, LANES) * B
             states = states + (state,)
-            steps = steps + ((u, delta, dt),)
-        for i in tl.static_range(CHUNK - 1, -1, -1):
-            k = chunk * CHUNK + i
-            live = (e < E) & (k < length)
+        y = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
+        grad_drive = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
+        grad_dt = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
+        for i in tl.static_range(LANES - 1, -1, -1):
+            k = first + i
             live_sum = (n_sum < N) & (k < length)
-            u, delta, dt = steps[i]
             # Loaded again: a chunk's worth of them would push the states out of the registers.
             B = _load_states(B_ptr + k * N, n, k < length, N, EACH, LANES, BLOCK_E, PACK)
             C = _load_states(C_ptr + k * N, n, k < length, N, EACH, LANES, BLOCK_E, PACK)
-            z = tl.load(z_ptr + column + k * E, mask=live, other=0.0).to(tl.float32)
-            grad = tl.load(grad_ptr + column + k * E, mask=live, other=0.0).to(tl.float32)
-
-            gate = sigmoid(z)
-            y = _sum_states(states[i + 1] * C) + D * u
-            tl.store(grad_z_ptr + column + k * E, grad * y * gate * (1.0 + z * (1.0 - gate)), mask=live)
-            grad_y = grad * z * gate
-            sum_D += grad_y * u
-            grad_C = _sum_channels(states[i + 1] * grad_y, EACH, LANES, BLOCK_E)
+            dt_k = _of_token(dt, i, BLOCK_E, LANES)
+            grad_y_k = _of_token(grad_y, i, BLOCK_E, LANES)
+            y = tl.where(token == i, _sum_states(states[i + 1] * C), y)
+            grad_C = _sum_channels(states[i + 1] * grad_y_k, EACH, LANES, BLOCK_E)
             tl.store(partial_C_ptr + part + k * N, grad_C, mask=live_sum)
 
-            grad_state += grad_y * C
-            grad_B = _sum_channels(grad_state * (dt * u), EACH, LANES, BLOCK_E)
+            grad_state += grad_y_k * C
+            grad_B = _sum_channels(grad_state * _of_token(drive, i, BLOCK_E, LANES), EACH, LANES, BLOCK_E)
             tl.store(partial_B_ptr + part + k * N, grad_B, mask=live_sum)
-            grad_drive = _sum_states(grad_state * B)
-            grad_state *= exp2_again(dt * A)
+            grad_drive = tl.where(token == i, _sum_states(grad_state * B), grad_drive)
+            grad_state *= exp2_again(dt_k * A)
             grad_exponent = grad_state * states[i]
-            sum_A += grad_exponent * dt
-            grad_dt = _sum_states(grad_exponent * A) * LN_2 + grad_drive * u
-            tl.store(grad_u_ptr + column + k * E, grad_drive * dt + D * grad_y, mask=live)
-            # Beyond the sequence's end every gradient is 0, but dt is not: states and sums stay as they are.
-            grad_delta = grad_dt * sigmoid(delta)
-            tl.store(grad_delta_ptr + column + k * E, grad_delta, mask=live)
-            sum_bias += grad_delta
+            sum_A += grad_exponent * dt_k
+            grad_dt = tl.where(token == i, _sum_states(grad_exponent * A), grad_dt)
+        y += D * u
+        # Beyond the sequence's end every gradient is 0, but dt is not: states and sums stay as they are.
+        grad_delta = (grad_dt * LN_2 + grad_drive * u) * sigmoid(delta)
+        tl.store(grad_z_ptr + at, grad * y * gate * (1.0 + z * (1.0 - gate)), mask=live)
+        tl.store(grad_u_ptr + at, grad_drive * dt + D * grad_y, mask=live)
+        tl.store(grad_delta_ptr + at, grad_delta, mask=live)
+        sum_D += grad_y * u
+        sum_bias += grad_delta
     tl.store(partial_A_ptr + tl.program_id(0).to(tl.int64) * E * N + tile, sum_A, mask=in_tile)
     partial_ptr += tl.program_id(0).to(tl.int64) * 2 * E + e
-    tl.store(partial_ptr, sum_D, mask=e < E)
-    tl.store(partial_ptr + E, sum_bias, mask=e < E)
+    tl.store(partial_ptr, _sum_states(sum_D), mask=e < E)
+    tl.store(partial_ptr + E, _sum_states(sum_bias), mask=e < E)

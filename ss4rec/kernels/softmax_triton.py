@@ -5,7 +5,6 @@ items gives each token's log-sum-exp *and* E_p[w], the expected item row under i
 target's row is the gradient of the hidden state. What is left for the second pass is the gradient of the items:
 four matrix products and two exponentials a logit in all. Programs write disjoint parts, so results repeat bit by bit.
 """
-# ruff: noqa: ANN001 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -16,9 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ss4rec.kernels.cards import softmax_tile
+from ss4rec.kernels.cards import softmax_tile, stores_logits
 from ss4rec.kernels.launch import current_arch, launch
 from ss4rec.kernels.math_triton import INTERPRETED, exp2
+from ss4rec.kernels.softmax_stored_triton import StoredLoss
 from ss4rec.model.segments import Segments
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -62,7 +62,8 @@ def softmax_loss(
 ) -> Tensor:
     """Sum -(1-ε) log p(target) - ε mean(log p) over the tokens `rows_R`; p is the softmax over items 1 .. V-1.
 
-    Arithmetic outside the matrix products is float32. Products of float32 inputs take three TF32 products each, which
+    Where that is faster, logits are in memory part by part (`softmax_stored_triton`). Arithmetic outside the matrix
+    products is float32. Products of float32 inputs take three TF32 products each, which
     keeps float32's accuracy.
 
     Args:
@@ -76,7 +77,8 @@ def softmax_loss(
         held_logit: float32 scalar that is added to the logits of held items; needs `bits_TW`.
         needs_grad: whether gradients may be asked for.
     """
-    total: Tensor = _SoftmaxLoss.apply(
+    stored = stores_logits(weight_VD.shape[1], kind == torch.bfloat16, held=bits_TW is not None)
+    total: Tensor = (StoredLoss if stored else _SoftmaxLoss).apply(
         hidden_TD, weight_VD, targets_T, rows_R, smoothing, kind, bits_TW, held_logit, needs_grad
     )
     return total
@@ -99,6 +101,7 @@ class _LogSumExp(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, rows_R: Tensor, kind: torch.dtype, bits_TW: Tensor
     ) -> Tensor:
+        """Return log Σ e^logit over the items, `[R]`."""
         expected_TD = torch.zeros_like(hidden_TD, memory_format=torch.contiguous_format)
         ctx.weight_dtype = weight_VD.dtype
         hidden_TD, weight_VD = hidden_TD.to(kind).contiguous(), weight_VD.to(kind).contiguous()
@@ -117,6 +120,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of states `[T, D]` and weights `[V, D]`."""
         hidden_TD, weight_VD, rows_R, log_sum_R, expected_TD, bits_TW, masked = ctx.saved_tensors
         (rows, dim), num_rows = (rows_R.numel(), hidden_TD.shape[1]), weight_VD.shape[0]
         tile = _tile(dim, hidden_TD.dtype, walks_items=False)
@@ -150,6 +154,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         held_logit: Tensor | None,
         needs_grad: bool,
     ) -> Tensor:
+        """Return the loss summed over the rows; the states' gradient is kept if `needs_grad`."""
         mean_D = weight_VD[1:].float().mean(0)
         grad_hidden_TD = (
             torch.zeros_like(hidden_TD, memory_format=torch.contiguous_format) if needs_grad else hidden_TD
@@ -184,6 +189,7 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of states `[T, D]`, weights `[V, D]` and the logit of held items, times `grad`."""
         (
             hidden_TD,
             weight_VD,
@@ -224,7 +230,9 @@ def _tile(dim: int, dtype: torch.dtype, walks_items: bool) -> dict[str, Any]:
 
 
 @triton.jit
-def _held_kernel(items_ptr, offsets_ptr, bits_ptr, W, BLOCK_W: tl.constexpr):
+def _held_kernel(
+    items_ptr: tl.tensor, offsets_ptr: tl.tensor, bits_ptr: tl.tensor, W: tl.tensor, BLOCK_W: tl.constexpr,
+) -> None:  # fmt: skip
     """Program (s, w): follow block w of the words through sequence s."""
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
@@ -240,7 +248,7 @@ def _held_kernel(items_ptr, offsets_ptr, bits_ptr, W, BLOCK_W: tl.constexpr):
 
 
 @triton.jit
-def _dot(a, b, total, PRECISION: tl.constexpr):
+def _dot(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
     """Return a @ b + total in float32; the interpreter multiplies bfloat16 as if it were integers."""
     if INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), total)
@@ -248,7 +256,9 @@ def _dot(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _load_held(bits_ptr, row, item, live, V, W):
+def _load_held(
+    bits_ptr: tl.tensor, row: tl.tensor, item: tl.tensor, live: tl.tensor, V: tl.tensor, W: tl.tensor,
+) -> tl.tensor:  # fmt: skip
     """Return 1.0 where the token at `row` holds `item`, else 0.0; the shapes broadcast."""
     word = tl.load(bits_ptr + row * W + (item >> 5), mask=live & (item < V), other=0)
     return ((word >> (item & 31)) & 1).to(tl.float32)
@@ -256,11 +266,12 @@ def _load_held(bits_ptr, row, item, live, V, W):
 
 @triton.jit
 def _forward_kernel(
-    hidden_ptr, weight_ptr, targets_ptr, rows_ptr, mean_ptr, bits_ptr, held_logit_ptr,
-    grad_hidden_ptr, log_sum_ptr, loss_ptr, grad_held_ptr, R, V, W, smoothing,
+    hidden_ptr: tl.tensor, weight_ptr: tl.tensor, targets_ptr: tl.tensor, rows_ptr: tl.tensor, mean_ptr: tl.tensor,
+    bits_ptr: tl.tensor, held_logit_ptr: tl.tensor, grad_hidden_ptr: tl.tensor, log_sum_ptr: tl.tensor,
+    loss_ptr: tl.tensor, grad_held_ptr: tl.tensor, R: tl.tensor, V: tl.tensor, W: tl.tensor, smoothing: tl.tensor,
     D: tl.constexpr, TARGETS: tl.constexpr, SMOOTH: tl.constexpr, HELD: tl.constexpr, NEEDS_GRAD: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Program r: walk over all items for `BLOCK_R` tokens; sums over items keep a running maximum."""
     r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     row = tl.load(rows_ptr + r, mask=r < R, other=-1).to(tl.int64)
@@ -325,11 +336,12 @@ def _forward_kernel(
 
 @triton.jit
 def _weight_kernel(
-    hidden_ptr, weight_ptr, targets_ptr, rows_ptr, bits_ptr, held_logit_ptr, log_sum_ptr, partial_ptr, scale_ptr,
-    R, V, W, smoothing, SPLITS,
-    D: tl.constexpr, HELD: tl.constexpr, SCALED: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    hidden_ptr: tl.tensor, weight_ptr: tl.tensor, targets_ptr: tl.tensor, rows_ptr: tl.tensor, bits_ptr: tl.tensor,
+    held_logit_ptr: tl.tensor, log_sum_ptr: tl.tensor, partial_ptr: tl.tensor, scale_ptr: tl.tensor, R: tl.tensor,
+    V: tl.tensor, W: tl.tensor, smoothing: tl.tensor, SPLITS: tl.tensor, D: tl.constexpr, HELD: tl.constexpr,
+    SCALED: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:  # fmt: skip
     """Program (v, s): the gradient of `BLOCK_V` items from every `SPLITS`-th block of tokens."""
     v = tl.program_id(0) * BLOCK_V + tl.arange(0, BLOCK_V)
     d = tl.arange(0, BLOCK_D)[None, :]

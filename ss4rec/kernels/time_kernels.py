@@ -1,5 +1,4 @@
 """The kernels of the time-aware scan; `time_triton` says how they work and launches them."""
-# ruff: noqa: ANN001, ANN201 - arguments of Triton functions are pointers and tensors of the kernel language.
 
 from __future__ import annotations
 
@@ -15,7 +14,10 @@ SERIES_RADIUS = tl.constexpr(0.03)
 
 
 @triton.jit
-def _compose(left_re, left_im, left_x_re, left_x_im, right_re, right_im, right_x_re, right_x_im):
+def _compose(
+    left_re: tl.tensor, left_im: tl.tensor, left_x_re: tl.tensor, left_x_im: tl.tensor, right_re: tl.tensor,
+    right_im: tl.tensor, right_x_re: tl.tensor, right_x_im: tl.tensor,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Compose v -> left·v + left_x with the affine map that follows it (complex)."""
     return (
         left_re * right_re - left_im * right_im,
@@ -27,8 +29,10 @@ def _compose(left_re, left_im, left_x_re, left_x_im, right_re, right_im, right_x
 
 @triton.jit
 def _compose_with_head(
-    a, b, c, d, head_a, head_b, head_c, head_d, e, f, g, h, head_e, head_f, head_g, head_h
-):
+    a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor, head_a: tl.tensor, head_b: tl.tensor, head_c: tl.tensor,
+    head_d: tl.tensor, e: tl.tensor, f: tl.tensor, g: tl.tensor, h: tl.tensor, head_e: tl.tensor, head_f: tl.tensor,
+    head_g: tl.tensor, head_h: tl.tensor,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Compose two stretches of maps; a stretch is its whole map and its head, the map of all but its last element."""
     head_e, head_f, head_g, head_h = _compose(a, b, c, d, head_e, head_f, head_g, head_h)
     e, f, g, h = _compose(a, b, c, d, e, f, g, h)
@@ -36,7 +40,10 @@ def _compose_with_head(
 
 
 @triton.jit
-def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, run, RUNS: tl.constexpr):
+def _join_runs(
+    map_re: tl.tensor, map_im: tl.tensor, x_re: tl.tensor, x_im: tl.tensor, carry_re: tl.tensor, carry_im: tl.tensor,
+    run: tl.tensor, RUNS: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return what each row receives from the rows before it, and what leaves the last row.
 
     Row r maps an incoming value v to map·v + x; `carry` comes into row 0. A single row has it in x already.
@@ -58,8 +65,9 @@ def _join_runs(map_re, map_im, x_re, x_im, carry_re, carry_im, run, RUNS: tl.con
 
 @triton.jit
 def _load_parameters(
-    lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, state, P, HAS_MAP: tl.constexpr
-):
+    lambda_re_ptr: tl.tensor, lambda_im_ptr: tl.tensor, log_step_ptr: tl.tensor, weight_ptr: tl.tensor,
+    bias_ptr: tl.tensor, state: tl.tensor, P: tl.constexpr, HAS_MAP: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Load Λ, 1/Λ, exp(log_step) and the gap map; columns beyond P decay at rate 1."""
     live = state < P
     lambda_re = tl.load(lambda_re_ptr + state, mask=live, other=-1.0).to(tl.float32)
@@ -74,7 +82,9 @@ def _load_parameters(
 
 
 @triton.jit
-def _step(gap, scale, weight, bias, HAS_MAP: tl.constexpr):
+def _step(
+    gap: tl.tensor, scale: tl.tensor, weight: tl.tensor, bias: tl.tensor, HAS_MAP: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Return s, the step of the discretisation."""
     if HAS_MAP:
         return softplus(weight * tl.log(1.0 + gap) + bias) * scale
@@ -83,8 +93,9 @@ def _step(gap, scale, weight, bias, HAS_MAP: tl.constexpr):
 
 @triton.jit
 def _coefficient_slope(
-    lambda_re, lambda_im, inverse_re, inverse_im, step, decay_re, decay_im, factor_re, factor_im
-):
+    lambda_re: tl.tensor, lambda_im: tl.tensor, inverse_re: tl.tensor, inverse_im: tl.tensor, step: tl.tensor,
+    decay_re: tl.tensor, decay_im: tl.tensor, factor_re: tl.tensor, factor_im: tl.tensor,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return dc/dΛ of the zero-order hold c = (e^(Λs) - 1)/Λ, as `time_torch._coefficient_slope`.
 
     (s e^(Λs) - c)/Λ loses its digits where z = Λs is small; there it is s² (1/2 + z/3 + z²/8 + ..).
@@ -101,7 +112,9 @@ def _coefficient_slope(
 
 
 @triton.jit
-def _load(ptr, token, live, state, P: tl.constexpr):
+def _load(
+    ptr: tl.tensor, token: tl.tensor, live: tl.tensor, state: tl.tensor, P: tl.constexpr,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Load real and imaginary part of a token's states; 0 where it is not `live`."""
     at = token * (2 * P) + state
     live = live & (state < P)
@@ -109,7 +122,9 @@ def _load(ptr, token, live, state, P: tl.constexpr):
 
 
 @triton.jit
-def _store(ptr, token, live, state, pair, P: tl.constexpr):
+def _store(
+    ptr: tl.tensor, token: tl.tensor, live: tl.tensor, state: tl.tensor, pair: tl.tensor, P: tl.constexpr,
+) -> None:  # fmt: skip
     """Store real and imaginary part of a token's states where it is `live`."""
     at = token * (2 * P) + state
     live = live & (state < P)
@@ -118,7 +133,10 @@ def _store(ptr, token, live, state, pair, P: tl.constexpr):
 
 
 @triton.jit
-def _load_forward(gaps_ptr, drive_ptr, first, length, state, P: tl.constexpr, RUN: tl.constexpr):
+def _load_forward(
+    gaps_ptr: tl.tensor, drive_ptr: tl.tensor, first: tl.tensor, length: tl.tensor, state: tl.tensor, P: tl.constexpr,
+    RUN: tl.constexpr,
+) -> tuple[tuple, ...]:  # fmt: skip
     """Load gap and drive of the tokens first : first + RUN; those past the end are 0, and so map nothing."""
     inputs = ()
     for r in tl.static_range(RUN):
@@ -130,9 +148,11 @@ def _load_forward(gaps_ptr, drive_ptr, first, length, state, P: tl.constexpr, RU
 
 @triton.jit
 def forward_kernel(
-    drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
-    P: tl.constexpr, HAS_MAP: tl.constexpr, BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
-):  # fmt: skip
+    drive_ptr: tl.tensor, gaps_ptr: tl.tensor, lambda_re_ptr: tl.tensor, lambda_im_ptr: tl.tensor,
+    log_step_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor,
+    states_ptr: tl.tensor, P: tl.constexpr, HAS_MAP: tl.constexpr, BLOCK_P: tl.constexpr, RUN: tl.constexpr,
+    RUNS: tl.constexpr,
+) -> None:  # fmt: skip
     """Scan one sequence: program s writes the states of the tokens offsets[s] : offsets[s + 1]."""
     start = tl.load(offsets_ptr + tl.program_id(0)).to(tl.int64)
     length = (tl.load(offsets_ptr + tl.program_id(0) + 1) - start).to(tl.int32)
@@ -182,9 +202,10 @@ def forward_kernel(
 
 @triton.jit
 def _gradients(
-    drive, previous, step, grow_re, grow_im, decay_re, decay_im, g_re, g_im,
-    lambda_re, lambda_im, inverse_re, inverse_im,
-):  # fmt: skip
+    drive: tl.tensor, previous: tl.tensor, step: tl.tensor, grow_re: tl.tensor, grow_im: tl.tensor,
+    decay_re: tl.tensor, decay_im: tl.tensor, g_re: tl.tensor, g_im: tl.tensor, lambda_re: tl.tensor,
+    lambda_im: tl.tensor, inverse_re: tl.tensor, inverse_im: tl.tensor,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
     """Return what the adjoint g of one token makes of its drive (complex), its step, and Λ (complex)."""
     drive_re, drive_im = drive[0].to(tl.float32), drive[1].to(tl.float32)
     previous_re, previous_im = previous[0].to(tl.float32), previous[1].to(tl.float32)
@@ -205,8 +226,9 @@ def _gradients(
 
 @triton.jit
 def _load_backward(
-    gaps_ptr, grad_ptr, drive_ptr, states_ptr, last, state, P: tl.constexpr, RUN: tl.constexpr
-):
+    gaps_ptr: tl.tensor, grad_ptr: tl.tensor, drive_ptr: tl.tensor, states_ptr: tl.tensor, last: tl.tensor,
+    state: tl.tensor, P: tl.constexpr, RUN: tl.constexpr,
+) -> tuple[tuple, ...]:  # fmt: skip
     """Load gap, gradient, drive and the state before it of the tokens last, last - 1 .. last - RUN + 1; 0 before 0."""
     inputs = ()
     for r in tl.static_range(RUN):
@@ -224,11 +246,12 @@ def _load_backward(
 
 @triton.jit
 def backward_kernel(
-    drive_ptr, gaps_ptr, lambda_re_ptr, lambda_im_ptr, log_step_ptr, weight_ptr, bias_ptr, offsets_ptr, states_ptr,
-    grad_ptr, grad_drive_ptr, grad_gaps_ptr, partial_ptr, T,
-    P: tl.constexpr, HAS_MAP: tl.constexpr, GRAD_GAPS: tl.constexpr,
+    drive_ptr: tl.tensor, gaps_ptr: tl.tensor, lambda_re_ptr: tl.tensor, lambda_im_ptr: tl.tensor,
+    log_step_ptr: tl.tensor, weight_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor,
+    states_ptr: tl.tensor, grad_ptr: tl.tensor, grad_drive_ptr: tl.tensor, grad_gaps_ptr: tl.tensor,
+    partial_ptr: tl.tensor, T: tl.tensor, P: tl.constexpr, HAS_MAP: tl.constexpr, GRAD_GAPS: tl.constexpr,
     BLOCK_P: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Run the adjoint g_k = grad_k + conj(decay_(k+1)) g_(k+1) from the sequence's end; row 0 holds the last tokens.
 
     Gradients of a complex value are d/dRe + i d/dIm, so they pass a holomorphic y = f(z) by conj(f'):

@@ -35,6 +35,7 @@ class _TimeScan(torch.autograd.Function):
         lambda_im_P: Tensor,
         segments: Segments,
     ) -> Tensor:
+        """Return the states, real and imaginary halves side by side, `[T, 2P]`."""
         lambda_P = torch.complex(lambda_re_P, lambda_im_P)
         drive_TP = _to_complex(drive_T2P.to(lambda_re_P.dtype))
         decay_TP, coefficient_TP = _discretise(lambda_P, steps_TP)
@@ -46,6 +47,7 @@ class _TimeScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_T2P: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of drive `[T, 2P]`, steps `[T, P]` and Λ's real and imaginary parts `[P]`."""
         drive_TP, steps_TP, lambda_P, decay_TP, coefficient_TP, states_TP = ctx.saved_tensors
         grad_TP = _scan_adjoint(decay_TP, _to_complex(grad_T2P.to(steps_TP.dtype)), ctx.segments)
         previous_TP = states_TP.roll(1, 0)

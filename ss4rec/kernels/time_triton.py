@@ -55,6 +55,7 @@ class _TimeScan(torch.autograd.Function):
         gap_bias_P: Tensor | None,
         segments: Segments,
     ) -> Tensor:
+        """Return the states, real and imaginary halves side by side, `[T, 2P]`."""
         drive_T2P, gaps_T = drive_T2P.contiguous(), gaps_T.contiguous()
         num_states = lambda_re_P.numel()
         has_map = gap_weight_P is not None
@@ -82,6 +83,7 @@ class _TimeScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_T2P: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of drive `[T, 2P]`, gaps `[T]` and the system's parameters `[P]`."""
         drive_T2P, gaps_T, *parameters, states_T2P = ctx.saved_tensors
         num_states, num_sequences = parameters[0].numel(), ctx.segments.num_sequences
         tile = backward_tile(num_states, num_sequences)

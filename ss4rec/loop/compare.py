@@ -18,7 +18,8 @@ import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from drift.calendar import Window
-from drift.model.rank import MODEL, ROLLING, Baselines, RankTask, rank_shard
+from drift.model.names import MODEL, ROLLING
+from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
 from drift.model.sample import draws
 from drift.model.targets import TargetChoice

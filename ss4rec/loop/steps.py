@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,15 +227,14 @@ def first_protocol(past: PreparedFolder) -> Protocol:
 
 def compare(place: Place, looked: dict[str, Any], run: Path) -> dict[str, Any]:
     """Compare the challenger with the champion on `look.workers` workers; returns the line of the journal."""
-    from drift.ray_passes import rank_windows
+    from drift.ray_passes import rankers
     from ss4rec.cluster.connect import cluster
 
     parts = place.folder / TRAINING
     gate = gate_of(place, looked["cut_s"])
     champion = place.registry.folder(looked["champion"])
     timeline = PreparedFolder.open(parts / TIMELINE)
-    with cluster(place.address):
-        rank = partial(rank_windows, workers=place.config.look.workers)
+    with cluster(place.address), rankers(place.config.look.workers) as rank:
         found = compare_on_gate(champion, run, timeline, gate, place.config.compare, rank).plain()
     write_json(place.folder / COMPARISON, found)
     return found

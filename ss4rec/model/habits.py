@@ -298,12 +298,14 @@ def look_up(table_N: Tensor, code_X: Tensor) -> Tensor:
 class _LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table_N: Tensor, code_X: Tensor) -> Tensor:
+        """Return the rows of `code_X`, `[X]`."""
         ctx.save_for_backward(code_X)
         ctx.size = table_N.numel()
         return table_N[code_X]
 
     @staticmethod
     def backward(ctx: Any, grad_X: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the table, `[N]`."""
         (code_X,) = ctx.saved_tensors
         if grad_X.device.type == "cuda":
             from ss4rec.kernels.buckets_triton import bucket_sums

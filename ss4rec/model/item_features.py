@@ -158,11 +158,13 @@ class _BagSums(torch.autograd.Function):
         offsets_C1: Tensor,
         back_weights_N: Tensor,
     ) -> Tensor:
+        """Return each item's sum of rows, `[V, D]`."""
         ctx.save_for_backward(items_N, offsets_C1, back_weights_N)
         return _sums(table_CD, codes_N, offsets_V1, weights_N)
 
     @staticmethod
     def backward(ctx: Any, grad_VD: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the table, `[C, D]`."""
         return _sums(grad_VD.contiguous(), *ctx.saved_tensors), *[None] * 6
 
 

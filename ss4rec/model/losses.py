@@ -168,6 +168,7 @@ class _ChunkedLogSum(torch.autograd.Function):
         chunk_tokens: int,
         kind: torch.dtype,
     ) -> Tensor:
+        """Return log Σ e^logit over the items, `[R]`."""
         ctx.held, ctx.chunk_tokens, ctx.kind = held, chunk_tokens, kind
         parts = rows_R.split(chunk_tokens)
         hidden = hidden_RD.split(chunk_tokens)
@@ -181,6 +182,7 @@ class _ChunkedLogSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of states `[R, D]` and weights `[V, D]`."""
         hidden_RD, weight_VD, rows_R, log_sum_R = ctx.saved_tensors
         grad_hidden_RD = torch.empty_like(hidden_RD)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=log_sum_R.dtype)
@@ -244,6 +246,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         repeats: Repeats | None,
         repeat_logit: Tensor | None,
     ) -> Tensor:
+        """Return the loss summed over the rows; both gradients are kept if `needs_grad`."""
         wide = torch.promote_types(weight_VD.dtype, torch.float32)
         items_ID = weight_VD[1:].to(kind)
         grad_hidden_RD = torch.empty_like(hidden_RD)
@@ -283,6 +286,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the kept gradients of states `[R, D]`, weights `[V, D]` and the logit of repeats, times `grad`."""
         grad_hidden_RD, grad_weight_VD, grad_repeat = ctx.saved_tensors
         return (
             (grad * grad_hidden_RD).to(grad_hidden_RD.dtype),

@@ -175,6 +175,7 @@ class _Reader:
             ) from None
 
     def wrong(self, node: ast.expr, why: str) -> UsageError:
+        """Return an error that names the condition and the part `node` of it that is wrong."""
         return UsageError(f"--where {self.condition!r}: {ast.unparse(node)} {why}")
 
 

@@ -1,6 +1,7 @@
 """Both passes and the ranking without Ray: the same functions on the same shards, one after the other."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -41,8 +42,9 @@ def run_locally(monkeypatch):
         "make_histograms": lambda shards, make, items: UserHistograms.merge(
             [made for path in shards if len((made := make(read_shard(path))).user_R)]
         ),
-        "run_cells": lambda context, cells, workers: [
-            row for cell in cells for row in run_cell(context, cell)
+        "hold_context": lambda context: context,
+        "run_cells": lambda context, wander, cells, workers: [
+            row for cell in cells for row in run_cell(replace(context, wander=wander), cell)
         ],
         "run_past": lambda context, pairs, workers: [past_squares(context, pair) for pair in pairs],
         "rank_windows": _rank,

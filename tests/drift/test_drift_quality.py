@@ -15,10 +15,11 @@ from drift.config import DriftConfig
 from drift.model.count_ranks import Seen, count_ranks, follower_ranks
 from drift.model.followers import count_pairs
 from drift.model.held_out import held_out
+from drift.model.names import BEFORE_CUT
 from drift.model.quality import decompose, quality_severity, summarise
 from drift.model.rank import Baselines, RankTask, rank_shard
 from drift.model.retrained import remap
-from drift.model.targets import BEFORE_CUT, TargetChoice, choose_targets, pack, spread
+from drift.model.targets import TargetChoice, choose_targets, pack, spread
 from ss4rec.config import DataConfig, ModelConfig, override
 from ss4rec.data.ids import stable_keys
 from ss4rec.data.prepared.folder import PreparedFolder

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from drift.model.rank import FOLLOW, FROZEN, ROLLING, rank_shard
+from drift.model.names import BEFORE_CUT, FOLLOW, FROZEN, ROLLING
+from drift.model.rank import rank_shard
 from drift.model.retrained import own_order
-from drift.model.targets import BEFORE_CUT, choose_targets
+from drift.model.targets import choose_targets
 from drift.plan import _are_among
 from ss4rec.config import ModelConfig
 from ss4rec.data.prepared import tables

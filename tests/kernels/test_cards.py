@@ -10,7 +10,7 @@ import torch
 
 from ss4rec.errors import BackendError
 from ss4rec.kernels import resolve_loss_backend
-from ss4rec.kernels.cards import CARDS, MAX_WIDTH, softmax_tile
+from ss4rec.kernels.cards import CARDS, MAX_WIDTH, softmax_tile, stores_logits
 
 compiles = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1",
@@ -50,3 +50,11 @@ def test_rows_that_are_too_wide_are_refused_by_name_and_left_to_the_reference_by
     assert resolve_loss_backend("auto", "cuda", MAX_WIDTH + 1) == "reference"
     with pytest.raises(BackendError, match=r"at most 512 values, model.dim is 513|triton is missing"):
         resolve_loss_backend("triton", "cuda", MAX_WIDTH + 1)
+
+
+@pytest.mark.parametrize(
+    ("dim", "narrow", "held", "expected"),
+    [(64, True, False, False), (64, True, True, True), (129, True, False, True), (256, False, True, False)],
+)
+def test_where_logits_in_memory_are_faster(dim, narrow, held, expected):
+    assert stores_logits(dim, narrow, held) is expected

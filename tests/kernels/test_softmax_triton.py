@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ if importlib.util.find_spec("triton") is None:
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1", allow_module_level=True)
 
-from ss4rec.kernels import softmax_triton
+from ss4rec.kernels import softmax_stored_triton, softmax_triton
 from ss4rec.kernels.buckets_triton import bucket_sums
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,7 +55,7 @@ def naive(hidden, weight, sequence, targets, lengths, smoothing, logit):
     return [loss.detach(), *torch.autograd.grad(3 * loss, leaves)]
 
 
-def fused(hidden, weight, sequence, targets, lengths, smoothing, logit, pad):
+def by_kernels(hidden, weight, sequence, targets, lengths, smoothing, logit, pad):
     """The same from the kernels, with `pad` rows that count for nothing."""
     hidden, weight, sequence, targets = (x.to(DEVICE) for x in (hidden, weight, sequence, targets))
     leaves, bits = [hidden.requires_grad_(), weight.requires_grad_()], None
@@ -79,11 +80,13 @@ def fused(hidden, weight, sequence, targets, lengths, smoothing, logit, pad):
 def check(lengths, items, dim, dtype=torch.float32, smoothing=0.0, logit=None, pad=0):
     drawn = draw(lengths, items, dim, dtype)
     expected = naive(*drawn, lengths, smoothing, logit)
-    found = fused(*drawn, lengths, smoothing, logit, pad)
-    for name, mine, theirs in zip(("loss", "hidden", "weight", "logit"), found, expected, strict=False):
-        error = float((mine.cpu().double() - theirs).norm() / theirs.norm())
-        assert error < TOLERANCE[dtype], (name, error)
-    assert not found[2][0].any()
+    for stored in (False, True):
+        with patch.object(softmax_triton, "stores_logits", lambda *_, stored=stored, **__: stored):
+            found = by_kernels(*drawn, lengths, smoothing, logit, pad)
+        for name, mine, theirs in zip(("loss", "hidden", "weight", "logit"), found, expected, strict=False):
+            error = float((mine.cpu().double() - theirs).norm() / theirs.norm())
+            assert error < TOLERANCE[dtype], (stored, name, error)
+        assert not found[2][0].any()
 
 
 @pytest.mark.parametrize("logit", [None, -1.5])
@@ -99,6 +102,13 @@ def test_catalogues_and_widths_that_do_not_fill_a_tile(items, dim):
 
 def test_bf16_products():
     check([20, 50], items=150, dim=32, dtype=torch.bfloat16, smoothing=0.1, logit=-2.0, pad=3)
+
+
+def test_logits_in_memory_part_by_part(monkeypatch):
+    monkeypatch.setattr(softmax_stored_triton, "PART_LOGITS", 40 * 192)
+    monkeypatch.setattr(softmax_stored_triton, "MIN_PART", 16)
+    monkeypatch.setattr(softmax_stored_triton, "BLOCK", 64)
+    check([20, 50, 31], items=150, dim=32, dtype=torch.bfloat16, smoothing=0.1, logit=-2.0, pad=30)
 
 
 def test_no_row_counts():

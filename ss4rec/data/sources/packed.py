@@ -127,9 +127,15 @@ class _Unpacked(io.RawIOBase):
             self._inner = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
 
     def readable(self) -> bool:
+        """Return that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` with unpacked bytes and return how many; 0 at the end.
+
+        Raises:
+            DataError: if the file is damaged, or holds far more than its packed size allows.
+        """
         try:
             data = self._inner.read(len(buffer))
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
@@ -141,6 +147,7 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
+        """Close both streams."""
         if not self.closed:
             self._inner.close()
             self._stream.close()
