@@ -119,6 +119,8 @@ def check_contract(data: Path, split: SplitRecord, run: Path | None) -> None:
 
 
 def _check_run(run: Path, past: Manifest, data: Path, split: SplitRecord) -> None:
+    """Check that the run has ended and was trained on exactly this past; raises as `check_contract`."""
+
     from ss4rec.runs.folder import ITEMS_FILE, RESULT_FILE, RunFolder
     from ss4rec.runs.record import is_same_data
 

@@ -170,6 +170,7 @@ def _slice(name: str, space: SearchSpace, trials: Sequence[FrozenTrial], best: F
 
 
 def _parallel(space: SearchSpace, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> Markup:
+    """Draw each trial as a line through its parameters and its score."""
     names = list(space.parameters)
     shown = [trial for trial in trials if score_of(trial) is not None and len(trial.params) > 1]
     axes = [(_leaf(name), _axis(name, space)) for name in names]

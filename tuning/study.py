@@ -284,6 +284,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def _require_same(study: optuna.Study, name: str, facts: Mapping[str, str], base: RunConfig | None) -> None:
+    """Note what a study is about, or refuse to go on with one about something else."""
     before: dict[str, str] | None = study.user_attrs.get(_IDENTITY)
     if before is None:
         study.set_user_attr(_IDENTITY, dict(facts))

@@ -195,6 +195,7 @@ def best_config(space: SearchSpace, base: RunConfig, best: FrozenTrial) -> RunCo
 def _study(
     space: SearchSpace, base: RunConfig, data: PreparedFolder, sweep_dir: Path, settings: SweepConfig
 ) -> optuna.Study:
+    """Open the study of a sweep, or make it."""
     every = base.train.validate_every
     grace = settings.grace_epochs or max(1, base.train.epochs // 9)
     return open_study(

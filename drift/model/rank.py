@@ -233,6 +233,7 @@ def _list_figures(items_K: NDArray[Any], history: NDArray[Any], task: RankTask) 
 def _table(
     flat: Targets, ranks: dict[str, NDArray[Any]], extras: dict[int, Any], with_baselines: bool
 ) -> pa.Table:
+    """Return the table that `rank_shard` describes."""
     columns: dict[str, Any] = {
         "user": pa.array(flat.user, pa.int64()),
         "window": pa.array(flat.window, pa.int32()),

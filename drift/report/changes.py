@@ -90,6 +90,7 @@ def _change(
     window: int,
     sudden: bool,
 ) -> Change:
+    """Sum up the episodes that belong to one change: its name, dates, size and what makes it up."""
     largest = max(belong, key=lambda episode: episode.ratio)
     last = max((episode.last for episode in belong), key=names.index)
     told = next((e for e in belong if e.signal in MAIN.get(rule.name, ())), largest)

@@ -91,6 +91,7 @@ def _facts(report: Report) -> str:
 
 
 def _answer(report: Report, name: str) -> list[Any]:
+    """Return a question's row: its verdicts over all and now, the sentence, and what to do."""
     verdict: Verdict | None = getattr(report.verdicts, name)
     if verdict is None:
         unknown = "The model was not examined: give --run."
@@ -135,6 +136,7 @@ def _largest(levels: dict[tuple[str, str], dict[str, Any]], name: str) -> tuple[
 
 
 def _signal_row(report: Report, signal: Signal, levels: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
+    """Return a signal's row: its levels at both ends, its line, its verdict and since when."""
     _, cell = _largest(levels, signal.name)
     values = report.levels[signal.name]
     known = [value for value in values if value is not None]

@@ -66,6 +66,7 @@ def _number(feature: Feature, column: pa.Array, seen: int) -> ItemFeature:
 
 
 def _values(feature: Feature, column: pa.Array, seen: int) -> ItemFeature:
+    """Return the bins of a categorical feature: the most frequent values by the cut, and two for the rest."""
     if feature.kind == "multi":
         lengths_I = np.diff(column.offsets.to_numpy())
         codes_N = column.flatten().to_numpy().astype(np.int64)

@@ -174,6 +174,8 @@ def _pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def _scorers(console: Console, saved: SavedEvaluation) -> None:
+    """Print a row of metrics for the model and each baseline."""
+
     from ss4rec.evaluation.run_page import setting_words
 
     first = next(iter(saved.results.values()))
@@ -195,6 +197,8 @@ def _scorers(console: Console, saved: SavedEvaluation) -> None:
 
 
 def _segments(console: Console, saved: SavedEvaluation, metric: str) -> None:
+    """Print a metric by groups of users."""
+
     from ss4rec.evaluation.run_page import saved_segments
     from ss4rec.evaluation.segments import MIN_USERS
 

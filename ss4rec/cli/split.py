@@ -68,6 +68,8 @@ def split_command(
 def _tables(
     data: Path, out: Path, protocol_name: str | None, assignments: tuple[str, ...], k_core: int, as_json: bool
 ) -> None:
+    """Write the tables of a protocol's division, and say what they hold."""
+
     from ss4rec.protocol.export import export_division
     from ss4rec.protocol.named import describe
     from ss4rec.protocol.settings import Protocol

@@ -261,7 +261,11 @@ def preemption() -> Any:
     from ray.train.v2._internal.execution.context import get_train_context
 
     context = getattr(get_train_context(), "preemption_context", None)
-    return None if context is None else context.preemption_info
+    if context is None:
+        return None
+    return (
+        context.preemption_info if hasattr(context, "preemption_info") else context.get()
+    )  # Ray 2.57 has `get`
 
 
 def leave_signals_alone(trainer: Any) -> None:

@@ -227,6 +227,7 @@ def _over_all(found: Comparison, pairs: Sequence[tuple[Recipe, Recipe]]) -> tupl
 
 
 def _by_segment(found: Comparison, pairs: Sequence[tuple[Recipe, Recipe]]) -> tuple[Row, ...]:
+    """Compare each pair within each group of users that has any."""
     users_N = found.reference.targets["user"].to_numpy()
     gains = {recipe.name: recipe.gains(found.metrics[0], found.setting) for recipe in found.recipes}
     rows = []

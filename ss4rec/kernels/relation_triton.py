@@ -161,6 +161,14 @@ def _sum_states(x: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def _summed_places(EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr) -> tl.tensor:
+    """Return which states each thread holds of what `_sum_channels` returns."""
+    kept: tl.constexpr = EACH // BLOCK_E if EACH > BLOCK_E else 1
+    n = tl.arange(0, LANES)[None, :, None] * EACH + tl.arange(0, kept)[None, None, :]
+    return tl.max_contiguous(n + (tl.arange(0, BLOCK_E) * EACH // BLOCK_E)[:, None, None], [1, 1, 1])
+
+
+@triton.jit
 def _sum_channels(x: tl.tensor, EACH: tl.constexpr, LANES: tl.constexpr, BLOCK_E: tl.constexpr) -> tl.tensor:
     """Return the sums over channels of a tile; the thread of channel e keeps the states from e * EACH / BLOCK_E on.
 
@@ -241,6 +249,17 @@ def _of_token(x: tl.tensor, i: tl.tensor, BLOCK_E: tl.constexpr, LANES: tl.const
 
 
 @triton.jit
+def _load_token(
+    u_ptr: tl.tensor, delta_ptr: tl.tensor, z_ptr: tl.tensor, grad_ptr: tl.tensor, at: tl.tensor, live: tl.tensor,
+) -> tuple[tl.tensor, ...]:  # fmt: skip
+    """Load u, delta, z and the gradient of each thread's own token, as float32; 0 where it is not `live`."""
+    u = tl.load(u_ptr + at, mask=live, other=0.0).to(tl.float32)
+    delta = tl.load(delta_ptr + at, mask=live, other=0.0).to(tl.float32)
+    z = tl.load(z_ptr + at, mask=live, other=0.0).to(tl.float32)
+    return u, delta, z, tl.load(grad_ptr + at, mask=live, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _scan_backward_kernel(
     u_ptr: tl.tensor, delta_ptr: tl.tensor, A_ptr: tl.tensor, B_ptr: tl.tensor, C_ptr: tl.tensor, D_ptr: tl.tensor,
     z_ptr: tl.tensor, bias_ptr: tl.tensor, offsets_ptr: tl.tensor, checkpoint_ptr: tl.tensor, grad_ptr: tl.tensor,
@@ -264,25 +283,21 @@ def _scan_backward_kernel(
     column = (start + token) * E + e
     B_ptr += start * N
     C_ptr += start * N
-    kept: tl.constexpr = EACH // BLOCK_E if EACH > BLOCK_E else 1
-    n_sum = tl.arange(0, LANES)[None, :, None] * EACH + tl.arange(0, kept)[None, None, :]
-    n_sum = tl.max_contiguous(n_sum + (tl.arange(0, BLOCK_E) * EACH // BLOCK_E)[:, None, None], [1, 1, 1])
+    n_sum = _summed_places(EACH, LANES, BLOCK_E)
     part = (tl.program_id(1).to(tl.int64) * T + start) * N + n_sum
     checkpoint_ptr += (start // LANES + tl.program_id(0)) * E * N + tile
 
     grad_state = tl.zeros([BLOCK_E, LANES, EACH], tl.float32)
     sum_A = tl.zeros([BLOCK_E, LANES, EACH], tl.float32)
-    sum_D = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
-    sum_bias = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
+    zero = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
+    sum_D, sum_bias = zero, zero
     chunks = tl.cdiv(length, LANES)
     for back in range(0, chunks):
         first = (chunks - 1 - back) * LANES
         at = column + first * E
         live = (e < E) & (first + token < length)
-        u = tl.load(u_ptr + at, mask=live, other=0.0).to(tl.float32)
-        delta = tl.load(delta_ptr + at, mask=live, other=0.0).to(tl.float32) + bias
-        z = tl.load(z_ptr + at, mask=live, other=0.0).to(tl.float32)
-        grad = tl.load(grad_ptr + at, mask=live, other=0.0).to(tl.float32)
+        u, delta, z, grad = _load_token(u_ptr, delta_ptr, z_ptr, grad_ptr, at, live)
+        delta += bias
         chunk = (chunks - 1 - back).to(tl.int64)
         state = tl.load(checkpoint_ptr + chunk * E * N, mask=in_tile, other=0.0)
         states = (state,)
@@ -296,9 +311,7 @@ def _scan_backward_kernel(
             decay = exp2(_of_token(dt, i, BLOCK_E, LANES) * A)
             state = decay * state + _of_token(drive, i, BLOCK_E, LANES) * B
             states = states + (state,)
-        y = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
-        grad_drive = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
-        grad_dt = tl.zeros([BLOCK_E, LANES, 1], tl.float32)
+        y, grad_drive, grad_dt = zero, zero, zero
         for i in tl.static_range(LANES - 1, -1, -1):
             k = first + i
             live_sum = (n_sum < N) & (k < length)

@@ -242,6 +242,7 @@ def _group(name: str, events: pd.DataFrame, config: CompareConfig) -> tuple[Grou
 
 
 def _verdict(rows: tuple[GroupRow, ...], error: float, config: CompareConfig) -> Judgement:
+    """Decide from the groups' figures, all events first; `error` is the standard error of the whole difference."""
     overall = rows[0]
     figures = (
         f"{config.metric} {overall.challenger:.4f} against the champion's {overall.champion:.4f} "

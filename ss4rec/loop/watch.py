@@ -198,6 +198,7 @@ def _remove_large(folder: Path, key: str) -> None:
 
 
 def _round(config: WatchConfig, done: Mapping[str, dict[str, Any]], *, repeated: bool) -> Round:
+    """Sum up a finished round from the lines of its journal."""
     decided, moved = done["decide"], done.get("promote")
     promoted = bool(moved and moved["promoted"])
     code = {"look": EXIT_LOOK, "wait": EXIT_WAIT, "retrain": 0 if promoted else EXIT_KEPT}.get(

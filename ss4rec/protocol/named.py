@@ -112,6 +112,7 @@ def _leave_one_out(protocol: Protocol) -> list[str]:
 
 
 def _global_time(protocol: Protocol) -> list[str]:
+    """Return the sentences that describe a protocol with one cut in time."""
     moment = cut_moment(protocol.cut)
     when = (
         f"the {protocol.quantile:g} quantile of all times"

@@ -84,6 +84,7 @@ class Protocol(BaseModel):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
+        """Refuse fields that are of another kind of protocol."""
         if self.kind == "leave_one_out":
             changed = [name for name in ONLY_GLOBAL_TIME if getattr(self, name) != _default(name)]
             if changed:

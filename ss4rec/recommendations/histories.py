@@ -70,6 +70,7 @@ class Histories:
             yield batch if self.options.at_s is None else asked_at(batch, self.options.at_s, self.config)
 
     def _rows(self, shard: pa.Table) -> pa.Table:
+        """Return the histories of a shard, a row a user, as the model takes them."""
         if self.users_N is not None:
             shard = shard.filter(pa.array(np.isin(shard["user"].to_numpy(), self.users_N)))
         if self.plan is not None and self.options.until != "end":
@@ -247,6 +248,7 @@ def _write(
     unknown: int,
     context: tuple[Feature, ...] | None,
 ) -> Manifest:
+    """Write histories as a prepared folder."""
     size, sha256 = source.archive.identity(source.files)
     return fill_folder(
         out,

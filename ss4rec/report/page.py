@@ -47,6 +47,7 @@ def write_page(path: Path, text: str) -> None:
 
 @cache
 def _environment(package: str) -> Environment:
+    """Return Jinja with the templates of a package and those of all reports."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("ss4rec.report")]),
         autoescape=True,

@@ -104,6 +104,7 @@ class RunFolder:
         write_json(self.path / CONFIG_FILE, config.model_dump(mode="json"))
 
     def _require_same(self, config: RunConfig, data: PreparedFolder) -> None:
+        """Refuse to go on with another configuration or other data; more epochs are no other configuration."""
         before = self.config()
         if self._is_longer(before, config):
             earlier = [*self.earlier_fingerprints(), before.fingerprint()]

@@ -92,6 +92,7 @@ def _facts(model: StateModel) -> dict[str, str]:
 
 
 def _row(user: str, state: State) -> dict[str, object]:
+    """Return a state as a row of a file."""
     newest = state.newest
     return {
         "user": user,
@@ -110,6 +111,7 @@ def _row(user: str, state: State) -> dict[str, object]:
 
 
 def _state(row: dict[str, Any], model: StateModel, where: str) -> State:
+    """Return the state of a row; raises CheckpointError where it is not whole."""
     empty = Packed.of(torch.zeros(1, model.layout.width, dtype=model.kind), model.precision, model.layout)
     if [len(data) for data in row["memory"]] != [part.nbytes for part in empty.parts]:
         raise CheckpointError(

@@ -65,6 +65,7 @@ class ColumnMoves:
         return None
 
     def _features(self, tensor: Tensor, found: Tensor, stretch: bool) -> Tensor:
+        """Fill `found` with the rows of features that both models read."""
         old = {feature.name: (feature, first) for feature, first in _places(self.old.features)}
         for feature, first in _places(self.new.features):
             before, begin = old.get(feature.name, (None, 0))

@@ -169,6 +169,7 @@ class Prefetcher:
     def _to_device(
         self, epoch: int, step: int, batch: PackedBatch
     ) -> tuple[DeviceBatch, torch.cuda.Event | None]:
+        """Copy a batch to the device; return it with the event after which it is there, None on a CPU."""
         place = (epoch, step, batch.users_S[:_NAMED_USERS].tolist(), batch.num_targets)
         if self._stream is None:
             return DeviceBatch(*place, StepInputs.of(batch, Segments(batch.offsets_S1, self._device))), None

@@ -262,6 +262,7 @@ class Moves:
 def _moves(
     parent: Parent, config: RunConfig, data: PreparedFolder, plan: Plan, fresh: SequenceModel
 ) -> Moves:
+    """Return where each row of the old model goes: items, genres and columns."""
     old, new = pq.read_table(parent.path / ITEMS_FILE), plan.items(data)
     before, now = genre_columns(old), genre_columns(new)
     genres = [(before[genre], now[genre]) for genre in before if genre in now]
@@ -398,6 +399,7 @@ def _save(
 def _ancestor(
     parent: Parent, weights: str, rows: NewRows, config: RunConfig, data: PreparedFolder, plan: Plan
 ) -> Ancestor:
+    """Return what the new run's record says of the old one."""
     known = int((rows.old_V > 0).sum())
     replay = replay_of(config, data, plan)
     return Ancestor(

@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -83,3 +84,19 @@ def test_a_token_is_used_where_nothing_else_is_said(monkeypatch):
     assert get_authentication_mode() == AuthenticationMode.TOKEN
     monkeypatch.undo()
     Config.initialize("")
+
+
+def test_a_notice_is_found_in_each_ray(monkeypatch):
+    """Ray 2.56 has none, 2.57 a method, later ones an attribute. Seen to fail: with the attribute alone."""
+    from ray.train.v2._internal.execution import context
+
+    has_none, told, silent = (
+        SimpleNamespace(),
+        SimpleNamespace(get=lambda: "goes"),
+        SimpleNamespace(preemption_info=None),
+    )
+    found = []
+    for train in (has_none, *(SimpleNamespace(preemption_context=one) for one in (told, silent))):
+        monkeypatch.setattr(context, "get_train_context", lambda train=train: train)
+        found.append(ray_private.preemption())
+    assert found == [None, "goes", None]

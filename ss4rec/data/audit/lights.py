@@ -118,6 +118,7 @@ def lights(facts: Facts) -> list[Light]:
 
 
 def _amount(facts: Facts) -> Iterator[Light]:
+    """Yield the lights on how much data there is."""
     sizes, lengths = facts.sizes, facts.lengths
     yield EVENTS.light(
         "size",
@@ -147,6 +148,7 @@ def _amount(facts: Facts) -> Iterator[Light]:
 
 
 def _moments(facts: Facts) -> Iterator[Light]:
+    """Yield the lights on times: their step, equal ones and gaps."""
     times, ties = facts.times, facts.ties
     words = {1: "seconds", 60: "whole minutes", 3_600: "whole hours", 86_400: "whole days"}[times.step_s]
     yield STEP.light(
@@ -181,6 +183,7 @@ def _moments(facts: Facts) -> Iterator[Light]:
 
 
 def _people(facts: Facts) -> Iterator[Light]:
+    """Yield the lights on users: repeated events, copies and such as are no people."""
     repeats, copies = facts.repeats, facts.copies
     # Rows that are dropped count as bad, and prepare refuses more than one in a hundred.
     share = f" --max-bad-share {math.ceil(100 * repeats.duplicates + 0.5) / 100:g}"
@@ -214,6 +217,7 @@ def _people(facts: Facts) -> Iterator[Light]:
 
 
 def _volume(facts: Facts) -> Iterator[Light]:
+    """Yield the lights on events by day: holes and jumps."""
     volume = facts.volume
     period = {1: "day", 7: "week", 28: "four weeks"}[volume.days]
     holes = ", ".join(
@@ -242,6 +246,7 @@ def _volume(facts: Facts) -> Iterator[Light]:
 
 
 def _split(facts: Facts) -> Iterator[Light]:
+    """Yield the lights on what the protocol ranks."""
     division, day = facts.division, facts.next_day
     known = f"models that read {', '.join(facts.item_columns)} rank them" if facts.item_columns else ""
     columns = known or "bring columns about items (--item-features)"
@@ -304,6 +309,7 @@ def _split(facts: Facts) -> Iterator[Light]:
 
 
 def _simple(facts: Facts) -> Iterator[Light]:
+    """Yield the lights on what simple rules reach."""
     reach, head = facts.reach, facts.head
     yield HEAD.light(
         "popularity head",

@@ -106,6 +106,7 @@ def _lengths(counts_U: IntArray) -> Lengths:
 
 
 def _times(scan: Scan) -> Times:
+    """Return the facts on times."""
     manifest, gaps = scan.folder.manifest, scan.gaps
     low = [int(part.sum()) for part in np.split(gaps.low_B, [b for b in GAP_BOUNDS_S if b < len(gaps.low_B)])]
     # Larger gaps are kept by their upper 16 bits: 18 hours, so a day and more is told to that.

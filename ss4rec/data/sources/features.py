@@ -64,6 +64,7 @@ def features_of(archive: Archive, name: str, id_names: tuple[str, ...]) -> Featu
 
 
 def _features(read: SmallTable, id_names: tuple[str, ...], several: bool) -> FeatureTable:
+    """Return ids and features of a small table; raises DataError as its caller says."""
     where, table = read.where, read.table
     if not table.num_columns:
         raise DataError(f"{where} has no column of texts or numbers; give a file with features")
