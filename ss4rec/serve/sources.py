@@ -29,7 +29,7 @@ from ss4rec.serve.sqlite import SqliteStore
 from ss4rec.serve.warm import Order, make_states
 
 logger = logging.getLogger(__name__)
-CORE_SHARE = 0.35
+CORE_SHARE = 0.25
 """Of a core, for taking up the states of present users for a new model; requests go first."""
 
 FEW_BEHIND = 5

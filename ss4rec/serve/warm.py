@@ -30,7 +30,8 @@ BATCH_USERS = 16
 """Users whose states are made and kept together; more are no cheaper each."""
 LAST_PASS_S = 2.0
 """A pass takes in what came during the one before; after one as short as this, whoever answers does the rest."""
-MOST_PASSES = 4
+MOST_PASSES = 2
+"""On a busy machine no pass is that short, and what a third one saves is less than what it takes from the cores."""
 TRIES = 2
 """Starts of the process before whoever answers makes the states itself."""
 LOOK_S = 0.1
