@@ -50,10 +50,9 @@ class KeptStates:
             sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             for _ in range(2)
         )
-        # Large pages, since a state has 150 KB.
         # NORMAL: the last rows may be lost with the machine's power, and no commit waits for the disk.
         self._connection.executescript(
-            "PRAGMA page_size=32768; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
             "BEGIN IMMEDIATE;"
             "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
             "CREATE TABLE IF NOT EXISTS states (user TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL,"

@@ -28,7 +28,7 @@ from ss4rec.states.state import Event, State
 FEW_STEPS, EVENTS_A_STEP = 4, 4
 """A step costs about as much as encoding three or four events of a history: new events up to a quarter of it, and at
 least a few, are taken in one by one."""
-SAVE_EVERY = 2
+SAVE_EVERY = 4
 """New events of a user after which the state is kept on disk again."""
 SAVE_TOGETHER = 32
 REFRESH_TOGETHER, GIVE_WAY_S = 8, 0.001
