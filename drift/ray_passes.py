@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 from scipy.sparse import csr_matrix
 
 from drift.calendar import Window
@@ -210,9 +211,13 @@ def rankers(workers: int) -> Iterator[Callable[[Sequence[Shard], Path, RankTask]
 def _rank(actors: Sequence[Any], shards: Sequence[Shard], run: Path, task: RankTask) -> pa.Table | None:
     """Rank on actors; see `rank_windows`."""
     shared = ray.put(task)
-    ray.get([actor.load.remote(run, shared) for actor in actors])
+    loads = [actor.load.remote(run, shared) for actor in actors]
     count = math.ceil(PARTS * len(actors) / len(shards))
     todo = [(*numbered, (part, count)) for numbered in enumerate(shards) for part in range(count)]
-    tables = _deal(actors, lambda actor, one: actor.run.remote(*one), todo)
+    try:  # each begins when it has loaded: the first does not wait for the last
+        tables = _deal(actors, lambda actor, one: actor.run.remote(*one), todo)
+    except RayError:
+        ray.get(loads)  # a model that could not be loaded says why
+        raise
     found = [table for table in tables if table is not None]
     return pa.concat_tables(found) if found else None

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayError
 
 from drift import ray_passes
 from drift.model import ranker
@@ -66,6 +67,27 @@ def test_actors_end_when_their_work_fails(monkeypatch):
     with pytest.raises(ValueError, match="it failed"), ray_passes._actors(list, 2) as actors:
         ray_passes._deal(actors, ray.begin, [1, -1, 3])
     assert len(ray.killed) == 2
+
+
+def test_a_model_that_cannot_be_loaded_says_why(monkeypatch):
+    """Work is dealt before the workers have loaded: what fails first is a part of it."""
+    ray = StandIn()
+    ray.put = lambda value: value
+    monkeypatch.setattr(ray_passes, "ray", ray)
+    gets = []
+
+    def get(what):
+        gets.append(what)
+        raise RayError("a part") if not isinstance(what, list) else ValueError("the weights are damaged")
+
+    ray.get = get
+    actor = SimpleNamespace(
+        load=SimpleNamespace(remote=lambda run, task: "load"),
+        run=SimpleNamespace(remote=lambda *one: ray.begin([], 1)),
+    )
+    with pytest.raises(ValueError, match="the weights are damaged"):
+        ray_passes._rank([actor], ["shard"], "run", "task")
+    assert gets[-1] == ["load"]
 
 
 def test_a_shard_in_parts_is_read_once_and_ranked_as_the_whole(monkeypatch):
