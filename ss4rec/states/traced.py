@@ -108,12 +108,10 @@ def traced_question(question: Question) -> Callable[..., Tensor]:
 
 
 def _traced(module: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., Any]:
-    """Record a function, whose weights become constants: that takes a third of the time of recording a module."""
-    own = copy.deepcopy(module).eval().requires_grad_(False)
     with warnings.catch_warnings(), torch.no_grad():
         # Of torch's future, and that the number of rows is compared with that of items: either way is right.
         warnings.simplefilter("ignore")
-        graph = torch.jit.trace(lambda *arguments: own(*arguments), example, check_trace=False)
+        graph = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))
         for _ in range(3):  # its first calls look for what can be made faster
             graph(*example)
     recorded: Callable[..., Any] = graph
