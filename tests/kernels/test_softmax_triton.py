@@ -27,9 +27,12 @@ on_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
 
 
 @pytest.fixture(autouse=True)
-def whole_products(monkeypatch):
+def whole_products():
     """Products of float32 by torch are not in TF32, which a training in bf16 switches on for its process."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def draw(lengths, items, dim, dtype):
