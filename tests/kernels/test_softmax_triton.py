@@ -26,6 +26,15 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 on_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
 
 
+@pytest.fixture(autouse=True)
+def whole_products():
+    """Products of float32 by torch are not in TF32, which a training in bf16 switches on for its process."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def draw(lengths, items, dim, dtype):
     """Hidden states with a spread of logits as in training, a tenth of the tokens without a target."""
     generator = torch.Generator().manual_seed(sum(lengths) + items + dim)
