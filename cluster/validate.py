@@ -1,9 +1,9 @@
 """Check every cluster file offline: `python -m cluster.validate [FILE ...]`; exit code 1 if one is refused.
 
 KubeRay's files are checked against its schemas and the rules that only its controller knows; `ray up` files by Ray's
-own validation; SkyPilot's against the schemas of its package and what it cannot do on RunPod; Slurm's and all shell
-scripts by bash and shellcheck; the Dockerfile by hadolint and what it copies; Grafana's dashboard by the metrics that
-exist. Each checker returns sentences; none means the file is good. Needs the extra `dev`.
+own validation; SkyPilot's against its package's schemas and what it cannot do on RunPod; shell and Slurm scripts by bash
+and shellcheck; the Dockerfile by hadolint and what it copies; Grafana's dashboards by the metrics that exist. Each
+checker returns sentences; none means the file is good. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def checker_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
         "ray-up": check_ray_up,
         "skypilot": check_skypilot,
         "grafana": check_grafana,
+        "workflow": check_workflow,
     }
     if path.name == "Dockerfile":
         return check_dockerfile
@@ -93,6 +94,16 @@ def _cron_rules(cron: dict[str, Any]) -> Iterator[str]:
         yield "spec.concurrencyPolicy: Forbid, or a round would begin while another one trains, and be refused"
     if not spec["jobTemplate"]["spec"].get("backoffLimit"):
         yield "spec.jobTemplate.spec.backoffLimit: a killed round would wait for the next night"
+
+
+def check_workflow(path: Path, text: str) -> Iterator[str]:
+    """Check a scheduled workflow of a code host: when it runs, and that rounds do not overlap."""
+    document = yaml.safe_load(text)
+    when = document.get(True) or {}  # YAML 1.1 takes the word `on` for true
+    if not all(re.fullmatch(r"\S+( \S+){4}", line.get("cron", "")) for line in when.get("schedule", [{}])):
+        yield "on.schedule: each line needs a cron of five fields"
+    if "concurrency" not in document:
+        yield "concurrency: without it a round may begin while another one trains, and be refused"
 
 
 def _job_rules(job: dict[str, Any]) -> Iterator[str]:

@@ -108,6 +108,9 @@ MISTAKES = [
     ("kuberay/cronjob-watch.yaml", "backoffLimit: 3", "backoffLimit: 0", "wait for the next night"),
     ("kuberay/cronjob-watch.yaml", "30 3 * * *", "30 3 *", "does not match"),
     ("kuberay/cronjob-watch.yaml", "submit watch", "submit wacth", "no such verb: wacth"),
+    ("workflow/watch.yaml", "30 3 * * *", "30 3 *", "cron of five fields"),
+    ("workflow/watch.yaml", "concurrency: watch-films\n", "", "be refused"),
+    ("workflow/watch.yaml", "watch-films\n", "watch-films\n}", "no YAML"),
     ("runpod/start.sh", "find_storage() {", "find_storage() ", "syntax error"),
     ("Dockerfile", "USER 1000\n", "", "root"),
     ("Dockerfile", "WORKDIR /src", "WORKDIR src", "DL3000"),
@@ -120,7 +123,7 @@ MISTAKES = [
 def test_every_kind_is_there():
     names = {str(path.relative_to(CLUSTER)) for path in FILES}
     assert {name for name, *_ in MISTAKES} <= names
-    assert len(names) == 18
+    assert len(names) == 19
 
 
 @pytest.mark.parametrize("path", FILES + SCRIPTS, ids=lambda path: path.name)
