@@ -1,9 +1,9 @@
 """Check every cluster file offline: `python -m cluster.validate [FILE ...]`; exit code 1 if one is refused.
 
-KubeRay's files are checked against its schemas and the rules that only its controller knows; `ray up` files by Ray's
-own validation; SkyPilot's against its package's schemas and what it cannot do on RunPod; shell and Slurm scripts by bash
-and shellcheck; the Dockerfile by hadolint and what it copies; Grafana's dashboards by the metrics that exist. Each
-checker returns sentences; none means the file is good. Needs the extra `dev`.
+KubeRay's files are checked by its schemas and the rules that only its controller knows; `ray up` files by Ray's own
+validation; SkyPilot's by its package's schemas and what it cannot do on RunPod; shell and Slurm scripts by bash and
+shellcheck; the Dockerfile by hadolint and what it copies; Grafana's dashboards by the metrics that exist. Each checker
+returns sentences, none for a good file. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check_file(path: Path) -> list[str]:
 
 def checker_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
     """Return the checker of a file, by its suffix and folder."""
-    by_suffix = {".sh": check_shell, ".sbatch": check_slurm}
+    by_suffix = {".sh": check_shell, ".sbatch": check_slurm, "": check_dockerfile}
     by_folder = {
         "kuberay": check_kuberay,
         "ray-up": check_ray_up,
@@ -64,8 +64,6 @@ def checker_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
         "grafana": check_grafana,
         "workflow": check_workflow,
     }
-    if path.name == "Dockerfile":
-        return check_dockerfile
     return by_suffix[path.suffix] if path.suffix in by_suffix else by_folder[path.parent.name]
 
 
@@ -99,8 +97,8 @@ def _cron_rules(cron: dict[str, Any]) -> Iterator[str]:
 def check_workflow(path: Path, text: str) -> Iterator[str]:
     """Check a scheduled workflow of a code host: when it runs, and that rounds do not overlap."""
     document = yaml.safe_load(text)
-    when = document.get(True) or {}  # YAML 1.1 takes the word `on` for true
-    if not all(re.fullmatch(r"\S+( \S+){4}", line.get("cron", "")) for line in when.get("schedule", [{}])):
+    lines = document.get(True, {}).get("schedule", [{}])  # YAML 1.1 takes the word `on` for true
+    if not all(re.fullmatch(r"\S+( \S+){4}", line.get("cron", "")) for line in lines):
         yield "on.schedule: each line needs a cron of five fields"
     if "concurrency" not in document:
         yield "concurrency: without it a round may begin while another one trains, and be refused"
