@@ -51,6 +51,8 @@ def haproxy_environment(folder: Path | None = None) -> dict[str, str]:
         # Ray looks after replicas ten times a second and counts as often, which takes an eighth of a core.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
+        # Ray gives HAProxy 5 s to start before it kills it and the server with it; a busy machine takes longer.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     }
 
 
