@@ -62,7 +62,7 @@ RAY_FILES = $(RAY_ALONE:%=ray/%) $(RAY_LONG:%=ray/%) ray-shared $(RAY_OTHER:%=ra
 # With TWICE=1 a file that fails is run once more, which it says: on a shared machine a head may not start in time.
 RAY_PYTEST = $(PYTEST) -m ray $(1) $(if $(TWICE),|| { echo "once more: $(1)"; $(PYTEST) -m ray $(1); })
 
-.PHONY: ray-shared test-ray
+.PHONY: ray-shared test-ray test-ray-ci
 
 ray-shared: setup | $(ALONE)
 	$(call RAY_PYTEST,$(RAY_SHARED))
@@ -75,6 +75,10 @@ ray/%: setup | $(ALONE)
 
 test-ray: setup
 	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) $(RAY_FILES)
+
+# The short Ray files of test-rest, which CI runs: the others start many processes, and a change runs those it touches.
+test-ray-ci: setup
+	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) $(RAY_ALONE:%=ray/%) ray-shared ray/tests/cli/test_on_ray.py
 
 # Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
 # GPU image's torch. It stays out of the environment: with it torch.compile would look for a GPU.
