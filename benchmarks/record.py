@@ -22,7 +22,10 @@ def headline(name: str, value: float, unit: str, goal: float | None, peer: str =
 
 
 def _without_machine(argument: str) -> str:
-    """Return a path inside the project relative to it, and any other absolute path as its last part."""
+    """Return a path inside the project relative to it, and any other absolute path as its last part; also of NAME=PATH."""
+    name, equals, value = argument.partition("=")
+    if equals and Path(value).is_absolute():
+        return f"{name}={_without_machine(value)}"
     if not Path(argument).is_absolute():
         return argument
     root = Path(__file__).parents[1]

@@ -97,7 +97,8 @@ def _cron_rules(cron: dict[str, Any]) -> Iterator[str]:
 def check_workflow(path: Path, text: str) -> Iterator[str]:
     """Check a scheduled workflow of a code host: when it runs, and that rounds do not overlap."""
     document = yaml.safe_load(text)
-    lines = document.get(True, {}).get("schedule", [{}])  # YAML 1.1 takes the word `on` for true
+    when = document.get(True)  # YAML 1.1 takes the word `on` for true
+    lines = when.get("schedule", [{}]) if isinstance(when, dict) else [{}]
     if not all(re.fullmatch(r"\S+( \S+){4}", line.get("cron", "")) for line in lines):
         yield "on.schedule: each line needs a cron of five fields"
     if "concurrency" not in document:

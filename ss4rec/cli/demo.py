@@ -137,7 +137,7 @@ def _first_look(config: RunConfig, data: Path, storage: Path, everything: bool) 
         result["test"],
         everything=everything,
         then=(
-            f"ss4rec show {result['run']}",
+            f"ss4rec show {quoted(result['run'])}",
             "ss4rec data prepare --source YOUR.csv --out data/yours && ss4rec train --data data/yours",
         ),
     )

@@ -263,9 +263,9 @@ def preemption() -> Any:
     context = getattr(get_train_context(), "preemption_context", None)
     if context is None:
         return None
-    return (
-        context.preemption_info if hasattr(context, "preemption_info") else context.get()
-    )  # Ray 2.57 has `get`
+    if hasattr(context, "preemption_info"):
+        return context.preemption_info
+    return context.get()  # Ray 2.57
 
 
 def leave_signals_alone(trainer: Any) -> None:

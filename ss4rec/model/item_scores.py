@@ -172,8 +172,8 @@ def best_of(scores_V: npt.NDArray[np.float32], k: int) -> tuple[list[float], lis
     """
     scores_I = scores_V[1:]
     k = min(k, len(scores_I))
-    least = np.partition(scores_I, len(scores_I) - k)[len(scores_I) - k]
-    found_X = np.flatnonzero(scores_I >= least)
+    lowest = np.partition(scores_I, len(scores_I) - k)[len(scores_I) - k]
+    found_X = np.flatnonzero(scores_I >= lowest)
     best_K = found_X[np.argsort(-scores_I[found_X], kind="stable")[:k]]
     return scores_I[best_K].tolist(), (best_K + 1).tolist()
 

@@ -31,7 +31,7 @@ BATCH_USERS = 16
 LAST_PASS_S = 2.0
 """A pass takes in what came during the one before; after one as short as this, whoever answers does the rest."""
 MOST_PASSES = 2
-"""On a busy machine no pass is that short, and what a third one saves is less than what it takes from the cores."""
+"""On a busy machine a pass may never be that short; whoever answers does the rest after so many."""
 TRIES = 2
 """Starts of the process before whoever answers makes the states itself."""
 LOOK_S = 0.1

@@ -63,12 +63,11 @@ class Question(nn.Module):
     Args:
         model: the model.
         items_VD: its item rows.
-        exact: as for `StateStep`.
     """
 
-    def __init__(self, model: SequenceModel, items_VD: Tensor, *, exact: bool = False) -> None:
+    def __init__(self, model: SequenceModel, items_VD: Tensor) -> None:
         super().__init__()
-        self.step = StateStep(model, exact=exact, keep=False)
+        self.step = StateStep(model, keep=False)
         self.register_buffer("items_VD", items_VD)
 
     items_VD: Tensor

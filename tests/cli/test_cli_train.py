@@ -93,7 +93,7 @@ def _demo(seen):
     assert (config.preset, config.train.epochs, config.resources.workers) == ("debug", 1, 2)
     assert (data.path.name, run_dir) == ("small", seen.folder / "there" / "demo")
     assert seen.out.count("unknown") == 2, "both settings without the target's time"
-    assert "next: ss4rec show /r" in seen.out
+    assert "next: ss4rec show '/my runs/r'" in seen.out
     assert max(map(len, seen.out.splitlines()[:-1])) <= 80
 
 
@@ -105,7 +105,7 @@ def _demo_in_short(seen):
 
 DEMO = {
     "stub": "ss4rec.train.run.train",
-    "answer": {"run": "/r", "test": {"model": ranked().model_dump(mode="json")}},
+    "answer": {"run": "/my runs/r", "test": {"model": ranked().model_dump(mode="json")}},
 }
 
 

@@ -109,6 +109,7 @@ MISTAKES = [
     ("kuberay/cronjob-watch.yaml", "30 3 * * *", "30 3 *", "does not match"),
     ("kuberay/cronjob-watch.yaml", "submit watch", "submit wacth", "no such verb: wacth"),
     ("workflow/watch.yaml", "30 3 * * *", "30 3 *", "cron of five fields"),
+    ("workflow/watch.yaml", "on:\n", "on: push\nwhen:\n", "cron of five fields"),
     ("workflow/watch.yaml", "concurrency: watch-films\n", "", "be refused"),
     ("workflow/watch.yaml", "watch-films\n", "watch-films\n}", "no YAML"),
     ("runpod/start.sh", "find_storage() {", "find_storage() ", "syntax error"),
