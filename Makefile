@@ -14,6 +14,8 @@ JOBS = 3
 
 # Ray starts a worker for each CPU as soon as a driver joins, most of them for nothing: an eighth of a Ray test's CPU.
 export RAY_prestart_worker_first_driver = 0
+# Ray runs its workers at niceness 15: beside a few busy processes they get a fiftieth of a core, and tests never end.
+export RAY_worker_niceness = 0
 
 # What a change may break first, meant for 6 minutes on two quiet cores: every test without Ray but those of
 # tests/slow.tsv, and the real thing: one head, jobs, two workers, a sweep.

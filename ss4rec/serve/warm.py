@@ -1,4 +1,4 @@
-"""States of many users made in a process of its own, which gets only what the cores have left.
+"""States of many users made in a process of its own, which gets what the cores have left, and never quite nothing.
 
 A thread cannot do this beside requests: it holds Python's lock and torch's. The process leaves states in the file of
 `KeptStates`; whoever answers takes them up from there, and takes in by single steps what came since. Killed anywhere,
@@ -35,6 +35,12 @@ MOST_PASSES = 2
 TRIES = 2
 """Starts of the process before whoever answers makes the states itself."""
 LOOK_S = 0.1
+PATIENCE_S = 10.0
+"""So long it may get next to nothing before it takes a small claim: a machine that is always busy has nothing left."""
+LEAST_SHARE = 0.02
+"""Of a core; less is next to nothing."""
+BUSY_NICENESS = 10
+"""The small claim: a tenth of what another process gets."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -132,10 +138,23 @@ def _alone(states: Path) -> Iterator[None]:
 
 
 def _be_last() -> None:
-    """Leave the cores to whoever else wants them."""
-    os.nice(19)
+    """Leave the cores to whoever else wants them, but for a twentieth of one if nothing else is ever left over."""
+    os.nice(BUSY_NICENESS)
     if sys.platform == "linux":
+        # Started first: a thread begins with the claim of the one that starts it.
+        worker = threading.get_native_id()
+        threading.Thread(target=_not_starved, args=(worker,), daemon=True).start()
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _not_starved(worker: int, patience_s: float = PATIENCE_S) -> None:
+    """Take a thread out of the idle class once this process got next to nothing for `patience_s`."""
+    got_s = patience_s
+    while got_s > LEAST_SHARE * patience_s:
+        before = time.process_time()
+        time.sleep(patience_s)
+        got_s = time.process_time() - before
+    os.sched_setscheduler(worker, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _end_with(parent: int) -> None:

@@ -193,3 +193,19 @@ def test_it_ends_when_it_is_not_wanted_any_more(runs, store, users):
 def policy(pid):
     """Return how a process is given a core."""
     return "sched_idle" if os.sched_getscheduler(int(pid)) == os.SCHED_IDLE else "another"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the idle class is Linux's")
+def test_where_nothing_is_ever_left_over_it_takes_a_small_claim():
+    seen = []
+
+    def work():
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        seen.append(policy(0))
+        warm._not_starved(threading.get_native_id(), patience_s=0.1)
+        seen.append(policy(0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == ["sched_idle", "another"]
