@@ -3,8 +3,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -q --durations=5
 
-.PHONY: demo test test-all test-rest test-fast test-fast-1 test-fast-2 test-python test-kernels check audit docs bench \
-	setup clean
+.PHONY: demo test test-all test-rest ci test-fast test-fast-1 test-fast-2 test-python test-kernels kernels-compiled \
+	kernels-interpreted triton check audit docs bench setup clean
 
 demo: setup
 	$(BIN)/ss4rec demo
@@ -31,6 +31,12 @@ test-all: setup
 test-rest: setup
 	$(MAKE) -j$(JOBS) SLOW="and slow" ALONE=$(RAY_ALONE:%=ray/%) \
 		test-fast $(filter-out ray/tests/test_end_to_end.py,$(RAY_FILES))
+
+# What .ci/run runs: the checks, the kernels and all of test-all, in one queue that leaves no core idle. What takes long
+# begins first; a target that fails does not stop the others; what a target printed comes in one piece, at its end.
+ci: setup
+	$(MAKE) -j$(JOBS) -k --no-print-directory --output-sync=target TWICE=1 ALONE=$(RAY_ALONE:%=ray/%) \
+		$(RAY_ALONE:%=ray/%) kernels-compiled check test-fast $(RAY_FILES) kernels-interpreted
 
 # Two halves of about the same length: `make -j2 test-fast` runs them at the same time.
 test-fast: test-fast-1 test-fast-2
@@ -64,7 +70,7 @@ RAY_FILES = $(RAY_ALONE:%=ray/%) $(RAY_LONG:%=ray/%) ray-shared $(RAY_OTHER:%=ra
 # With TWICE=1 a file that fails is run once more, which it says: on a shared machine a head may not start in time.
 RAY_PYTEST = $(PYTEST) -m ray $(1) $(if $(TWICE),|| { echo "once more: $(1)"; $(PYTEST) -m ray $(1); })
 
-.PHONY: ray-shared test-ray test-ray-ci
+.PHONY: ray-shared test-ray
 
 ray-shared: setup | $(ALONE)
 	$(call RAY_PYTEST,$(RAY_SHARED))
@@ -78,15 +84,17 @@ ray/%: setup | $(ALONE)
 test-ray: setup
 	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) $(RAY_FILES)
 
-# The short Ray files of test-rest, which CI runs: the others start many processes, and a change runs those it touches.
-test-ray-ci: setup
-	$(MAKE) -j$(JOBS) ALONE=$(RAY_ALONE:%=ray/%) $(RAY_ALONE:%=ray/%) ray-shared ray/tests/cli/test_on_ray.py
-
 # Triton's kernels in its interpreter, on a CPU, and compiled for cards that are not there; the version is that of the
 # GPU image's torch. It stays out of the environment: with it torch.compile would look for a GPU.
-test-kernels: setup
+test-kernels: kernels-interpreted kernels-compiled
+
+triton: setup
 	test -d $(VENV)/triton/triton || $(BIN)/pip install -q --target $(VENV)/triton triton==3.6.0
+
+kernels-interpreted: triton
 	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q tests/kernels -k triton
+
+kernels-compiled: triton
 	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q tests/kernels/test_cards.py
 
 check: setup

@@ -32,15 +32,28 @@ def test_no_test_waits_for_a_clock():
             assert not clock.search(line), f"{path.name}:{number}: {line.strip()}"
 
 
-def test_make_test_all_runs_every_file_once():
+def dry(*words):
+    """Return the commands that `make` would run."""
     # `make` hands its own options and variables on to the tests that it runs.
-    env = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "SLOW"))
-    }
-    told = subprocess.run(
-        ["make", "-n", "test-all"], capture_output=True, text=True, cwd=ROOT, check=True, env=env
-    ).stdout
-    runs = [line for line in told.splitlines() if "pytest" in line]
+    mine = ("MAKE", "MFLAGS", "SLOW", "TWICE", "ALONE")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    command = ["make", "-n", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=True, env=env
+    ).stdout.splitlines()
+
+
+def test_ci_runs_all_checks_kernels_and_tests():
+    told = dry("ci")
+    for target in ("check", "test-kernels", "test-all"):
+        runs = [line for line in dry(target) if line.startswith((".venv", "TRITON", "PYTHONPATH"))]
+        assert len(runs) >= 2
+        for run in runs:
+            assert any(line.startswith(run) for line in told), run
+
+
+def test_make_test_all_runs_every_file_once():
+    runs = [line for line in dry("test-all") if "pytest" in line]
     fast = [line for line in runs if '"not ray' in line]
     assert len(fast) == 2
     assert all(f"--ignore={folder}" in fast[1] for folder in fast[0].split(' "not ray ')[1].split()[1:])

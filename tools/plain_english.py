@@ -1,8 +1,9 @@
-"""Check the user guide and the README: no sentence over 30 words, no line over 120 characters.
+"""Check the user guide and the README: no sentence over 30 words, no line over 120 characters, code too.
 
 python -m tools.plain_english [FILE ...]
 
-The pages are those that mkdocs.yml has under "User guide".
+The pages are those that mkdocs.yml has under "User guide". The lines of all other pages are looked at too, but for rows
+of tables, which cannot be broken.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *(ROOT / "docs" / name for name in names)]
 
 
+def other_pages() -> list[Path]:
+    """Return the pages of which lines alone are checked."""
+    found = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "benchmarks/NOTES.md")]
+    return sorted({*found, *(ROOT / "docs").rglob("*.md")} - set(pages()))
+
+
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
     """Yield (first line, text) of each paragraph, list item and table cell; code is left out."""
     inside_code, first, words = False, 0, ""
@@ -49,13 +56,17 @@ def paragraphs(text: str) -> Iterator[tuple[int, str]]:
         words = f"{words} {stripped}".strip()
 
 
+def long_lines(path: Path, *, tables: bool) -> Iterator[str]:
+    """Yield the lines of a page that are too long, of code as well; of tables only where asked for."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if len(line) > MAX_LINE and (tables or not line.startswith("|")):
+            yield f"{path.name}:{number}: {len(line)} characters, at most {MAX_LINE}"
+
+
 def problems(path: Path) -> Iterator[str]:
     """Yield what is wrong with a page."""
-    text = path.read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if len(line) > MAX_LINE:
-            yield f"{path.name}:{number}: {len(line)} characters, at most {MAX_LINE}"
-    for number, paragraph in paragraphs(text):
+    yield from long_lines(path, tables=True)
+    for number, paragraph in paragraphs(path.read_text(encoding="utf-8")):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph)
         for sentence in END.split(plain):
             words = [word for word in sentence.split() if any(letter.isalnum() for letter in word)]
@@ -65,12 +76,11 @@ def problems(path: Path) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Print what is wrong; return 1 if anything is."""
-    found = (
-        [line for path in map(Path, arguments) for line in problems(path)]
-        if arguments
-        else [line for path in pages() for line in problems(path)]
-    )
-    print("\n".join(found) or f"{len(arguments or pages())} pages are plain enough")
+    chosen = list(map(Path, arguments)) or pages()
+    found = [line for path in chosen for line in problems(path)]
+    if not arguments:
+        found += [line for path in other_pages() for line in long_lines(path, tables=False)]
+    print("\n".join(found) or f"{len(chosen)} pages are plain enough")
     return int(bool(found))
 
 

@@ -35,7 +35,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "sweep": ("tests/test_end_to_end.py::test_a_sweep_as_a_job_names_its_best_trial",),
     "job": ("tests/test_end_to_end.py::test_a_users_error_ends_the_job_with_one_sentence",),
     "resume": (
-        "tests/faults/test_driver_killed.py::test_same_command_continues_after_the_driver_was_killed",
+        "tests/faults/test_driver_killed.py::test_same_command_continues_after_the_driver_and_then_the_head_were_killed",
     ),
 }
 """What must pass: a job that trains on two workers and one that ranks; a sweep; a refusal; a driver that is killed and

@@ -14,7 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/clusters.md").read_text()
 SECTIONS = re.split(r"^##+ ", PAGE, flags=re.MULTILINE)[1:]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-LINES = [line.split("   #")[0].strip() for block in BLOCK.findall(PAGE) for line in block.splitlines()]
+
+
+def commands_of(block):
+    """Return a block's commands, those over several lines in one."""
+    return [line.split("   #")[0].strip() for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+
+
+LINES = [line for block in BLOCK.findall(PAGE) for line in commands_of(block)]
 OURS = sorted({found[0] for line in LINES if (found := re.search(r"(?:^|(?<='))ss4rec [^']*", line))})
 
 
@@ -23,7 +30,7 @@ def blocks():
     for section in SECTIONS:
         parts = re.split(r"```bash\n(.*?)```", section, flags=re.DOTALL)
         for text, block in zip(parts[::2], parts[1::2], strict=False):
-            commands = [line.split("   #")[0].strip() for line in block.splitlines()]
+            commands = commands_of(block)
             yield pytest.param(text, commands, id=f"{section.splitlines()[0]}: {commands[0]}")
 
 

@@ -26,7 +26,7 @@ from ss4rec.train import ray_train
 from tests.faults.inject import Fault, with_faults
 from tests.faults.small import small
 data, run_dir, flags = map(Path, sys.argv[1:4])
-ray_train._work = with_faults(ray_train._work, [Fault("gate", 0, 7)], flags)
+ray_train._work = with_faults(ray_train._work, [Fault("gate", 0, 7), Fault("gate", 0, 11)], flags)
 config = small(**{"evaluation.at_end": False})
 print(run.train(config, data, run_dir, address=sys.argv[4])["training"])
 """
@@ -46,39 +46,11 @@ def start(prepared, run, flags, address="local"):
     )
 
 
-def stands_before_step_7(driver, flags):
-    """Wait until the worker stands at the gate."""
-    while not (flags / "gate-0-7").exists():
+def stands_before(step, driver, flags):
+    """Wait until the worker stands at a gate."""
+    while not (flags / f"gate-0-{step}").exists():
         assert driver.poll() is None, driver.stdout.read()
         time.sleep(0.1)  # a file of another process
-
-
-def ends_well(driver, prepared, run, tmp_path):
-    """The driver continues from step 7 and ends with the bits of a run that nothing stopped."""
-    told, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, told[-3000:]
-    assert "continuing run at epoch 2, step 2" in told
-    train(prepared, tmp_path / "whole", small(**{"evaluation.at_end": False}))
-    assert equal(run, tmp_path / "whole")
-    assert not (run / LEASE_FILE).exists()
-
-
-def test_same_command_continues_after_the_driver_was_killed(prepared, tmp_path):
-    """Row 6: SIGKILL of the driver in the middle of an epoch; its Ray goes with it. The same command again ends
-    with the bits of a run that nothing stopped, without waiting for the dead one's lease.
-
-    Seen to fail: with the comparison of process and start time left out of `_wait_for_death` the second command is
-    refused.
-    """
-    run, flags = tmp_path / "run", tmp_path / "flags"
-    flags.mkdir()
-    first = start(prepared, run, flags)
-    stands_before_step_7(first, flags)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert last_checkpoint(run).global_step == 7
-    assert (run / LEASE_FILE).exists()
-    ends_well(start(prepared, run, flags), prepared, run, tmp_path)
 
 
 SOON = {"gcs_rpc_server_reconnect_timeout_s": 5}
@@ -97,24 +69,39 @@ def head_and_node():
         cluster.shutdown()
 
 
-def test_same_command_continues_on_a_new_cluster_after_the_head_was_killed(prepared, tmp_path):
-    """Row 6: SIGKILL of the head of a cluster alone: GCS and raylet. Driver and workers on the other node give up by
-    themselves and leave no writer behind; the same command on a new cluster ends with the bits of a run that nothing
-    stopped.
+def test_same_command_continues_after_the_driver_and_then_the_head_were_killed(prepared, tmp_path):
+    """Row 6: SIGKILL of the driver in the middle of an epoch; its Ray goes with it. The same command on a cluster goes
+    on there, without waiting for the dead one's lease. Then SIGKILL of that cluster's head alone: GCS and raylet.
+    Driver and workers on the other node give up by themselves and leave no writer behind; the same command on a new Ray
+    ends with the bits of a run that nothing stopped.
 
-    Seen to fail: without `_resume` it does not continue at step 7.
+    Seen to fail: with the comparison of process and start time left out of `_wait_for_death` the second command is
+    refused; without `_resume` it does not continue at step 7.
     """
     run, flags = tmp_path / "run", tmp_path / "flags"
     flags.mkdir()
+    first = start(prepared, run, flags)
+    stands_before(7, first, flags)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert last_checkpoint(run).global_step == 7
+    assert (run / LEASE_FILE).exists()
+
     with head_and_node() as cluster:
-        first = start(prepared, run, flags, cluster.address)
-        stands_before_step_7(first, flags)
+        second = start(prepared, run, flags, cluster.address)
+        stands_before(11, second, flags)
         for processes in list(cluster.head_node.all_processes.values()):
             for info in processes:
                 os.kill(info.process.pid, signal.SIGKILL)
-        first.communicate(timeout=600)
-        assert first.returncode != 0
-        assert last_checkpoint(run).global_step == 7
-    (flags / "go").touch()
-    with head_and_node() as cluster:
-        ends_well(start(prepared, run, flags, cluster.address), prepared, run, tmp_path)
+        told, _ = second.communicate(timeout=600)
+        assert second.returncode != 0
+        assert "continuing run at epoch 2, step 2" in told
+        assert last_checkpoint(run).global_step == 11
+
+    third = start(prepared, run, flags)
+    told, _ = third.communicate(timeout=400)
+    assert third.returncode == 0, told[-3000:]
+    assert "continuing run at epoch 3, step 1" in told
+    train(prepared, tmp_path / "whole", small(**{"evaluation.at_end": False}))
+    assert equal(run, tmp_path / "whole")
+    assert not (run / LEASE_FILE).exists()

@@ -79,29 +79,52 @@ def assert_nothing_left(run):
     }
 
 
-def test_killed_worker_and_infrastructure_error_are_retried(
+def kill_controller(gate):
+    """Kill Ray Train's controller once a worker stands at a gate; returns the list that its process id comes into."""
+    killed = []
+
+    def kill():
+        while not gate.exists():
+            time.sleep(0.1)  # a file of another process
+        actors = [actor for actor in state.actor_table(None).values() if actor["State"] == "ALIVE"]
+        (pid,) = [actor["Pid"] for actor in actors if actor["ActorClassName"] == "TrainController"]
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+
+    threading.Thread(target=kill, daemon=True).start()
+    return killed
+
+
+def test_killed_worker_infrastructure_error_and_killed_controller_are_retried(
     nodes, prepared, tmp_path, monkeypatch, whole, capfd, record_property
 ):
-    """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's: the run finishes with
-    the bits of one that nothing stopped; each failure is one line with its place in the budget.
+    """Rows 3, 4: SIGKILL of one worker, then an error of the other that may be the machine's, then SIGKILL of Ray
+    Train's controller, which Ray does not start again: its workers end, its resources come back. The run finishes with
+    the bits of one that nothing stopped; each failure is one line with its place in the budget, and the time that the
+    recovery took is printed.
 
-    Seen to fail: without `_resume` no line says that it continues at step 4. With
-    `max_failures=0` the run ends with the first.
+    Seen to fail: without `_resume` no line says that it continues at step 4. With `max_failures=0` the run ends with
+    the first. Without `remove_groups_of` the new workers wait for the CPUs of those of the dead controller.
     """
-    faults = [Fault("kill", 1, 4), Fault("runtime", 0, 9)]
+    faults = [Fault("kill", 1, 4), Fault("runtime", 0, 9), Fault("gate", 0, 12)]
+    killed = kill_controller(tmp_path / "flags/gate-0-12")
     fit(prepared, tmp_path / "run", monkeypatch, faults, **{"resources.workers": 2})
+    assert killed
     record_property("recovery_s", recovery_s(tmp_path / "flags"))
     assert equal(tmp_path / "run", whole)
     assert_nothing_left(tmp_path / "run")
     told = _told(capfd, "failure 2", "training ended")
-    assert sum("recovered: first step " in line for line in told) == 2
+    assert sum("recovered: first step " in line for line in told) == 3
     lines = [line for line in told if "failure " in line or "continuing" in line]
     # Which of the two is reported first, the death or the peer's lost connection, is a race.
     assert "failure 1: worker " in " ".join(lines)
     assert "retry 1 of 3 from the last checkpoint" in " ".join(lines)
     assert "failure 2: worker 0 failed: device lost (on purpose); retry 2 of 3" in " ".join(lines)
-    assert sum("at epoch 1, step 4" in line for line in lines) == 1  # no step was repeated
-    assert sum("at epoch 2, step 4" in line for line in lines) == 1
+    (failure,) = [line for line in lines if "controller" in line]
+    assert failure.startswith("failure 1: Ray Train's controller died: ")
+    assert failure.endswith("; retry 1 of 3 from the last checkpoint")
+    for place in ("at epoch 1, step 4", "at epoch 2, step 4", "at epoch 3, step 2"):  # no step was repeated
+        assert sum(place in line for line in lines) == 1
 
 
 def _told(capfd, *words):
@@ -127,36 +150,6 @@ def test_users_error_fails_at_once(nodes, prepared, tmp_path, monkeypatch, capfd
     assert last_checkpoint(tmp_path / "run").global_step == 3
     assert_nothing_left(tmp_path / "run")
     assert any("not retried, a restart would repeat it" in line for line in _told(capfd, "not retried"))
-
-
-def test_killed_controller_is_retried(nodes, prepared, tmp_path, monkeypatch, whole, capfd):
-    """Row 4: SIGKILL of Ray Train's controller, which Ray does not start again: its workers end, its resources come
-    back, a new one goes on with the same bits, and the time that took is printed.
-
-    Seen to fail: without `remove_groups_of` the new workers wait for the CPUs of the dead ones.
-    """
-    killed = []
-
-    def kill():
-        while not (tmp_path / "flags/gate-0-7").exists():
-            time.sleep(0.1)  # a file of another process
-        actors = [actor for actor in state.actor_table(None).values() if actor["State"] == "ALIVE"]
-        (pid,) = [actor["Pid"] for actor in actors if actor["ActorClassName"] == "TrainController"]
-        os.kill(pid, signal.SIGKILL)
-        killed.append(pid)
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    fit(prepared, tmp_path / "run", monkeypatch, [Fault("gate", 0, 7)], **{"resources.workers": 2})
-    assert killed
-    assert equal(tmp_path / "run", whole)
-    assert_nothing_left(tmp_path / "run")
-    lines = _told(capfd, "training ended")
-    (failure,) = [line for line in lines if line.startswith("failure ")]
-    assert failure.startswith("failure 1: Ray Train's controller died: ")
-    assert failure.endswith("; retry 1 of 3 from the last checkpoint")
-    assert sum("recovered: first step " in line for line in lines) == 1
-    assert sum("at epoch 2, step 2" in line for line in lines) == 1
 
 
 def test_notice_and_lost_node(nodes, prepared, tmp_path, monkeypatch, whole, capfd):

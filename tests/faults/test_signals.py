@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM, once and twice: a checkpoint of this step, one line, exit 130; the same command goes on there."""
+"""Ctrl-C and SIGTERM, once and twice: what is to be finished is finished, one line, exit 130.
+
+A training that goes on where it was stopped is in tests/test_end_to_end.py.
+"""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,9 +18,7 @@ from ss4rec.errors import ConfigError
 from ss4rec.presets import preset
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.lease import Writer, hold
-from ss4rec.train import notice
 from ss4rec.train.notice import NOTICE_FILE, stop_in_order
-from tests.faults.small import last_checkpoint
 
 ROOT = Path(__file__).parents[2]
 VERB = """
@@ -161,47 +161,3 @@ def test_more_epochs_continue_a_run_that_has_ended(prepared, tmp_path):
         override(longer, {"train.epochs": 4}), prepared, tmp_path / "run", torch.device("cpu")
     )
     assert third.epochs == 4
-
-
-def stopped_at(process, number, run):
-    """Send the signal; return the step at which the run says that it continues, which is that of its checkpoint."""
-    process.send_signal(number)
-    code, out, err = end(process)
-    assert code == 130, out + err
-    assert not [line for line in err.splitlines() if line.startswith("Traceback")]
-    assert not any(word in out + err for word in ("SIGINT", "SIGTERM"))
-    (step,) = re.findall(r"^stopped; the same command continues at step (\d+)$", err, re.MULTILINE)
-    assert last_checkpoint(run).global_step == int(step)
-    return int(step)
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_training_stops_with_a_checkpoint_and_goes_on_there(prepared, tmp_path):
-    """Ctrl-C, then the same command, which goes on at that step, and SIGTERM."""
-    fields = [
-        "train.batch_size=1",
-        "train.status_every_s=0.1",
-        "train.checkpoint_every_s=1000",
-        "tracking.wandb=disabled",
-        "evaluation.at_end=false",
-    ]
-    words = ["-m", "ss4rec.cli", "train", "--data", prepared, "--storage", tmp_path, "--name", "run"]
-    words += ["--preset", "debug", *(word for field in fields for word in ("--set", field))]
-    run = tmp_path / "run"
-    process = start(*words)
-    while not any(row["global_step"] > 20 for row in RunFolder(run).metrics()):
-        assert process.poll() is None, end(process)
-        time.sleep(0.05)
-    first = stopped_at(process, signal.SIGINT, run)
-    assert first > 20
-    process = start(*words)
-    said = ""
-    while not (found := re.search(r"continuing run at epoch (\d+), step (\d+)(?s:.*) step \d+/(\d+)", said)):
-        line = process.stdout.readline()
-        assert line, end(process)
-        said += line
-    epoch, within, steps = map(int, found.groups())
-    assert (epoch - 1) * steps + within == first
-    assert not (run / notice.NOTICE_FILE).exists()
-    assert stopped_at(process, signal.SIGTERM, run) > first
