@@ -192,6 +192,8 @@ class OptimConfig(Section):
     """Share of `lr` that is left at the end of a cosine schedule."""
     clip_norm: NonNegativeFloat = 0.0
     """Largest global gradient norm; 0 does not clip."""
+    item_updates: Literal["auto", "all", "touched"] = "auto"
+    """Sampled softmax: a step updates all item rows, or those that it reads, to the same effect; `auto`: what pays."""
     ema: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Decay of the moving average of weights that is validated and kept; 0 is off."""
 
@@ -210,8 +212,7 @@ class TrainConfig(Section):
     max_minutes: NonNegativeFloat = 0.0
     """Training ends after the epoch in which this is passed; 0 has no limit."""
     fit_minutes: bool = False
-    """The speed of the first epochs decides how many there are, at most `epochs`, and the schedule ends within
-    `max_minutes`; otherwise that clock only cuts off."""
+    """The speed of the first epochs decides how many there are, so that the schedule ends within `max_minutes`."""
     divergence: Literal["go_back", "stop", "ignore"] = "go_back"
     """What follows if the loss climbs far above its best: back to the best checkpoint with half of the learning rate
     (three times at most), the end, or nothing."""
@@ -222,8 +223,7 @@ class TrainConfig(Section):
     compile: bool = False
     """torch.compile the model."""
     cuda_graphs: Literal["auto", "yes", "no"] = "auto"
-    """Replay steps as CUDA graphs: `auto` does where all kernels are Triton's and neither `compile` nor `deterministic`
-    is set; the run record says whether."""
+    """Replay steps as CUDA graphs; `auto`: where kernels are Triton's and `compile` and `deterministic` are not set."""
     deterministic: bool = False
     """Deterministic CUDA algorithms, at a cost in speed."""
     keep_checkpoints: PositiveInt = 1
@@ -358,6 +358,7 @@ ADDED = (
     "model.horizon", "optim.base_dim", "train.divergence", "train.fit_minutes", "data.new_after_s",
     "train.start_from", "train.replay_share", "train.warm_share", "train.warm_optimizer", "model.item_features",
     "model.id_dropout", "model.user_features", "model.context", "data.targets", "protocol.held_out_users",
+    "optim.item_updates",
 )  # fmt: skip
 """Fields that the first release (commit f17c6ec) did not have, beside those of the protocol. Add new ones here."""
 

@@ -134,6 +134,7 @@ def test_new_fields_leave_old_fingerprints_as_they_are():
         "train.warm_share": 0.5,
         "train.warm_optimizer": "continue",
         "protocol.held_out_users": 2000,
+        "optim.item_updates": "all",
     }
     assert set(changed) == set(ADDED)
     prints = {override(RunConfig(), {name: value}).fingerprint() for name, value in changed.items()}

@@ -103,6 +103,14 @@ def _habits(dim: int, kind: torch.dtype) -> None:
     log_sum_exp(hidden_TD, weight_VD, torch.arange(64), kind=kind, bits_TW=bits_TW).sum().backward()
 
 
+def _sampled(kind: torch.dtype) -> None:
+    from ss4rec.kernels.sampled_triton import part_softmax
+
+    items_K, items_C = (torch.ones(size, dtype=torch.int64) for size in (4096, 64))
+    bias_K, own_C, live_C = (torch.zeros(size) for size in (4096, 64, 64))
+    part_softmax(torch.zeros(64, 4096, dtype=kind), bias_K, items_K, items_C, own_C, live_C)
+
+
 def _buckets(size: int) -> None:
     from ss4rec.kernels.buckets_triton import bucket_sums
 
@@ -161,6 +169,7 @@ def sample() -> Iterator[Shape]:
             yield f"{name} {dim} held", partial(_softmax, dim, kind, True)
         yield f"{name} 64 plain", partial(_softmax, 64, kind, False)
         yield f"{name} 64 habits", partial(_habits, 64, kind)
+        yield f"{name} drawn", partial(_sampled, kind)
         for dim in (64, 512):
             yield f"{name} {dim} layers", partial(_layers, dim, kind)
         yield f"{name} N 32", partial(_relation, 32, kind)

@@ -194,9 +194,10 @@ class SS4Rec(SequenceModel):
         segments: Segments,
         context: Context | None = None,
         table_VD: Tensor | None = None,
+        rows_TD: Tensor | None = None,
     ) -> Tensor:
-        """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode`, and the rows of `item_table`."""
-        values_TD = self.event_input(items_T, gaps_T, context, table_VD)
+        """Return hidden states `[T, D]`; arguments as in `SequenceModel.encode` and `event_input`."""
+        values_TD = self.event_input(items_T, gaps_T, context, table_VD, rows_TD)
         kernels = self.kernels
         for block in self.blocks:
             values_TD = block(values_TD, gaps_T, segments, *kernels)
@@ -212,10 +213,22 @@ class SS4Rec(SequenceModel):
         )
 
     def event_input(
-        self, items_T: Tensor, gaps_T: Tensor, context: Context | None, table_VD: Tensor | None = None
+        self,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        context: Context | None,
+        table_VD: Tensor | None = None,
+        rows_TD: Tensor | None = None,
     ) -> Tensor:
-        """Return what enters the blocks for each event, `[T, D]`; arguments as in `encode`."""
-        if self.features is not None:
+        """Return what enters the blocks for each event, `[T, D]`; arguments as in `encode`.
+
+        Args:
+            table_VD: what `item_table` returned, if the caller has it.
+            rows_TD: the row of each event's item, if the caller has looked them up.
+        """
+        if rows_TD is not None:
+            values_TD = rows_TD
+        elif self.features is not None:
             values_TD = F.embedding(
                 items_T, self.item_table() if table_VD is None else table_VD, padding_idx=0
             )
@@ -268,7 +281,11 @@ class SS4Rec(SequenceModel):
         weight_VD = self.item_table() if table_VD is None else table_VD
         if self.attributes is not None:
             weight_VD = weight_VD + self.attributes()
-        return F.normalize(weight_VD, dim=1) if self.config.cosine_temperature else weight_VD
+        return self.candidate_rows(weight_VD)
+
+    def candidate_rows(self, rows_XD: Tensor) -> Tensor:
+        """Return what hidden states are compared with for these rows: unit vectors if scores are cosines."""
+        return F.normalize(rows_XD, dim=1) if self.config.cosine_temperature else rows_XD
 
     @property
     def repeat_logit(self) -> Tensor | None:

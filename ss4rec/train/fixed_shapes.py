@@ -76,6 +76,8 @@ class Stager:
         self.max_len = max_len
         most = max_windows * max_len
         self.step = max(LEAST_STEP, 1 << (most // SHAPES - 1).bit_length())
+        self.most = self._up(most)
+        """Tokens of the largest shape."""
         self.sequences = max_windows + -(-self.step // max_len)
 
     def shape(self, batch: PackedBatch) -> BatchShape:

@@ -32,6 +32,13 @@ class Workers:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather_into(self, whole: Tensor, own: Tensor) -> None:
+        """Write every worker's `own` (of one size) into `whole`, one after the other by rank."""
+        if self.world == 1:
+            whole.copy_(own)
+        else:
+            dist.all_gather_into_tensor(whole, own)
+
     def from_main(self, value: Any) -> Any:
         """Return worker 0's `value` (small, plain data) on every worker."""
         if self.world == 1:

@@ -82,7 +82,8 @@ class TrainLoop:
         self.hooks, self.identity = hooks or Hooks(), identity or {}
         self.noticed, self.saver = "", Saver()
         self.watchdog = Watchdog(0.9 * config.resources.timeout_s)
-        max_windows = int(source.order.share_sizes(workers.rank, workers.world).max())
+        # Of worker 0, who has as many as anyone: all have the same shapes, as gathering rows wants.
+        max_windows = int(source.order.share_sizes(0, workers.world).max())
         self.stager = Stager(max_windows, config.data.max_len) if graphs else None
         self.take_step = TrainStep(config, objective, workers, self.stager)
         self.guard = self.take_step.guard
@@ -344,15 +345,14 @@ class TrainLoop:
 
     def _validate(self) -> dict[str, float]:
         """Validate the weights that would be served (their moving average, where one is kept)."""
-        average = self.take_step.average
-        if average:
-            average.swap()
         self.objective.eval()
-        with torch.inference_mode(), autocast(self.config.train.precision, self.workers.device):
+        with (
+            self.take_step.served_weights(),
+            torch.inference_mode(),
+            autocast(self.config.train.precision, self.workers.device),
+        ):
             metrics = self.validate()
         self.objective.train()
-        if average:
-            average.swap()
         return metrics
 
     def _validate_start(self) -> None:

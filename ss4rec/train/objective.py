@@ -14,10 +14,11 @@ from ss4rec.errors import ConfigError, UsageError
 from ss4rec.kernels import resolve_loss_backend
 from ss4rec.model.habits import Events, habit_cross_entropy
 from ss4rec.model.inputs import Context
-from ss4rec.model.losses import Repeats, bpr, cross_entropy
-from ss4rec.model.sampled import NegativeSampler, sampled_softmax
+from ss4rec.model.losses import Repeats, bpr, cross_entropy, target_rows
+from ss4rec.model.sampled import NegativeSampler, sampled_softmax, softmax_of_rows, targets_of
 from ss4rec.model.segments import Segments
 from ss4rec.model.ss4rec import SequenceModel, SS4Rec
+from ss4rec.train.item_rows import ItemRows
 from ss4rec.train.side_by_side import SideBySide
 
 
@@ -40,6 +41,8 @@ class Objective(nn.Module):
         self.config = config
         self.side_by_side: SideBySide | None = None
         """Runs the members at the same time; None: one after another."""
+        self.rows: ItemRows | None = None
+        """Looks up the rows of a step; None: the whole table has a gradient."""
         if config.kind == "sampled_softmax":
             if model.config.repeats != "ignore":
                 raise ConfigError(
@@ -62,8 +65,10 @@ class Objective(nn.Module):
         Raises:
             BackendError: if one that the configuration names cannot run there.
         """
-        if self.config.kind != "cross_entropy":
+        if self.config.kind == "bpr":
             return "torch"
+        if self.config.kind == "sampled_softmax":
+            return resolve_loss_backend(self.config.backend, self.model.device)
         return resolve_loss_backend(self.config.backend, self.model.device, self.model.members[0].config.dim)
 
     @property
@@ -108,6 +113,8 @@ class Objective(nn.Module):
             targets_T = self._swap(targets_T, self.config.swap_targets)
         if self.training and model.horizon is not None:
             context = with_drawn_moments(context, gaps_T, segments)
+        if self.rows is not None:
+            return self._loss_of_rows(self.rows, model, items_T, gaps_T, targets_T, segments, rows_R, context)
         table_VD = model.item_table()
         hidden_TD = model.encode(items_T, gaps_T, segments, context, table_VD)
         # What never trained is no wrong answer either: its features are not to learn that nobody wants it.
@@ -128,7 +135,7 @@ class Objective(nn.Module):
             return bpr(hidden_TD, weight_VD, targets_T, negatives=self.config.negatives)
         if self.config.kind == "sampled_softmax":
             drawn_K, log_q_K = self.sampler.draw(self.config.negatives, hidden_TD.device)
-            return sampled_softmax(hidden_TD, weight_VD, targets_T, drawn_K, log_q_K, rows_R)
+            return sampled_softmax(hidden_TD, weight_VD, targets_T, drawn_K, log_q_K, rows_R, self.backend)
         return cross_entropy(
             hidden_TD,
             weight_VD,
@@ -139,6 +146,25 @@ class Objective(nn.Module):
             repeats=repeats,
             backend=self.backend,
         )
+
+    def _loss_of_rows(
+        self,
+        rows: ItemRows,
+        model: SS4Rec,
+        items_T: Tensor,
+        gaps_T: Tensor,
+        targets_T: Tensor,
+        segments: Segments,
+        rows_R: Tensor | None,
+        context: Context | None,
+    ) -> Tensor:
+        """Return the summed loss, from no other rows of the table than those of the step."""
+        rows_R = target_rows(targets_T) if rows_R is None else rows_R
+        drawn_K, log_q_K = self.sampler.draw(self.config.negatives, items_T.device)
+        inputs_TD, own_RD, drawn_KD = rows.look_up(items_T, targets_of(targets_T, rows_R), drawn_K)
+        own_RD, drawn_KD = model.candidate_rows(own_RD), model.candidate_rows(drawn_KD)
+        hidden_TD = model.encode(items_T, gaps_T, segments, context, rows_TD=inputs_TD)
+        return softmax_of_rows(hidden_TD, own_RD, drawn_KD, targets_T, drawn_K, log_q_K, rows_R, self.backend)
 
     def _swap(self, items_T: Tensor, probability: float) -> Tensor:
         """Replace items by random ones with a probability; 0 (no target) stays."""

@@ -142,6 +142,12 @@ class FiniteGuard:
         self.optimizer.step()
 
     @property
+    def refused(self) -> Tensor:
+        """1 where the last step was refused, else 0, on the device."""
+        found: Tensor = self.optimizer.found_inf  # type: ignore[attr-defined]
+        return found
+
+    @property
     def bad_steps(self) -> int:
         """Bad steps so far (waits for the device)."""
         return int(self.count)

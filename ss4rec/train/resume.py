@@ -17,6 +17,7 @@ from ss4rec.runs import checkpoint
 from ss4rec.runs.checkpoint import Checkpoint
 from ss4rec.runs.folder import RunFolder
 from ss4rec.runs.load import load_tensors, load_weights
+from ss4rec.train.item_rows import ITEM_TABLE, LAST
 from ss4rec.train.saver import HostCopy, Saver
 from ss4rec.train.step import TrainStep
 
@@ -175,7 +176,11 @@ def snapshot(train_step: TrainStep, copy: HostCopy) -> tuple[dict[str, Tensor], 
     if average:
         training |= copy({f"raw.{name}": tensor for name, tensor in model.state_dict().items()}, "")
         average.swap()
-    weights = copy(model.state_dict(), "model.")
+    live = model.state_dict()
+    if rows := train_step.rows:
+        training |= copy(rows.state_tensors(), "")
+        live |= {} if rows.settled else {ITEM_TABLE: rows.settled_table()}
+    weights = copy(live, "model.")
     if average:
         average.swap()
     return weights, training
@@ -188,6 +193,11 @@ def restore(saved: Checkpoint, train_step: TrainStep, state: LoopState) -> None:
         CheckpointError: if tensors are missing, do not fit, or are not finite.
     """
     tensors = saved.training_tensors()
+    if LAST in tensors and train_step.rows is None:
+        raise CheckpointError(
+            f"checkpoint {saved.path} was written between two looks at the whole item table, and this run trains "
+            "all of it at each step; set optim.item_updates=touched"
+        )
     begins = state.global_step == 0 and not any(name.startswith("optimizer.") for name in tensors)
     # The first weights of a warm start with a fresh optimizer.
     entries = {} if begins else optimizer_entries(saved, tensors, train_step.optimizer)
@@ -197,6 +207,8 @@ def restore(saved: Checkpoint, train_step: TrainStep, state: LoopState) -> None:
         raw = {name.removeprefix("raw."): t for name, t in tensors.items() if name.startswith("raw.")}
         load_tensors(train_step.model, raw, saved.path)
     train_step.optimizer.load_state_dict({**train_step.optimizer.state_dict(), "state": entries})
+    if train_step.rows:
+        train_step.rows.load(tensors, saved.path)
     train_step.forget_graphs()
     train_step.guard.count.fill_(state.bad_steps)
     train_step.sums.copy_(torch.tensor(state.sums, dtype=torch.float64))

@@ -20,10 +20,12 @@ from ss4rec.errors import BackendError
 from ss4rec.kernels.launch import compile_together
 from ss4rec.train.fixed_shapes import BatchShape, Stager, StepInputs
 from ss4rec.train.group import Workers
+from ss4rec.train.item_rows import ITEM_TABLE, ItemRows, choose_rows
 from ss4rec.train.objective import Objective
 from ss4rec.train.optim import FiniteGuard, WeightAverage, make_optimizer, set_rate
 from ss4rec.train.prefetch import DeviceBatch
 from ss4rec.train.side_by_side import SideBySide
+from ss4rec.train.skipped_steps import LONGEST
 
 _ALIGN = 4
 """Elements: every gradient begins at 16 bytes, which vectorised kernels want."""
@@ -63,8 +65,16 @@ class TrainStep:
         self.config, self.objective, self.workers = config, objective, workers
         self.model = model = objective.model
         device = workers.device
-        self.gradients = FlatGradients(model.parameters(), device)
         self.optimizer = make_optimizer(model, config.optim, device)
+        self.rows: ItemRows | None = None
+        """The item table, where only the rows that a step touches are trained."""
+        dense = list(model.parameters())
+        if choose_rows(config, model):
+            table = dict(model.named_parameters())[ITEM_TABLE]
+            most = None if stager is None else 2 * stager.most + config.loss.negatives
+            objective.rows = self.rows = ItemRows(table, self.optimizer, workers, most)
+            dense = [parameter for parameter in dense if parameter is not table]
+        self.gradients = FlatGradients(dense, device)
         self.guard = FiniteGuard(self.optimizer, device, config.train.skip_bad_steps)
         self.average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
@@ -78,6 +88,8 @@ class TrainStep:
 
     def __call__(self, batch: DeviceBatch, global_step: int, lr: float) -> Tensor:
         """Take a step and return this worker's own loss sum, on the device."""
+        if self.rows and global_step % LONGEST == 0:
+            self.rows.settle()
         self._global_step.fill_(global_step)
         set_rate(self.optimizer, lr)
         if self._graphs is None:
@@ -86,11 +98,25 @@ class TrainStep:
             self._graphs.compute(batch, self._compute)
         own_loss = self.gradients.totals[0].clone()
         self.workers.sum_(self.gradients.flat)
+        if self.rows:
+            self.rows.share()
+            self.rows.settled = False
         if self._graphs is None:
             self._update()
         else:
             self._graphs.replay("update", self._update)
         return own_loss
+
+    @contextmanager
+    def served_weights(self) -> Iterator[None]:
+        """Let the model have the weights that would be served: all rows up to date, and the average if one is kept."""
+        if self.rows:
+            self.rows.settle()
+        if self.average:
+            self.average.swap()
+        yield
+        if self.average:
+            self.average.swap()
 
     def forget_graphs(self) -> None:
         """Capture anew from the next step on: a graph reads and writes the tensors of the time it was captured.
@@ -122,6 +148,8 @@ class TrainStep:
                 inputs.context,
             )
         loss_sum.backward()
+        if self.rows:
+            self.rows.collect()
         self.gradients.totals[0].copy_(loss_sum.detach())
         self.gradients.totals[1].copy_((inputs.rows_R >= 0).sum())
 
@@ -130,11 +158,16 @@ class TrainStep:
         totals, body = self.gradients.totals, self.gradients.body
         scale = 1.0 / totals[1].clamp_min(1.0)  # where people did nothing that counts
         self.loss.copy_(totals[0] * scale)
-        self.norm.copy_(torch.linalg.vector_norm(body) * scale)
+        norm = torch.linalg.vector_norm(body)
+        if self.rows:
+            norm = torch.hypot(norm, self.rows.merge())
+        self.norm.copy_(norm * scale)
         if self.config.optim.clip_norm:
             scale = scale * (self.config.optim.clip_norm / (self.norm + 1e-6)).clamp_max(1.0)
         body.mul_(scale)
         self.guard.step(self.loss, self.norm, self._global_step)
+        if self.rows:
+            self.rows.update(scale, self.guard.refused)
         if self.average:
             self.average.update()
         # A step that was skipped trained on nothing.
@@ -226,12 +259,11 @@ def _obstacle(config: RunConfig, objective: Objective, device: torch.device) -> 
     """Return what keeps steps from being captured, in words, or an empty string."""
     if device.type != "cuda":
         return f"the model is on {device.type!r}, which has no CUDA graphs"
-    # The layers' own kernels take batches of any size, torch's too.
-    parts = {name: objective.model.backends[name] for name in ("time", "relation")} | {
-        "loss": objective.backend
-    }
-    fixed = {"triton", "torch"} if config.loss.kind == "sampled_softmax" else {"triton"}
-    if other := {part: name for part, name in parts.items() if name not in fixed}:
+    # The layers' own kernels take batches of any size, torch's too; so does the sampled softmax, whoever computes it.
+    parts = {name: objective.model.backends[name] for name in ("time", "relation")}
+    if config.loss.kind != "sampled_softmax":
+        parts["loss"] = objective.backend
+    if other := {part: name for part, name in parts.items() if name != "triton"}:
         return f"only Triton's kernels take batches of fixed size, and this run has {other}"
     if config.train.compile:
         return "train.compile makes graphs of its own"

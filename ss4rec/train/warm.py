@@ -32,6 +32,7 @@ from ss4rec.runs import checkpoint
 from ss4rec.runs.folder import ANCESTRY_FILE, CHOOSE_FOLDER, CONFIG_FILE, ITEMS_FILE, RunFolder
 from ss4rec.runs.record import Ancestor, RunRecord, manifest_fingerprint
 from ss4rec.train.fresh import fresh_model
+from ss4rec.train.item_rows import ITEM_TABLE, up_to_date_moments
 from ss4rec.train.moved_columns import ColumnMoves, Told
 from ss4rec.train.new_rows import NewRows, rows_of_new
 from ss4rec.train.optim import parameter_names
@@ -352,6 +353,7 @@ def _moments(
             parent.record.columns,
         )
     old_index = {name: index for index, name in enumerate(parameter_names(old_model, parent.config.optim))}
+    before = up_to_date_moments(before, old_index.get(ITEM_TABLE, 0), parent.config.optim.betas)
     new = torch.from_numpy(move.items.new_items)
     found = {}
     shapes = dict(fresh.named_parameters())

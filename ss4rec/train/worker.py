@@ -25,6 +25,7 @@ from ss4rec.runs.record import RunRecord, manifest_fingerprint
 from ss4rec.train.fresh import fresh_model
 from ss4rec.train.group import Workers
 from ss4rec.train.hooks import Hooks
+from ss4rec.train.item_rows import choose_rows
 from ss4rec.train.loop import TrainLoop
 from ss4rec.train.objective import Objective
 from ss4rec.train.outcome import Outcome
@@ -70,6 +71,8 @@ def build_loop(
         objective.compile()
     if workers.is_main:
         steps = {"loss": objective.backend, "steps": "CUDA graphs" if graphs else "eager"}
+        if choose_rows(config, model):
+            steps["items"] = "touched rows"
         record = RunRecord.collect(
             name=run_dir.name,
             config=config,
