@@ -26,6 +26,13 @@ def require_room(workers: int, gpu: bool, what: str) -> None:
         )
 
 
+def free_cpus() -> int:
+    """Return how many CPUs of the cluster nobody has asked for, but 1 if there are none."""
+    import ray
+
+    return max(1, int(ray.available_resources().get("CPU", 0)))
+
+
 def dataset_name(*words: str) -> str:
     """Return a name that Ray takes for a data set: its dashboard and metrics show it."""
     return "-".join(re.sub(r"[^A-Za-z0-9_]+", "_", word) for word in words)

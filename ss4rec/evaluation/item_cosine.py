@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,14 @@ class ItemCosine:
         uses_UV = vstack([_uses(part, size) for part in parts], format="csr")
         uses_VU = uses_UV.T.tocsr()
         norm_V = np.sqrt(np.maximum(np.asarray(uses_UV.sum(0)).ravel(), 1.0))
-        blocks = []
-        for first in range(0, size, _BLOCK_ITEMS):
-            both_CV = (uses_VU[first : first + _BLOCK_ITEMS] @ uses_UV).toarray()
-            both_CV /= norm_V[first : first + _BLOCK_ITEMS, None] * norm_V
-            both_CV[np.arange(len(both_CV)), first + np.arange(len(both_CV))] = 0
-            blocks.append(csr_matrix(both_CV if neighbours is None else _nearest(both_CV, neighbours)))
-        return cls(vstack(blocks, format="csr"))
+
+        def similar(first: int) -> csr_matrix:
+            both_CV = uses_VU[first : first + _BLOCK_ITEMS] @ uses_UV
+            return _nearest(both_CV, first, norm_V, size if neighbours is None else neighbours)
+
+        # SciPy's products and NumPy's partitions let other threads run.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return cls(vstack(list(pool.map(similar, range(0, size, _BLOCK_ITEMS))), format="csr"))
 
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the summed similarity of all items to the items of each history."""
@@ -73,12 +76,35 @@ def _uses(part: TrainingPart, size: int) -> csr_matrix:
     return uses_UV
 
 
-def _nearest(similar_CV: npt.NDArray[Any], neighbours: int) -> npt.NDArray[Any]:
-    """Set all but the largest `neighbours` similarities of each row to 0; of equal ones the lower item stays."""
-    if similar_CV.shape[1] <= neighbours:
-        return similar_CV
-    order_CV = np.argsort(-similar_CV, axis=1, kind="stable")
-    kept_CV = np.zeros_like(similar_CV)
-    nearest_CN = order_CV[:, :neighbours]
-    np.put_along_axis(kept_CV, nearest_CN, np.take_along_axis(similar_CV, nearest_CN, 1), 1)
-    return kept_CV
+def _nearest(both_CV: csr_matrix, first: int, norm_V: npt.NDArray[np.float64], neighbours: int) -> csr_matrix:
+    """Return the largest `neighbours` similarities of each item; of equal ones the lower item stays.
+
+    Args:
+        both_CV: users that items `first`, `first + 1`, .. share with every item.
+        first: item of row 0.
+        norm_V: root of each item's users.
+        neighbours: how many stay; all above 0 if there are no more.
+    """
+    items, values, counts = [], [], []
+    for row in range(both_CV.shape[0]):
+        inside = slice(both_CV.indptr[row], both_CV.indptr[row + 1])
+        item_X = both_CV.indices[inside]
+        similar_X = both_CV.data[inside] / (norm_V[first + row] * norm_V[item_X])
+        similar_X[item_X == first + row] = 0
+        kept_X = _largest(similar_X, item_X, neighbours)
+        kept_X = kept_X[np.argsort(item_X[kept_X])]
+        items.append(item_X[kept_X])
+        values.append(similar_X[kept_X])
+        counts.append(len(kept_X))
+    offsets_C1 = np.concatenate([[0], np.cumsum(counts)])
+    return csr_matrix((np.concatenate(values), np.concatenate(items), offsets_C1), shape=both_CV.shape)
+
+
+def _largest(values_X: npt.NDArray[np.float64], item_X: npt.NDArray[Any], most: int) -> npt.NDArray[np.int64]:
+    """Return the places of the `most` largest values above 0; of equal ones those with the lower items."""
+    if np.count_nonzero(values_X) <= most:
+        return np.flatnonzero(values_X)
+    least = np.partition(values_X, len(values_X) - most)[len(values_X) - most]
+    above_X, equal_X = np.flatnonzero(values_X > least), np.flatnonzero(values_X == least)
+    equal_X = equal_X[np.argsort(item_X[equal_X])]
+    return np.concatenate([above_X, equal_X[: most - len(above_X)]])

@@ -43,6 +43,7 @@ def evaluate_run(
     Raises:
         DataError, UsageError, ResourceError: as `evaluate_folder`.
     """
+    from ss4rec.cluster.pool import free_cpus
     from ss4rec.evaluation.ray_evaluate import rank_baselines, rank_folder
 
     began = time.monotonic()
@@ -58,7 +59,9 @@ def evaluate_run(
             run_dir, data, split=split, workers=workers, gpu=use_gpu, protocol=protocol, lists=lists
         )
     }
-    ranks |= rank_baselines(config, data, plan, split=split, workers=workers, lists=lists)
+    # Baselines use no GPU, so the number of GPUs says nothing about how many of them can work side by side.
+    baseline_workers = free_cpus() if use_gpu else workers
+    ranks |= rank_baselines(config, data, plan, split=split, workers=baseline_workers, lists=lists)
     seconds = round(time.monotonic() - began, 3)
     results = keep_evaluation(run_dir, data, config, plan, item_facts, ranks, split=split, seconds=seconds)
     return {name: result.model_dump(mode="json") for name, result in results.items()}
