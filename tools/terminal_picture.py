@@ -1,11 +1,19 @@
-"""Draws what a terminal of 80 columns shows while a run trains: `python -m tools.terminal_picture DATA OUT.png`.
+"""Draws what a terminal of 80 columns shows.
+
+    python -m tools.terminal_picture DATA OUT.png              while a run trains
+    python -m tools.terminal_picture OUT.png ss4rec WORD ..    once a command has ended
 
 The run is real: the preset `demo` on a prepared folder, in this process. The picture is the display after most of its
-epochs. Needs chromium.
+epochs. A command runs in a terminal of its own; what it takes back, such as a live display, is not in the picture.
+Needs chromium.
 """
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,6 +22,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from ss4rec.cli.display import Display
 from ss4rec.config import override
@@ -53,11 +62,57 @@ def draw(data: Path, target: Path) -> None:
         display.line(text)
     console.print(f"$ ss4rec train --data {data.name} --preset demo")
     console.print(display.render())
+    photograph(console, "ss4rec train", target)
+
+
+def photograph(console: Console, title: str, target: Path) -> None:
+    """Write what a console has recorded as a picture."""
     svg = target.with_suffix(".svg")
-    svg.write_text(console.export_svg(title="ss4rec train"))
-    browser = ["chromium", "--headless", "--no-sandbox", "--window-size=1000,200", f"--screenshot={target}"]
+    text = console.export_svg(title=title)
+    svg.write_text(text)
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups())  # type: ignore[union-attr]
+    size = f"--window-size=1000,{round(height * 1000 / width)}"
+    browser = ["chromium", "--headless", "--no-sandbox", size, f"--screenshot={target}"]
     subprocess.run([*browser, str(svg.absolute())], check=True, capture_output=True)
     svg.unlink()
+
+
+def left_on_screen(said: str) -> str:
+    """Return the lines that a terminal shows after this; colours stay, what was wiped or written over does not."""
+    lines, over = [""], False
+    for part in re.split(r"(\r?\n|\r|\x1b\[\d*[AK]|\x1b\[\?25[lh])", said):
+        if part in ("\n", "\r\n"):
+            lines.append("")
+            over = False
+        elif part == "\r":
+            over = True
+        elif part.endswith("A") and part.startswith("\x1b["):
+            del lines[len(lines) - int(part[2:-1] or 1) :]
+        elif part.endswith("K") and part.startswith("\x1b["):
+            lines[-1] = ""
+        elif not part.startswith("\x1b[?25"):
+            lines[-1] = part if over and part else lines[-1] + part
+            over = over and not part
+    return "\n".join(lines).strip("\n")
+
+
+def draw_command(target: Path, command: list[str]) -> None:
+    """Run a command in a terminal, and photograph what it leaves there."""
+    mother, child = pty.openpty()
+    size = {"COLUMNS": "80", "LINES": "50", "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=os.environ | size)
+    os.close(child)
+    said = b""
+    try:
+        while part := os.read(mother, 65536):
+            said += part
+    except OSError:  # the command has ended
+        pass
+    process.wait()
+    console = Console(record=True, width=80, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(f"$ {shlex.join(command)}", markup=False, highlight=False)
+    console.print(Text.from_ansi(left_on_screen(said.decode())))
+    photograph(console, " ".join(command[:2]), target)
 
 
 def _as_context(screen: Screen):
@@ -67,4 +122,7 @@ def _as_context(screen: Screen):
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]), Path(sys.argv[2]))
+    if sys.argv[1].endswith(".png"):
+        draw_command(Path(sys.argv[1]), sys.argv[2:])
+    else:
+        draw(Path(sys.argv[1]), Path(sys.argv[2]))
