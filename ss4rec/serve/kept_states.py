@@ -64,6 +64,11 @@ class KeptStates:
             self._connection.execute("DELETE FROM states")
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES ('store', ?)", (store_id,))
 
+    @property
+    def graphs(self) -> Path:
+        """Folder for the recorded graphs of models (`ss4rec.states.graphs`)."""
+        return self.path.with_name(self.path.name + ".graphs")
+
     def save(self, model: StateModel, states: Mapping[str, tuple[int, State]]) -> None:
         """Keep the states of some users, each with the number of the last event that was looked at."""
         rows = [

@@ -38,7 +38,8 @@ class Replica:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        gently(lambda: import_module("ss4rec.serve.sources"))  # torch takes seconds
+        # torch takes seconds, the web framework half of one
+        gently(lambda: [import_module(f"ss4rec.serve.{name}") for name in ("sources", "app")])
         from ss4rec.serve.sources import open_service
 
         self.settings = ServeSettings(**settings)
@@ -48,7 +49,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Any:
         from ss4rec.serve.app import make_app
 
-        return make_app(self.service, self.limits)
+        return gently(lambda: make_app(self.service, self.limits))
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:

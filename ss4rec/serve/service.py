@@ -31,8 +31,8 @@ least a few, are taken in one by one."""
 SAVE_EVERY = 4
 """New events of a user after which the state is kept on disk again."""
 SAVE_TOGETHER = 32
-REFRESH_TOGETHER, GIVE_WAY_S = 8, 0.001
-"""Users whose new events are taken in while a question may have to wait, and the pause while one waits."""
+REFRESH_TOGETHER, GIVE_WAY_S = 16, 0.001
+"""Users whose new events are taken in together, and the pause while a question waits."""
 
 
 class UnknownUserError(UsageError):
@@ -167,7 +167,8 @@ class Service:
     def refresh(self, users: Iterable[str]) -> None:
         """Take new events of those of these users that are kept into their states, before anybody asks.
 
-        A few users at a time, and not while somebody waits for a list, who would wait for all of it.
+        A few users at a time, and beside the questions, which do not wait for it: where a question was quicker, its
+        state stays.
         """
         left = list(users)
         while left:
@@ -175,7 +176,16 @@ class Service:
                 time.sleep(GIVE_WAY_S)
             some, left = left[:REFRESH_TOGETHER], left[REFRESH_TOGETHER:]
             with self._asking:
-                self._cached(self._current, [user for user in some if user in self._current.cache])
+                current = self._current
+                before = {user: current.cache[user] for user in some if user in current.cache}
+            aside = _Current(current.model, OrderedDict(before))
+            self._cached(aside, before)
+            with self._asking:
+                for user, after in aside.cache.items():
+                    if current.cache.get(user) is before[user]:
+                        current.cache[user] = after
+                        if user in aside.unsaved:
+                            current.unsaved[user] = aside.unsaved[user]
 
     def recommend(self, asks: Sequence[Ask]) -> list[Answer | SS4RecError]:
         """Return a list for each question, or why there is none."""

@@ -85,7 +85,8 @@ def open_service(settings: ServeSettings) -> tuple[Service, Follower]:
     kept = None
     if settings.keep_states and isinstance(store, SqliteStore):
         kept = open_kept_states(store, settings.cache_users * settings.replicas)
-    model = gently(lambda: load_served(found.folder, settings.precision, found.name))
+    graphs = None if kept is None else kept.graphs
+    model = gently(lambda: load_served(found.folder, settings.precision, found.name, graphs=graphs))
     service = Service(store, model, settings.cache_users, kept)
     follower = Follower(service, settings, found.mark)
     follower.start()
@@ -105,7 +106,7 @@ class Follower:
         service: what serves.
         settings: where to look, and how often.
         mark: of the model that is served.
-        load: makes a model from what was found.
+        load: makes a model from what was found, with a folder for its graphs.
     """
 
     def __init__(
@@ -113,12 +114,12 @@ class Follower:
         service: Service,
         settings: ServeSettings,
         mark: Mark,
-        load: Callable[[Found], ServedModel] | None = None,
+        load: Callable[[Found, Path], ServedModel] | None = None,
     ) -> None:
         self.service = service
         self.settings = settings
         self._mark = mark
-        self._load = load or (lambda found: load_served(found.folder, settings.precision, found.name))
+        self._load = load or self._loaded
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._follow, name="follower", daemon=True),
@@ -150,19 +151,24 @@ class Follower:
 
     def _change(self, found: Found) -> bool:
         """Load a model and let the service take it over; returns whether it has."""
-        try:
-            # Not gently: this thread holds Python's lock, for which requests would wait while it waits for a core.
-            model = self._load(found)
-        except (SS4RecError, OSError) as error:
-            return self._refuse(error)
-        if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
-            return False
         with self._file() as file:
+            try:
+                # Not gently: this thread holds Python's lock, for which requests would wait while it waits for a core.
+                model = self._load(found, file.graphs)
+            except (SS4RecError, OSError) as error:
+                return self._refuse(error)
+            if model.fingerprint == self.service.model.fingerprint and model.name == self.service.model.name:
+                return False
             if self._far_behind(model, file) and not self._make_states(found, file):
                 return False
+            # Only now, since the process that makes states records the graphs too.
+            model.make_ready()
             self.service.take_over(model, file, share=CORE_SHARE)
         logger.info("%s (%s) serves now", model.name, model.fingerprint)
         return True
+
+    def _loaded(self, found: Found, graphs: Path) -> ServedModel:
+        return load_served(found.folder, self.settings.precision, found.name, ready=False, graphs=graphs)
 
     def _refuse(self, error: Exception) -> bool:
         self.service.counts.refused += 1

@@ -23,6 +23,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from ss4rec.io.kept_memory import keep_freed_memory
 from ss4rec.serve.open_store import open_store
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,10 @@ def main() -> None:
         from ss4rec.serve.service import Service
 
         torch.set_num_threads(1)
+        keep_freed_memory()
         kept = KeptStates(Path(order.states), order.store_id, order.most)
-        model = load_served(Path(order.run), order.precision, ready=False)
+        # Leaves recorded graphs too, for whoever asked for this.
+        model = load_served(Path(order.run), order.precision, graphs=kept.graphs)
         service = Service(store, model, BATCH_USERS, kept)
         for _ in range(MOST_PASSES):
             began = time.monotonic()

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from ss4rec.model.item_scores import CHUNK_SCORES, ItemScores, SeenItems, best_o
 from ss4rec.model.segments import Segments
 from ss4rec.model.state import StateLayout, encode_states, read_out
 from ss4rec.recommender import History, Recommendation, Recommender
+from ss4rec.states.graphs import kept_graph
 from ss4rec.states.known import known_events, known_history, require_order
 from ss4rec.states.packed import Packed, Precision
 from ss4rec.states.state import Event, Known, Seen, State
@@ -41,16 +44,23 @@ class StateModel:
             every event and cost a half (`bf16`) or a quarter (`int8`) of the memory.
         traced: record the step as a graph at the first event: half of the time for a single user, after a second or
             two of preparation. On a CPU only: a GPU's own kernels cannot be recorded, and its step is run as it is.
+        graphs: folder where recorded graphs are taken from and left (`ss4rec.states.graphs`); None: nowhere.
     """
 
     def __init__(
-        self, recommender: Recommender, precision: Precision = "full", *, traced: bool = False
+        self,
+        recommender: Recommender,
+        precision: Precision = "full",
+        *,
+        traced: bool = False,
+        graphs: Path | None = None,
     ) -> None:
         self.recommender = recommender
         self.model = recommender.model.eval()
         self.precision = precision
         self.device = recommender.device
         self.traced = traced and self.device.type == "cpu"
+        self.graphs = graphs
         self.target_time = recommender.data.target_time
         self.kind = next(self.model.parameters()).dtype
         self.layout = StateLayout.of(self.model.config)
@@ -347,7 +357,7 @@ class StateModel:
 
     @cached_property
     def _question(self) -> Callable[..., Tensor]:
-        return traced_question(Question(self.model, self._items_VD))
+        return self._kept("question", lambda: traced_question(Question(self.model, self._items_VD)))
 
     @cached_property
     def _seen_logit(self) -> float | None:
@@ -357,19 +367,24 @@ class StateModel:
     @cached_property
     def _one_step(self) -> Step:
         """The step that makes the next state: its rounding adds up."""
-        return self._recorded(StateStep(self.model, exact=self._exact))
+        return self._recorded("step", StateStep(self.model, exact=self._exact))
 
     @cached_property
     def _look_ahead(self) -> Step:
         """The step of a question, which makes no state."""
-        return self._recorded(StateStep(self.model, keep=False))
+        return self._recorded("ahead", StateStep(self.model, keep=False))
 
     @property
     def _exact(self) -> bool:
         return self.device.type == "cpu" and self.kind == torch.float32
 
-    def _recorded(self, step: StateStep) -> Step:
-        return traced_step(step) if self.traced else step
+    def _recorded(self, name: str, step: StateStep) -> Step:
+        return self._kept(name, lambda: traced_step(step)) if self.traced else step
+
+    def _kept(self, name: str, record: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        if self.graphs is None:
+            return record()
+        return kept_graph(self.graphs, f"{self.fingerprint}-{name}", record)
 
     def _context(
         self, hours: Sequence[int], ratings: Sequence[float], codes: Sequence[tuple[int, ...]]

@@ -65,7 +65,7 @@ def test_the_follower_looks_by_itself(service, tmp_path, runs):
 
     done = threading.Event()
 
-    def load(found):
+    def load(found, graphs):
         done.set()
         return served(seed=1)
 

@@ -23,6 +23,7 @@ from ss4rec.serve.settings import ServeSettings
 from ss4rec.serve.sources import Follower, look
 from ss4rec.serve.sqlite import SqliteStore
 from ss4rec.serve.store import NewEvent
+from ss4rec.states import state_model
 from tests.progress import until
 
 
@@ -92,6 +93,9 @@ def test_a_change_of_the_model_leaves_no_state_to_be_made_by_who_answers(
     service, follower = serving(link, store, kept)
     service.recommend([Ask(user=user) for user in users])
     before = service.counts.rebuilt
+    recorded = []
+    for name in ("traced_step", "traced_question"):
+        monkeypatch.setattr(state_model, name, lambda *arguments, name=name: recorded.append(name))
     items = [str(item) for item in service.model.states.recommender.item_ids]
 
     def make(*arguments):
@@ -112,6 +116,7 @@ def test_a_change_of_the_model_leaves_no_state_to_be_made_by_who_answers(
     assert follower.check()
     assert service.model.name == "run-3"
     same(service, [*users, "new"])
+    assert not recorded, "whoever makes states leaves graphs"
 
 
 def test_a_process_that_is_killed_goes_on_where_it_was(runs, store, users, link, monkeypatch, caplog):
