@@ -35,7 +35,7 @@ LOOK_AHEAD_BYTES = 64 << 20
 
 
 class RaySource(SequenceSource):
-    """Reads shards in Ray Data tasks.
+    """Reads the shards of training in Ray Data tasks.
 
     Args:
         cpu_limit: CPUs that the data tasks of all workers may use together.

@@ -6,7 +6,8 @@ Every source does the same pure work (`ShardReader`) and differs only in where i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -126,10 +127,13 @@ class SequenceSource(ABC):
             tables.close()
 
     def eval_batches(self, split: Split, batch_users: int) -> Generator[EvalBatch, None, None]:
-        """Yield the targets of this worker's users once each, `batch_users` a batch; over all workers every user's."""
+        """Yield the targets of this worker's users once each, `batch_users` a batch; over all workers every user's.
+
+        Shards are read here, whatever reads those of training: that one may be busy with the next epoch.
+        """
         reader = self.reader
         sizes = self.plan.batch_rows(split, reader.data.max_len, batch_users, reader.rank, reader.world)
-        tables = self._map(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
+        tables = _one_ahead(reader.eval_rows, [(shard, split) for shard in range(len(reader.paths))])
         try:
             for table in rebatch(tables, sizes):
                 yield collate_eval(table, self.profiles_UF)
@@ -164,6 +168,20 @@ class LocalSource(SequenceSource):
         self, function: Callable[[Item], pa.Table], items: list[Item]
     ) -> Generator[pa.Table, None, None]:
         yield from map(function, items)
+
+
+def _one_ahead(
+    function: Callable[[Item], pa.Table], items: Sequence[Item]
+) -> Generator[pa.Table, None, None]:
+    """Yield `function(item)` of each item in order; the next one is made in a thread meanwhile."""
+    coming = None
+    with ThreadPoolExecutor(1) as pool:
+        for item in items:
+            made, coming = coming, pool.submit(function, item)
+            if made is not None:
+                yield made.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def training_order(
