@@ -34,6 +34,8 @@ MAX_SPILLS = 1024
 three in TF32."""
 WIDTHS = (32, 64, 128, 256, 512)
 STATES = (8, 16, 32, 64)
+TWINS = {86: (80, 89)}
+"""Triton writes the same program (PTX) for these kinds of card; what differs is what the assembler makes of it."""
 KINDS = (torch.bfloat16, torch.float32)
 
 
@@ -182,6 +184,14 @@ def sample() -> Iterator[Shape]:
     yield "float32 buckets 96", partial(_buckets, 96)
 
 
+def small_sample() -> Iterator[Shape]:
+    """Yield shapes that compile in seconds: matrix products, sums over rows, a scan."""
+    kind = torch.bfloat16
+    yield "softmax", partial(_softmax, 64, kind, True)
+    yield "layers", partial(_layers, 64, kind)
+    yield "N", partial(_relation, 16, kind)
+
+
 def shapes() -> Iterator[Shape]:
     """Yield the sample, then all that presets, `auto` and sensible fields ask for beside it."""
     yield from sample()
@@ -214,6 +224,20 @@ def compile_for(card: Card, wanted: Iterable[Shape], threads: int = 1) -> Iterat
         wanted: names of shapes, and work that launches kernels.
         threads: kernels at a time; most of a compilation is C++ that releases Python's lock.
     """
+    for shape, compiled in programs(card, wanted, threads):
+        yield _use(shape, compiled.metadata, compiled.asm["cubin"])
+
+
+def compile_with_twins(card: Card, wanted: Iterable[Shape]) -> Iterator[tuple[int, Use]]:
+    """Compile as `compile_for` does, and assemble each program for the card's twins too; yields (arch, use)."""
+    for shape, compiled in programs(card, wanted):
+        yield card.arch, _use(shape, compiled.metadata, compiled.asm["cubin"])
+        for arch in TWINS.get(card.arch, ()):
+            yield arch, _use(shape, compiled.metadata, assembled(compiled.asm["ptx"], card.arch, arch))
+
+
+def programs(card: Card, wanted: Iterable[Shape], threads: int = 1) -> Iterator[tuple[str, Any]]:
+    """Yield (shape, what Triton compiled) of each kernel, each program once; arguments as of `compile_for`."""
     jobs: dict[Hashable, tuple[str, Callable[[], Any]]] = {}
     seen: set[str] = set()
     before = driver._active  # asking for `active` would look for a card
@@ -227,7 +251,7 @@ def compile_for(card: Card, wanted: Iterable[Shape], threads: int = 1) -> Iterat
             for shape, compiled in pool.map(lambda job: (job[0], job[1]()), jobs.values()):
                 if compiled.hash not in seen:  # else other numbers gave the same program
                     seen.add(compiled.hash)
-                    yield _use(shape, compiled)
+                    yield shape, compiled
     finally:  # a card that is there is used again
         driver._active = before
         launching.current_arch.cache_clear()
@@ -243,15 +267,26 @@ def _noted_by(work: Callable[[], None]) -> dict[Hashable, Callable[[], object]]:
         launching._noted = None
 
 
-def _use(shape: str, compiled: Any) -> Use:
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+def assembled(ptx: str, arch: int, twin: int) -> bytes:
+    """Assemble a program that was compiled for one kind of card for another, as Triton does."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "a.ptx", Path(folder) / "a.cubin"
+        source.write_text(ptx.replace(f".target sm_{arch}", f".target sm_{twin}"))
+        command = ["-lineinfo", f"--gpu-name=sm_{twin}", str(source), "-o", str(target)]
+        subprocess.run([str(_TOOLS / "ptxas"), *command], check=True, capture_output=True)
+        return target.read_bytes()
+
+
+_TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+
+
+def _use(shape: str, meta: Any, cubin: bytes) -> Use:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
+        file.write(cubin)
         file.flush()
-        command = [str(tool), "--dump-resource-usage", file.name]
+        command = [str(_TOOLS / "cuobjdump"), "--dump-resource-usage", file.name]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     registers, stack = (int(re.search(rf"{word}:(\d+)", text)[1]) for word in ("REG", "STACK"))  # type: ignore[index]
-    meta = compiled.metadata
     return Use(meta.name, shape, meta.shared, registers, stack, 32 * meta.num_warps)
 
 

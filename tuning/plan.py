@@ -10,6 +10,10 @@ from ss4rec.cluster.placement import Cluster, place
 from ss4rec.config import ResourceConfig
 from ss4rec.errors import ResourceError
 
+NEXT_TO_NOTHING = {"memory": 1.0}
+"""What the Tune process of a trial with several workers takes: a byte, since Tune refuses nothing at all. With a
+hundredth of a CPU two workers would wait for ever for the last one of two CPUs."""
+
 
 @dataclass(frozen=True)
 class TrialPlan:
@@ -42,8 +46,8 @@ def plan_trials(
 ) -> TrialPlan:
     """Plan the trials of a sweep.
 
-    A one-worker trial trains in its Tune process and reads its own data. A trial with several workers takes next to
-    nothing for its Tune process, `resources.cpus_per_worker` for each worker, and leaves `resources.data_cpus` for Ray
+    A one-worker trial trains in its Tune process and reads its own data. A trial with several workers takes no CPU
+    for its Tune process, `resources.cpus_per_worker` for each worker, and leaves `resources.data_cpus` for Ray
     Data.
 
     Args:
@@ -80,7 +84,7 @@ def plan_trials(
         fits = min(_fits(total, name, amount) for name, amount in trial.items())
     return TrialPlan(
         workers=resources.workers,
-        resources=worker if alone else {"CPU": 0.01},
+        resources=worker if alone else NEXT_TO_NOTHING,
         use_gpu=placement.use_gpu,
         threads=max(1, int(placement.cpus_per_worker)),
         concurrent=fits if most is None else min(fits, most),

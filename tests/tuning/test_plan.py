@@ -19,9 +19,9 @@ TWO_CARDS = Cluster(({"CPU": 16, "GPU": 2},))
         ({}, TWO_CARDS, {"trials_per_gpu": 4}, 8, {"CPU": 1, "GPU": 0.25}),
         ({"cpus_per_worker": 4}, TWO_CARDS, {"trials_per_gpu": 4}, 4, {"CPU": 4, "GPU": 0.25}),
         ({}, TWO_CARDS, {"trials_per_gpu": 4, "most": 3}, 3, {"CPU": 1, "GPU": 0.25}),
-        ({"workers": 2, "gpu": "no"}, Cluster(({"CPU": 8},)), {}, 2, {"CPU": 0.01}),
-        ({"workers": 2, "gpu": "no"}, Cluster(({"CPU": 8},)), {"ray_data": False}, 4, {"CPU": 0.01}),
-        ({"workers": 2}, Cluster(({"CPU": 32, "GPU": 4},)), {}, 2, {"CPU": 0.01}),
+        ({"workers": 2, "gpu": "no"}, Cluster(({"CPU": 8},)), {}, 2, {"memory": 1.0}),
+        ({"workers": 2, "gpu": "no"}, Cluster(({"CPU": 8},)), {"ray_data": False}, 4, {"memory": 1.0}),
+        ({"workers": 2}, Cluster(({"CPU": 32, "GPU": 4},)), {}, 2, {"memory": 1.0}),
     ],
 )
 def test_concurrency_is_computed_from_what_there_is(resources, cluster, options, concurrent, own):

@@ -19,7 +19,7 @@ from tests.progress import started, until
 from tuning.ray_tune import placement_groups_held
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-TRIALS, EPOCHS = 3, 240  # a trial must outlast the restart of another one, also on a fast machine
+TRIALS, EPOCHS = 3, 60  # what trains on beside the test must not end before its Ray does
 SPACE = f"""
 from optuna.distributions import FloatDistribution
 from tuning.space import SearchSpace
@@ -39,20 +39,25 @@ def test_killed_worker_driver_and_head_lose_no_trial(small, tmp_path, monkeypatc
     folder = tmp_path / "runs" / "slow"
     head = new_head()
     first = start(small, tmp_path, head)
-    until(lambda: epochs_in(folder, 0) >= 3 and lease(folder, 0), first)
-    os.kill(lease(folder, 0), signal.SIGKILL)  # the worker
-    until(lambda: "continuing 0000 at epoch" in log(folder, 0) and epochs_in(folder, 1) >= 3, first)
+    worker, other = stand(folder, first, lambda number: epochs_in(folder, number) >= 3)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: "continuing 0000 at epoch" in log(folder, 0), first)
     first.kill()  # the driver
     first.wait()
     assert nothing_held(head)
 
     second = start(small, tmp_path, head)
-    until(lambda: all(log(folder, number).count("continuing") for number in (0, 1)), second)
+    times = [log(folder, number).count("continuing") for number in (0, 1)]
+    worker, other = stand(
+        folder, second, lambda number: log(folder, number).count("continuing") > times[number]
+    )
     before = epochs_in(folder, 0)
+    os.kill(worker, signal.SIGCONT)
     until(lambda: epochs_in(folder, 0) > before, second)
     for processes in head.head_node.all_processes.values():
         for process in processes:
             os.kill(process.process.pid, signal.SIGKILL)
+    os.kill(other, signal.SIGCONT)
     second.communicate()
     assert second.returncode != 0
     head.shutdown()
@@ -65,6 +70,24 @@ def test_killed_worker_driver_and_head_lose_no_trial(small, tmp_path, monkeypatc
     assert nothing_held(head)
     head.shutdown()
     check_whole(folder)
+
+
+def stand(folder, sweep, far_enough):
+    """Stop the processes of the first two trials, each as soon as it is far enough, and return them.
+
+    A trial that stands outlasts the start of another one, however long that takes.
+    """
+    standing = {}
+
+    def both():
+        for number in {0, 1} - set(standing):
+            if far_enough(number) and (pid := lease(folder, number)):
+                os.kill(pid, signal.SIGSTOP)
+                standing[number] = pid
+        return len(standing) == 2
+
+    until(both, sweep)
+    return standing[0], standing[1]
 
 
 def check_whole(folder):

@@ -46,7 +46,8 @@ SPACE = SearchSpace(
 
 @pytest.fixture(scope="module")
 def cluster():
-    options = {"num_cpus": 4, "include_dashboard": True, "logging_level": "WARNING"}
+    # Two trials at a time: each has a process of its own, whose start costs more than its training.
+    options = {"num_cpus": 2, "include_dashboard": True, "logging_level": "WARNING"}
     started(lambda: ray.init(address="local", **options))
     yield
     ray.shutdown()
@@ -223,7 +224,7 @@ def test_a_sweep_that_is_out_of_time_stops_in_order_and_can_be_continued(
     folder = tmp_path / "late"
     space = SearchSpace(
         base="debug",
-        fixed=FIXED | {"train.epochs": 30, "train.checkpoint_every_s": 0.0},
+        fixed=FIXED | {"train.epochs": 12, "train.checkpoint_every_s": 0.0},
         parameters={"optim.lr": FloatDistribution(1e-3, 1e-2)},
     )
     settings = SweepConfig(trials=2, concurrent=1, pruner="none", minutes=60)
