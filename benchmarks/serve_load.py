@@ -202,7 +202,7 @@ def changes(seen: Seen) -> dict[str, list[float]]:
     moments = np.array(seen.at_s) + np.array(seen.seconds)
     names = np.array(seen.answered_by)
     deeds = [(what, at) for what, at in seen.deeds_s.items() if "model" in what]
-    for (what, at), (_, until) in zip(deeds, [*deeds[1:], ("", np.inf)], strict=True):
+    for (what, at), (_, until) in zip(deeds, [*deeds, ("", np.inf)][1:], strict=True):
         inside = (moments > at) & (moments < until)
         new = inside & (names == what.split()[-1])
         old = inside & ~new
