@@ -294,7 +294,7 @@ def test_a_question_does_not_wait_for_new_events_of_others(service, monkeypatch)
         found = own(numbers)
         if threading.current_thread() is refreshing:
             inside.set()
-            assert go_on.wait(60)
+            assert go_on.wait()
         return found
 
     monkeypatch.setattr(service.store, "since", since)
