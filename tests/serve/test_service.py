@@ -300,7 +300,7 @@ def test_a_question_does_not_wait_for_new_events_of_others(service, monkeypatch)
     monkeypatch.setattr(service.store, "since", since)
     refreshing = threading.Thread(target=service.refresh, args=("ab",))
     refreshing.start()
-    assert inside.wait(60)
+    assert inside.wait()
     service.add_events([event("a", 10, 3000)])
     assert ask(service, "a").events == 7
     go_on.set()
