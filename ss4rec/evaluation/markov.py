@@ -64,7 +64,10 @@ class MarkovChain:
     def scores(self, batch: EvalBatch, *, target_time_known: bool) -> ItemScores:
         """Return the probabilities of all items after the last one before each target."""
         last_B = batch.items_T[batch.last_S].cpu().numpy()
-        counts_BV = self.counts_VV[last_B].toarray()
-        scores_BV = (counts_BV + self.prior_V) / (counts_BV.sum(1, keepdims=True) + self.prior_count)
+        counts_BV = self.counts_VV[last_B]
+        totals_B1 = np.asarray(counts_BV.sum(1)) + self.prior_count
+        scores_BV = counts_BV.astype(np.float64).toarray()
+        scores_BV += self.prior_V
+        scores_BV /= totals_B1
         scores_BV[:, 0] = -np.inf
         return ItemScores.of_matrix(torch.from_numpy(scores_BV), batch.seen_X, batch.seen_offsets_S1)
