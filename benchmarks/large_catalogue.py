@@ -5,7 +5,8 @@ softmax, bf16, CUDA graphs) on batches that it makes, needs no data and no Ray, 
 `large_catalogue-<YYYYMMDD>.json`. For each catalogue and width, both ways in one process:
 
 - the course of the loss over `--steps` steps on the same batches, in which half of the items follow from the one before
-  and popularity is as 1 / rank; without dropout, so that both ways draw the same negatives;
+  and popularity is as 1 / rank; without dropout, so that both ways draw the same negatives. Once more
+  with all rows and first weights that differ in their last digits: what rounding does in bf16;
 - targets a second and peak memory on random items, all popular alike: most rows of a step are different ones.
 
 `--profile` prints where a step's time goes. `--smoke` uses tiny sizes on any device.
@@ -89,10 +90,14 @@ def main(
                 show(row)
             if len(courses) == len(WAYS):
                 rows[-1] |= compare(courses["all"], courses["touched"])
+                again = settings(dim, negatives, windows, length, "all")
+                _, shaken = measure(again, sizes, steps, 0, device, shake=True)
+                rows[-1]["shaken_difference"] = compare(courses["all"], shaken)["largest_difference"]
                 print(
                     f"loss of the last {GROUP} steps: all {rows[-1]['loss_all']:.5f}, touched "
                     f"{rows[-1]['loss_touched']:.5f}; largest difference of {GROUP} steps "
-                    f"{rows[-1]['largest_difference']:.5%}",
+                    f"{rows[-1]['largest_difference']:.5%}; all rows begun with weights 1 + 1e-7 times as large: "
+                    f"{rows[-1]['shaken_difference']:.5%}",
                     flush=True,
                 )
     found = headlines(rows)
@@ -117,22 +122,30 @@ def measure(
     steps: int,
     timed: int,
     device: torch.device,
-    profile: bool,
+    profile: bool = False,
+    shake: bool = False,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Train in one way; return its figures and the loss of every step."""
+    """Train in one way; return its figures and the loss of every step.
+
+    `shake` changes the first weights in their last digits: how far the loss then goes astray is what rounding can do.
+    """
     began = time.monotonic()
+    if device.type == "cuda":  # what a graph works in is counted while it is captured
+        torch.cuda.reset_peak_memory_stats()
     items, windows, length = sizes
     step, stager = make_step(config, items, device)
+    if shake:
+        with torch.no_grad():
+            step.model.members[0].embedding.weight.mul_(1 + 1e-7)
     course = [train(step, batch, n) for n, batch in enumerate(batches(sizes, steps, True, stager, device))]
     losses = torch.stack(course).cpu().numpy()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     made = list(batches(sizes, DIFFERENT, False, stager, device))
+    first = now(device)
     for n in range(WARM_UP + timed):
         if n == WARM_UP:
             first = now(device)
         train(step, made[n % DIFFERENT], steps + n)
-    step_s = (now(device) - first) / timed
+    step_s = (now(device) - first) / max(1, timed)
     if profile:
         show_profile(step, made[:5], steps + WARM_UP + timed)
     row = {
@@ -248,11 +261,13 @@ def show_profile(step: TrainStep, made: list[DeviceBatch], first: int) -> None:
         print(f"    {ms:8.3f} ms a step  {name[:110]}", flush=True)
 
 
-def compare(whole: np.ndarray, touched: np.ndarray) -> dict[str, float]:
+def compare(whole: np.ndarray, touched: np.ndarray) -> dict[str, Any]:
     """Return both losses at the end, and the largest relative difference of means over `GROUP` steps."""
     groups = len(whole) // GROUP
     means = [losses[: groups * GROUP].reshape(groups, GROUP).mean(1) for losses in (whole, touched)]
     return {
+        "course_all": means[0].tolist(),
+        "course_touched": means[1].tolist(),
         "loss_first": float(whole[0]),
         "loss_all": float(means[0][-1]),
         "loss_touched": float(means[1][-1]),
