@@ -367,7 +367,8 @@ class StateModel:
     @cached_property
     def _one_step(self) -> Step:
         """The step that makes the next state: its rounding adds up."""
-        return self._recorded("step", StateStep(self.model, exact=self._exact))
+        step = StateStep(self.model, exact=self._exact, leave=not self.target_time)
+        return self._recorded("step", step)
 
     @cached_property
     def _look_ahead(self) -> Step:

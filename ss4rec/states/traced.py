@@ -30,17 +30,21 @@ class StateStep(nn.Module):
     Args:
         model: the model.
         keep: whether new rows are made; without, those that come back have no columns.
+        leave: whether what left the blocks is made; without, what comes back has no columns. New rows need nothing of
+            the last block behind its states, and a step's time is that of reading weights.
         exact: have the blocks work in float64, whatever the model's type; states stay in theirs. Where a norm meets
             values that are nearly equal, a block enlarges the rounding of float32 a thousandfold, and a state is to be
             as good as encoding the whole history. It costs a tenth to a third of the time of a step on a CPU.
     """
 
-    def __init__(self, model: SequenceModel, *, exact: bool = False, keep: bool = True) -> None:
+    def __init__(
+        self, model: SequenceModel, *, exact: bool = False, keep: bool = True, leave: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
         copies = [copy.deepcopy(member.blocks).double() for member in model.members if exact]
         self.blocks = nn.ModuleList(copies) if exact else None
-        self.keep = keep
+        self.keep, self.leave = keep, leave
 
     def forward(
         self,
@@ -54,7 +58,8 @@ class StateStep(nn.Module):
         """Return new rows and what left the blocks; arguments as in `step_states` and `Context`."""
         context = Context(hours_B, ratings_B, profiles_BF)
         new_BX, outputs_BD = step_states(self.model, rows_BX, items_B, gaps_B, context, blocks=self.blocks)
-        return new_BX if self.keep else rows_BX[:, :0], outputs_BD
+        nothing_B0 = rows_BX[:, :0]
+        return new_BX if self.keep else nothing_B0, outputs_BD if self.leave else nothing_B0
 
 
 class Question(nn.Module):
