@@ -17,7 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ss4rec.cluster.pool import dataset_name, require_room
-from ss4rec.config import RunConfig
+from ss4rec.config import RunConfig, override
 from ss4rec.data.batches.reader import eval_rows
 from ss4rec.data.batches.windows import Split
 from ss4rec.data.prepared.folder import PreparedFolder
@@ -35,6 +35,8 @@ from ss4rec.runs.load import load_model
 from ss4rec.runs.under_protocol import run_plan, under_protocol
 
 MakeScorers = Callable[[], dict[str, Scorer]]
+MATRIX_SCORES = 1 << 22
+"""Scores of a baseline in memory at one time: each matrix is gone through many times and should stay in the cache."""
 
 
 def evaluate_folder(
@@ -103,6 +105,8 @@ def rank_baselines(
 ) -> dict[str, pa.Table]:
     """Return the ranks of every user's targets by each baseline, as from `rank_users`; errors as `evaluate_folder`."""
     shared = ray.put(baselines(data, plan))
+    batch_users = min(config.evaluation.batch_users, max(1, MATRIX_SCORES // (plan.num_items + 1)))
+    config = override(config, {"evaluation.batch_users": batch_users})
     return _rank(lambda: ray.get(shared), config, data, plan, split, workers, False, lists)
 
 
