@@ -35,7 +35,7 @@ def test_no_test_waits_for_a_clock():
 def dry(*words):
     """Return the commands that `make` would run."""
     # `make` hands its own options and variables on to the tests that it runs.
-    mine = ("MAKE", "MFLAGS", "SLOW", "TWICE", "ALONE")
+    mine = ("MAKE", "MFLAGS", "SLOW", "TWICE", "ALONE", "VENV")
     env = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
     command = ["make", "-n", *words]
     return subprocess.run(
