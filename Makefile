@@ -32,9 +32,9 @@ test-rest: setup
 	$(MAKE) -j$(JOBS) SLOW="and slow" ALONE=$(RAY_ALONE:%=ray/%) \
 		test-fast $(filter-out ray/tests/test_end_to_end.py,$(RAY_FILES))
 
-# What .ci/run runs: the checks, the kernels and all of test-all, in one queue that leaves no core idle. What takes long
-# begins first; a target that fails does not stop the others; what a target printed comes in one piece, at its end.
-# Triton is installed before: a target that waits for another one comes last.
+# The checks, the kernels and all of test-all, in one queue that leaves no core idle; .ci/run names fewer RAY_FILES. What
+# takes long begins first; a target that fails does not stop the others; what a target printed comes in one piece, at its
+# end. Triton is installed before: a target that waits for another one comes last.
 ci: triton
 	$(MAKE) -j$(JOBS) -k --no-print-directory --output-sync=target TWICE=1 ALONE=$(RAY_ALONE:%=ray/%) \
 		$(RAY_ALONE:%=ray/%) kernels-compiled check test-fast $(RAY_FILES) kernels-interpreted
